@@ -1,0 +1,255 @@
+"""The tier classifier: a shared encoder, a LoRA adapter and a category head; a tier is the sum of its categories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from classifier.encoder import Encoder
+from classifier.normalize import normalize
+from classifier.taxonomy import Taxonomy, tier_sums
+from classifier.types import ClassifierError, Coverage, Span, Tier, Verdict
+from classifier.windows import Window, windows
+
+DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-minilm"
+_HEAD = "head.safetensors"
+_TAXONOMY = "taxonomy.yaml"
+_SETTINGS = "classifier.json"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """Where probabilities become a tier; part of the model's folder, chosen on data that training did not see.
+
+    A window is Unsafe from `unsafe` on; else not Safe from `risk` on, where risk is the sum over the tiers but Safe,
+    and then the likeliest of Conditionally Safe and Focused Attention (or Unsafe, if it outweighs both).
+    """
+
+    risk: float = 0.5
+    unsafe: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in (("risk", self.risk), ("unsafe", self.unsafe)):
+            if not 0.0 < value <= 1.0:
+                raise ClassifierError(f"operating point {name} = {value}: need a probability above 0, at most 1")
+
+    def tier(self, tiers: dict[Tier, float]) -> Tier:
+        """The tier of one window."""
+        if tiers[Tier.UNSAFE] >= self.unsafe:
+            return Tier.UNSAFE
+        if 1.0 - tiers[Tier.SAFE] < self.risk:
+            return Tier.SAFE
+        return max((t for t in Tier if t is not Tier.SAFE), key=lambda t: tiers[t])
+
+
+class TierModel(nn.Module):
+    """Encoder with a LoRA adapter, mean pooling over tokens, and one linear layer to the categories.
+
+    Forward: ids and mask of shape ``(batch, tokens)`` → logits of shape ``(batch, categories)``.
+    """
+
+    def __init__(self, encoder: PeftModel, categories: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(encoder.config.hidden_size, categories)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Category logits."""
+        states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        pooled = (states * mask).sum(1) / mask.sum(1)
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
+
+    @classmethod
+    def untrained(cls, encoder: Encoder, categories: int, lora: LoraConfig) -> TierModel:
+        """A fresh adapter and head on a shared encoder."""
+        adapted = get_peft_model(encoder.lend(), lora)
+        adapted.active_peft_config.base_model_name_or_path = encoder.name  # not the folder of this machine
+        return cls(adapted, categories)
+
+    def save(self, folder: Path) -> None:
+        """Write adapter and head as safetensors, in half precision: they were trained far above its resolution."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save_pretrained(folder, safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        adapter = folder / "adapter_model.safetensors"
+        save_file({name: value.half() for name, value in load_file(adapter).items()}, adapter)
+        head = {name: value.detach().half().contiguous() for name, value in self.head.state_dict().items()}
+        save_file(head, folder / _HEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSettings:
+    """What a model folder says of itself beside its weights (``classifier.json``)."""
+
+    name: str
+    encoder: str
+    encoder_sha256: str
+    taxonomy_version: str
+    window: int = 256
+    overlap: int = 64
+    operating_point: OperatingPoint = OperatingPoint()
+
+    def save(self, folder: Path) -> None:
+        """Write ``classifier.json``."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "operating_point"}
+        data["operating_point"] = {"risk": self.operating_point.risk, "unsafe": self.operating_point.unsafe}
+        (folder / _SETTINGS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ClassifierSettings:
+        """Read ``classifier.json``.
+
+        Raises:
+            ClassifierError: it is missing or malformed.
+        """
+        path = folder / _SETTINGS
+        try:
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**data, "operating_point": OperatingPoint(**data.pop("operating_point", {}))})
+        except FileNotFoundError as exc:
+            raise ClassifierError(
+                f"classifier model {folder} has no {_SETTINGS}; give the folder that `airlock train classifier` wrote"
+            ) from exc
+        except (ValueError, TypeError, AttributeError) as exc:
+            raise ClassifierError(f"classifier model {folder}: {_SETTINGS} is malformed: {exc}; train again") from exc
+
+
+class TierClassifier:
+    """Texts in, verdicts out.
+
+    A text is normalized and read in windows, every token of it. The window of the highest tier decides; among windows
+    of that tier, the one that is surest.
+
+    Args:
+        model: encoder, adapter and head.
+        encoder: the encoder the model sits on; its tokenizer reads the texts.
+        taxonomy: gives the outputs their meaning, in order.
+        settings: windows and operating point.
+        batch: windows run at once; more needs memory and gains little on a CPU.
+    """
+
+    def __init__(
+        self, model: TierModel, encoder: Encoder, taxonomy: Taxonomy, settings: ClassifierSettings, *, batch: int = 16
+    ) -> None:
+        if model.head.out_features != len(taxonomy.categories):
+            raise ClassifierError(
+                f"the head has {model.head.out_features} outputs, taxonomy {taxonomy.name!r} has "
+                f"{len(taxonomy.categories)} categories; use the taxonomy that the model was trained with"
+            )
+        self.model = model.eval()
+        self.taxonomy = taxonomy
+        self.settings = settings
+        self._encoder = encoder
+        self._batch = batch
+        self._name = f"{settings.name}@{taxonomy.version}"
+
+    @classmethod
+    def load(cls, folder: Path, encoder: Encoder) -> TierClassifier:
+        """Load a model folder onto an encoder.
+
+        Raises:
+            ClassifierError: a file is missing or broken, or the adapter was trained on another encoder.
+        """
+        settings = ClassifierSettings.load(folder)
+        if settings.encoder_sha256 != encoder.sha256:
+            raise ClassifierError(
+                f"classifier model {folder} was trained on encoder {settings.encoder!r} (SHA-256 "
+                f"{settings.encoder_sha256[:12]}…), not on {encoder.name!r} ({encoder.sha256[:12]}…); set "
+                "`classifier.encoder` to the one it was trained on"
+            )
+        taxonomy = Taxonomy.load(folder / _TAXONOMY)
+        if settings.taxonomy_version != taxonomy.version:
+            raise ClassifierError(
+                f"classifier model {folder}: {_TAXONOMY} has version {taxonomy.version}, the weights were trained with "
+                f"{settings.taxonomy_version}; restore the file or train again"
+            )
+        try:
+            head = load_file(folder / _HEAD)
+            adapted = PeftModel.from_pretrained(encoder.lend(), folder, local_files_only=True, use_safetensors=True)
+            model = TierModel(adapted, len(taxonomy.categories))
+            model.head.load_state_dict({name: value.float() for name, value in head.items()})
+        except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as exc:
+            raise ClassifierError(
+                f"classifier model {folder} is damaged or incomplete ({type(exc).__name__}: {exc}); reinstall or retrain"
+            ) from exc
+        model.float().requires_grad_(False)
+        return cls(model, encoder, taxonomy, settings)
+
+    def save(self, folder: Path) -> None:
+        """Write weights, taxonomy and settings; `load` reads them back."""
+        self.model.save(folder)
+        self.taxonomy.save(folder / _TAXONOMY)
+        self.settings.save(folder)
+
+    def classify(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict for each text, in order."""
+        readings = [self._read(text) for text in texts]
+        flat = [window for reading in readings for window in reading[0]]
+        probabilities = iter(self._probabilities(flat))
+        return [
+            self._decide([(window, next(probabilities)) for window in found], coverage)
+            for found, coverage in readings
+        ]
+
+    def _read(self, text: str) -> tuple[list[Window], Coverage]:
+        text = normalize(text)
+        encoding = self._encoder.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        )
+        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        size = self.settings.window - self._encoder.tokenizer.num_special_tokens_to_add()
+        found = list(windows(ids, offsets, size=size, overlap=self.settings.overlap))
+        unknown = self._encoder.tokenizer.unk_token_id
+        read = sum(end - start for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown)
+        total = sum(not char.isspace() for char in text)
+        return found, Coverage(tokens=len(ids), windows=len(found), read=min(1.0, read / total) if total else 1.0)
+
+    def _probabilities(self, found: Sequence[Window]) -> Iterator[list[float]]:
+        """Category probabilities of each window, in order; windows of like length share a batch."""
+        order = sorted(range(len(found)), key=lambda index: len(found[index].ids))
+        results: list[list[float]] = [[] for _ in found]
+        with torch.inference_mode():
+            for start in range(0, len(order), self._batch):
+                indices = order[start : start + self._batch]
+                logits = self.model(**self._encoder.collate([found[index].ids for index in indices]))
+                for index, row in zip(indices, logits.double().softmax(-1).tolist(), strict=True):
+                    results[index] = row
+        yield from results
+
+    def _decide(self, scored: Sequence[tuple[Window, list[float]]], coverage: Coverage) -> Verdict:
+        judged = []
+        for window, probabilities in scored:
+            tiers = tier_sums(probabilities, self.taxonomy)
+            tier = self.settings.operating_point.tier(tiers)
+            judged.append((tier, tiers[tier], window.span, tiers, probabilities))
+        tier, _, span, tiers, probabilities = max(judged, key=lambda item: item[:2])
+        probability, category = max(
+            (
+                (probability, category)
+                for probability, category in zip(probabilities, self.taxonomy.categories, strict=True)
+                if category.tier is tier
+            ),
+            key=lambda item: item[0],
+        )
+        return Verdict(
+            tier=tier,
+            category=category.id,
+            handling=category.handling,
+            tiers=tiers,
+            probability=probability,
+            window=Span(span.start, span.end),
+            coverage=coverage,
+            model=self._name,
+        )

@@ -1,0 +1,151 @@
+"""The taxonomy: categories, each with its definition, tier and handling, frozen and versioned by a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from classifier.types import ClassifierError, Handling, Tier
+
+_DEFAULT_HANDLING = {
+    Tier.SAFE: Handling.ANSWER,
+    Tier.CONDITIONALLY_SAFE: Handling.GROUND,
+    Tier.FOCUSED_ATTENTION: Handling.BALANCE,
+    Tier.UNSAFE: Handling.REFUSE,
+}
+_CATEGORY_KEYS = {"tier", "definition", "handling"}
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One class of queries."""
+
+    id: str
+    tier: Tier
+    definition: str
+    handling: Handling
+
+
+@dataclass(frozen=True, slots=True)
+class Taxonomy:
+    """An ordered set of categories; the order is the order of the classifier's outputs."""
+
+    name: str
+    categories: tuple[Category, ...]
+
+    def __post_init__(self) -> None:
+        if not self.categories:
+            raise ClassifierError(f"taxonomy {self.name!r} has no categories; list at least one under `categories`")
+        ids = [category.id for category in self.categories]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ClassifierError(f"taxonomy {self.name!r} names {', '.join(twice)} more than once; keep one of each")
+
+    @property
+    def version(self) -> str:
+        """First 12 hex digits of the SHA-256 of everything that gives a category its meaning."""
+        canonical = json.dumps(self.as_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The category ids, in order."""
+        return tuple(category.id for category in self.categories)
+
+    @property
+    def tier_indices(self) -> tuple[int, ...]:
+        """The tier of each category as an integer, in order: shape ``(categories,)``."""
+        return tuple(int(category.tier) for category in self.categories)
+
+    def category(self, category_id: str) -> Category:
+        """The category of that id.
+
+        Raises:
+            ClassifierError: the taxonomy has none.
+        """
+        for category in self.categories:
+            if category.id == category_id:
+                return category
+        raise ClassifierError(
+            f"category {category_id!r} is not in taxonomy {self.name!r}; it has: {', '.join(self.ids)}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that `from_dict` reads."""
+        return {
+            "name": self.name,
+            "categories": {
+                c.id: {"tier": c.tier.label, "definition": c.definition, "handling": c.handling.value}
+                for c in self.categories
+            },
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the taxonomy as YAML."""
+        text = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True, width=120)
+        path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, origin: str = "taxonomy") -> Taxonomy:
+        """A taxonomy from ``{name, categories: {id: {tier, definition, handling?}}}``.
+
+        Raises:
+            ClassifierError: a key, tier or handling is missing or unknown.
+        """
+        entries = data.get("categories") if isinstance(data, Mapping) else None
+        if not isinstance(entries, Mapping):
+            raise ClassifierError(f"{origin}: `categories` must map category ids to {{tier, definition, handling}}")
+        unknown = sorted(set(data) - {"name", "categories"})
+        if unknown:
+            raise ClassifierError(f"{origin}: unknown key {unknown[0]!r}; a taxonomy has `name` and `categories`")
+        return cls(
+            name=str(data.get("name", origin)),
+            categories=tuple(_category(str(key), entry, origin) for key, entry in entries.items()),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Taxonomy:
+        """Read a taxonomy from a YAML file.
+
+        Raises:
+            ClassifierError: the file is missing, is no YAML, or holds no taxonomy.
+        """
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as exc:
+            raise ClassifierError(f"taxonomy file {path} does not exist; give the path of a YAML taxonomy") from exc
+        except (yaml.YAMLError, UnicodeDecodeError) as exc:
+            raise ClassifierError(f"taxonomy file {path} is not readable YAML: {exc}") from exc
+        return cls.from_dict(data, origin=str(path))
+
+
+def tier_sums(probabilities: Sequence[float], taxonomy: Taxonomy) -> dict[Tier, float]:
+    """Probability of each tier: the sum over its categories."""
+    sums = dict.fromkeys(Tier, 0.0)
+    for category, probability in zip(taxonomy.categories, probabilities, strict=True):
+        sums[category.tier] += probability
+    return sums
+
+
+def _category(category_id: str, entry: Any, origin: str) -> Category:  # noqa: ANN401 - parsed YAML
+    where = f"{origin}: category {category_id!r}"
+    if not isinstance(entry, Mapping) or not {"tier", "definition"} <= set(entry):
+        raise ClassifierError(f"{where} needs `tier` and `definition`")
+    unknown = sorted(set(entry) - _CATEGORY_KEYS)
+    if unknown:
+        raise ClassifierError(f"{where} has the unknown key {unknown[0]!r}; it may have {sorted(_CATEGORY_KEYS)}")
+    try:
+        tier = Tier.parse(str(entry["tier"]))
+        handling = Handling(entry.get("handling", _DEFAULT_HANDLING[tier]))
+    except ClassifierError as exc:
+        raise ClassifierError(f"{where}: {exc}") from exc
+    except ValueError as exc:
+        known = ", ".join(handling.value for handling in Handling)
+        raise ClassifierError(f"{where}: handling {entry['handling']!r} is unknown; known: {known}") from exc
+    return Category(id=category_id, tier=tier, definition=str(entry["definition"]), handling=handling)

@@ -1,0 +1,1 @@
+"""Recipes: each trains, calibrates or measures one part, and writes down how, from one command."""

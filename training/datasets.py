@@ -1,0 +1,101 @@
+"""Labelled rows for the classifier: read, checked against the taxonomy, split."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from classifier.taxonomy import Taxonomy
+
+
+class TrainingError(Exception):
+    """Data or settings that cannot be trained with; the message names the file, the value and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled text.
+
+    Attributes:
+        text: as written.
+        category: id in the taxonomy.
+        split: `train`, `dev`, or whatever the file says; `train` when it says nothing.
+        source: the data set it came from, or an empty string.
+    """
+
+    text: str
+    category: str
+    split: str
+    source: str
+
+
+def read_rows(path: Path, taxonomy: Taxonomy) -> list[Row]:
+    """Read JSONL rows with at least `text` and `category`.
+
+    Raises:
+        TrainingError: the file is missing or a line is malformed; every kind of fault is counted in one message.
+    """
+    rows: list[Row] = []
+    faults: Counter[str] = Counter()
+    first: dict[str, int] = {}
+    known = set(taxonomy.ids)
+    for number, entry in _lines(path):
+        fault = _fault(entry, known)
+        if fault:
+            faults[fault] += 1
+            first.setdefault(fault, number)
+            continue
+        rows.append(Row(entry["text"], entry["category"], entry.get("split", "train"), entry.get("source", "")))
+    if faults:
+        listed = "; ".join(f"{fault} ({count} lines, first: {first[fault]})" for fault, count in faults.most_common(5))
+        raise TrainingError(f"{path} has {sum(faults.values())} unusable lines: {listed}. Correct or remove them")
+    if not rows:
+        raise TrainingError(f"{path} holds no rows; need JSON lines with `text` and `category`")
+    return rows
+
+
+def hold_out(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Split rows into (kept, held out), the same share of each category, at random."""
+    shuffled = list(rows)
+    random.Random(seed).shuffle(shuffled)
+    sizes = Counter(row.category for row in shuffled)
+    taken: Counter[str] = Counter()
+    kept: list[Row] = []
+    held: list[Row] = []
+    for row in shuffled:
+        if taken[row.category] < round(sizes[row.category] * share):
+            taken[row.category] += 1
+            held.append(row)
+        else:
+            kept.append(row)
+    return kept, held
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield number, json.loads(line)
+                    except ValueError:
+                        yield number, None
+    except FileNotFoundError as exc:
+        raise TrainingError(f"data file {path} does not exist; give a JSONL file with `text` and `category`") from exc
+    except UnicodeDecodeError as exc:
+        raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); convert it") from exc
+
+
+def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed JSON
+    if not isinstance(entry, dict):
+        return "not a JSON object"
+    if not isinstance(entry.get("text"), str) or not entry["text"].strip():
+        return "`text` is missing or empty"
+    if entry.get("category") not in known:
+        return f"category {entry.get('category')!r} is not in the taxonomy"
+    return None
