@@ -81,7 +81,7 @@ class TierModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write adapter and head as safetensors, in half precision: they were trained far above its resolution."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_pretrained(folder, safe_serialization=True)
+        self.encoder.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
         adapter = folder / "adapter_model.safetensors"
         save_file({name: value.half() for name, value in load_file(adapter).items()}, adapter)
