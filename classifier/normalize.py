@@ -72,7 +72,7 @@ def _latin_twin(char: str) -> str | None:
     found = confusables.is_confusable(char, greedy=True, preferred_aliases=[])
     if not found:
         return None
-    twins = [twin["c"] for twin in found[0]["homoglyphs"]]
+    twins: list[str] = [twin["c"] for twin in found[0]["homoglyphs"]]
     ascii_twins = [twin for twin in twins if len(twin) == 1 and twin.isascii() and twin.isalpha()]
     if not ascii_twins:
         return None
@@ -81,6 +81,6 @@ def _latin_twin(char: str) -> str | None:
 
 
 def _cut(run: str) -> str:
-    if len(_WORD.findall(run)) > len(run) // 32 or not run.isascii() and _NOT_LATIN.search(run):
+    if len(_WORD.findall(run)) > len(run) // 32 or (not run.isascii() and _NOT_LATIN.search(run)):
         return run  # punctuation, or a script that writes without spaces: encoders cut these themselves
     return " ".join(run[start : start + _RUN] for start in range(0, len(run), _RUN))

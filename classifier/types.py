@@ -11,6 +11,10 @@ class ClassifierError(Exception):
     """A model, taxonomy or text that the classifier cannot work with; the message names the way out."""
 
 
+class TextTooLong(ClassifierError):
+    """A text has more tokens than the classifier was told to read."""
+
+
 class Tier(IntEnum):
     """The four tiers of DeepKnown-Guard (arXiv 2511.03138, section 3), ordered by risk."""
 

@@ -21,9 +21,7 @@ class Window:
     span: Span
 
 
-def windows(
-    ids: Sequence[int], offsets: Sequence[tuple[int, int]], *, size: int, overlap: int
-) -> Iterator[Window]:
+def windows(ids: Sequence[int], offsets: Sequence[tuple[int, int]], *, size: int, overlap: int) -> Iterator[Window]:
     """Cut `ids` into windows of at most `size` tokens, each sharing `overlap` tokens with the one before.
 
     The last window is filled from the left, so that a short rest is still read with its context. No ids give one

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class KnowledgeError(Exception):
     """A document, index or setting that the knowledge base cannot work with; the message names the way out."""
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors, so that their dot product is their similarity."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights: vectors of two encoders can be compared only if this is the same."""
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
+        """Unit vectors, shape ``(texts, dimension)``."""
 
 
 class Status(StrEnum):
@@ -35,6 +55,11 @@ class Document:
     title: str
     text: str
     metadata: Mapping[str, str | list[str]]
+
+    @property
+    def disputed(self) -> bool:
+        """Whether the document sets out several positions (it has a `stance`), and so is quoted from all sides."""
+        return bool(self.metadata.get("stance"))
 
     @property
     def url(self) -> str:

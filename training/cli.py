@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-
-if TYPE_CHECKING:
-    from training.train_classifier import TrainSettings
 
 train = typer.Typer(no_args_is_help=True, help="Train a part on your data.")
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a part on labelled data.")
@@ -102,6 +97,9 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, A
     if as_json:
         typer.echo(json.dumps(whole, ensure_ascii=False))
         return
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     table = Table(title=f"{figures['rows']} rows, {figures['model']}")
     table.add_column("truth \\ verdict")

@@ -50,7 +50,9 @@ def evaluate_classifier(
         "rows": len(rows),
         "model": verdicts[0].model,
         **{name: _with_interval(figure, confusion, samples) for name, figure in figures.items()},
-        "category_accuracy": float(np.mean([v.category == row.category for v, row in zip(verdicts, rows, strict=True)])),
+        "category_accuracy": float(
+            np.mean([v.category == row.category for v, row in zip(verdicts, rows, strict=True)])
+        ),
         "tiers": _LABELS,
         "confusion": confusion.tolist(),
         "by_tier": {label: _tier_figures(confusion, index) for index, label in enumerate(_LABELS)},
@@ -64,9 +66,7 @@ def classify_rows(classifier: TierClassifier, rows: Sequence[Row], chunk: int = 
     return [v for start in range(0, len(texts), chunk) for v in classifier.classify(texts[start : start + chunk])]
 
 
-def choose_operating_point(
-    classifier: TierClassifier, rows: Sequence[Row], max_flagged: float
-) -> OperatingPoint:
+def choose_operating_point(classifier: TierClassifier, rows: Sequence[Row], max_flagged: float) -> OperatingPoint:
     """The lowest risk threshold, in steps of 0.01, that flags at most `max_flagged` of the Safe rows.
 
     `unsafe` stays where Unsafe outweighs everything else together. Without Safe rows, the default.
@@ -121,6 +121,4 @@ def _by_source(truth: Counts, predicted: Counts, rows: Sequence[Row]) -> dict[st
             "risk_recall": _ratio(confusion[1:, 1:].sum(), confusion[1:].sum()),
             "safe_flagged": _ratio(confusion[0, 1:].sum(), confusion[0].sum()),
         }
-    return {
-        source: {k: (None if v != v else v) for k, v in figures.items()} for source, figures in result.items()
-    }
+    return {source: {k: (None if v != v else v) for k, v in figures.items()} for source, figures in result.items()}

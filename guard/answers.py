@@ -1,0 +1,44 @@
+"""The texts that Airlock says in place of the model, by category; shipped in `assets/answers.yaml`, replaceable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+import yaml
+
+from guard.config import Answers, Texts
+from guard.types import Decision
+
+KINDS = ("refuse", "hand_over", "abstain", "stopped")
+
+
+class AnswerTexts:
+    """Looks up a text: the operator's for the category, the shipped one for it, then the defaults in that order."""
+
+    def __init__(self, own: Answers | None = None) -> None:
+        self._layers = [answers for answers in (own, _shipped()) if answers is not None]
+
+    def text(self, kind: str, decision: Decision) -> str:
+        """The text of a kind (`refuse`, `hand_over`, `abstain`, `stopped`) for a decision.
+
+        A request that could not be read, or that no rule provides for, gets the default: its category says nothing.
+        """
+        category = decision.verdict.category if decision.verdict and decision.rule != "unreadable" else None
+        for layer in self._layers:
+            found = getattr(layer.categories.get(category or "", Texts()), kind)
+            if found:
+                return str(found)
+        return next(str(text) for layer in self._layers if (text := getattr(layer.default, kind)))
+
+    @property
+    def categories(self) -> Mapping[str, Texts]:
+        """The shipped texts by category."""
+        return _shipped().categories
+
+
+@cache
+def _shipped() -> Answers:
+    text = resources.files("guard").joinpath("assets/answers.yaml").read_text(encoding="utf-8")
+    return Answers.model_validate(yaml.safe_load(text))

@@ -1,0 +1,41 @@
+"""The command `airlock`: one module a group of commands; other packages add theirs as entry points."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from guard.cli import ask, check, config, demo, doctor, knowledge, serve
+
+app = typer.Typer(
+    name="airlock",
+    help="Two locked doors for an LLM behind an API, and an audit of what lies between.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help, three times as fast
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for _module in (demo, serve, check, ask, knowledge, config, doctor):
+    app.add_typer(_module.app, name=getattr(_module, "NAME", None))
+for _point in sorted(entry_points(group="airlock.commands"), key=lambda point: point.name):
+    app.add_typer(_point.load(), name=_point.name)
+
+
+def main() -> None:
+    """Run the command line: exit status 0 done, 1 failed, 2 wrong usage; every error is one line on stderr."""
+    try:
+        app()
+    except _expected() as exc:
+        typer.echo(f"airlock: {exc}", err=True)
+        sys.exit(1)
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """The errors that name their own way out; imported only once there is one."""
+    from classifier.types import ClassifierError
+    from guard.errors import AirlockError
+    from rag.types import KnowledgeError
+
+    return AirlockError, ClassifierError, KnowledgeError

@@ -1,0 +1,38 @@
+"""`airlock ask`: an answer from the knowledge base, every sentence with its source, or an abstention."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from guard.cli.options import ConfigFile, Json, print_json, read_text
+
+app = typer.Typer()
+
+
+@app.command("ask")
+def ask(
+    question: Annotated[str, typer.Argument(help="A question, or - for standard input.")],
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Ask the knowledge base."""
+    import asyncio
+
+    from guard.assemble import load_guard
+    from guard.config import load_config
+    from guard.proxy import answer_dict
+
+    given = read_text(question)
+    guard = load_guard(load_config(config, {"journal.path": None}))
+    answer = asyncio.run(guard.ask(given))
+    if as_json:
+        print_json(answer_dict(answer))
+    elif answer.abstained:
+        typer.echo("No answer: the knowledge base holds no passage that answers this.")
+    else:
+        typer.echo(answer.answer + "\n")
+        for number, citation in enumerate(answer.citations, 1):
+            place = f"{citation.document}@{citation.version[:12]} [{citation.start}:{citation.end}]"
+            typer.echo(f"  [{number}] {citation.title}: {place}  {citation.score:.2f} {citation.status.value}")

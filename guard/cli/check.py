@@ -1,0 +1,115 @@
+"""`airlock check` and `airlock classify`: what would be decided on a text, and how texts are classified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guard.cli.options import ConfigFile, Json, print_json, read_text
+
+if TYPE_CHECKING:
+    from classifier.types import Verdict
+
+app = typer.Typer()
+
+
+@app.command("check")
+def check(
+    text: Annotated[str, typer.Argument(help="What a user sends, or - for standard input.")],
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Say what the policy decides on a text, and why. Nothing is forwarded or written down."""
+    import asyncio
+
+    from guard.assemble import load_guard
+    from guard.config import load_config
+    from guard.types import Turn
+
+    given = read_text(text)
+    guard = load_guard(load_config(config, {"journal.path": None}))
+    decision = asyncio.run(guard.decide([Turn("user", given)]))
+    said = decision.as_dict()
+    if as_json:
+        print_json(said)
+    elif decision.verdict is None:
+        typer.echo(f"{said['route']} by rule {said['rule']}: {said['cause']}")
+    else:
+        verdict = decision.verdict
+        typer.echo(f"{said['route']} by rule {said['rule']}")
+        typer.echo(f"  tier      {said['tier']}  (" + ", ".join(f"{t} {p:.3f}" for t, p in said["tiers"].items()) + ")")
+        typer.echo(f"  category  {said['category']}  ({verdict.probability:.3f})")
+        typer.echo(f"  read      {said['coverage']:.0%} of {said['tokens']} tokens in {said['windows']} windows")
+    if decision.cause:
+        raise typer.Exit(1)
+
+
+@app.command("classify")
+def classify(
+    text: Annotated[str | None, typer.Argument(help="A text, or - for standard input, one text a line.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="JSONL with `text` in each line.")] = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Classify texts of any length: one line each, in order."""
+    from guard.assemble import load_classifier, load_encoder
+    from guard.config import load_config
+
+    if (text is None) == (file is None):
+        raise typer.BadParameter("give a text, - for standard input, or --file, and only one of them")
+    texts = list(_from_file(file)) if file else _from_argument(str(text))
+    settings = load_config(config)
+    classifier = load_classifier(settings, load_encoder(settings), limited=False)
+    for start in range(0, len(texts), 64):
+        for verdict in classifier.classify(texts[start : start + 64]):
+            if as_json:
+                print_json(_verdict_dict(verdict))
+            else:
+                chosen = verdict.tiers[verdict.tier]
+                typer.echo(f"{verdict.tier.label:20} {verdict.category:26} {chosen:.3f}")
+
+
+def _from_argument(text: str) -> list[str]:
+    return [text] if text != "-" else [line for line in read_text("-").splitlines() if line.strip()]
+
+
+def _from_file(path: Path) -> Iterator[str]:
+    from guard.errors import BadRequest
+
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BadRequest(f"--file {path} cannot be read: {exc}") from exc
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _text_of(line, f"--file {path}, line {number}")
+
+
+def _text_of(line: str, where: str) -> str:
+    from guard.errors import BadRequest
+
+    try:
+        row = json.loads(line)
+    except ValueError as exc:
+        raise BadRequest(f"{where}: not JSON ({exc})") from exc
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise BadRequest(f"{where}: need an object with a string `text`")
+    return str(row["text"])
+
+
+def _verdict_dict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "tier": verdict.tier.label,
+        "category": verdict.category,
+        "tiers": {tier.label: round(probability, 6) for tier, probability in verdict.tiers.items()},
+        "probability": round(verdict.probability, 6),
+        "coverage": round(verdict.coverage.read, 4),
+        "tokens": verdict.coverage.tokens,
+        "windows": verdict.coverage.windows,
+        "window": {"start": verdict.window.start, "end": verdict.window.end},
+        "model": verdict.model,
+    }

@@ -1,0 +1,57 @@
+"""`airlock config`: show every setting with its origin, or check a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guard.cli.options import ConfigFile, Json, print_json
+
+NAME = "config"
+app = typer.Typer(no_args_is_help=True, help="Show or check the configuration.")
+
+
+@app.command("show")
+def show(
+    config: ConfigFile = None,
+    origins: Annotated[bool, typer.Option("--origins", help="One setting a line, with where it came from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print every setting as a configuration file, ready to be edited, or with its origin."""
+    import json
+
+    import yaml
+
+    from guard.config import load_config, settings
+
+    loaded = load_config(config)
+    rows = settings(loaded, config)
+    if as_json:
+        print_json({"settings": rows})
+    elif origins:
+        for row in rows:
+            value = json.dumps(row["value"], ensure_ascii=False)
+            typer.echo(f"{row['setting']:34} {row['origin']:8} {value}")
+    else:
+        typer.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
+
+
+@app.command("check")
+def check(
+    path: Annotated[Path, typer.Argument(help="Configuration in YAML.")],
+    as_json: Json = False,
+) -> None:
+    """Load every part that a configuration names, without serving; exit status 1 if anything is wrong."""
+    from guard.assemble import load_guard
+    from guard.config import load_config
+    from guard.upstream import Forwarder
+
+    settings = load_config(path, {"journal.path": None})
+    Forwarder(settings.upstream)
+    load_guard(settings)
+    if as_json:
+        print_json({"configuration": str(path), "sound": True})
+    else:
+        typer.echo(f"{path} is sound")

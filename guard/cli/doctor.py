@@ -1,0 +1,118 @@
+"""`airlock doctor`: try every part that a configuration names, one by one, and say how each fared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from guard.cli.options import ConfigFile, Json, print_json
+
+if TYPE_CHECKING:
+    from guard.config import Config
+
+app = typer.Typer()
+
+
+@app.command("doctor")
+def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
+    """Try configuration, classifier, knowledge base, journal and upstream; exit status 1 if one is not well."""
+    found = [_try(name, step) for name, step in _steps(config)]
+    if as_json:
+        print_json({"well": all(row["well"] for row in found), "parts": found})
+    else:
+        for row in found:
+            typer.echo(
+                f"{'ok  ' if row['well'] else 'FAIL'}  {row['part']:14} {row['milliseconds']:>8} ms  {row['says']}"
+            )
+    if not all(row["well"] for row in found):
+        raise typer.Exit(1)
+
+
+def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
+    import asyncio
+
+    from guard.assemble import load_classifier, load_encoder, load_knowledge, sentence_encoder
+    from guard.config import load_config
+    from guard.errors import ConfigError
+    from rag.types import KnowledgeError
+
+    settings = load_config(config)
+    yield "configuration", lambda: str(config or "defaults")
+    encoder = None
+
+    def classify() -> str:
+        nonlocal encoder
+        encoder = load_encoder(settings)
+        verdict = load_classifier(settings, encoder).classify(["What is the boiling point of water?"])[0]
+        return f"{verdict.model} calls a harmless question {verdict.tier.label}"
+
+    def search() -> str:
+        if encoder is None:
+            raise ConfigError("classifier.encoder: not loaded, so the knowledge base cannot be searched")
+        knowledge = load_knowledge(settings, sentence_encoder(encoder))
+        faults = knowledge.verify()
+        if faults:
+            raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")
+        return f"{knowledge.manifest.documents} documents, {knowledge.manifest.passages} passages, all sound"
+
+    yield "classifier", classify
+    yield "knowledge base", search
+    yield "journal", lambda: _write_journal(settings)
+    yield "upstream", lambda: asyncio.run(_reach(settings))
+
+
+def _write_journal(settings: Config) -> str:
+    from guard.journal import SqliteJournal
+
+    if settings.journal.path is None:
+        return "off"
+    SqliteJournal(settings.journal.path).close()
+    return f"{settings.journal.path} can be written"
+
+
+async def _reach(settings: Config) -> str:
+    import asyncio
+
+    from guard.asgi import Message
+    from guard.errors import UpstreamError
+    from guard.upstream import Forwarder
+
+    forwarder = Forwarder(settings.upstream)
+    answer: list[Message] = []
+    asked: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Message:
+        if not asked:
+            await asyncio.Event().wait()  # a client that stays
+        return asked.pop()
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    try:
+        await forwarder({"type": "http", "method": "GET", "path": "/v1/models", "headers": []}, receive, send)
+    finally:
+        await forwarder.close()
+    status = answer[0]["status"]
+    if status in (502, 504):
+        raise UpstreamError(
+            f"upstream.base_url = {settings.upstream.base_url!r}: cannot be reached; start it or change it"
+        )
+    return f"{settings.upstream.base_url} answers GET /models with status {status}"
+
+
+def _try(name: str, step: Callable[[], str]) -> dict[str, object]:
+    from classifier.types import ClassifierError
+    from guard.errors import AirlockError
+    from rag.types import KnowledgeError
+
+    started = time.perf_counter()
+    try:
+        says, well = step(), True
+    except (AirlockError, ClassifierError, KnowledgeError) as exc:
+        says, well = str(exc), False
+    return {"part": name, "well": well, "says": says, "milliseconds": round((time.perf_counter() - started) * 1000)}

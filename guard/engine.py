@@ -1,0 +1,272 @@
+"""The engine: judge a conversation, pick the route, answer what is not forwarded; whatever fails, fails closed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from classifier.types import Handling, Tier, Verdict
+from guard.answers import AnswerTexts
+from guard.config import Config
+from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
+from guard.journal import Journal
+from guard.policy import decide
+from guard.runner import Runner
+from guard.types import Answerer, Classifier, Decision, Finding, Reply, ResponseCheck, Route, Turn
+from rag.types import GroundedAnswer, Status
+
+log = logging.getLogger("airlock")
+
+ON_ERROR = "on_error"
+_STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine is made of; built in `guard.assemble`."""
+
+    classifier: Classifier
+    answerer: Answerer
+    output: ResponseCheck
+    journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One text of a conversation with its verdict and the route that the policy gives it."""
+
+    where: str
+    verdict: Verdict
+    route: Route
+    rule: str
+
+
+class Guard:
+    """Judges conversations and answers; async outside, its parts run in worker threads within deadlines.
+
+    Args:
+        config: every setting.
+        parts: classifier, answerer, output check and journal.
+    """
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self.config = config
+        self._parts = parts
+        self._rules = [rule.rule() for rule in config.policy.rules]
+        self._texts = AnswerTexts(config.answers)
+        threads = config.classifier.workers
+        self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
+        self._ground = Runner("knowledge", deadline_s=config.knowledge.deadline_s)
+        self._check = Runner("output", deadline_s=config.output.deadline_s, workers=threads)
+
+    async def decide(self, turns: Sequence[Turn]) -> Decision:
+        """Judge a conversation.
+
+        The last turn that the user writes decides. Earlier turns, turns taken together, and tools' results can only
+        make the route stricter: when they are Unsafe or refused themselves, or when they show a person in distress.
+        Assistant turns, which a client can make up, pass the output door's check.
+
+        Raises:
+            BadRequest: there is no text to judge, or it is too long.
+        """
+        started = time.perf_counter()
+        texts = self._texts_to_judge(turns)
+        try:
+            verdicts = await self._classify.run(self._parts.classifier.classify, [text for _, text in texts])
+            _check_verdicts(verdicts, len(texts))
+            judged = [
+                _Judged(where, verdict, *decide(self._rules, verdict))
+                for (where, _), verdict in zip(texts, verdicts, strict=True)
+            ]
+            said = [turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()]
+            finding = await self._find(said)
+        except PartFailure as exc:
+            return self._failed(exc, started)
+        strictest = max(filter(_counts, judged), key=_strictness)
+        if finding:
+            route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
+        else:
+            route, rule, where = strictest.route, strictest.rule, strictest.where
+        return Decision(route, rule, strictest.verdict, where, timings_ms={"classify": _since(started)})
+
+    async def admit(self, turns: Sequence[Turn]) -> tuple[Decision, Reply | None]:
+        """Decide on a request, write the decision down, and answer it unless it is to be forwarded.
+
+        Returns:
+            The decision, and Airlock's own reply; None when the request goes on to the model, or when a part failed
+            and the request is refused for that (``decision.cause`` is set).
+
+        Raises:
+            BadRequest: the request cannot be judged.
+            JournalError: the decision could not be written, and `journal.on_error` is `refuse`.
+        """
+        started = time.perf_counter()
+        decision = await self.decide(turns)
+        question = next((turn.text for turn in reversed(turns) if self._is_users(turn)), "")
+        reply = None
+        if decision.route is Route.GROUND:
+            decision, reply = await self._answer(decision, question)
+        elif decision.route is Route.HAND_OVER:
+            reply = Reply(self._texts.text("hand_over", decision))
+        elif decision.route is Route.REFUSE and decision.cause is None:
+            reply = self.refusal(decision)
+        decision = replace(decision, timings_ms={**decision.timings_ms, "decide": _since(started)})
+        await self.record(decision, question)
+        return decision, reply
+
+    async def ask(self, question: str) -> GroundedAnswer:
+        """A grounded answer, whatever the tier.
+
+        Raises:
+            PartFailure: the knowledge base failed or answered rubbish.
+        """
+        answer = await self._ground.run(self._parts.answerer.answer, question)
+        _check_answer(answer)
+        return answer
+
+    async def find(self, texts: Sequence[str]) -> Finding | None:
+        """Why a text of the model must not leave, or None.
+
+        Raises:
+            PartFailure: the check failed, and `policy.on_error` is not `forward`.
+        """
+        try:
+            return await self._find(texts)
+        except PartFailure as exc:
+            if self.config.policy.on_error != "forward":
+                raise
+            log.error("output passes unchecked, as policy.on_error says: %s", exc)
+            return None
+
+    async def record(self, decision: Decision, prompt: str) -> None:
+        """Write a decision into the journal.
+
+        Raises:
+            JournalError: it could not be written, and `journal.on_error` is `refuse`.
+        """
+        try:
+            await self._parts.journal.decided(decision, prompt)
+        except JournalError as exc:
+            log.error("decision %s: %s", decision.id, exc)
+            if self.config.journal.on_error == "refuse":
+                raise
+
+    async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str = "") -> None:
+        """Write how a request ended; by then nothing can be refused, so a failure is only logged."""
+        passed = (time.time() - decision.created) * 1000
+        try:
+            await self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))
+        except JournalError as exc:
+            log.error("decision %s: %s", decision.id, exc)
+
+    def refusal(self, decision: Decision, kind: str = "refuse") -> Reply:
+        """The refusal text for a decision: `refuse` for a request, `stopped` for the model's own answer."""
+        return Reply(self._texts.text(kind, decision), refused=True)
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._parts.journal.close()
+
+    def _is_users(self, turn: Turn) -> bool:
+        return turn.role not in (*self.config.conversation.trusted_roles, "assistant", "tool", "function")
+
+    def _texts_to_judge(self, turns: Sequence[Turn]) -> list[tuple[str, str]]:
+        users = [turn.text for turn in turns if self._is_users(turn) and turn.text.strip()]
+        tools = [turn.text for turn in turns if turn.role in ("tool", "function") and turn.text.strip()]
+        if not users:  # then whatever the model would answer to is judged as if a user had written it
+            users = [turn.text for turn in turns if turn.text.strip()]
+        if not users:
+            raise BadRequest("messages: there is no text to judge; send a message with text", param="messages")
+        texts = [("last_turn", users[-1])]
+        together = users[-self.config.conversation.context_turns :]
+        if len(together) > 1:
+            texts.append(("context", "\n".join(together)))
+        texts += [("earlier_turn", text) for text in users[:-1]]
+        return texts + [("tool_result", text) for text in tools]
+
+    async def _find(self, texts: Sequence[str]) -> Finding | None:
+        if not texts:
+            return None
+        findings = await self._check.run(self._parts.output.check, list(texts))
+        if not isinstance(findings, list) or len(findings) != len(texts):
+            raise PartFailure("output", f"returned rubbish: no list of {len(texts)} findings")
+        return next((finding for finding in findings if finding is not None), None)
+
+    async def _answer(self, decision: Decision, question: str) -> tuple[Decision, Reply | None]:
+        started = time.perf_counter()
+        try:
+            answer = await self.ask(question)
+        except PartFailure as exc:
+            failed = self._failed(exc, started)
+            timings = {**decision.timings_ms, **failed.timings_ms}
+            failed = replace(failed, verdict=decision.verdict, judged=decision.judged, timings_ms=timings)
+            reply = Reply(self._texts.text("hand_over", failed)) if failed.route is Route.HAND_OVER else None
+            return failed, reply
+        decision = replace(decision, timings_ms={**decision.timings_ms, "ground": _since(started)})
+        if not answer.abstained:
+            return decision, Reply(answer.answer, citations=answer.citations)
+        match self.config.policy.on_abstain:
+            case "forward":
+                return replace(decision, route=Route.FORWARD), None
+            case "refuse":
+                return replace(decision, route=Route.REFUSE), self.refusal(decision)
+            case "hand_over":
+                return replace(decision, route=Route.HAND_OVER), Reply(self._texts.text("hand_over", decision))
+            case "abstain":
+                return decision, Reply(self._texts.text("abstain", decision))
+
+    def _failed(self, failure: AirlockError, started: float) -> Decision:
+        decision = Decision(
+            Route(self.config.policy.on_error), ON_ERROR, cause=str(failure), timings_ms={"failed": _since(started)}
+        )
+        log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
+        return decision
+
+
+def _counts(judged: _Judged) -> bool:
+    """Whether a text has a say: the last turn always, the others only where they make the route stricter."""
+    return (
+        judged.where == "last_turn"
+        or judged.route is Route.REFUSE
+        or judged.verdict.tier is Tier.UNSAFE
+        or (judged.where == "context" and judged.verdict.handling is Handling.SUPPORT)
+    )
+
+
+def _strictness(judged: _Judged) -> tuple[int, Tier, bool]:
+    return _STRICTNESS.index(judged.route), judged.verdict.tier, judged.where == "last_turn"
+
+
+def _check_verdicts(verdicts: object, expected: int) -> None:
+    """What a classifier returns is data from a part: refuse anything that is not a sound verdict."""
+    if not isinstance(verdicts, list) or len(verdicts) != expected:
+        raise PartFailure("classifier", f"returned rubbish: no list of {expected} verdicts")
+    for verdict in verdicts:
+        if not isinstance(verdict, Verdict) or set(verdict.tiers) != set(Tier):
+            raise PartFailure("classifier", "returned rubbish: not a verdict with a probability for each tier")
+        total = sum(verdict.tiers.values())
+        if not math.isclose(total, 1.0, abs_tol=1e-3) or min(verdict.tiers.values()) < 0:
+            raise PartFailure("classifier", f"returned rubbish: the tiers' probabilities sum to {total:g}")
+
+
+def _check_answer(answer: object) -> None:
+    """A grounded answer must be an abstention, or text of which every word is a supported quote."""
+    if not isinstance(answer, GroundedAnswer):
+        raise PartFailure("knowledge", "returned rubbish: not a grounded answer")
+    rest = list(answer.answer)
+    for citation in answer.citations:
+        span = slice(citation.answer_start, citation.answer_end)
+        if citation.status is not Status.SUPPORTED or answer.answer[span] != citation.quote:
+            raise PartFailure(
+                "knowledge", f"returned rubbish: a citation of {citation.document!r} is not in the answer"
+            )
+        rest[span] = " " * len(citation.quote)
+    if "".join(rest).strip() or answer.abstained != (not answer.citations):
+        raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
+
+
+def _since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 2)

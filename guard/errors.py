@@ -1,0 +1,63 @@
+"""The errors of the gateway.
+
+AirlockError
+├── ConfigError          a setting is unknown, wrong, or names something that is not there
+├── BadRequest           the client sent something that cannot be judged: HTTP 4xx
+├── UpstreamError        the model's server is down, slow, or sends rubbish: HTTP 502, 504
+├── PartFailure          a part raised, hung, or returned rubbish: the route is `policy.on_error`
+└── JournalError         a decision could not be written down
+
+The parts know nothing of the gateway and raise their own: `classifier.ClassifierError`, `rag.KnowledgeError`.
+`guard.assemble` turns those into ConfigError, `guard.runner` into PartFailure.
+"""
+
+from __future__ import annotations
+
+
+class AirlockError(Exception):
+    """Base of the gateway's errors; the message names the setting, the value and the way out."""
+
+
+class ConfigError(AirlockError):
+    """A setting is unknown, wrong, or names something that is not there."""
+
+
+class BadRequest(AirlockError):
+    """The client sent something that cannot be judged.
+
+    Args:
+        message: what is wrong and what would be right.
+        status: HTTP status, 400 to 499.
+        param: the field at fault, as the OpenAI wire writes it.
+        code: a stable name for programs.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 400, param: str | None = None, code: str = "invalid_request"
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+
+
+class UpstreamError(AirlockError):
+    """The model's server is down, slow, or sends what cannot be checked."""
+
+    def __init__(self, message: str, *, status: int = 502, code: str = "upstream_unavailable") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class PartFailure(AirlockError):
+    """A part raised, hung past its deadline, or returned rubbish."""
+
+    def __init__(self, part: str, cause: str) -> None:
+        super().__init__(f"{part}: {cause}")
+        self.part = part
+        self.cause = cause
+
+
+class JournalError(AirlockError):
+    """A decision could not be written down."""

@@ -1,0 +1,198 @@
+"""Pure ASGI middleware: guards the chat-completion paths of any ASGI app, a forwarder or one with its own model."""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import Sequence
+
+from guard import wire
+from guard.asgi import EVENTS, JSON, ASGIApp, Message, Receive, Scope, Send, send_whole
+from guard.engine import ON_ERROR, Guard
+from guard.errors import BadRequest, JournalError
+from guard.response import CheckedResponse
+from guard.types import Decision, Reply, Route
+
+
+class GuardMiddleware:
+    """Locks both doors of an app's chat-completion paths; every other path goes through untouched.
+
+    Args:
+        app: the app that answers, such as `guard.upstream.Forwarder`.
+        guard: the engine, as `guard.load_guard` builds it.
+        paths: a request whose path ends with one of these, in any spelling, is guarded.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, *, paths: Sequence[str] = ("/chat/completions",)) -> None:
+        self.app = app
+        self.guard = guard
+        self._paths = tuple(map(_plain, paths))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif not _plain(scope["path"]).endswith(self._paths):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
+        else:
+            await Exchange(self.app, self.guard, scope, receive, send).run()
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                self.guard.close()
+            await send(message)
+
+        await self.app(scope, receive, closing)
+
+
+class ClientGone(Exception):
+    """The client hung up before it had sent its request."""
+
+
+class Exchange:
+    """One guarded request and its answer."""
+
+    def __init__(self, app: ASGIApp, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self._app = app
+        self._guard = guard
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._headers = {name.lower(): value for name, value in scope["headers"]}
+
+    async def run(self) -> None:
+        """Judge the request, then refuse, answer or forward it."""
+        try:
+            body = await self._body()
+            request = wire.parse_chat(body)
+            self._only_text(request)
+            decision, reply = await self._guard.admit(request.turns)
+        except ClientGone:
+            return
+        except BadRequest as exc:
+            await self._bad_request(exc)
+        except JournalError:
+            await self._unavailable(Decision(Route.REFUSE, ON_ERROR, cause="the journal cannot be written"))
+        else:
+            if reply is not None:
+                await self._reply(request, decision, reply)
+            elif decision.route is Route.FORWARD:
+                await self._forward(request, decision, body)
+            else:
+                await self._unavailable(decision)
+
+    async def _reply(self, request: wire.ChatRequest, decision: Decision, reply: Reply) -> None:
+        outcome = "refused" if reply.refused else "answered"
+        if reply.refused and self._guard.config.policy.on_block == "error":
+            await self._end(400, wire.blocked_body(decision, reply.text), decision, outcome)
+        elif request.stream:
+            body = wire.completion_events(request, decision, reply, extras=self._extras)
+            await send_whole(self._send, 200, body, EVENTS, decision)
+            await self._guard.ended(decision, outcome, status=200)
+        else:
+            body = wire.completion(request, decision, reply, extras=self._extras)
+            await self._end(200, body, decision, outcome)
+
+    async def _forward(self, request: wire.ChatRequest, decision: Decision, body: bytes) -> None:
+        dropped = (b"accept-encoding", b"content-length", b"transfer-encoding")
+        headers = [(name, value) for name, value in self._scope["headers"] if name.lower() not in dropped]
+        headers += [(b"accept-encoding", b"identity"), (b"content-length", str(len(body)).encode())]
+        scope = {**self._scope, "headers": headers}
+        response = CheckedResponse(self._guard, request, decision, self._send, extras=self._extras)
+        await response.run(self._app, scope, replay(body, self._receive))
+
+    async def _unavailable(self, decision: Decision) -> None:
+        body = wire.unavailable_body(decision)
+        await self._end(503, body, decision, "failed", detail=decision.cause or "")
+
+    async def _bad_request(self, exc: BadRequest) -> None:
+        decision = Decision(Route.REFUSE, "invalid_request", cause=exc.code)
+        try:
+            await self._guard.record(decision, "")
+        except JournalError:
+            await self._unavailable(decision)
+            return
+        body = wire.error_body(str(exc), kind="invalid_request_error", code=exc.code, param=exc.param)
+        await self._end(exc.status, body, decision, "refused", detail=exc.code)
+
+    async def _end(self, status: int, body: bytes, decision: Decision, outcome: str, detail: str = "") -> None:
+        await send_whole(self._send, status, body, JSON, decision)
+        await self._guard.ended(decision, outcome, status=status, detail=detail)
+
+    @property
+    def _extras(self) -> bool:
+        return self._guard.config.server.extras and self._headers.get(b"x-airlock-extras") != b"off"
+
+    async def _body(self) -> bytes:
+        """The request's body, whole.
+
+        Raises:
+            BadRequest: it is too large, too slow, or compressed.
+            ClientGone: the client hung up.
+        """
+        encoding = self._headers.get(b"content-encoding", b"identity")
+        if encoding.strip().lower() not in (b"", b"identity"):
+            raise BadRequest("content-encoding: send the body uncompressed", status=415, code="unsupported_encoding")
+        server = self._guard.config.server
+        try:
+            async with asyncio.timeout(server.read_timeout_s):
+                return await read_body(self._scope, self._receive, server.max_body_bytes)
+        except TimeoutError:
+            message = f"the body did not come within the {server.read_timeout_s:g} s of `server.read_timeout_s`"
+            raise BadRequest(message, status=408, code="body_too_slow") from None
+
+    def _only_text(self, request: wire.ChatRequest) -> None:
+        if request.non_text and self._guard.config.conversation.non_text_parts == "refuse":
+            raise BadRequest(
+                f"messages: parts of type {', '.join(request.non_text)} cannot be judged; send text, or let the "
+                "operator set `conversation.non_text_parts: pass`",
+                param="messages",
+                code="unsupported_content",
+            )
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The request's body, whole.
+
+    Raises:
+        BadRequest: it is larger than `limit` bytes.
+        ClientGone: the client hung up.
+    """
+    too_large = BadRequest(
+        f"the body is larger than the {limit} bytes that `server.max_body_bytes` allows",
+        status=413,
+        code="body_too_large",
+    )
+    announced = dict(scope["headers"]).get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > limit:
+        raise too_large
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise too_large
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """The request's body once more, then whatever else the client sends."""
+    left = [body]
+
+    async def replayed() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return replayed
+
+
+def _plain(path: str) -> str:
+    """A path in one spelling: lower case, single slashes, none at the end, `.` and `..` resolved."""
+    return posixpath.normpath("/" + path.lower().strip("/"))

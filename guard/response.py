@@ -1,0 +1,204 @@
+"""The answer of a forwarded request: held until it is checked, then sent on byte for byte, or ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from guard import wire
+from guard.asgi import (
+    DECISION_HEADER,
+    EVENTS,
+    JSON,
+    WARNINGS_HEADER,
+    ASGIApp,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    send_whole,
+)
+from guard.engine import ON_ERROR, Guard
+from guard.errors import AirlockError, PartFailure, UpstreamError
+from guard.streaming import StreamGate
+from guard.types import Decision, Finding
+
+log = logging.getLogger("airlock")
+
+
+class CheckedResponse:
+    """Stands between an app and a client for one answer.
+
+    Errors of the app (status 400 and above) pass as they are. Chat completions and event streams pass once checked.
+    Anything else cannot be checked and becomes HTTP 502.
+
+    Args:
+        guard: checks the text.
+        request: what the client asked.
+        decision: why it was forwarded.
+        send: to the client.
+        extras: whether Airlock's own answers carry an `airlock` object.
+    """
+
+    def __init__(
+        self, guard: Guard, request: wire.ChatRequest, decision: Decision, send: Send, *, extras: bool
+    ) -> None:
+        self._guard = guard
+        self._request = request
+        self._decision = decision
+        self._send = send
+        self._extras = extras
+        self._start: Message = {}
+        self._begun = False  # whether anything has left
+        self._whole = bytearray()  # an answer in one piece, until it is all there
+        self._gate: StreamGate | None = None
+        self._passes = False  # an error of the app
+        self._over = asyncio.Event()
+        self._outcome, self._detail, self._status = "disconnected", "", 0
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        """Let the app answer; end with it, or when the output door closes, then with the app cancelled."""
+        answering = asyncio.create_task(self._call(app, scope, receive))
+        answering.add_done_callback(lambda _: self._over.set())
+        try:
+            await self._over.wait()
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+            await self._guard.ended(self._decision, self._outcome, status=self._status or None, detail=self._detail)
+        if self._outcome == "disconnected" and not answering.cancelled():
+            answering.result()  # the app's own error, if it raised one, is its server's to report
+
+    async def _call(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        try:
+            await app(scope, receive, self._take)
+        except UpstreamError as exc:  # it broke in the middle of the answer
+            await self._fail(exc)
+
+    async def _take(self, message: Message) -> None:
+        """The app's `send`."""
+        try:
+            if message["type"] == "http.response.start":
+                await self._take_start(message)
+            elif message["type"] == "http.response.body":
+                await self._take_body(message.get("body", b""), last=not message.get("more_body", False))
+        except (PartFailure, UpstreamError) as exc:
+            await self._fail(exc)
+
+    async def _take_start(self, message: Message) -> None:
+        self._start = message
+        self._status = message["status"]
+        headers = {name.lower(): value.lower() for name, value in message.get("headers", [])}
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip()
+        if message["status"] >= 400:
+            self._passes = True
+        elif not 200 <= message["status"] < 300:
+            raise UpstreamError(f"the upstream answered with status {message['status']}", code="bad_upstream")
+        elif headers.get(b"content-encoding", b"identity") != b"identity":
+            raise UpstreamError("the upstream sent a compressed answer, which cannot be checked", code="bad_upstream")
+        elif kind == b"text/event-stream":
+            output = self._guard.config.output
+            self._gate = StreamGate(hold_back=output.hold_back, stride=output.stride)
+        elif kind != b"application/json":
+            shown = kind.decode("latin-1") or "no content type"
+            raise UpstreamError(f"the upstream answered with {shown}, which cannot be checked", code="bad_upstream")
+
+    async def _take_body(self, body: bytes, *, last: bool) -> None:
+        if self._passes:
+            await self._release(body, last=last)
+        elif self._gate is not None:
+            self._gate.feed(body)
+            if last:
+                self._gate.finish()
+            probes = list(self._gate.probes())
+            await self._check([probe.text for probe in probes])
+            for probe in probes:
+                self._gate.clear(probe)
+            released = self._gate.release()
+            if released or last:
+                await self._release(released, last=last)
+        else:
+            self._whole += body
+            limit = self._guard.config.upstream.max_response_bytes
+            if len(self._whole) > limit:
+                raise UpstreamError(
+                    f"the upstream's answer is larger than the {limit} bytes of `upstream.max_response_bytes`",
+                    code="bad_upstream",
+                )
+            if last:
+                await self._check(_texts(bytes(self._whole)))
+                await self._release(bytes(self._whole), last=True)
+
+    async def _check(self, texts: list[str]) -> None:
+        finding = await self._guard.find(texts) if texts else None
+        if finding is not None:
+            await self._stop(finding)
+
+    async def _release(self, body: bytes, *, last: bool) -> None:
+        if not self._begun:
+            self._begun = True
+            await self._send({**self._start, "headers": self._headers()})
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        if last:
+            self._outcome = "answered" if not self._passes else "upstream_error"
+            self._over.set()
+
+    def _headers(self) -> Headers:
+        own = (DECISION_HEADER, WARNINGS_HEADER, *((b"content-length",) if self._gate is not None else ()))
+        headers = [(name, value) for name, value in self._start.get("headers", []) if name.lower() not in own]
+        headers.append((DECISION_HEADER, self._decision.id.encode()))
+        if self._decision.rule == ON_ERROR:
+            headers.append((WARNINGS_HEADER, b"unguarded"))
+        return headers
+
+    async def _stop(self, finding: Finding) -> None:
+        """The output door closes on a finding: nothing of what is held leaves."""
+        log.warning("decision %s: answer stopped by %s", self._decision.id, finding.rule)
+        if self._begun and self._gate is not None:
+            body = wire.stopped_events(self._request, self._decision, sorted(self._gate.choices))
+            await self._send({"type": "http.response.body", "body": body})
+        else:
+            reply = self._guard.refusal(self._decision, "stopped")
+            write = wire.completion_events if self._request.stream else wire.completion
+            body = write(self._request, self._decision, reply, extras=self._extras)
+            self._status = 200
+            await send_whole(self._send, 200, body, EVENTS if self._request.stream else JSON, self._decision)
+        await self._end("stopped", finding.rule)
+
+    async def _fail(self, failure: AirlockError) -> None:
+        """A part or the upstream failed: nothing of what is held leaves."""
+        log.error("decision %s: %s", self._decision.id, failure)
+        if isinstance(failure, UpstreamError):
+            self._status = failure.status
+            body = wire.error_body(f"{failure}.", kind="upstream_error", code=failure.code)
+        else:
+            self._status = 503
+            body = wire.unavailable_body(self._decision)
+        if self._begun:
+            await self._send({"type": "http.response.body", "body": b"data: " + body + b"\n\n"})
+        else:
+            await send_whole(self._send, self._status, body, JSON, self._decision)
+        await self._end("failed", str(failure))
+
+    async def _end(self, outcome: str, detail: str) -> None:
+        self._outcome, self._detail = outcome, detail
+        self._over.set()
+        await asyncio.Event().wait()  # whatever the app still has to say, it is cancelled while saying it
+
+
+def _texts(body: bytes) -> list[str]:
+    """The texts of a chat completion.
+
+    Raises:
+        UpstreamError: it is not one.
+    """
+    try:
+        data: Any = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc
+    if not isinstance(data, dict):
+        raise UpstreamError("the upstream's answer is no JSON object", code="bad_upstream")
+    return [text for text in wire.content_texts(data).values() if text]

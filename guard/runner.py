@@ -1,0 +1,106 @@
+"""The fail-closed boundary: run a part in a worker thread, within a deadline, and turn every failure into one error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from classifier.types import ClassifierError, TextTooLong
+from guard.errors import AirlockError, BadRequest, PartFailure
+from rag.types import KnowledgeError
+
+T = TypeVar("T")
+
+
+class Runner:
+    """Runs one part's calls, at most `workers` at a time.
+
+    A call that hangs past the deadline is abandoned: its thread is a daemon and its place is free again, so that the
+    next call has a chance. While `max_stuck` abandoned calls still hang, new calls fail at once instead of piling up.
+    A caller that goes away keeps its place until its call has ended.
+
+    Args:
+        part: the part's name in errors and timings.
+        deadline_s: seconds for waiting and running together.
+        workers: calls that may run at once.
+        max_stuck: abandoned calls that may hang at once.
+    """
+
+    def __init__(self, part: str, *, deadline_s: float, workers: int = 1, max_stuck: int = 8) -> None:
+        self.part = part
+        self._deadline_s = deadline_s
+        self._free = asyncio.Semaphore(workers)
+        self._max_stuck = max_stuck
+        self._stuck = 0
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """The function's result.
+
+        Raises:
+            PartFailure: it raised, or the deadline passed.
+            BadRequest: the text is too long to be judged.
+            AirlockError: as raised by the function.
+        """
+        if self._stuck >= self._max_stuck:
+            raise PartFailure(self.part, f"{self._stuck} earlier calls still hang; restart Airlock or mend the part")
+        outcome: asyncio.Future[T] | None = None
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._free.acquire()
+                outcome = self._start(function, arguments)
+                return await asyncio.shield(outcome)
+        except TimeoutError:
+            if outcome is not None:
+                self._abandon(outcome)
+            raise PartFailure(self.part, f"no result within the deadline of {self._deadline_s:g} s") from None
+
+    def _start(self, function: Callable[..., T], arguments: tuple[object, ...]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+        outcome.add_done_callback(self._release)
+
+        def settle(set_outcome: Callable[..., None], value: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                loop.call_soon_threadsafe(set_outcome, value)
+
+        def work() -> None:
+            try:
+                result = function(*arguments)
+            except AirlockError as exc:
+                settle(outcome.set_exception, exc)
+            except TextTooLong as exc:
+                settle(outcome.set_exception, BadRequest(str(exc), param="messages", code="context_length_exceeded"))
+            except (ClassifierError, KnowledgeError) as exc:
+                settle(outcome.set_exception, PartFailure(self.part, str(exc)))
+            except Exception as exc:  # noqa: BLE001 - the one place: whatever a part raises, nothing passes unguarded
+                settle(outcome.set_exception, PartFailure(self.part, _where(exc)))
+            else:
+                settle(outcome.set_result, result)
+
+        threading.Thread(target=work, name=f"airlock-{self.part}", daemon=True).start()
+        return outcome
+
+    def _release(self, outcome: asyncio.Future[T]) -> None:
+        self._free.release()
+        outcome.exception()  # seen, also when the caller is gone
+
+    def _abandon(self, outcome: asyncio.Future[T]) -> None:
+        def ended(outcome: asyncio.Future[T]) -> None:
+            self._stuck -= 1
+            outcome.exception()
+
+        outcome.remove_done_callback(self._release)
+        outcome.add_done_callback(ended)
+        self._stuck += 1
+        self._free.release()
+
+
+def _where(exc: Exception) -> str:
+    """The type of an exception and the line that raised it; never its message, which may quote a prompt."""
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"

@@ -1,0 +1,209 @@
+"""Hold-back for streams: events leave in order, byte for byte, each once all of its text is known to be clean."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from guard.errors import UpstreamError
+from guard.wire import content_texts
+
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_Key = tuple[int | str, ...]
+_ASIDE: _Key = ("aside",)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A stretch of text that must be checked before more can leave.
+
+    Attributes:
+        channel: which text it is part of.
+        text: from `hold_back` characters before the first unchecked one to the last that came.
+        clean_to: how far the channel is known to be clean if the check finds nothing.
+    """
+
+    channel: _Key
+    text: str
+    clean_to: int
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One text that grows over the events, such as a choice's content; `tail` is all of it from `start` on."""
+
+    tail: str = ""
+    start: int = 0
+    clean: int = 0
+    ended: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tail)
+
+
+@dataclass(slots=True)
+class _Event:
+    raw: bytes
+    needs: dict[_Key, int] = field(default_factory=dict)
+
+
+class StreamGate:
+    """The state of one guarded stream. It does no checking itself: feed, check each probe, clear it, release.
+
+    A finding spans at most `hold_back` characters of one text. A character leaves only when `hold_back` characters
+    after it, or the end of its text, have been checked with it, so no part of a finding leaves. A text counts as ended
+    when its choice finishes, or goes on in another field (from reasoning to content, from one tool call to the next).
+
+    Args:
+        hold_back: characters kept back; 0 releases what is checked and so lets the first half of a finding out.
+        stride: characters that must come before the next check.
+        max_event: longest event in bytes.
+    """
+
+    def __init__(self, *, hold_back: int, stride: int, max_event: int = 4 * 1024 * 1024) -> None:
+        self._hold_back = hold_back
+        self._stride = stride
+        self._max_event = max_event
+        self._unparsed = b""
+        self._events: deque[_Event] = deque()
+        self._channels: dict[_Key, _Channel] = {}
+        self._asides: set[str] = set()
+        self._begun = False  # whether text has been released
+        self._over = False  # whether the upstream has said its last
+        self.choices: set[int] = set()
+
+    def feed(self, data: bytes) -> None:
+        """Take in bytes as they come, cut anywhere.
+
+        Raises:
+            UpstreamError: they are no chat-completion events, or an event is too long.
+        """
+        self._unparsed += data
+        parsed = 0
+        # A lone "\r" at the end may be half of "\r\n": wait for what follows.
+        limit = len(self._unparsed) - self._unparsed.endswith(b"\r")
+        for end in _EVENT_END.finditer(self._unparsed, 0, limit):
+            self._take(self._unparsed[parsed : end.end()])
+            parsed = end.end()
+        self._unparsed = self._unparsed[parsed:]
+        if len(self._unparsed) > self._max_event:
+            raise UpstreamError(f"the upstream sent an event of more than {self._max_event} bytes", code="bad_upstream")
+
+    def finish(self) -> None:
+        """The upstream has ended: every text has ended too."""
+        if self._unparsed:
+            self._take(self._unparsed)
+            self._unparsed = b""
+        self._end()
+
+    def probes(self) -> Iterator[Probe]:
+        """What must be checked now, before `release` can give more."""
+        for key, channel in self._channels.items():
+            if channel.clean >= channel.end:
+                continue
+            if channel.ended:
+                yield Probe(key, channel.tail, channel.end)
+            elif channel.end - channel.clean >= self._hold_back + self._stride:
+                yield Probe(key, channel.tail, channel.end - self._hold_back)
+
+    def clear(self, probe: Probe) -> None:
+        """The check found nothing in a probe."""
+        channel = self._channels[probe.channel]
+        channel.clean = max(channel.clean, probe.clean_to)
+        drop = channel.clean - self._hold_back - channel.start
+        if drop > 0:
+            channel.tail = channel.tail[drop:]
+            channel.start += drop
+
+    def release(self) -> bytes:
+        """The events that may leave now, as they came.
+
+        Nothing leaves before the first text does: an answer that is stopped at once can still be a whole refusal.
+        """
+        clean = list(itertools.takewhile(self._is_clean, self._events))
+        if not self._begun and not self._over and not any(event.needs for event in clean):
+            return b""
+        self._begun = self._begun or bool(clean)
+        for _ in clean:
+            self._events.popleft()
+        return b"".join(event.raw for event in clean)
+
+    def _end(self) -> None:
+        self._over = True
+        for channel in self._channels.values():
+            channel.ended = True
+
+    def _is_clean(self, event: _Event) -> bool:
+        return all(self._channels[channel].clean >= end for channel, end in event.needs.items())
+
+    def _take(self, raw: bytes) -> None:
+        event = _Event(raw)
+        self._events.append(event)
+        data, comment = _parse(raw)
+        self._add_aside(event, comment)
+        if data is None:
+            return
+        if data == "[DONE]":
+            self._end()
+            return
+        try:
+            chunk = json.loads(data)
+        except ValueError as exc:
+            raise UpstreamError("the upstream sent an event that is no JSON", code="bad_upstream") from exc
+        if not isinstance(chunk, dict):
+            raise UpstreamError("the upstream sent an event that is no JSON object", code="bad_upstream")
+        choices = chunk.pop("choices", None) or []
+        self._add_aside(event, "\n".join(content_texts(chunk).values()))
+        for choice in choices:
+            self._take_choice(event, choice)
+
+    def _take_choice(self, event: _Event, choice: Any) -> None:  # noqa: ANN401 - any JSON value
+        index = choice.get("index", 0) if isinstance(choice, dict) else None
+        if not isinstance(index, int):
+            raise UpstreamError("the upstream sent a choice without an integer index", code="bad_upstream")
+        self.choices.add(index)
+        spoken: dict[_Key, str] = {(index, *path): text for path, text in content_texts(choice).items() if text}
+        for key, text in spoken.items():
+            self._add(event, key, text)
+        going_on = spoken.keys() if any("logprobs" not in key for key in spoken) else self._channels.keys()
+        finished = choice.get("finish_reason") is not None
+        for key, channel in self._channels.items():
+            if key[0] == index and (finished or (key not in going_on and "logprobs" not in key)):
+                channel.ended = True
+
+    def _add(self, event: _Event, key: _Key, text: str) -> None:
+        channel = self._channels.setdefault(key, _Channel())
+        channel.tail += text
+        channel.ended = False
+        event.needs[key] = channel.end
+
+    def _add_aside(self, event: _Event, text: str) -> None:
+        """What stands beside the choices comes whole in each event, and often the same in all."""
+        if text and text not in self._asides:
+            self._asides.add(text)
+            self._add(event, _ASIDE, text)
+            self._channels[_ASIDE].ended = True
+
+
+def _parse(raw: bytes) -> tuple[str | None, str]:
+    """The data of an event, or None if it has none, and its comments."""
+    try:
+        text = raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as exc:
+        raise UpstreamError("the upstream sent an event that is not UTF-8", code="bad_upstream") from exc
+    data: list[str] = []
+    comments: list[str] = []
+    for line in _LINE_END.split(text):
+        name, _, value = line.partition(":")
+        if name == "data":
+            data.append(value.removeprefix(" "))
+        elif not name:
+            comments.append(value)
+    return ("\n".join(data) if data else None), "\n".join(comments).strip()

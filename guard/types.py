@@ -1,0 +1,126 @@
+"""What was decided on a request, and what the engine needs of its parts."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from classifier.types import Verdict
+from rag.types import Citation, GroundedAnswer
+
+
+class Route(StrEnum):
+    """What becomes of a request."""
+
+    FORWARD = "forward"  # the application's own model answers
+    GROUND = "ground"  # answered from the knowledge base
+    REFUSE = "refuse"  # refused; the model is not called
+    HAND_OVER = "hand_over"  # a holding answer; a person takes over
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation, as the engine sees it."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided on one request, why, and by which rule.
+
+    Attributes:
+        route: what becomes of the request.
+        rule: name of the policy rule, or of the guard's own: ``on_error``, ``invalid_request``, ``open_path``.
+        verdict: of the text that decided; None when nothing could be judged.
+        judged: which text that was: ``last_turn``, ``context``, ``earlier_turn``, ``tool_result``, ``assistant_turn``.
+        cause: why a part failed; None when none did.
+        timings_ms: milliseconds by stage.
+        id: written into the journal and the ``x-airlock-decision`` header.
+        created: Unix time.
+    """
+
+    route: Route
+    rule: str
+    verdict: Verdict | None = None
+    judged: str | None = None
+    cause: str | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
+    created: float = field(default_factory=time.time)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of the command line, the API and the journal."""
+        verdict = self.verdict
+        return {
+            "decision": self.id,
+            "tier": verdict.tier.label if verdict else None,
+            "category": verdict.category if verdict else None,
+            "tiers": {tier.label: round(p, 6) for tier, p in verdict.tiers.items()} if verdict else None,
+            "route": self.route.value,
+            "rule": self.rule,
+            "judged": self.judged,
+            "coverage": round(verdict.coverage.read, 4) if verdict else None,
+            "tokens": verdict.coverage.tokens if verdict else None,
+            "windows": verdict.coverage.windows if verdict else None,
+            "model": verdict.model if verdict else None,
+            "cause": self.cause,
+            "timings_ms": dict(self.timings_ms),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why a text of the model must not leave."""
+
+    rule: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What Airlock itself answers with.
+
+    Attributes:
+        text: the answer.
+        refused: whether it is a refusal (``finish_reason: content_filter``) rather than an answer.
+        citations: of a grounded answer, one for each sentence.
+    """
+
+    text: str
+    refused: bool = False
+    citations: tuple[Citation, ...] = ()
+
+
+class Classifier(Protocol):
+    """Texts in, one verdict for each out; synchronous, called in a worker thread."""
+
+    def classify(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict for each text, in order."""
+        ...
+
+
+class Answerer(Protocol):
+    """A question in, a grounded answer or an abstention out; synchronous, called in a worker thread."""
+
+    def answer(self, question: str) -> GroundedAnswer:
+        """An answer whose every sentence is cited, or an abstention."""
+        ...
+
+
+class ResponseCheck(Protocol):
+    """Looks at what the model wrote; synchronous, called in a worker thread."""
+
+    @property
+    def reach(self) -> int:
+        """Longest run of characters that a finding can rest on; text is held back by as much."""
+        ...
+
+    def check(self, texts: Sequence[str]) -> list[Finding | None]:
+        """A finding, or None, for each text, in order."""
+        ...

@@ -1,0 +1,155 @@
+"""Forwarder: an ASGI app that sends a request on to the model's server and streams the answer back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from guard.asgi import JSON, Headers, Receive, Scope, Send, send_whole
+from guard.config import Upstream
+from guard.errors import ConfigError, UpstreamError
+from guard.wire import error_body
+
+log = logging.getLogger("airlock")
+
+# Headers of one connection (RFC 9110, 7.6.1), and those that a server sets anew on each.
+_HOP = frozenset(
+    {
+        b"connection",
+        b"date",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"server",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_TO_UPSTREAM = _HOP | {b"host", b"content-length", b"expect"}
+
+
+class Forwarder:
+    """Sends each request on to `settings.base_url` plus its path without the leading ``/v1``.
+
+    The session is opened on first use and closed by `close`. Redirects are not followed: they are the upstream's
+    mistake, and would take a client's key elsewhere.
+
+    Raises:
+        ConfigError: `upstream.api_key_env` names a variable that is not set.
+    """
+
+    def __init__(self, settings: Upstream) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._key: str | None = None
+        if settings.api_key_env:
+            self._key = os.environ.get(settings.api_key_env)
+            if not self._key:
+                raise ConfigError(
+                    f"upstream.api_key_env = {settings.api_key_env!r}: this environment variable is not set; export "
+                    "it, or remove the setting to send the client's own key on"
+                )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        sending = asyncio.create_task(self._exchange(scope, await _body(receive), send))
+        leaving = asyncio.create_task(_gone(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not sending.done():
+                sending.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+        if not sending.cancelled():
+            sending.result()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _exchange(self, scope: Scope, body: bytes, send: Send) -> None:
+        begun = False
+        try:
+            async with self._open().request(
+                scope["method"],
+                self._url(scope),
+                data=body or None,
+                headers=self._headers(scope),
+                allow_redirects=False,
+            ) as response:
+                headers: Headers = [(n, v) for n, v in response.raw_headers if n.lower() not in _HOP]
+                begun = True
+                await send({"type": "http.response.start", "status": response.status, "headers": headers})
+                async for chunk in response.content.iter_any():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            failure = self._failure(exc)
+            log.error("upstream: %s (%s)", failure, type(exc).__name__)
+            if begun:
+                raise failure from exc
+            answer = error_body(str(failure), kind="upstream_error", code=failure.code)
+            await send_whole(send, failure.status, answer, JSON)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            settings = self._settings
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.read_timeout_s
+                ),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
+            )
+        return self._session
+
+    def _url(self, scope: Scope) -> URL:
+        path = quote(scope["path"].removeprefix("/v1"), safe="/:@")
+        query = scope.get("query_string", b"").decode("latin-1")
+        return URL(f"{self._settings.base_url}{path}" + (f"?{query}" if query else ""), encoded=True)
+
+    def _headers(self, scope: Scope) -> CIMultiDict[str]:
+        headers: CIMultiDict[str] = CIMultiDict()
+        for name, value in scope["headers"]:
+            own_key = self._key is not None and name.lower() in (b"authorization", b"api-key", b"x-api-key")
+            if name.lower() not in _TO_UPSTREAM and not own_key:
+                headers.add(name.decode("latin-1"), value.decode("latin-1"))
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return headers
+
+    def _failure(self, exc: Exception) -> UpstreamError:
+        where = urlsplit(self._settings.base_url).netloc.rpartition("@")[2]
+        if isinstance(exc, TimeoutError):
+            return UpstreamError(f"the model's server {where} did not answer in time", status=504, code="upstream_slow")
+        if isinstance(exc, aiohttp.ClientConnectorError):
+            return UpstreamError(f"the model's server {where} cannot be reached")
+        return UpstreamError(f"the model's server {where} broke the connection")
+
+
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client hangs up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,309 @@
+"""OpenAI's chat-completions wire: read a request strictly, write Airlock's own answers and errors."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from guard.errors import BadRequest
+from guard.types import Decision, Reply, Turn
+from rag.types import Citation
+
+TEXT_PARTS = {"text": "text", "input_text": "text", "refusal": "refusal"}
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class _Message(_Open):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _StreamOptions(_Open):
+    include_usage: bool | None = None
+
+
+class _Request(_Open):
+    messages: list[_Message]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What Airlock needs to know of a request; the body itself is sent on as it came.
+
+    Attributes:
+        turns: the messages, in order, with their text.
+        model: the model asked for.
+        stream: whether the client wants server-sent events.
+        include_usage: whether it wants a last event with the usage.
+        non_text: kinds of message parts that hold no text, such as ``image_url``.
+    """
+
+    turns: tuple[Turn, ...]
+    model: str
+    stream: bool
+    include_usage: bool
+    non_text: tuple[str, ...]
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """Read the body of ``POST /v1/chat/completions``.
+
+    Anything that two JSON readers may read differently is refused, since the model's server would read it once more:
+    repeated keys, NaN, text that is not UTF-8, a byte-order mark.
+
+    Raises:
+        BadRequest: it is not such a body; the message names the field.
+    """
+    return read_chat(parse_json(body))
+
+
+def read_chat(data: Any) -> ChatRequest:  # noqa: ANN401 - any JSON value
+    """The same from parsed JSON.
+
+    Raises:
+        BadRequest: it is no chat request; the message names the field.
+    """
+    try:
+        request = _Request.model_validate(data)
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"][:3]).lstrip(".")
+        raise BadRequest(f"{param}: {error['msg'][0].lower()}{error['msg'][1:]}", param=param) from exc
+    if not request.messages:
+        raise BadRequest("messages: need at least one message", param="messages")
+    turns = []
+    non_text: list[str] = []
+    for number, message in enumerate(request.messages):
+        text, others = _content(message.content, f"messages[{number}].content")
+        calls = "\n".join(_strings((message.model_extra or {}).get("tool_calls"), skip=("id", "type")))
+        turns.append(Turn(message.role, f"{text}\n{calls}" if calls else text))
+        non_text += others
+    return ChatRequest(
+        turns=tuple(turns),
+        model=request.model or "",
+        stream=bool(request.stream),
+        include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        non_text=tuple(dict.fromkeys(non_text)),
+    )
+
+
+def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse a body strictly.
+
+    Raises:
+        BadRequest: it is not UTF-8, not JSON, repeats a key, holds NaN, or is nested too deep.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+    except UnicodeDecodeError as exc:
+        raise BadRequest(f"the body is not UTF-8: byte {exc.start} cannot be read", code="invalid_utf8") from exc
+    except json.JSONDecodeError as exc:
+        raise BadRequest(f"the body is not JSON: {exc.msg} at character {exc.pos}", code="invalid_json") from exc
+    except (RecursionError, ValueError) as exc:
+        raise BadRequest(f"the body is not acceptable JSON: {exc}", code="invalid_json") from exc
+
+
+def content_texts(value: Any) -> dict[tuple[str, ...], str]:  # noqa: ANN401 - any JSON value
+    """Every string that a model may have written, by path, in order.
+
+    Items of a list share one path and so run together, unless they carry an `index`, as tool calls do.
+    """
+    texts: dict[tuple[str, ...], str] = {}
+    for path, text in _leaves(value, ()):
+        if path[-1:] and path[-1] in _LABELS:
+            continue
+        texts[path] = texts.get(path, "") + text
+    return texts
+
+
+# Written by servers, never by models.
+_LABELS = frozenset(
+    {
+        "finish_reason",
+        "id",
+        "model",
+        "native_finish_reason",
+        "object",
+        "obfuscation",
+        "provider",
+        "role",
+        "service_tier",
+        "system_fingerprint",
+        "type",
+    }
+)
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for inner in value:
+            index = inner.get("index") if isinstance(inner, Mapping) else None
+            yield from _leaves(inner, (*path, f"#{index}" if isinstance(index, int) else "*"))
+
+
+def completion(request: ChatRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+    """A chat completion that Airlock writes itself."""
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
+    message.update(_marks(reply))
+    body = {
+        **_frame(request, decision, "chat.completion"),
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}],
+        "usage": _USAGE,
+    }
+    if extras:
+        body["airlock"] = _extras(decision, reply)
+    return _dump(body)
+
+
+def completion_events(request: ChatRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+    """The same as server-sent events."""
+    frame = _frame(request, decision, "chat.completion.chunk")
+    delta = {"role": "assistant", "content": reply.text, **_marks(reply)}
+    last: dict[str, Any] = {**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish(reply)}]}
+    if extras:
+        last["airlock"] = _extras(decision, reply)
+    events = [{**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}, last]
+    if request.include_usage:
+        events.append({**frame, "choices": [], "usage": _USAGE})
+    return b"".join(map(_event, events)) + DONE
+
+
+def stopped_events(request: ChatRequest, decision: Decision, choices: Sequence[int]) -> bytes:
+    """The end of a stream that was stopped after some of it was released: what is out stands, no more follows."""
+    ended = [{"index": index, "delta": {}, "finish_reason": "content_filter"} for index in choices]
+    return _event({**_frame(request, decision, "chat.completion.chunk"), "choices": ended}) + DONE
+
+
+def error_body(
+    message: str, *, kind: str, code: str, param: str | None = None, inner: Mapping[str, Any] | None = None
+) -> bytes:
+    """An error object as OpenAI writes it."""
+    error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
+    if inner:
+        error["innererror"] = inner
+    return _dump({"error": error})
+
+
+def unavailable_body(decision: Decision) -> bytes:
+    """The error of a request that could not be checked: never an answer, never passed on."""
+    message = (
+        "Airlock could not check this, so it was held back. Try again; if it goes on, tell the operator the decision "
+        f"{decision.id}."
+    )
+    return error_body(message, kind="server_error", code="guard_unavailable")
+
+
+def blocked_body(decision: Decision, text: str) -> bytes:
+    """The error of a refused request, for ``policy.on_block: error``."""
+    verdict = decision.verdict
+    result = {verdict.category: {"filtered": True, "severity": verdict.tier.label}} if verdict else {}
+    inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": result}
+    return error_body(text, kind="invalid_request_error", code="content_filter", param="messages", inner=inner)
+
+
+DONE = b"data: [DONE]\n\n"
+_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def _frame(request: ChatRequest, decision: Decision, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{decision.id}", "object": kind, "created": int(time.time()), "model": request.model}
+
+
+def _finish(reply: Reply) -> str:
+    return "content_filter" if reply.refused else "stop"
+
+
+def _marks(reply: Reply) -> dict[str, Any]:
+    if reply.refused:
+        return {"refusal": reply.text}
+    if not reply.citations:
+        return {}
+    return {
+        "annotations": [
+            {
+                "type": "url_citation",
+                "url_citation": {
+                    "start_index": citation.answer_start,
+                    "end_index": citation.answer_end,
+                    "title": citation.title,
+                    "url": citation.url,
+                },
+            }
+            for citation in reply.citations
+        ]
+    }
+
+
+def _extras(decision: Decision, reply: Reply) -> dict[str, Any]:
+    said = decision.as_dict()
+    extras = {name: said[name] for name in ("decision", "tier", "category", "route", "rule")}
+    if reply.citations:
+        extras["citations"] = [citation_dict(citation) for citation in reply.citations]
+    return extras
+
+
+def citation_dict(citation: Citation) -> dict[str, Any]:
+    """A citation as it is written on the wire and on the command line."""
+    names = ("passage", "document", "version", "title", "url", "start", "end", "quote", "score", "status")
+    return {name: getattr(citation, name) for name in names}
+
+
+def _content(content: str | list[dict[str, Any]] | None, param: str) -> tuple[str, list[str]]:
+    """Text of a message's content, and the kinds of its parts that hold none."""
+    if content is None or isinstance(content, str):
+        return content or "", []
+    texts: list[str] = []
+    others: list[str] = []
+    for number, part in enumerate(content):
+        kind = part.get("type")
+        text = part.get(TEXT_PARTS[kind]) if isinstance(kind, str) and kind in TEXT_PARTS else None
+        if isinstance(text, str):
+            texts.append(text)
+        elif isinstance(kind, str) and kind not in TEXT_PARTS:
+            others.append(kind)
+        else:
+            raise BadRequest(f"{param}[{number}]: need a `type`, and for text its `text`", param=param)
+    return "\n".join(texts), others
+
+
+def _strings(value: Any, skip: Sequence[str]) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+    for path, text in _leaves(value, ()):
+        if not path or path[-1] not in skip:
+            yield text
+
+
+def _event(data: Mapping[str, Any]) -> bytes:
+    return b"data: " + _dump(data) + b"\n\n"
+
+
+def _dump(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return data
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

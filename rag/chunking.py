@@ -1,0 +1,124 @@
+"""Cut a document into passages of whole sentences, each with its exact place in the text."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from markdown_it import MarkdownIt
+from sentencex import get_sentence_boundaries
+
+from rag.types import Document, Passage
+
+DEFAULT_WORDS = 80
+_LANGUAGE = "en"  # whose abbreviations end no sentence; the full stops of other scripts are known as well
+_MARKDOWN = MarkdownIt("commonmark").enable("table").disable("inline")  # blocks are all that is needed
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What lies below one heading.
+
+    Attributes:
+        heading: the heading's text; empty before the first one.
+        start: first character of the heading's line.
+    """
+
+    heading: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence that can be quoted: ``text[start:end]``, without list marker or surrounding white space."""
+
+    start: int
+    end: int
+    section: Section
+
+
+def headings(text: str) -> list[str]:
+    """The headings of a Markdown text, in order."""
+    return [section.heading for section, lines in _blocks(text) if not lines]
+
+
+@functools.lru_cache(maxsize=256)
+def sentences(text: str) -> tuple[Sentence, ...]:
+    """The sentences of a Markdown text's paragraphs and list items, in order.
+
+    Headings, code, tables and HTML are not quotable and give none. A line break inside a paragraph ends no sentence.
+    """
+    return tuple(
+        Sentence(start, end, section) for section, lines in _blocks(text) if lines for start, end in _split(text, lines)
+    )
+
+
+def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
+    """Consecutive sentences of one section, as many as `words` allow; a longer sentence is a passage of its own."""
+    runs: list[list[Sentence]] = []
+    for _, group in itertools.groupby(sentences(document.text), key=lambda sentence: sentence.section):
+        room = 0
+        for sentence in group:
+            length = len(document.text[sentence.start : sentence.end].split())
+            if length > room:
+                runs.append([])
+                room = words
+            runs[-1].append(sentence)
+            room -= length
+    return [
+        Passage(
+            id=f"{document.id}#{number}",
+            document=document.id,
+            version=document.version,
+            start=run[0].start,
+            end=run[-1].end,
+            text=document.text[run[0].start : run[-1].end],
+        )
+        for number, run in enumerate(runs)
+    ]
+
+
+def embedding_text(document: Document, quotable: Passage | Sentence) -> str:
+    """What the encoder reads: title and heading first, since they name the topic that the text takes for granted."""
+    known = sentences(document.text)
+    section = known[bisect_right(known, quotable.start, key=lambda sentence: sentence.start) - 1].section
+    parts = (document.title, section.heading, document.text[quotable.start : quotable.end])
+    return "\n".join(filter(None, dict.fromkeys(parts)))
+
+
+def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:
+    """Each heading, without lines, and each paragraph: where on each of its lines its words stand."""
+    lines = text.replace("\r", "\n").split("\n")  # the same length: offsets stay true
+    starts = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
+    section = Section("", 0)
+    opened = ""
+    for token in _MARKDOWN.parse("\n".join(lines)):
+        if token.type != "inline" or token.map is None:
+            opened = token.type
+        elif opened == "heading_open":
+            section = Section(token.content.strip(), starts[token.map[0]])
+            yield section, []
+        elif opened == "paragraph_open":
+            parts = enumerate(token.content.split("\n"), token.map[0])
+            yield section, [_words(lines[number], starts[number], part) for number, part in parts]
+
+
+def _words(line: str, start: int, content: str) -> tuple[int, int]:
+    """The place of a line's content, which ends the line, behind list markers, quote marks and indentation."""
+    end = start + len(line.rstrip())
+    return end - len(content.strip()), end
+
+
+def _split(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    first = lines[0][0]
+    block = ""
+    for start, end in lines:
+        block = block.ljust(start - first) + text[start:end]
+    for boundary in get_sentence_boundaries(_LANGUAGE, block):
+        start, end = boundary["start_index"], boundary["end_index"]
+        words = block[start:end]
+        if words.strip():
+            yield first + end - len(words.lstrip()), first + start + len(words.rstrip())

