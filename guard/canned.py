@@ -113,7 +113,8 @@ def main() -> None:
     """Serve on a free port of 127.0.0.1; the first line of output is its address."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", type=Path, help="one JSON line for each request")
-    bound = socket.create_server(("127.0.0.1", 0))
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.bind(("127.0.0.1", 0))
     app = canned_app(parser.parse_args().log)
     print(f"http://127.0.0.1:{bound.getsockname()[1]}/v1", flush=True)  # noqa: T201 - its interface
     asyncio.run(uvicorn.Server(uvicorn.Config(app, log_level="error")).serve(sockets=[bound]))

@@ -86,7 +86,7 @@ class Knowledge(_Section):
     """The knowledge base that grounds answers."""
 
     path: Path | None = Field(None, description="Folder written by `airlock kb build`; the shipped sample by default.")
-    passages: Count = Field(8, description="Passages looked at for an answer.")
+    passages: Count = Field(3, description="Passages looked at for an answer.")
     deadline_s: Seconds = 10.0
 
 

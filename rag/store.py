@@ -240,7 +240,7 @@ def _read_manifest(folder: Path) -> Manifest:
             raise KnowledgeError(
                 f"knowledge base {folder} has format {data['format']!r}, this version reads {FORMAT}; build it again"
             )
-        return Manifest(**data)
+        return Manifest(**{**data, "files": dict(data["files"])})
     except (ValueError, TypeError, KeyError) as exc:
         raise KnowledgeError(f"knowledge base {folder}: {_MANIFEST} is malformed ({exc}); build it again") from exc
 

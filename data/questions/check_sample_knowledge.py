@@ -1,6 +1,6 @@
 """Check the sample knowledge base and its question set; exits 1 with a list of problems.
 
-    python data/questions/check_sample_knowledge.py
+python data/questions/check_sample_knowledge.py
 """
 
 import collections
@@ -61,7 +61,10 @@ def main():
         bodies[ident] = body
         topics[path.parent.name] += 1
 
-    rows = [json.loads(line) for line in (DATA / "questions/sample_knowledge.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (DATA / "questions/sample_knowledge.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     per_document, kinds, seen = collections.Counter(), collections.Counter(), set()
     for number, row in enumerate(rows, 1):
         if set(row) != {"question", "answerable", "document", "tier", "answer_contains"} or row["tier"] not in TIERS:

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -111,6 +112,7 @@ def test_a_missing_folder_is_refused(tmp_path):
         ("{", "is malformed"),
         ("[]", "is malformed"),
         ('{"format": 1}', "is malformed"),
+        ('{"format": 1, "files": ["index.faiss"]}', "is malformed"),
         ('{"format": 99}', "has format 99, this version reads 1"),
     ],
 )
@@ -138,6 +140,30 @@ def test_a_changed_text_or_count_is_reported(folder):
     knowledge.passages.pop()
     faults = knowledge.verify()
     assert faults == ["document speed is not the version it says", "5 passages, the manifest says 6"]
+
+
+def test_a_missing_file_and_a_stray_passage_are_reported(folder):
+    knowledge = KnowledgeBase.open(folder, HashedWords())
+    (folder / "index.faiss").unlink()
+    knowledge.passages[0] = dataclasses.replace(knowledge.passages[0], document="nowhere")
+    del knowledge.documents["speed"]
+    assert knowledge.verify() == [
+        "index.faiss is missing",
+        "the documents are not the corpus that the manifest names",
+        "passage health/paracetamol#0 is of a document or version that is not here",
+        "passage speed#0 is of a document or version that is not here",
+        "2 documents, the manifest says 3",
+    ]
+
+
+def test_files_of_another_shape_are_refused(folder):
+    data = b'{"id": "a"}\n'
+    (folder / "documents.jsonl").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"]["documents.jsonl"] = hashlib.sha256(data).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(KnowledgeError, match="build it again"):
+        KnowledgeBase.open(folder, HashedWords())
 
 
 def test_check_accepts_only_the_quote_at_its_place_in_this_version(folder):
