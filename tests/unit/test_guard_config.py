@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import pytest
+
+from guard.config import Config, load_config, settings
+from guard.errors import ConfigError
+from guard.types import Route
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text, name="airlock.yaml"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return written
+
+
+def refusal(path=None, overrides=None):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_without_a_file_every_setting_has_its_default():
+    config = load_config()
+    assert config == Config()
+    assert (config.policy.on_error, config.journal.on_error, config.policy.on_block) == ("refuse", "refuse", "refusal")
+    assert (config.journal.prompts, config.conversation.non_text_parts) == ("off", "refuse")
+    assert config.server.host == "127.0.0.1", "listens to the machine itself only, unless told otherwise"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}"])
+def test_an_empty_file_gives_the_defaults(write, text):
+    path = write(text)
+    assert load_config(path).policy == Config().policy
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "nearest"),
+    [
+        ("upstrem: {}", "upstrem", "upstream"),
+        ("server: {prt: 1}", "server.prt", "server.port"),
+        ("policy: {rules: [{name: a, route: refuse, wen: {}}]}", "policy.rules.0.wen", "policy.rules.0.when"),
+        (
+            "policy: {rules: [{name: a, route: refuse, when: {teir: safe}}]}",
+            "policy.rules.0.when.teir",
+            "policy.rules.0.when.tier",
+        ),
+        ("answers: {categories: {c_medical: {refuze: x}}}", "answers.categories.c_medical.refuze", ".refuse"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(write, text, unknown, nearest):
+    message = refusal(write(text))
+    assert repr(unknown) in message
+    assert f"{nearest}'" in message.partition("did you mean")[2]
+
+
+def test_an_unknown_key_near_to_none_lists_the_known(write):
+    message = refusal(write("server: {zzzzzz: 1}"))
+    assert "did you mean" not in message
+    assert all(name in message for name in ("host", "port", "max_body_bytes"))
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "value"),
+    [
+        ("server: {port: high}", "server.port", "'high'"),
+        ("server: {port: 70000}", "server.port", "70000"),
+        ("server: {read_timeout_s: 0}", "server.read_timeout_s", "0"),
+        ("upstream: {base_url: localhost}", "upstream.base_url", "'localhost'"),
+        ("policy: {on_error: pass}", "policy.on_error", "'pass'"),
+        ("policy: {rules: [{name: a, route: allow}]}", "policy.rules.0.route", "'allow'"),
+        ("policy: {rules: [{name: a, route: refuse, when: {tier: bad}}]}", "policy.rules.0.when.tier", "'bad'"),
+        ("output: {unsafe_from: 1.5}", "output.unsafe_from", "1.5"),
+        ("output: {hold_back: 0}", "output.hold_back", "0"),
+        ("output: {patterns: [{name: a, regex: '('}]}", "output.patterns.0.regex", "'('"),
+        ("journal: {prompts: some}", "journal.prompts", "'some'"),
+        ("server: 5", "server", "5"),
+    ],
+)
+def test_a_wrong_value_names_setting_value_and_file(write, text, setting, value):
+    path = write(text)
+    message = refusal(path)
+    assert setting in message
+    assert value in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("text", ["a: [", "\tx: 1", "- list", "just text", b"\xff\xfe\x00", "a: 2001-13-45", "a: \0"])
+def test_a_file_that_holds_no_settings_is_named(write, text):
+    path = write(text)
+    assert str(path) in refusal(path)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "none.yaml")
+    assert str(tmp_path) in refusal(tmp_path)
+
+
+def test_two_rules_of_one_name_are_refused(write):
+    rules = "policy: {rules: [{name: a, route: refuse}, {name: %s, route: forward}]}"
+    assert "'a'" in refusal(write(rules % "a"))
+    assert [rule.route for rule in load_config(write(rules % "b")).policy.rules] == [Route.REFUSE, Route.FORWARD]
+    assert "policy.rules" in refusal(write("policy: {rules: []}"))
+
+
+def test_relative_paths_count_from_the_files_folder(write, tmp_path):
+    config = load_config(write("journal: {path: j.db}\nknowledge: {path: /kb}\nclassifier: {model: ../m}"))
+    assert config.journal.path == tmp_path / "j.db"
+    assert config.knowledge.path == Path("/kb")
+    assert config.classifier.model == tmp_path / "../m"
+
+
+def test_overrides_win_and_their_paths_are_not_inside_the_file(write):
+    path = write("server: {port: 1, host: h}\njournal: {path: j.db}")
+    config = load_config(path, {"server.port": 9000, "journal.path": "k.db", "policy.on_error": "forward"})
+    assert (config.server.port, config.server.host, config.policy.on_error) == (9000, "h", "forward")
+    assert config.journal.path == Path("k.db")
+    assert "'server.prt'" in refusal(path, {"server.prt": 1})
+    assert "server" in refusal(write("server: 5"), {"server.port": 1})
+
+
+def test_each_setting_tells_where_it_came_from(write):
+    path = write("server: {port: 1, host: h}\npolicy: {rules: [{name: a, route: refuse}]}")
+    overrides = {"server.port": 9000}
+    origins = {row["setting"]: row for row in settings(load_config(path, overrides), path, overrides)}
+    assert origins["server.port"] == {"setting": "server.port", "value": 9000, "origin": "command line"}
+    assert origins["server.host"]["origin"] == origins["policy.rules"]["origin"] == "file"
+    assert origins["output.hold_back"] == {"setting": "output.hold_back", "value": 240, "origin": "default"}
+    assert {row["origin"] for row in settings(Config(), None)} == {"default"}
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_config().server.port = 1
