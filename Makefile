@@ -1,4 +1,5 @@
-# Every target sets up what it needs. PYTHON names the interpreter that makes the environment.
+# Every target sets up what it needs. PYTHON names the interpreter that makes the environment; TORCH_INDEX, where
+# torch comes from: https://download.pytorch.org/whl/cpu spares Linux without a GPU gigabytes of CUDA.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch
+	$(BIN)/pip install --quiet torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 

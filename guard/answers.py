@@ -11,21 +11,23 @@ import yaml
 from guard.config import Answers, Texts
 from guard.types import Decision
 
-KINDS = ("refuse", "hand_over", "abstain", "stopped")
-
-
 class AnswerTexts:
-    """Looks up a text: the operator's for the category, the shipped one for it, then the defaults in that order."""
+    """Looks up a text: the rule's, the operator's for the category, the shipped one for it, then the defaults.
 
-    def __init__(self, own: Answers | None = None) -> None:
+    Args:
+        own: the operator's texts.
+        says: texts of policy rules, by the rule's name.
+    """
+
+    def __init__(self, own: Answers | None = None, says: Mapping[str, str] | None = None) -> None:
+        self._says = says or {}
         self._layers = [answers for answers in (own, _shipped()) if answers is not None]
 
     def text(self, kind: str, decision: Decision) -> str:
-        """The text of a kind (`refuse`, `hand_over`, `abstain`, `stopped`) for a decision.
-
-        A request that could not be read, or that no rule provides for, gets the default: its category says nothing.
-        """
-        category = decision.verdict.category if decision.verdict and decision.rule != "unreadable" else None
+        """The text of a kind (`refuse`, `hand_over`, `abstain`, `stopped`) for a decision."""
+        if kind in ("refuse", "hand_over") and decision.rule in self._says:
+            return self._says[decision.rule]
+        category = decision.verdict.category if decision.verdict else None
         for layer in self._layers:
             found = getattr(layer.categories.get(category or "", Texts()), kind)
             if found:

@@ -140,6 +140,7 @@ class RuleSection(_Section):
     name: Annotated[str, Field(min_length=1)]
     when: When = When()
     route: Route
+    say: str | None = Field(None, description="Text of the refusal or the hand-over; by category without one.")
 
     def rule(self) -> Rule:
         """The rule that `guard.policy` applies."""
@@ -156,7 +157,12 @@ class RuleSection(_Section):
 
 DEFAULT_RULES = (
     RuleSection(name="unsafe", when=When(tier=("unsafe",)), route=Route.REFUSE),
-    RuleSection(name="unreadable", when=When(read_below=0.6), route=Route.REFUSE),
+    RuleSection(
+        name="unreadable",
+        when=When(read_below=0.6),
+        route=Route.REFUSE,
+        say="I could not read enough of this message to check it, so it was not passed on. Please write it in English.",
+    ),
     RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),
     RuleSection(name="sensitive_ground", when=When(tier=("conditionally_safe",)), route=Route.GROUND),
     RuleSection(name="disputed_topic", when=When(tier=("focused_attention",)), route=Route.GROUND),
@@ -230,7 +236,7 @@ class Config(_Section):
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration file; without one, every setting has its default.
 
-    Relative paths inside the file count from the file's folder.
+    Relative paths count from the file's folder, those of `overrides` from the working directory.
 
     Args:
         path: the YAML file.
@@ -246,7 +252,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         config = Config.model_validate(data)
     except ValidationError as exc:
         raise ConfigError("; ".join(_explain(error, path) for error in exc.errors()[:5])) from exc
-    return _resolve(config, path.parent) if path else config
+    return _resolve(config, path.parent, overrides or {}) if path else config
 
 
 def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -268,7 +274,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"configuration {path} cannot be read: {exc}") from exc
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date such as 2001-13-45
         raise ConfigError(f"configuration {path} is no YAML: {' '.join(str(exc).split())}") from exc
     if data is None:
         return {}
@@ -294,15 +300,16 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def _resolve(config: Config, folder: Path) -> Config:
-    def below(path: Path | None) -> Path | None:
-        return folder / path if path else path
+def _resolve(config: Config, folder: Path, overrides: Mapping[str, Any]) -> Config:
+    def below(name: str, path: Path | None) -> Path | None:
+        return path if path is None or name in overrides else folder / path
 
+    classifier, knowledge, journal = config.classifier, config.knowledge, config.journal
     return config.model_copy(
         update={
-            "classifier": config.classifier.model_copy(update={"model": below(config.classifier.model)}),
-            "knowledge": config.knowledge.model_copy(update={"path": below(config.knowledge.path)}),
-            "journal": config.journal.model_copy(update={"path": below(config.journal.path)}),
+            "classifier": classifier.model_copy(update={"model": below("classifier.model", classifier.model)}),
+            "knowledge": knowledge.model_copy(update={"path": below("knowledge.path", knowledge.path)}),
+            "journal": journal.model_copy(update={"path": below("journal.path", journal.path)}),
         }
     )
 

@@ -56,7 +56,7 @@ class Guard:
         self.config = config
         self._parts = parts
         self._rules = [rule.rule() for rule in config.policy.rules]
-        self._texts = AnswerTexts(config.answers)
+        self._texts = AnswerTexts(config.answers, {rule.name: rule.say for rule in config.policy.rules if rule.say})
         threads = config.classifier.workers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
         self._ground = Runner("knowledge", deadline_s=config.knowledge.deadline_s)

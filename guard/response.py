@@ -197,8 +197,9 @@ def _texts(body: bytes) -> list[str]:
     """
     try:
         data: Any = json.loads(body)
+        texts = wire.content_texts(data)
     except (ValueError, RecursionError) as exc:
         raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc
     if not isinstance(data, dict):
         raise UpstreamError("the upstream's answer is no JSON object", code="bad_upstream")
-    return [text for text in wire.content_texts(data).values() if text]
+    return [text for text in texts.values() if text]

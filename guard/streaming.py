@@ -17,6 +17,7 @@ _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _Key = tuple[int | str, ...]
 _ASIDE: _Key = ("aside",)
+_FIELDS = ("event", "id", "retry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +155,14 @@ class StreamGate:
             self._end()
             return
         try:
-            chunk = json.loads(data)
-        except ValueError as exc:
+            self._take_chunk(event, json.loads(data))
+        except (ValueError, RecursionError) as exc:
             raise UpstreamError("the upstream sent an event that is no JSON", code="bad_upstream") from exc
-        if not isinstance(chunk, dict):
-            raise UpstreamError("the upstream sent an event that is no JSON object", code="bad_upstream")
-        choices = chunk.pop("choices", None) or []
+
+    def _take_chunk(self, event: _Event, chunk: Any) -> None:  # noqa: ANN401 - any JSON value
+        choices = (chunk.pop("choices", None) or []) if isinstance(chunk, dict) else None
+        if not isinstance(choices, list):
+            raise UpstreamError("the upstream sent an event that is no chat-completion chunk", code="bad_upstream")
         self._add_aside(event, "\n".join(content_texts(chunk).values()))
         for choice in choices:
             self._take_choice(event, choice)
@@ -172,10 +175,10 @@ class StreamGate:
         spoken: dict[_Key, str] = {(index, *path): text for path, text in content_texts(choice).items() if text}
         for key, text in spoken.items():
             self._add(event, key, text)
-        going_on = spoken.keys() if any("logprobs" not in key for key in spoken) else self._channels.keys()
-        finished = choice.get("finish_reason") is not None
+        moved_on = any(key[1] == "delta" for key in spoken)
+        finished = bool(choice.get("finish_reason"))  # some servers write "" until the last chunk
         for key, channel in self._channels.items():
-            if key[0] == index and (finished or (key not in going_on and "logprobs" not in key)):
+            if key[0] == index and (finished or (moved_on and key[1] == "delta" and key not in spoken)):
                 channel.ended = True
 
     def _add(self, event: _Event, key: _Key, text: str) -> None:
@@ -193,7 +196,7 @@ class StreamGate:
 
 
 def _parse(raw: bytes) -> tuple[str | None, str]:
-    """The data of an event, or None if it has none, and its comments."""
+    """The data of an event, or None if it has none, and what else its lines say."""
     try:
         text = raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as exc:
@@ -204,6 +207,6 @@ def _parse(raw: bytes) -> tuple[str | None, str]:
         name, _, value = line.partition(":")
         if name == "data":
             data.append(value.removeprefix(" "))
-        elif not name:
-            comments.append(value)
+        elif name not in _FIELDS:  # a comment, or a field that readers pass over
+            comments.append(line.removeprefix(":"))
     return ("\n".join(data) if data else None), "\n".join(comments).strip()

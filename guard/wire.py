@@ -6,9 +6,9 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
@@ -20,10 +20,19 @@ TEXT_PARTS = {"text": "text", "input_text": "text", "refusal": "refusal"}
 class _Open(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Self:
+        """A reader that ignores case would take `Content` for `content`."""
+        for name in self.model_extra or {}:
+            if name.casefold() in type(self).model_fields:
+                raise ValueError(f"write {name!r} as {name.casefold()!r}")
+        return self
+
 
 class _Message(_Open):
     role: str
     content: str | list[dict[str, Any]] | None = None
+    tool_calls: Any = None
 
 
 class _StreamOptions(_Open):
@@ -60,7 +69,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     """Read the body of ``POST /v1/chat/completions``.
 
     Anything that two JSON readers may read differently is refused, since the model's server would read it once more:
-    repeated keys, NaN, text that is not UTF-8, a byte-order mark.
+    repeated keys, also in upper and lower case, NaN, text that is not UTF-8, a byte-order mark.
 
     Raises:
         BadRequest: it is not such a body; the message names the field.
@@ -79,14 +88,14 @@ def read_chat(data: Any) -> ChatRequest:  # noqa: ANN401 - any JSON value
     except ValidationError as exc:
         error = exc.errors()[0]
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"][:3]).lstrip(".")
-        raise BadRequest(f"{param}: {error['msg'][0].lower()}{error['msg'][1:]}", param=param) from exc
+        raise BadRequest(f"{param or 'the body'}: {error['msg'][0].lower()}{error['msg'][1:]}", param=param) from exc
     if not request.messages:
         raise BadRequest("messages: need at least one message", param="messages")
     turns = []
     non_text: list[str] = []
     for number, message in enumerate(request.messages):
         text, others = _content(message.content, f"messages[{number}].content")
-        calls = "\n".join(_strings((message.model_extra or {}).get("tool_calls"), skip=("id", "type")))
+        calls = _call_text(message.tool_calls, f"messages[{number}].tool_calls")
         turns.append(Turn(message.role, f"{text}\n{calls}" if calls else text))
         non_text += others
     return ChatRequest(
@@ -118,6 +127,9 @@ def content_texts(value: Any) -> dict[tuple[str, ...], str]:  # noqa: ANN401 - a
     """Every string that a model may have written, by path, in order.
 
     Items of a list share one path and so run together, unless they carry an `index`, as tool calls do.
+
+    Raises:
+        ValueError: it is nested too deep.
     """
     texts: dict[tuple[str, ...], str] = {}
     for path, text in _leaves(value, ()):
@@ -126,6 +138,8 @@ def content_texts(value: Any) -> dict[tuple[str, ...], str]:  # noqa: ANN401 - a
         texts[path] = texts.get(path, "") + text
     return texts
 
+
+_MAX_DEPTH = 100
 
 # Written by servers, never by models.
 _LABELS = frozenset(
@@ -146,6 +160,8 @@ _LABELS = frozenset(
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
+    if len(path) > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
@@ -282,10 +298,11 @@ def _content(content: str | list[dict[str, Any]] | None, param: str) -> tuple[st
     return "\n".join(texts), others
 
 
-def _strings(value: Any, skip: Sequence[str]) -> Iterator[str]:  # noqa: ANN401 - any JSON value
-    for path, text in _leaves(value, ()):
-        if not path or path[-1] not in skip:
-            yield text
+def _call_text(calls: Any, param: str) -> str:  # noqa: ANN401 - any JSON value
+    try:
+        return "\n".join(text for path, text in _leaves(calls, ()) if not path or path[-1] not in ("id", "type"))
+    except ValueError as exc:
+        raise BadRequest(f"{param}: {exc}", param=param) from exc
 
 
 def _event(data: Mapping[str, Any]) -> bytes:
@@ -293,16 +310,15 @@ def _event(data: Mapping[str, Any]) -> bytes:
 
 
 def _dump(data: Mapping[str, Any]) -> bytes:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
+    if len({key.casefold() for key, _ in pairs}) < len(pairs):
+        keys = [key.casefold() for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
-    return data
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> None:

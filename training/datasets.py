@@ -26,12 +26,14 @@ class Row:
         category: id in the taxonomy.
         split: `train`, `dev`, or whatever the file says; `train` when it says nothing.
         source: the data set it came from, or an empty string.
+        licence: of that data set, or an empty string.
     """
 
     text: str
     category: str
     split: str
     source: str
+    licence: str = ""
 
 
 def read_rows(path: Path, taxonomy: Taxonomy) -> list[Row]:
@@ -50,7 +52,15 @@ def read_rows(path: Path, taxonomy: Taxonomy) -> list[Row]:
             faults[fault] += 1
             first.setdefault(fault, number)
             continue
-        rows.append(Row(entry["text"], entry["category"], entry.get("split", "train"), entry.get("source", "")))
+        rows.append(
+            Row(
+                text=entry["text"],
+                category=entry["category"],
+                split=entry.get("split", "train"),
+                source=entry.get("source", ""),
+                licence=entry.get("licence", ""),
+            )
+        )
     if faults:
         listed = "; ".join(f"{fault} ({count} lines, first: {first[fault]})" for fault, count in faults.most_common(5))
         raise TrainingError(f"{path} has {sum(faults.values())} unusable lines: {listed}. Correct or remove them")

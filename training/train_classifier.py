@@ -20,6 +20,7 @@ from classifier.encoder import Encoder, load_encoder
 from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier, TierModel
 from classifier.normalize import normalize
 from classifier.taxonomy import Taxonomy
+from training.card import write_card
 from training.datasets import Row, TrainingError, hold_out, read_rows
 from training.evaluate import choose_operating_point, evaluate_classifier
 from training.manifest import provenance, write_json
@@ -107,6 +108,9 @@ def train_classifier(
     dev_rows = [row for row in rows if row.split == "dev"] or validation_rows
     manifest = {
         "name": name,
+        "encoder": encoder.name,
+        "taxonomy": taxonomy.version,
+        "operating_point": asdict(point),
         "settings": asdict(settings),
         "rows": {"train": len(train_rows), "validation": len(validation_rows), "dev": len(dev_rows)},
         "loss_by_epoch": losses,
@@ -114,6 +118,7 @@ def train_classifier(
         "dev": evaluate_classifier(classifier, dev_rows, seed=settings.seed),
         **provenance(seed=settings.seed, data=[data]),
     }
+    write_card(out, manifest, train_rows)
     write_json(out / "manifest.json", manifest)
     return manifest
 

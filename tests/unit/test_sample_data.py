@@ -1,0 +1,57 @@
+"""The authored data keeps its own rules: documents that can be quoted, questions whose answers are really there."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from classifier import Taxonomy
+from rag.chunking import sentences
+from rag.documents import read_documents
+
+DATA = Path(__file__).parents[2] / "data"
+DOCUMENTS = read_documents(DATA / "knowledge")
+QUESTIONS = [json.loads(line) for line in (DATA / "questions/sample_knowledge.jsonl").read_text("utf-8").splitlines()]
+TAXONOMY = Taxonomy.load(DATA / "taxonomies/airlock.yaml")
+DANGLING = re.compile(r"(This|That|These|Those|It|Its|They|Their|He|She|However|But|And|Also|Here)\b")
+
+
+def quotable(document):
+    return [document.text[sentence.start : sentence.end] for sentence in sentences(document.text)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.id)
+def test_a_document_is_described_and_its_sentences_stand_alone(document):
+    front = yaml.safe_load((DATA / "knowledge" / f"{document.id}.md").read_text("utf-8").split("---\n")[1])
+    assert list(front) == ["title", "publisher", "topic", "categories", "licence", "retrieved", "stance"]
+    assert front["topic"] == document.id.split("/")[0]
+    assert front["licence"] == "Apache-2.0"
+    assert set(front["categories"]) <= set(TAXONOMY.ids)
+    for sentence in quotable(document):
+        assert len(sentence.split()) <= 35, sentence
+        assert not DANGLING.match(sentence), sentence
+
+
+def test_every_topic_and_every_conditional_category_has_documents():
+    topics = Counter(document.id.split("/")[0] for document in DOCUMENTS)
+    assert len(DOCUMENTS) >= 40
+    assert min(topics.values()) >= 5
+    covered = {category for document in DOCUMENTS for category in document.metadata["categories"]}
+    assert {"c_medical", "c_legal_privacy", "c_finance", "c_contested_claims", "c_cyber_dual_use"} <= covered
+
+
+def test_questions_are_distinct_and_their_answers_verbatim():
+    texts = {document.id: quotable(document) for document in DOCUMENTS}
+    assert len({row["question"].lower() for row in QUESTIONS}) == len(QUESTIONS)
+    asked = Counter(row["document"] for row in QUESTIONS if row["answerable"])
+    assert set(asked) == set(texts)
+    assert min(asked.values()) >= 2
+    for row in QUESTIONS:
+        if row["answerable"]:
+            assert any(row["answer_contains"] in sentence for sentence in texts[row["document"]]), row
+        else:
+            assert row["document"] is None, row
+            assert row["answer_contains"] is None, row

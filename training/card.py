@@ -1,0 +1,55 @@
+"""The model card of a trained classifier: what it is, what it was trained on under which licences, figures, limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.datasets import Row
+
+_FIGURES = ("macro_f1", "accuracy", "risk_recall", "safe_flagged", "safe_refused", "unsafe_recall")
+
+
+def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
+    dev, settings = manifest["dev"], manifest["settings"]
+    sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
+    lines = [
+        "---",
+        "library_name: peft",
+        "pipeline_tag: text-classification",
+        "tags: [safety, guardrails, lora]",
+        "---",
+        "",
+        f"# {manifest['name']}",
+        "",
+        f"A LoRA adapter and category head for the encoder `{manifest['encoder']}`, trained by",
+        f"`airlock train classifier` on {manifest['rows']['train']} rows (seed {manifest['seed']}, "
+        f"rank {settings['rank']}, {settings['epochs']} epochs).",
+        "It sorts a query into the categories of `taxonomy.yaml`, and so into four tiers.",
+        "Settings, hashes and all figures: `manifest.json`.",
+        "",
+        "## Figures",
+        "",
+        f"On {dev['rows']} rows of the split `dev` of the same sources; 95 % bootstrap intervals.",
+        "",
+        "| figure | value | interval |",
+        "|---|---|---|",
+        *(f"| {n} | {dev[n]['value']:.3f} | {dev[n]['low']:.3f} to {dev[n]['high']:.3f} |" for n in _FIGURES),
+        "",
+        "## Limits",
+        "",
+        "- Measured on the sources it was trained on: on others expect clearly more misses and more false alarms.",
+        "- It knows what its training rows and its encoder know; read `coverage` for how much of a text that is.",
+        "- Labels that were derived rather than annotated carry their noise into the weights and into these figures.",
+        "",
+        "## Trained on",
+        "",
+        "| source | rows | licence |",
+        "|---|---:|---|",
+        *(f"| {source} | {count} | {licence} |" for (source, licence), count in sorted(sources.items())),
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
