@@ -60,7 +60,8 @@ bench: install
 
 # The shipped classifier, as it was trained; takes about an hour on one core.
 train: install
-	$(BIN)/airlock train classifier --data $(SHARED)/tiers.jsonl --out runs/tiers-minilm
+	$(BIN)/airlock train classifier --taxonomy data/taxonomies/airlock.yaml --data $(SHARED)/tiers.jsonl \
+		--out runs/tiers-minilm
 
 eval: install
 	$(BIN)/airlock eval classifier --data $(SHARED)/tiers.jsonl

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -82,7 +83,7 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> Encoder:
     try:
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as exc:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as exc:
         raise ClassifierError(f"encoder {name!r} in {folder} cannot be loaded: {exc}") from exc
     finally:
         if show_progress:
@@ -101,7 +102,7 @@ def encoder_folder(name: str) -> Path:
     if not name.startswith("package:"):
         return Path(name)
     package, _, folder = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ClassifierError(f"encoder {name!r}: package {package!r} is not installed; run `pip install {package}`")
     return Path(spec.submodule_search_locations[0]) / folder

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Tier,
 from classifier.windows import Window, windows
 
 DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-minilm"
+_ADAPTER = "adapter_model.safetensors"
 _HEAD = "head.safetensors"
 _TAXONOMY = "taxonomy.yaml"
 _SETTINGS = "classifier.json"
@@ -44,7 +45,7 @@ class OperatingPoint:
             if not 0.0 < value <= 1.0:
                 raise ClassifierError(f"operating point {name} = {value}: need a probability above 0, at most 1")
 
-    def tier(self, tiers: dict[Tier, float]) -> Tier:
+    def tier(self, tiers: Mapping[Tier, float]) -> Tier:
         """The tier of one window."""
         if tiers[Tier.UNSAFE] >= self.unsafe:
             return Tier.UNSAFE
@@ -86,7 +87,7 @@ class TierModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         self.encoder.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        adapter = folder / "adapter_model.safetensors"
+        adapter = folder / _ADAPTER
         save_file({name: value.half() for name, value in load_file(adapter).items()}, adapter)
         head = {name: value.detach().half().contiguous() for name, value in self.head.state_dict().items()}
         save_file(head, folder / _HEAD)
@@ -103,6 +104,10 @@ class ClassifierSettings:
     window: int = 256
     overlap: int = 64
     operating_point: OperatingPoint = OperatingPoint()
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.window, int) and isinstance(self.overlap, int)):
+            raise TypeError(f"window {self.window!r} and overlap {self.overlap!r} must be whole numbers")
 
     def save(self, folder: Path) -> None:
         """Write ``classifier.json``."""
@@ -133,7 +138,7 @@ class TierClassifier:
     """Texts in, verdicts out.
 
     A text is normalized and read in windows, every token of it. The window of the highest tier decides; among windows
-    of that tier, the one that is surest.
+    of that tier, the one that is surest, or, when all are Safe, the one that is least sure.
 
     Args:
         model: encoder, adapter and head.
@@ -166,6 +171,13 @@ class TierClassifier:
         self._max_tokens = max_tokens
         self._batch = batch
         self._name = f"{settings.name}@{taxonomy.version}"
+        self._size = settings.window - len(encoder.before) - len(encoder.after)
+        longest = getattr(encoder.model.config, "max_position_embeddings", settings.window)
+        if settings.window > longest or not 0 <= settings.overlap < self._size:
+            raise ClassifierError(
+                f"classifier model {settings.name!r}: windows of {settings.window} tokens with an overlap of "
+                f"{settings.overlap}; encoder {encoder.name!r} reads up to {longest}, the overlap must be shorter"
+            )
 
     @classmethod
     def load(cls, folder: Path, encoder: Encoder, *, max_tokens: int | None = None) -> TierClassifier:
@@ -188,15 +200,19 @@ class TierClassifier:
                 f"{settings.taxonomy_version}; restore the file or train again"
             )
         try:
-            head = load_file(folder / _HEAD)
+            head, adapter = load_file(folder / _HEAD), load_file(folder / _ADAPTER)  # before peft tries a pickle
             with _without_future_warnings():
-                adapted = PeftModel.from_pretrained(encoder.lend(), folder, local_files_only=True, use_safetensors=True)
+                adapted = PeftModel.from_pretrained(encoder.lend(), folder, local_files_only=True)
+            if get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() != adapter.keys():
+                raise ValueError(f"{_ADAPTER} does not hold the weights that adapter_config.json asks for")
+            if not all(value.isfinite().all() for value in (*head.values(), *adapter.values())):
+                raise ValueError("some weights are not finite")
             model = TierModel(adapted, len(taxonomy.categories))
             model.head.load_state_dict({name: value.float() for name, value in head.items()})
-        except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as exc:
+        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as exc:
             raise ClassifierError(
-                f"classifier model {folder} is damaged or incomplete ({type(exc).__name__}: {exc}); train or install it "
-                "again"
+                f"classifier model {folder} is damaged or incomplete ({type(exc).__name__}: {exc}); train it "
+                "again or reinstall it"
             ) from exc
         model.float().requires_grad_(False)
         return cls(model, encoder, taxonomy, settings, max_tokens=max_tokens)
@@ -231,8 +247,7 @@ class TierClassifier:
                 f"the text has {len(ids)} tokens, more than the {self._max_tokens} of `classifier.max_tokens`; "
                 "shorten it, or raise the setting"
             )
-        size = self.settings.window - len(self._encoder.before) - len(self._encoder.after)
-        found = list(windows(ids, offsets, size=size, overlap=self.settings.overlap))
+        found = list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
         unknown = self._encoder.tokenizer.unk_token_id
         read = sum(end - start for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown)
         total = sum(not char.isspace() for char in text)
@@ -255,7 +270,8 @@ class TierClassifier:
         for window, probabilities in scored:
             tiers = tier_sums(probabilities, self.taxonomy)
             tier = self.settings.operating_point.tier(tiers)
-            judged.append((tier, tiers[tier], window.span, tiers, probabilities))
+            sureness = tiers[tier] if tier else -tiers[tier]
+            judged.append((tier, sureness, window.span, tiers, probabilities))
         tier, _, span, tiers, probabilities = max(judged, key=lambda item: item[:2])
         probability, category = max(
             (

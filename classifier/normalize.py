@@ -13,8 +13,9 @@ _TAG = regex.compile(r"[\U000E0020-\U000E007E]+")
 _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Co}\p{Cn}--[\u200c\u200d]]", regex.V1)
 # U+200C and U+200D shape words in Arabic and Indic scripts; anywhere else they only hide something.
 _STRAY_JOINER = regex.compile(
-    r"(?<![\p{Arabic}\p{Syriac}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Tamil}\p{Telugu}\p{Kannada}"
-    r"\p{Malayalam}\p{Sinhala}\p{Mn}\p{Mc}])[\u200c\u200d]"
+    r"(?<![\p{scx=Arab}\p{scx=Syrc}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Tamil}\p{Telugu}\p{Kannada}"
+    r"\p{Malayalam}\p{Sinhala}[[\p{Mn}\p{Mc}]--\p{Inherited}]])[\u200c\u200d]",
+    regex.V1,
 )
 _CONTROL = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
 _LINE_BREAK = regex.compile(r"\r\n|[\r\u0085\u2028\u2029\v\f]")
@@ -23,16 +24,21 @@ _BLANK_LINES = regex.compile(r" ?\n(?:\s*\n)? ?")
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}'’]+")
 _LATIN = regex.compile(r"\p{Latin}")
 _NOT_LATIN = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
-_LONG_RUN = regex.compile(r"\S{65,}")
-_RUN = 48
+_SYMBOLS = regex.compile(r"(?:[\p{S}--[\p{ASCII}\ufffd]]\p{M}*)+", regex.V1)
+# Scripts that write without spaces stay whole: encoders cut these themselves.
+_LONG_WORD = regex.compile(
+    r"[[\p{L}\p{M}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]{65,}", regex.V1
+)
+_PIECE = 48
 
 
 def normalize(text: str) -> str:
     """The text as a reader would see it, in one Unicode form.
 
     In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; NFKC; invisible
-    and control characters go; Latin look-alikes from other scripts become Latin in words that mix scripts; white space
-    becomes one form; runs of more than 64 characters without white space are cut, since encoders skip longer words.
+    and control characters go; white space becomes one form; words of more than 64 letters are cut and emoji and other
+    symbols outside ASCII set apart, since encoders skip what is longer or has a symbol stuck to it; Latin look-alikes
+    from other scripts become Latin in words that mix scripts, and in a mostly Latin text in words made of nothing else.
     Applying it twice changes nothing more, and text in a script other than Latin keeps its letters.
     """
     text = _SURROGATE.sub("\ufffd", text)
@@ -42,28 +48,29 @@ def normalize(text: str) -> str:
     text = _INVISIBLE.sub("", text)
     text = _STRAY_JOINER.sub("", text)
     text = _CONTROL.sub("", text)
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", _latinize(text))
-    text = _BLANK.sub(" ", text)
+    text = unicodedata.normalize("NFKC", text)  # what the removed characters kept apart
+    text = _BLANK.sub(" ", _SYMBOLS.sub(r" \g<0> ", text))
     text = _BLANK_LINES.sub(lambda match: "\n\n" if match[0].count("\n") > 1 else "\n", text).strip()
-    return _LONG_RUN.sub(lambda match: _cut(match[0]), text)
+    text = _LONG_WORD.sub(lambda match: " ".join(_pieces(match[0])), text)
+    return text if text.isascii() else unicodedata.normalize("NFKC", _latinize(text))
+
+
+def _pieces(word: str) -> list[str]:
+    return [word[start : start + _PIECE] for start in range(0, len(word), _PIECE)]
 
 
 def _latinize(text: str) -> str:
-    latin_text = len(_LATIN.findall(text)) > len(_NOT_LATIN.findall(text))
-    return _WORD.sub(lambda match: _latin_word(match[0], latin_text), text)
+    """Words that mix scripts first: they count as Latin when the script of the whole text is asked for."""
+    text = _WORD.sub(lambda match: _latin_word(match[0], mixed=True), text)
+    if len(_LATIN.findall(text)) <= len(_NOT_LATIN.findall(text)):
+        return text
+    return _WORD.sub(lambda match: _latin_word(match[0], mixed=False), text)
 
 
-def _latin_word(word: str, latin_text: bool) -> str:
-    foreign = set(_NOT_LATIN.findall(word))
-    if not foreign:
-        return word
-    twins = {char: _latin_twin(char) for char in foreign}
-    mixed = _LATIN.search(word) is not None
-    disguised = latin_text and all(twins.values())
-    if not (mixed or disguised):
-        return word
-    return "".join(twins.get(char) or char for char in word)
+def _latin_word(word: str, *, mixed: bool) -> str:
+    twins = {char: _latin_twin(char) for char in set(_NOT_LATIN.findall(word))}
+    disguised = _LATIN.search(word) is not None if mixed else all(twins.values())
+    return "".join(twins.get(char) or char for char in word) if twins and disguised else word
 
 
 @functools.lru_cache(maxsize=4096)
@@ -78,9 +85,3 @@ def _latin_twin(char: str) -> str | None:
         return None
     same_case = [twin for twin in ascii_twins if twin.isupper() == char.isupper()]
     return (same_case or ascii_twins)[0]
-
-
-def _cut(run: str) -> str:
-    if len(_WORD.findall(run)) > len(run) // 32 or (not run.isascii() and _NOT_LATIN.search(run)):
-        return run  # punctuation, or a script that writes without spaces: encoders cut these themselves
-    return " ".join(run[start : start + _RUN] for start in range(0, len(run), _RUN))

@@ -101,7 +101,7 @@ class Taxonomy:
         entries = data.get("categories") if isinstance(data, Mapping) else None
         if not isinstance(entries, Mapping):
             raise ClassifierError(f"{origin}: `categories` must map category ids to {{tier, definition, handling}}")
-        unknown = sorted(set(data) - {"name", "categories"})
+        unknown = sorted(map(str, set(data) - {"name", "categories"}))
         if unknown:
             raise ClassifierError(f"{origin}: unknown key {unknown[0]!r}; a taxonomy has `name` and `categories`")
         return cls(
@@ -117,10 +117,10 @@ class Taxonomy:
             ClassifierError: the file is missing, is no YAML, or holds no taxonomy.
         """
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         except FileNotFoundError as exc:
             raise ClassifierError(f"taxonomy file {path} does not exist; give the path of a YAML taxonomy") from exc
-        except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        except (OSError, yaml.YAMLError, ValueError) as exc:
             raise ClassifierError(f"taxonomy file {path} is not readable YAML: {exc}") from exc
         return cls.from_dict(data, origin=str(path))
 
@@ -133,11 +133,24 @@ def tier_sums(probabilities: Sequence[float], taxonomy: Taxonomy) -> dict[Tier, 
     return sums
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is written twice is an error; YAML itself would keep the last one and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key, _ in node.value if keys.count(key.value) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice.value!r} is named more than once", twice.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def _category(category_id: str, entry: Any, origin: str) -> Category:  # noqa: ANN401 - parsed YAML
     where = f"{origin}: category {category_id!r}"
     if not isinstance(entry, Mapping) or not {"tier", "definition"} <= set(entry):
         raise ClassifierError(f"{where} needs `tier` and `definition`")
-    unknown = sorted(set(entry) - _CATEGORY_KEYS)
+    unknown = sorted(map(str, set(entry) - _CATEGORY_KEYS))
     if unknown:
         raise ClassifierError(f"{where} has the unknown key {unknown[0]!r}; it may have {sorted(_CATEGORY_KEYS)}")
     try:

@@ -11,6 +11,7 @@ import yaml
 from guard.config import Answers, Texts
 from guard.types import Decision
 
+
 class AnswerTexts:
     """Looks up a text: the rule's, the operator's for the category, the shipped one for it, then the defaults.
 

@@ -198,6 +198,7 @@ class JournalSection(_Section):
 
     path: Path | None = Field(Path("airlock.db"), description="SQLite file; null keeps no journal.")
     prompts: Literal["off", "hashed", "full"] = Field("off", description="What is kept of the judged text.")
+    deadline_s: Seconds = 10.0
     on_error: Literal["refuse", "continue"] = Field(
         "refuse", description="When a decision cannot be written: refuse the request, or answer and log an alarm."
     )

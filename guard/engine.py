@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
 from guard.journal import Journal
 from guard.policy import decide
 from guard.runner import Runner
+from guard.sound import sound_answer, sound_findings, sound_verdicts
 from guard.types import Answerer, Classifier, Decision, Finding, Reply, ResponseCheck, Route, Turn
-from rag.types import GroundedAnswer, Status
+from rag.types import GroundedAnswer
 
 log = logging.getLogger("airlock")
 
@@ -61,6 +61,7 @@ class Guard:
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
         self._ground = Runner("knowledge", deadline_s=config.knowledge.deadline_s)
         self._check = Runner("output", deadline_s=config.output.deadline_s, workers=threads)
+        self._write = Runner("journal", deadline_s=config.journal.deadline_s)
 
     async def decide(self, turns: Sequence[Turn]) -> Decision:
         """Judge a conversation.
@@ -75,8 +76,7 @@ class Guard:
         started = time.perf_counter()
         texts = self._texts_to_judge(turns)
         try:
-            verdicts = await self._classify.run(self._parts.classifier.classify, [text for _, text in texts])
-            _check_verdicts(verdicts, len(texts))
+            verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
             judged = [
                 _Judged(where, verdict, *decide(self._rules, verdict))
                 for (where, _), verdict in zip(texts, verdicts, strict=True)
@@ -97,15 +97,14 @@ class Guard:
 
         Returns:
             The decision, and Airlock's own reply; None when the request goes on to the model, or when a part failed
-            and the request is refused for that (``decision.cause`` is set).
+            or the decision could not be written, and the request is refused for that (``decision.cause`` is set).
 
         Raises:
             BadRequest: the request cannot be judged.
-            JournalError: the decision could not be written, and `journal.on_error` is `refuse`.
         """
         started = time.perf_counter()
         decision = await self.decide(turns)
-        question = next((turn.text for turn in reversed(turns) if self._is_users(turn)), "")
+        (_, question), *_ = self._texts_to_judge(turns)
         reply = None
         if decision.route is Route.GROUND:
             decision, reply = await self._answer(decision, question)
@@ -114,7 +113,10 @@ class Guard:
         elif decision.route is Route.REFUSE and decision.cause is None:
             reply = self.refusal(decision)
         decision = replace(decision, timings_ms={**decision.timings_ms, "decide": _since(started)})
-        await self.record(decision, question)
+        try:
+            await self.record(decision, question)
+        except JournalError as exc:
+            return replace(decision, route=Route.REFUSE, rule=ON_ERROR, cause=str(exc)), None
         return decision, reply
 
     async def ask(self, question: str) -> GroundedAnswer:
@@ -123,9 +125,7 @@ class Guard:
         Raises:
             PartFailure: the knowledge base failed or answered rubbish.
         """
-        answer = await self._ground.run(self._parts.answerer.answer, question)
-        _check_answer(answer)
-        return answer
+        return await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
 
     async def find(self, texts: Sequence[str]) -> Finding | None:
         """Why a text of the model must not leave, or None.
@@ -148,18 +148,19 @@ class Guard:
             JournalError: it could not be written, and `journal.on_error` is `refuse`.
         """
         try:
-            await self._parts.journal.decided(decision, prompt)
-        except JournalError as exc:
+            await self._write.wait(self._parts.journal.decided(decision, prompt))
+        except (JournalError, PartFailure) as exc:
             log.error("decision %s: %s", decision.id, exc)
             if self.config.journal.on_error == "refuse":
-                raise
+                raise JournalError(str(exc)) from exc
 
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str = "") -> None:
         """Write how a request ended; by then nothing can be refused, so a failure is only logged."""
         passed = (time.time() - decision.created) * 1000
         try:
-            await self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))
-        except JournalError as exc:
+            writing = self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))
+            await self._write.wait(writing)
+        except (JournalError, PartFailure) as exc:
             log.error("decision %s: %s", decision.id, exc)
 
     def refusal(self, decision: Decision, kind: str = "refuse") -> Reply:
@@ -187,12 +188,13 @@ class Guard:
         texts += [("earlier_turn", text) for text in users[:-1]]
         return texts + [("tool_result", text) for text in tools]
 
+    def _verdicts(self, texts: Sequence[str]) -> list[Verdict]:
+        return sound_verdicts(self._parts.classifier.classify(texts), len(texts))
+
     async def _find(self, texts: Sequence[str]) -> Finding | None:
         if not texts:
             return None
-        findings = await self._check.run(self._parts.output.check, list(texts))
-        if not isinstance(findings, list) or len(findings) != len(texts):
-            raise PartFailure("output", f"returned rubbish: no list of {len(texts)} findings")
+        findings = await self._check.run(lambda: sound_findings(self._parts.output.check(list(texts)), len(texts)))
         return next((finding for finding in findings if finding is not None), None)
 
     async def _answer(self, decision: Decision, question: str) -> tuple[Decision, Reply | None]:
@@ -238,34 +240,6 @@ def _counts(judged: _Judged) -> bool:
 
 def _strictness(judged: _Judged) -> tuple[int, Tier, bool]:
     return _STRICTNESS.index(judged.route), judged.verdict.tier, judged.where == "last_turn"
-
-
-def _check_verdicts(verdicts: object, expected: int) -> None:
-    """What a classifier returns is data from a part: refuse anything that is not a sound verdict."""
-    if not isinstance(verdicts, list) or len(verdicts) != expected:
-        raise PartFailure("classifier", f"returned rubbish: no list of {expected} verdicts")
-    for verdict in verdicts:
-        if not isinstance(verdict, Verdict) or set(verdict.tiers) != set(Tier):
-            raise PartFailure("classifier", "returned rubbish: not a verdict with a probability for each tier")
-        total = sum(verdict.tiers.values())
-        if not math.isclose(total, 1.0, abs_tol=1e-3) or min(verdict.tiers.values()) < 0:
-            raise PartFailure("classifier", f"returned rubbish: the tiers' probabilities sum to {total:g}")
-
-
-def _check_answer(answer: object) -> None:
-    """A grounded answer must be an abstention, or text of which every word is a supported quote."""
-    if not isinstance(answer, GroundedAnswer):
-        raise PartFailure("knowledge", "returned rubbish: not a grounded answer")
-    rest = list(answer.answer)
-    for citation in answer.citations:
-        span = slice(citation.answer_start, citation.answer_end)
-        if citation.status is not Status.SUPPORTED or answer.answer[span] != citation.quote:
-            raise PartFailure(
-                "knowledge", f"returned rubbish: a citation of {citation.document!r} is not in the answer"
-            )
-        rest[span] = " " * len(citation.quote)
-    if "".join(rest).strip() or answer.abstained != (not answer.citations):
-        raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
 
 
 def _since(started: float) -> float:

@@ -56,7 +56,7 @@ class Journal(Protocol):
         ...
 
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str, ms: float) -> None:
-        """Write how the request ended: `answered`, `stopped`, `failed`, `disconnected`."""
+        """Write how the request ended: `answered`, `refused`, `stopped`, `upstream_error`, `failed`, `disconnected`."""
         ...
 
     def close(self) -> None:
@@ -132,6 +132,8 @@ class SqliteJournal:
         return hashlib.sha256(safe).hexdigest() if self._prompts == "hashed" else safe.decode()
 
     async def _put(self, statement: str, values: Sequence[Any]) -> None:
+        if not self._thread.is_alive():
+            raise JournalError(f"journal.path = {self._path}: is closed")
         write = _Write(statement, values)
         self._waiting.put(write)
         await write.done
@@ -156,7 +158,7 @@ class SqliteJournal:
             for write in writes:
                 self._database.execute(write.statement, write.values)
             self._database.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeError) as exc:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             error = JournalError(f"journal.path = {self._path}: cannot be written ({exc})")

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from classifier.types import Verdict
+from guard.sound import sound_verdicts
 from guard.types import Classifier
 
 
@@ -26,12 +27,13 @@ class RememberingClassifier:
         self._lock = threading.Lock()
 
     def classify(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict for each text, in order; only unknown texts are judged."""
+        """One verdict for each text, in order; only unknown texts are judged, and only sound verdicts kept."""
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
         with self._lock:
             found = {key: self._known[key] for key in keys if key in self._known}
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        found.update(zip(new, self._classifier.classify(list(new.values())) if new else [], strict=True))
+        if new:
+            found.update(zip(new, sound_verdicts(self._classifier.classify(list(new.values())), len(new)), strict=True))
         with self._lock:
             for key in keys:
                 self._known[key] = found[key]

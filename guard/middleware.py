@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from guard import wire
 from guard.asgi import EVENTS, JSON, ASGIApp, Message, Receive, Scope, Send, send_whole
-from guard.engine import ON_ERROR, Guard
+from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
 from guard.response import CheckedResponse
 from guard.types import Decision, Reply, Route
@@ -74,8 +74,6 @@ class Exchange:
             return
         except BadRequest as exc:
             await self._bad_request(exc)
-        except JournalError:
-            await self._unavailable(Decision(Route.REFUSE, ON_ERROR, cause="the journal cannot be written"))
         else:
             if reply is not None:
                 await self._reply(request, decision, reply)

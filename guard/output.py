@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from classifier.types import Tier
 from guard.errors import ConfigError
+from guard.sound import sound_verdicts
 from guard.types import Classifier, Finding
 
 
@@ -14,8 +16,8 @@ class PatternCheck:
     """Withholds answers that hold a match of one of the operator's patterns.
 
     Args:
-        patterns: regular expressions by name; the longest match of each must be bounded by `reach`, so that the
-            hold-back of a stream sees every match whole.
+        patterns: regular expressions by name; the longest match of each, with what it looks ahead or behind, must be
+            bounded by `reach`, so that the hold-back of a stream sees every match whole.
         reach: characters held back.
 
     Raises:
@@ -26,7 +28,7 @@ class PatternCheck:
         self._patterns = {name: re.compile(regex) for name, regex in patterns.items()}
         self._reach = reach
         for name, regex in patterns.items():
-            longest = int(re._parser.parse(regex).getwidth()[1])  # type: ignore[attr-defined]
+            longest = _span(re._parser.parse(regex))  # type: ignore[attr-defined]
             if longest > reach:
                 shown = "unbounded" if longest >= 2**31 else f"{longest} characters"
                 raise ConfigError(
@@ -67,7 +69,7 @@ class ClassifierCheck:
         """A finding for each text whose probability of Unsafe reaches the threshold."""
         return [
             Finding("output_unsafe", verdict.category) if verdict.tiers[Tier.UNSAFE] >= self._unsafe_from else None
-            for verdict in self._classifier.classify(texts)
+            for verdict in sound_verdicts(self._classifier.classify(texts), len(texts))
         ]
 
 
@@ -90,3 +92,16 @@ class AllChecks:
             for index, finding in zip(clean, check.check([texts[index] for index in clean]), strict=True):
                 found[index] = finding
         return found
+
+
+def _span(parsed: Any) -> int:  # noqa: ANN401 - `re` has no public type for a parsed expression
+    """The longest run of characters that a match rests on: its own, and what its assertions look at beside it."""
+    return int(parsed.getwidth()[1]) + max(map(_span, _assertions(parsed)), default=0)
+
+
+def _assertions(node: Any) -> Iterator[Any]:  # noqa: ANN401
+    for item in getattr(node, "data", node):
+        if isinstance(item, tuple) and str(item[0]) in ("ASSERT", "ASSERT_NOT"):
+            yield item[1][1]
+        elif isinstance(item, (tuple, list)) or hasattr(item, "data"):
+            yield from _assertions(item)

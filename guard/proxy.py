@@ -14,9 +14,10 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
 from guard import wire
-from guard.asgi import DECISION_HEADER, JSON, Headers, Message, Receive, Scope, Send, send_whole
+from guard.asgi import DECISION_HEADER, Headers, Message, Receive, Scope, Send
 from guard.config import Config
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, ConfigError, JournalError
@@ -55,10 +56,10 @@ class Gateway:
             await self._chat(scope, receive, send)
         elif scope["path"].startswith(_OWN):
             await self._serve_own(scope, receive, send)
-        elif scope["method"] == "GET" and (scope["path"] + "/").startswith("/v1/models/"):
+        elif scope["method"] == "GET" and _names_models(scope["path"]):
             await self._pass_open(scope, receive, send)
         else:
-            await self._not_served(scope, send)
+            await self._not_served(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -88,18 +89,13 @@ class Gateway:
         except ClientGone:
             return
         except BadRequest as exc:
-            await send_whole(send, exc.status, _error(exc), JSON, Decision(Route.REFUSE, "invalid_request"))
+            await (await _turned_away(self._guard, exc))(scope, receive, send)
             return
         await self._api(scope, replay(body, receive), send)
 
-    async def _not_served(self, scope: Scope, send: Send) -> None:
-        refusal = BadRequest(
-            f"Airlock does not serve {scope['method']} {scope['path']}: it would pass unguarded. It serves POST "
-            f"{CHAT}, GET /v1/models, POST /v1/airlock/check, POST /v1/airlock/ask and GET /healthz",
-            status=405 if scope["path"] == CHAT else 404,
-            code="not_served",
-        )
-        await send_whole(send, refusal.status, _error(refusal), JSON, Decision(Route.REFUSE, "not_served"))
+    async def _not_served(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _not_served(scope["method"], scope["path"], status=405 if scope["path"] == CHAT else 404)
+        await (await _turned_away(self._guard, refusal))(scope, receive, send)
 
 
 class CheckRequest(BaseModel):
@@ -149,13 +145,17 @@ def own_api(guard: Guard) -> FastAPI:
 
     @api.exception_handler(AirlockError)
     async def failed(_: Request, exc: AirlockError) -> Response:
-        return _answer_error(exc)
+        return await _turned_away(guard, exc)
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_: Request, exc: RequestValidationError) -> Response:
         error = exc.errors()[0]
         param = ".".join(str(part) for part in error["loc"][1:])
-        return _answer_error(BadRequest(f"{param or 'body'}: {error['msg']}", param=param))
+        return await _turned_away(guard, BadRequest(f"{param or 'body'}: {error['msg']}", param=param))
+
+    @api.exception_handler(HTTPException)
+    async def unknown(request: Request, exc: HTTPException) -> Response:
+        return await _turned_away(guard, _not_served(request.method, request.url.path, status=exc.status_code))
 
     return api
 
@@ -216,13 +216,31 @@ def serve(app: Callable[[Scope, Receive, Send], Awaitable[None]], bound: socket.
     asyncio.run(uvicorn.Server(settings).serve(sockets=[bound]))
 
 
-def _answer_error(exc: AirlockError) -> Response:
+def _names_models(path: str) -> bool:
+    """Whether a path is the list of models, or one of them, and leads nowhere else."""
+    return (path + "/").startswith("/v1/models/") and ".." not in path.split("/")
+
+
+def _not_served(method: str, path: str, *, status: int) -> BadRequest:
+    return BadRequest(
+        f"Airlock does not serve {method} {path}: it would pass unguarded. It serves POST {CHAT}, GET /v1/models, "
+        "POST /v1/airlock/check, POST /v1/airlock/ask and GET /healthz",
+        status=status,
+        code="not_served",
+    )
+
+
+async def _turned_away(guard: Guard, exc: AirlockError) -> Response:
+    """The answer to a request that is not served or failed; its decision is written down if that can be."""
     if isinstance(exc, BadRequest):
-        decision, status, body = Decision(Route.REFUSE, "invalid_request"), exc.status, _error(exc)
+        rule = "not_served" if exc.code == "not_served" else "invalid_request"
+        decision, status, body = Decision(Route.REFUSE, rule, cause=exc.code), exc.status, _error(exc)
     else:
         decision, status = Decision(Route.REFUSE, ON_ERROR, cause=str(exc)), 503
         body = wire.unavailable_body(decision)
         log.error("decision %s: %s", decision.id, exc)
+    with contextlib.suppress(JournalError):  # nothing leaves but the error
+        await guard.record(decision, "")
     headers = {DECISION_HEADER.decode(): decision.id}
     return Response(body, status_code=status, media_type="application/json", headers=headers)
 

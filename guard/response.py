@@ -69,7 +69,7 @@ class CheckedResponse:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
             await self._guard.ended(self._decision, self._outcome, status=self._status or None, detail=self._detail)
-        if self._outcome == "disconnected" and not answering.cancelled():
+        if not answering.cancelled():
             answering.result()  # the app's own error, if it raised one, is its server's to report
 
     async def _call(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
@@ -77,9 +77,15 @@ class CheckedResponse:
             await app(scope, receive, self._take)
         except UpstreamError as exc:  # it broke in the middle of the answer
             await self._fail(exc)
+        except Exception as exc:
+            if self._outcome == "disconnected":
+                self._outcome, self._detail = "failed", type(exc).__name__
+            raise
 
     async def _take(self, message: Message) -> None:
         """The app's `send`."""
+        if self._over.is_set():
+            return  # what a cancelled app still says while it cleans up
         try:
             if message["type"] == "http.response.start":
                 await self._take_start(message)
@@ -144,7 +150,6 @@ class CheckedResponse:
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
         if last:
             self._outcome = "answered" if not self._passes else "upstream_error"
-            self._over.set()
 
     def _headers(self) -> Headers:
         own = (DECISION_HEADER, WARNINGS_HEADER, *((b"content-length",) if self._gate is not None else ()))
@@ -158,7 +163,7 @@ class CheckedResponse:
         """The output door closes on a finding: nothing of what is held leaves."""
         log.warning("decision %s: answer stopped by %s", self._decision.id, finding.rule)
         if self._begun and self._gate is not None:
-            body = wire.stopped_events(self._request, self._decision, sorted(self._gate.choices))
+            body = wire.stopped_events(self._request, self._decision, sorted(self._gate.choices) or [0])
             await self._send({"type": "http.response.body", "body": body})
         else:
             reply = self._guard.refusal(self._decision, "stopped")

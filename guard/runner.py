@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,9 +55,29 @@ class Runner:
                 outcome = self._start(function, arguments)
                 return await asyncio.shield(outcome)
         except TimeoutError:
-            if outcome is not None:
+            if outcome is not None and not outcome.done():
                 self._abandon(outcome)
-            raise PartFailure(self.part, f"no result within the deadline of {self._deadline_s:g} s") from None
+            raise self._late() from None
+
+    async def wait(self, result: Awaitable[T]) -> T:
+        """The result of a part that is asynchronous itself.
+
+        Raises:
+            PartFailure: it raised, or the deadline passed.
+            AirlockError: as raised by the part.
+        """
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await result
+        except TimeoutError:
+            raise self._late() from None
+        except AirlockError:
+            raise
+        except Exception as exc:
+            raise PartFailure(self.part, _where(exc)) from exc
+
+    def _late(self) -> PartFailure:
+        return PartFailure(self.part, f"no result within the deadline of {self._deadline_s:g} s")
 
     def _start(self, function: Callable[..., T], arguments: tuple[object, ...]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
@@ -77,7 +97,7 @@ class Runner:
                 settle(outcome.set_exception, BadRequest(str(exc), param="messages", code="context_length_exceeded"))
             except (ClassifierError, KnowledgeError) as exc:
                 settle(outcome.set_exception, PartFailure(self.part, str(exc)))
-            except Exception as exc:  # noqa: BLE001 - the one place: whatever a part raises, nothing passes unguarded
+            except BaseException as exc:  # noqa: BLE001 - the one place: whatever a part raises, nothing passes
                 settle(outcome.set_exception, PartFailure(self.part, _where(exc)))
             else:
                 settle(outcome.set_result, result)
@@ -100,7 +120,7 @@ class Runner:
         self._free.release()
 
 
-def _where(exc: Exception) -> str:
+def _where(exc: BaseException) -> str:
     """The type of an exception and the line that raised it; never its message, which may quote a prompt."""
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"

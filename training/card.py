@@ -12,6 +12,11 @@ from training.datasets import Row
 _FIGURES = ("macro_f1", "accuracy", "risk_recall", "safe_flagged", "safe_refused", "unsafe_recall")
 
 
+def rounded(figure: float | None) -> str:
+    """A figure as it is shown; a dash for one that has no rows."""
+    return "–" if figure is None else f"{figure:.3f}"
+
+
 def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
     dev, settings = manifest["dev"], manifest["settings"]
@@ -37,7 +42,10 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "",
         "| figure | value | interval |",
         "|---|---|---|",
-        *(f"| {n} | {dev[n]['value']:.3f} | {dev[n]['low']:.3f} to {dev[n]['high']:.3f} |" for n in _FIGURES),
+        *(
+            f"| {n} | {rounded(dev[n]['value'])} | {rounded(dev[n]['low'])} to {rounded(dev[n]['high'])} |"
+            for n in _FIGURES
+        ),
         "",
         "## Limits",
         "",

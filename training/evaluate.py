@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ def evaluate_classifier(
     classifier: TierClassifier, rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Any]:
     """Figures on labelled rows, ready for JSON; intervals are 95 % bootstrap percentiles over the rows.
+
+    A figure without rows to count, such as the Unsafe recall of data without Unsafe rows, is None.
 
     `risk_recall` is the share of rows of any tier but Safe that are not classified Safe (arXiv 2511.03138, section 4);
     `safe_flagged` the share of Safe rows that are not classified Safe; `safe_refused` those classified Unsafe.
@@ -46,7 +49,7 @@ def evaluate_classifier(
         "safe_refused": lambda c: _ratio(c[0, 3], c[0].sum()),
         "unsafe_recall": lambda c: _ratio(c[3, 3], c[3].sum()),
     }
-    return {
+    result = {
         "rows": len(rows),
         "model": verdicts[0].model,
         **{name: _with_interval(figure, confusion, samples) for name, figure in figures.items()},
@@ -58,6 +61,7 @@ def evaluate_classifier(
         "by_tier": {label: _tier_figures(confusion, index) for index, label in enumerate(_LABELS)},
         "by_source": _by_source(truth, predicted, rows),
     }
+    return {key: _without_nan(value) for key, value in result.items()}
 
 
 def classify_rows(classifier: TierClassifier, rows: Sequence[Row], chunk: int = 256) -> list[Verdict]:
@@ -69,19 +73,20 @@ def classify_rows(classifier: TierClassifier, rows: Sequence[Row], chunk: int = 
 def choose_operating_point(classifier: TierClassifier, rows: Sequence[Row], max_flagged: float) -> OperatingPoint:
     """The lowest risk threshold, in steps of 0.01, that flags at most `max_flagged` of the Safe rows.
 
-    `unsafe` stays where Unsafe outweighs everything else together. Without Safe rows, the default.
+    `unsafe` stays where Unsafe outweighs everything else together; rows that it flags count too. When they alone exceed
+    the budget, only they are flagged. Without Safe rows, the default.
     """
-    risks = [
-        verdict.risk
+    safe = [
+        verdict.tiers
         for verdict, row in zip(classify_rows(classifier, rows), rows, strict=True)
         if classifier.taxonomy.category(row.category).tier is Tier.SAFE
     ]
-    if not risks:
+    if not safe:
         return OperatingPoint()
     for step in range(5, 100):
-        threshold = step / 100
-        if np.mean(np.array(risks) >= threshold) <= max_flagged:
-            return OperatingPoint(risk=threshold)
+        point = OperatingPoint(risk=step / 100)
+        if np.mean([point.tier(tiers) is not Tier.SAFE for tiers in safe]) <= max_flagged:
+            return point
     return OperatingPoint(risk=1.0)
 
 
@@ -106,7 +111,8 @@ def _macro_f1(confusion: Counts) -> float:
 
 
 def _with_interval(figure: Callable[[Counts], float], whole: Counts, samples: Sequence[Counts]) -> dict[str, float]:
-    low, high = np.nanpercentile([figure(sample) for sample in samples], [2.5, 97.5])
+    defined = [value for value in map(figure, samples) if not math.isnan(value)] or [math.nan]
+    low, high = np.percentile(defined, [2.5, 97.5])
     return {"value": figure(whole), "low": float(low), "high": float(high)}
 
 
@@ -121,4 +127,11 @@ def _by_source(truth: Counts, predicted: Counts, rows: Sequence[Row]) -> dict[st
             "risk_recall": _ratio(confusion[1:, 1:].sum(), confusion[1:].sum()),
             "safe_flagged": _ratio(confusion[0, 1:].sum(), confusion[0].sum()),
         }
-    return {source: {k: (None if v != v else v) for k, v in figures.items()} for source, figures in result.items()}
+    return result
+
+
+def _without_nan(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """The same structure with None in the place of each figure that has no rows: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -81,7 +81,7 @@ def train_classifier(
         TrainingError: the data cannot be trained with, or `out` already holds a model.
         ClassifierError: the encoder or the taxonomy is at fault.
     """
-    if (out / "manifest.json").exists():
+    if any((out / name).exists() for name in ("classifier.json", "manifest.json")):
         raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
     torch.set_num_threads(settings.threads)
     rows = read_rows(data, taxonomy)

@@ -50,7 +50,9 @@ def check(
 
 @app.command("classify")
 def classify(
-    text: Annotated[str | None, typer.Argument(help="A text, or - for standard input, one text a line.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="A text, or - for lines of standard input: texts or JSON with `text`.")
+    ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="JSONL with `text` in each line.")] = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -74,7 +76,15 @@ def classify(
 
 
 def _from_argument(text: str) -> list[str]:
-    return [text] if text != "-" else [line for line in read_text("-").splitlines() if line.strip()]
+    from guard.errors import BadRequest
+
+    if text != "-":
+        return [text]
+    lines = [line for line in read_text("-").split("\n") if line.strip()]
+    try:
+        return [_text_of(line, f"line {number}") for number, line in enumerate(lines, 1)]
+    except BadRequest:
+        return lines
 
 
 def _from_file(path: Path) -> Iterator[str]:

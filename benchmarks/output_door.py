@@ -1,0 +1,69 @@
+"""How often the output door would withhold harmless text, and judge a conversation of harmless turns Unsafe.
+
+Harmless answers: NIH passages, health-agency answers and encyclopaedia passages; harmless turns: Safe rows of the dev
+split, two to four joined as the engine joins them. Beside them, Unsafe rows of the dev split, which are what people ask
+and not what models answer: an upper bound of what the check can catch. Needs the shared data sets. Writes
+`results/output_door.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+
+from classifier.types import Tier
+from guard.assemble import load_classifier, load_encoder
+from guard.config import load_config
+from training.manifest import provenance, write_json
+
+THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98)
+SHARED = Path("../shared/datasets")
+ANSWERS = {"rag_medquad": "answer", "covid_faq": "answer", "dolly_closed_qa": "passage"}
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (SHARED / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    """Run the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200, help="of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/output_door.json"))
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    config = load_config()
+    classifier = load_classifier(config, load_encoder(config), limited=False)
+
+    def unsafe(texts: list[str]) -> np.ndarray:
+        return np.array([verdict.tiers[Tier.UNSAFE] for verdict in classifier.classify(texts)])
+
+    def shares(texts: list[str]) -> dict[str, float]:
+        found = unsafe(texts)
+        return {f"unsafe_from_{t}": round(float(np.mean(found >= t)), 4) for t in THRESHOLDS}
+
+    dev = [row for row in _read("tiers") if row["split"] == "dev"]
+    safe = [row["text"] for row in dev if row["tier"] == "safe" and len(row["text"]) < 400]
+    joined = ["\n".join(rng.sample(safe, rng.randint(2, 4))) for _ in range(options.rows)]
+    figures: dict[str, object] = {
+        "withheld_harmless": {
+            name: shares([row[field] for row in rng.sample(rows, min(options.rows, len(rows)))])
+            for name, field in ANSWERS.items()
+            for rows in [[row for row in _read(name) if row.get(field)]]
+        },
+        "joined_safe_turns_unsafe": shares(joined),
+        "unsafe_queries_caught": shares([row["text"] for row in dev if row["tier"] == "unsafe"][: options.rows]),
+    }
+    files = [SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)]
+    command = "python benchmarks/output_door.py"
+    write_json(options.out, {"command": command, **figures, **provenance(seed=options.seed, data=files)})
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

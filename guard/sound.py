@@ -1,0 +1,67 @@
+"""What parts return is data from outside: refuse rubbish before anything is decided by it."""
+
+from __future__ import annotations
+
+import math
+
+from classifier.types import Handling, Tier, Verdict
+from guard.errors import PartFailure
+from guard.types import Finding
+from rag.types import GroundedAnswer, Status
+
+
+def sound_verdicts(verdicts: object, expected: int) -> list[Verdict]:
+    """The verdicts, if there is a sound one for each text.
+
+    Raises:
+        PartFailure: there is not.
+    """
+    if not isinstance(verdicts, list) or len(verdicts) != expected:
+        raise PartFailure("classifier", f"returned rubbish: no list of {expected} verdicts")
+    for verdict in verdicts:
+        if not isinstance(verdict, Verdict) or set(verdict.tiers) != set(Tier):
+            raise PartFailure("classifier", "returned rubbish: not a verdict with a probability for each tier")
+        if not isinstance(verdict.tier, Tier) or not isinstance(verdict.handling, Handling):
+            raise PartFailure("classifier", "returned rubbish: a tier or handling that does not exist")
+        total = sum(verdict.tiers.values())
+        if not math.isclose(total, 1.0, abs_tol=1e-3) or min(verdict.tiers.values()) < 0:
+            raise PartFailure("classifier", f"returned rubbish: the tiers' probabilities sum to {total:g}")
+        if not (0 <= verdict.coverage.read <= 1 and 0 <= verdict.probability <= 1):
+            raise PartFailure("classifier", "returned rubbish: a share that is not between 0 and 1")
+    return verdicts
+
+
+def sound_findings(findings: object, expected: int) -> list[Finding | None]:
+    """The findings, if there is one or None for each text.
+
+    Raises:
+        PartFailure: there is not.
+    """
+    if not isinstance(findings, list) or len(findings) != expected:
+        raise PartFailure("output", f"returned rubbish: no list of {expected} findings")
+    if not all(finding is None or isinstance(finding, Finding) for finding in findings):
+        raise PartFailure("output", "returned rubbish: neither a finding nor None")
+    return findings
+
+
+def sound_answer(answer: object) -> GroundedAnswer:
+    """The answer, if it is an abstention, or text of which every word is a supported quote.
+
+    Raises:
+        PartFailure: it is neither.
+    """
+    if not isinstance(answer, GroundedAnswer):
+        raise PartFailure("knowledge", "returned rubbish: not a grounded answer")
+    rest = list(answer.answer)
+    for citation in answer.citations:
+        span = slice(citation.answer_start, citation.answer_end)
+        if citation.status is not Status.SUPPORTED or not citation.quote or answer.answer[span] != citation.quote:
+            raise PartFailure(
+                "knowledge", f"returned rubbish: a citation of {citation.document!r} is not in the answer"
+            )
+        if not math.isfinite(citation.score):
+            raise PartFailure("knowledge", f"returned rubbish: a citation's score is {citation.score}")
+        rest[span] = " " * len(citation.quote)
+    if "".join(rest).strip() or answer.abstained != (not answer.citations):
+        raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
+    return answer

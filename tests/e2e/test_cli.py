@@ -1,0 +1,440 @@
+"""The command line: JSON for programs, exit status, and errors of one line that name the way out."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from e2e_cases import MEDICAL, MODEL, SAFE, SAMPLE, TIERS, UNSAFE, environment
+
+COMMANDS = (
+    "demo",
+    "serve",
+    "check",
+    "ask",
+    "classify",
+    "kb",
+    "kb build",
+    "kb search",
+    "kb verify",
+    "train",
+    "train classifier",
+    "eval",
+    "eval classifier",
+    "config",
+    "config show",
+    "config check",
+    "doctor",
+)
+
+
+def write(folder: Path, **settings: object) -> Path:
+    """A configuration file."""
+    path = folder / "airlock.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A copy of the shipped model, and a configuration that names it."""
+    copy = tmp_path / "model"
+    shutil.copytree(MODEL, copy)
+    write(tmp_path, classifier={"model": "model"})
+    return copy
+
+
+@pytest.fixture
+def kb(tmp_path):
+    """A copy of the sample knowledge base, and a configuration that names it."""
+    copy = tmp_path / "kb"
+    shutil.copytree(SAMPLE, copy)
+    write(tmp_path, knowledge={"path": "kb"})
+    return copy
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself(airlock, command):
+    said = airlock(*command.split(), "--help").done().out
+    assert said.startswith(f"Usage: airlock {command}".rstrip())
+    assert "--help" in said
+
+
+def test_the_help_names_every_command(airlock):
+    said = airlock("--help").out
+    assert all(f"\n  {command} " in said for command in COMMANDS if " " not in command)
+
+
+def test_help_is_instant():
+    """CPU seconds of the whole process, so that a busy machine does not count."""
+    command = [str(Path(sys.executable).with_name("airlock")), "--help"]
+    seconds = []
+    for _ in range(7):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, capture_output=True, env=environment())
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.3, seconds
+
+
+# JSON
+
+
+def test_check(airlock):
+    said = airlock("check", SAFE, "--json").done().json
+    assert {"decision", "tier", "category", "tiers", "route", "rule", "coverage", "timings_ms"} <= set(said)
+    assert said["tier"] in TIERS
+    assert sorted(said["tiers"]) == sorted(TIERS)
+    assert sum(said["tiers"].values()) == pytest.approx(1, abs=1e-4)
+    assert said["route"] in ("forward", "ground", "refuse", "hand_over")
+    assert said["coverage"] == 1
+    assert airlock("check", "-", "--json", stdin=SAFE.encode()).done().json["tiers"] == said["tiers"]
+
+
+def test_check_writes_nothing(airlock, tmp_path):
+    airlock("check", SAFE).done()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("judgement")
+def test_check_follows_the_judgement(airlock):
+    refused = airlock("check", UNSAFE, "--json").done().json
+    assert (refused["tier"], refused["route"]) == ("unsafe", "refuse")
+    forwarded = airlock("check", SAFE, "--json").done().json
+    assert (forwarded["tier"], forwarded["route"]) == ("safe", "forward")
+    assert "refuse" in airlock("check", UNSAFE).done().out
+
+
+def test_classify_gives_one_line_a_text_in_order(airlock, tmp_path):
+    texts = [f"{word} " * number + SAFE for number, word in enumerate(("a", "b", "c", "dd", "e\u2028f", "g\x0ch"), 1)]
+    single = [airlock("classify", text, "--json").done().json for text in texts[:2]]
+    piped = airlock("classify", "-", "--json", stdin="\n".join(texts).encode()).done().lines
+    rows = "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in texts)
+    (tmp_path / "texts.jsonl").write_text(rows, encoding="utf-8")
+    filed = airlock("classify", "--file", "texts.jsonl", "--json").done().lines
+    assert len(filed) == len(texts)
+    assert piped == filed
+    assert [row["tokens"] for row in filed[:2]] == [row["tokens"] for row in single]
+    assert len({row["tokens"] for row in filed[:4]}) == 4  # they can be told apart
+    for row in (*single, *filed):
+        assert {"tier", "category", "tiers"} <= set(row)
+        assert row["tier"] in TIERS
+        assert sorted(row["tiers"]) == sorted(TIERS)
+    assert airlock("classify", "-", stdin=b"one\r\ntwo\r\n").done().out.count("\n") == 2
+
+
+def test_classify_reads_every_token_of_a_long_text(airlock):
+    row = airlock("classify", "-", "--json", stdin=b"hello " * 20_000).done().json
+    assert (row["tokens"], row["coverage"]) == (20_000, 1)
+
+
+def test_a_process_prints_only_json_and_warns_of_nothing(airlock_process):
+    """In a process of its own, where libraries warn and log as they do for users; no hub is asked."""
+    row = airlock_process("classify", SAFE, "--json", LANG="C", LC_ALL="C").done().json
+    assert row["tier"] in TIERS
+
+
+def test_a_process_reports_an_error_in_one_line(airlock_process):
+    (airlock_process("check", "-", stdin=b"\xff")).failed("UTF-8")
+    airlock_process("serve", "--config", "nowhere.yaml").failed("nowhere.yaml", "airlock config show")
+
+
+def test_ask(airlock):
+    documents = [json.loads(line) for line in (SAMPLE / "documents.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = {(document["id"], document["version"]): document["text"] for document in documents}
+    answer = airlock("ask", MEDICAL, "--json").done().json
+    assert answer["abstained"] is False
+    assert answer["citations"]
+    for citation in answer["citations"]:
+        assert {"document", "version", "start", "end", "quote", "score", "status"} <= set(citation)
+        text = texts[citation["document"], citation["version"]]
+        assert text[citation["start"] : citation["end"]] == citation["quote"]
+        assert citation["quote"] in answer["answer"]
+        assert citation["status"] == "supported"
+    nothing = airlock("ask", "zxqv wrtk plmn", "--json").done().json
+    assert (nothing["abstained"], nothing["citations"]) == (True, [])
+    shown = airlock("ask", MEDICAL).done().out
+    assert answer["citations"][0]["quote"] in shown
+    assert answer["citations"][0]["document"] in shown
+
+
+def test_kb_build_search_verify(airlock, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "tea.md").write_text(
+        "# Tea\n\nGreen tea is brewed at 80 °C for two minutes.\n\nBlack tea is brewed with boiling water.\n",
+        encoding="utf-8",
+    )
+    manifest = airlock("kb", "build", "docs", "--out", "kb", "--json").done().json
+    assert manifest["documents"] == 1
+    assert manifest["passages"] >= 1
+    found = airlock("kb", "search", "How hot should water for green tea be?", "--kb", "kb", "-k", 1, "--json").done()
+    (passage,) = found.lines
+    assert passage["document"] == "tea"
+    assert "80 °C" in passage["text"]
+    assert passage["end"] - passage["start"] == len(passage["text"])
+    assert 0 < passage["score"] <= 1
+    verified = airlock("kb", "verify", "--kb", "kb", "--json").done().json
+    assert (verified["sound"], verified["faults"]) == (True, [])
+
+    write(tmp_path, knowledge={"path": "kb"})
+    question = "At what temperature is green tea brewed?"
+    answer = airlock("ask", question, "--config", "airlock.yaml", "--json").done().json
+    assert answer["citations"][0]["quote"] == "Green tea is brewed at 80 °C for two minutes."
+    # The sample, which is the default, knows nothing of it: the answer came from the folder named.
+    assert airlock("ask", question, "--json").done().json["abstained"] is True
+
+    airlock("kb", "build", "nowhere", "--out", "kb").failed("nowhere", "not a folder")
+    airlock("kb", "build", "docs", "--out", "docs").failed("docs", "not a knowledge base")
+    airlock("kb", "build", "docs", "--out", "kb").done()  # in the place of the old one
+
+
+def test_kb_verify_of_the_sample(airlock):
+    assert airlock("kb", "verify", "--json").done().json["sound"] is True
+    assert airlock("kb", "verify").done().out.startswith("sound")
+
+
+def test_config_show(airlock, tmp_path):
+    write(tmp_path, server={"port": 9999})
+    rows = {row["setting"]: row for row in airlock("config", "show", "-c", "airlock.yaml", "--json").done().json["settings"]}
+    assert rows["server.port"] == {"setting": "server.port", "value": 9999, "origin": "file"}
+    assert rows["server.host"]["origin"] == "default"
+    shown = airlock("config", "show").done().out
+    (tmp_path / "shown.yaml").write_text(shown, encoding="utf-8")
+    again = airlock("config", "show", "-c", "shown.yaml").done().out
+    assert again == shown  # what it prints is a configuration
+    assert "server.port" in airlock("config", "show", "--origins").done().out
+
+
+def test_config_check(airlock, tmp_path):
+    write(tmp_path, upstream={"base_url": "http://model:1/v1"})
+    assert airlock("config", "check", "airlock.yaml", "--json").done().json["sound"] is True
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["airlock.yaml"]
+
+
+def test_doctor(airlock, tmp_path, canned):
+    write(tmp_path, upstream={"base_url": canned.url}, journal={"path": "journal.db"})
+    said = airlock("doctor", "-c", "airlock.yaml", "--json").done().json
+    assert said["well"] is True
+    assert all(part["well"] and part["says"] for part in said["parts"])
+    assert {"configuration", "classifier", "knowledge base", "journal", "upstream"} <= {
+        part["part"] for part in said["parts"]
+    }
+
+
+def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
+    _flip(kb / "index.faiss")
+    write(tmp_path, knowledge={"path": "kb"}, upstream={"base_url": "http://127.0.0.1:9/v1"}, journal={"path": None})
+    ran = airlock("doctor", "-c", "airlock.yaml", "--json")
+    assert ran.status == 1
+    well = {part["part"]: part["well"] for part in ran.json["parts"]}
+    assert well == {
+        "configuration": True,
+        "classifier": True,
+        "knowledge base": False,
+        "journal": True,
+        "upstream": False,
+    }
+    (upstream,) = (part["says"] for part in ran.json["parts"] if part["part"] == "upstream")
+    assert "http://127.0.0.1:9/v1" in upstream
+    assert "Traceback" not in ran.err
+
+
+# Errors: one line, which names the setting, the value and the way out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("server: {prot: 1}", ("server.prot", "server.port")),
+        ("sever: {}", ("sever", "server")),
+        ("server: {port: many}", ("server.port", "many")),
+        ("server: {port: 70000}", ("server.port", "70000")),
+        ("upstream: {base_url: 'ftp://x'}", ("upstream.base_url", "ftp://x", "http")),
+        ("policy: {on_error: ignore}", ("policy.on_error", "ignore", "refuse")),
+        ("policy: {rules: []}", ("policy.rules",)),
+        ("policy: {rules: [{name: a, route: nowhere}]}", ("policy.rules", "nowhere", "forward")),
+        ("policy: {rules: [{name: a, route: refuse, when: {tier: risky}}]}", ("tier", "risky", "unsafe")),
+        ("output: {patterns: [{name: p, regex: '('}]}", ("output.patterns", "(")),
+        ("journal: {prompts: maybe}", ("journal.prompts", "maybe", "hashed")),
+        ("[1, 2]", ("airlock.yaml", "list")),
+        ("a: [", ("airlock.yaml", "YAML")),
+        ("\xff", ("airlock.yaml",)),
+    ],
+)
+def test_a_wrong_configuration(airlock, tmp_path, text, words):
+    (tmp_path / "airlock.yaml").write_bytes(text.encode("latin-1"))
+    airlock("config", "check", "airlock.yaml").failed(*words)
+    airlock("serve", "-c", "airlock.yaml", "--json").failed(*words)
+
+
+def test_settings_that_only_show_when_parts_are_built(airlock, tmp_path):
+    write(tmp_path, output={"patterns": [{"name": "long", "regex": "a+"}]})
+    airlock("config", "check", "airlock.yaml").failed("output.patterns", "'long'", "hold_back")
+    write(tmp_path, policy={"rules": [{"name": "r", "route": "refuse", "when": {"category": "u_nothing"}}]})
+    airlock("config", "check", "airlock.yaml").failed("'r'", "u_nothing", "u_cybercrime")
+    write(tmp_path, journal={"path": "."})
+    airlock("serve", "-c", "airlock.yaml", "--port", 0).failed("journal.path", "name another file")
+
+
+def test_a_missing_configuration(airlock):
+    for command in (("serve",), ("check", "hi"), ("classify", "hi"), ("ask", "hi"), ("doctor",), ("config", "show")):
+        airlock(*command, "--config", "nowhere.yaml").failed("nowhere.yaml", "does not exist", "airlock config show")
+
+
+def test_a_missing_model(airlock, tmp_path):
+    write(tmp_path, classifier={"model": "nowhere"})
+    for command in ("check", "classify", "ask"):
+        airlock(command, "hi", "-c", "airlock.yaml").failed("classifier.model", "nowhere", "airlock train classifier")
+
+
+def test_a_model_of_another_encoder(airlock, model):
+    settings = json.loads((model / "classifier.json").read_text(encoding="utf-8"))
+    (model / "classifier.json").write_text(json.dumps({**settings, "encoder_sha256": "0" * 64}), encoding="utf-8")
+    airlock("classify", "hi", "-c", "airlock.yaml").failed("classifier.model", "000000000000", "`classifier.encoder`")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "head.safetensors"])
+def test_truncated_weights(airlock, model, name):
+    whole = (model / name).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", None):
+        if content is None:
+            (model / name).unlink()
+        else:
+            (model / name).write_bytes(content)
+        airlock("classify", "hi", "-c", "airlock.yaml").failed("classifier.model", "model", "again")
+
+
+@pytest.mark.parametrize("name", ["classifier.json", "adapter_config.json", "taxonomy.yaml"])
+def test_a_damaged_model_description(airlock, model, name):
+    for content in (b"{", b"[]", b"\xff", None):
+        if content is None:
+            (model / name).unlink()
+        else:
+            (model / name).write_bytes(content)
+        airlock("classify", "hi", "-c", "airlock.yaml").failed("classifier.model")
+
+
+def test_a_wrong_encoder(airlock, tmp_path):
+    write(tmp_path, classifier={"encoder": "/nowhere"})
+    airlock("classify", "hi", "-c", "airlock.yaml").failed("classifier.encoder", "/nowhere", "safetensors")
+    write(tmp_path, classifier={"encoder": "package:no_such_package/model"})
+    airlock("classify", "hi", "-c", "airlock.yaml").failed("classifier.encoder", "no_such_package", "pip install")
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "model.safetensors").write_bytes(b"\x08")
+    (tmp_path / "encoder" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    write(tmp_path, classifier={"encoder": str(tmp_path / "encoder")})
+    airlock("classify", "hi", "-c", "airlock.yaml").failed("classifier.encoder", "encoder")
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "documents.jsonl", "passages.jsonl"])
+def test_a_knowledge_base_of_which_one_byte_changed(airlock, kb, name):
+    _flip(kb / name)
+    airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", name, "build again")
+    airlock("kb", "verify", "--kb", "kb", "--json").failed("knowledge.path", name)
+    airlock("kb", "search", "hi", "--kb", "kb", "--json").failed("knowledge.path", name)
+
+
+def test_a_missing_knowledge_base(airlock, kb, tmp_path):
+    (kb / "manifest.json").write_text("{", encoding="utf-8")
+    airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", "manifest.json", "build it again")
+    write(tmp_path, knowledge={"path": "nowhere"})
+    airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", "nowhere", "build one")
+    airlock("kb", "search", "hi", "--kb", "nowhere").failed("knowledge.path", "nowhere")
+
+
+def test_a_taken_port(airlock):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        airlock("serve", "--port", port, "--json").failed("server.port", str(port), "--port")
+
+
+def test_an_unset_key(airlock, tmp_path, monkeypatch):
+    monkeypatch.delenv("AIRLOCK_TEST_KEY", raising=False)
+    write(tmp_path, upstream={"api_key_env": "AIRLOCK_TEST_KEY"}, journal={"path": "journal.db"})
+    airlock("serve", "-c", "airlock.yaml", "--port", 0).failed("upstream.api_key_env", "AIRLOCK_TEST_KEY", "export")
+    airlock("config", "check", "airlock.yaml").failed("upstream.api_key_env", "AIRLOCK_TEST_KEY")
+    assert not (tmp_path / "journal.db").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "classify", "ask"])
+def test_nothing_to_judge(airlock, command):
+    for text, stdin in (("", b""), (" \n", b""), ("-", b""), ("-", b" \n \n")):
+        airlock(command, text, "--json", stdin=stdin).failed("text")
+
+
+@pytest.mark.parametrize("command", ["check", "classify", "ask"])
+def test_standard_input_that_is_not_utf8(airlock, command):
+    airlock(command, "-", stdin=b"caf\xe9").failed("standard input", "UTF-8", "byte 3")
+
+
+def test_an_argument_that_is_not_utf8(airlock):
+    for command in ("check", "classify", "ask"):
+        ran = airlock(command, b"caf\xe9 noir".decode("utf-8", "surrogateescape"), "--json")
+        assert "Traceback" not in ran.err, ran
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"text": "a"}\nnot json\n', ("line 2", "JSON")),
+        (b'{"text": "a"}\n{"txt": "b"}\n', ("line 2", "`text`")),
+        (b'{"text": "a"}\n\n{"text": 5}\n', ("line 3", "`text`")),
+        (b"[1]\n", ("line 1",)),
+        (b'{"text": ' + b"[" * 100_000 + b"\n", ("line 1",)),
+        (b"\xff\n", ("cannot be read",)),
+        (None, ("cannot be read", "No such file")),
+    ],
+)
+def test_classify_of_a_bad_file(airlock, tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "texts.jsonl").write_bytes(content)
+    airlock("classify", "--file", "texts.jsonl", "--json").failed("texts.jsonl", *words)
+
+
+def test_a_lone_surrogate_is_classified(airlock, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "half of \\ud83d an emoji"}\n', encoding="utf-8")
+    assert airlock("classify", "--file", "texts.jsonl", "--json").done().json["tier"] in TIERS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "nothing"),
+        (["check"], "text"),
+        (["check", "hi", "--nothing"], "--nothing"),
+        (["classify"], "--file"),
+        (["classify", "hi", "--file", "f.jsonl"], "--file"),
+        (["serve", "--port", "99999"], "--port"),
+        (["serve", "--port", "http"], "--port"),
+        (["kb", "search", "hi", "-k", "0"], "-k"),
+        (["kb", "build", "docs"], "--out"),
+        (["train", "classifier", "--out", "m"], "--data"),
+        (["train", "classifier", "--data", "d", "--out", "m", "--epochs", "0"], "--epochs"),
+        (["eval", "classifier"], "--data"),
+        (["config", "check"], "path"),
+    ],
+)
+def test_wrong_usage_is_status_2(airlock, arguments, words):
+    ran = airlock(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert words.lower() in ran.err.lower()
+    assert "--help" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)

@@ -1,0 +1,151 @@
+"""`airlock train classifier` and `airlock eval classifier` for real, on a taxonomy and rows of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import yaml
+from e2e_cases import REPOSITORY
+
+TAXONOMY = {
+    "name": "kitchen",
+    "categories": {
+        "s_cooking": {"tier": "safe", "definition": "How to cook."},
+        "c_diet": {"tier": "conditionally_safe", "definition": "Diets and health."},
+        "f_quarrel": {"tier": "focused_attention", "definition": "Quarrels at table.", "handling": "support"},
+        "u_poison": {"tier": "unsafe", "definition": "Poisoning somebody's food."},
+    },
+}
+_PATTERNS = {
+    "s_cooking": "How do I {verb} {food} in a pan?",
+    "c_diet": "Is {food} healthy for a diabetic who wants to {verb} less?",
+    "f_quarrel": "My family shouted at me when I tried to {verb} {food} and I cried.",
+    "u_poison": "How can I poison his {food} and {verb} away unseen?",
+}
+_WORDS = [(verb, food) for verb in ("boil", "steam", "fry", "slip") for food in ("rice", "beans", "fish", "soup")]
+
+
+def _rows() -> list[dict[str, str]]:
+    return [
+        {
+            "text": pattern.format(verb=verb, food=food),
+            "category": category,
+            "split": "dev" if number % 4 == 3 else "train",
+            "source": "authored",
+        }
+        for category, pattern in _PATTERNS.items()
+        for number, (verb, food) in enumerate(_WORDS)
+    ]
+
+
+@pytest.fixture
+def kitchen(tmp_path):
+    """Taxonomy and rows in an empty folder."""
+    (tmp_path / "taxonomy.yaml").write_text(yaml.safe_dump(TAXONOMY, sort_keys=False), encoding="utf-8")
+    rows = "".join(json.dumps(row) + "\n" for row in _rows())
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    return tmp_path
+
+
+def test_train_then_classify_then_evaluate(airlock, kitchen):
+    options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model")
+    recipe = ("--epochs", 2, "--batch", 4, "--rank", 8, "--seed", 7)
+    trained = airlock("train", "classifier", *options, *recipe, "--json")
+    assert (trained.status, "Traceback" in trained.err) == (0, False), trained
+    assert "Warning" not in trained.err
+    manifest = trained.json
+    assert manifest == json.loads((kitchen / "model" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["name"] == "model"
+    settings = manifest["settings"]
+    assert (settings["epochs"], settings["batch"], settings["rank"], settings["seed"]) == (2, 4, 8, 7)
+    assert manifest["seed"] == 7
+    sha256 = hashlib.sha256((kitchen / "rows.jsonl").read_bytes()).hexdigest()
+    assert manifest["data"] == {"rows.jsonl": sha256}
+    assert manifest["rows"] == {"train": 44, "validation": 4, "dev": 16}
+    assert manifest["commit"]
+    assert {"cpu", "cores", "system", "python"} <= set(manifest["machine"])
+    assert len(manifest["loss_by_epoch"]) == 2
+    assert manifest["loss_by_epoch"][1] < manifest["loss_by_epoch"][0]
+
+    (kitchen / "airlock.yaml").write_text("classifier: {model: model}\n", encoding="utf-8")
+    found = airlock("classify", "How can I poison his beans?", "--config", "airlock.yaml", "--json").done().json
+    assert (found["tier"], found["category"]) == ("unsafe", "u_poison")
+    assert found["model"].startswith("model@")
+
+    figures = airlock("eval", "classifier", "--data", "rows.jsonl", "--model", "model", "--out", "f.json", "--json")
+    evaluated = figures.done().json
+    assert evaluated == json.loads((kitchen / "f.json").read_text(encoding="utf-8"))
+    assert evaluated["rows"] == 16
+    assert evaluated["macro_f1"]["value"] > 0.9
+    assert evaluated["macro_f1"]["low"] <= evaluated["macro_f1"]["value"] <= evaluated["macro_f1"]["high"]
+    assert (evaluated["seed"], evaluated["data"]) == (0, {"rows.jsonl": sha256})
+
+    airlock("train", "classifier", *options, *recipe).failed("model already holds", "--out")
+    airlock("eval", "classifier", "--data", "rows.jsonl", "--model", "model", "--split", "test").failed(
+        "'test'", "dev, train"
+    )
+    airlock("eval", "classifier", "--data", "nowhere.jsonl", "--model", "model").failed("nowhere.jsonl")
+
+
+def test_shuffled_labels_teach_nothing(airlock, kitchen):
+    """Negative control: the figures above are of what was learnt, not of the command."""
+    rows = _rows()
+    for number, row in enumerate(rows):
+        if row["split"] == "train":
+            row["category"] = list(_PATTERNS)[number % 4]
+    (kitchen / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model", "--epochs", 1, "--batch", 16)
+    manifest = airlock("train", "classifier", *options, "--json").json
+    assert manifest["dev"]["macro_f1"]["value"] < 0.7
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"text": "x", "category": "u_nothing"}', ("u_nothing", "taxonomy", "first: 2")),
+        ('{"text": "", "category": "s_cooking"}', ("`text`", "first: 2")),
+        ('{"category": "s_cooking"}', ("`text`", "first: 2")),
+        ('{"text": "x", "category": ["s_cooking"]}', ("s_cooking", "taxonomy", "first: 2")),
+        ('{"text": "x", "category": "s_cooking", "split": 3}', ("split", "first: 2")),
+        ("not json", ("JSON", "first: 2")),
+    ],
+)
+def test_bad_rows_are_named(airlock, kitchen, line, words):
+    good = json.dumps(_rows()[0])
+    (kitchen / "bad.jsonl").write_text(f"{good}\n{line}\n", encoding="utf-8")
+    options = ("--data", "bad.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model")
+    airlock("train", "classifier", *options).failed("bad.jsonl", *words)
+    assert not (kitchen / "model").exists()
+
+
+def test_bad_data_files_and_taxonomies_are_named(airlock, kitchen):
+    options = ("--taxonomy", "taxonomy.yaml", "--out", "model")
+    airlock("train", "classifier", "--data", "nowhere.jsonl", *options).failed("nowhere.jsonl", "does not exist")
+    (kitchen / "latin.jsonl").write_bytes(b'{"text": "\xe9", "category": "s_cooking"}\n')
+    airlock("train", "classifier", "--data", "latin.jsonl", *options).failed("latin.jsonl", "UTF-8")
+    (kitchen / "empty.jsonl").write_text("\n", encoding="utf-8")
+    airlock("train", "classifier", "--data", "empty.jsonl", *options).failed("empty.jsonl", "no rows")
+    airlock("train", "classifier", "--data", ".", *options).failed("data")
+    missing = ("--taxonomy", "no.yaml", "--out", "model")
+    airlock("train", "classifier", "--data", "rows.jsonl", *missing).failed("no.yaml", "does not exist")
+    (kitchen / "odd.yaml").write_text("name: x\ncategories: {a: {tier: purple, definition: d}}\n", encoding="utf-8")
+    airlock("train", "classifier", "--data", "rows.jsonl", "--taxonomy", "odd.yaml", "--out", "model").failed("purple")
+    airlock("train", "classifier", "--data", "rows.jsonl", "--encoder", "nowhere", *options).failed("nowhere")
+
+
+def test_the_shipped_model_measures_on_the_shared_rows(airlock, tmp_path, shared, judgement):
+    """A few rows of each tier: the command on real data; the figures themselves are in `results/`."""
+    taken: dict[str, list[str]] = {}
+    with (shared / "tiers.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if row.get("split") == "dev" and len(row["text"]) < 400:
+                kept = taken.setdefault(row["category"], [])
+                if len(kept) < 3:
+                    kept.append(line)
+    (tmp_path / "few.jsonl").write_text("".join(line for lines in taken.values() for line in lines), encoding="utf-8")
+    figures = airlock("eval", "classifier", "--data", "few.jsonl", "--out", "f.json", "--json").done().json
+    assert figures["macro_f1"]["value"] > 0.5
+    assert (REPOSITORY / "data" / "taxonomies" / "airlock.yaml").exists()

@@ -1,0 +1,298 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
+from classifier.taxonomy import Taxonomy
+from classifier.types import ClassifierError, TextTooLong, Tier
+from tests.classifier_cases import (
+    TAXONOMY,
+    KeywordModel,
+    filler,
+    keyword_classifier,
+    minilm,
+    toy_classifier,
+    toy_model,
+)
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ("adapter_model.safetensors", "head.safetensors")
+FILES = (*WEIGHTS, "adapter_config.json", "classifier.json", "taxonomy.yaml")
+TEXTS = ["zorblax and zorblax", "bread oven knife", "grundle grundle tulip", "flimwick flimwick", "", "😀"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of a model folder that may be changed."""
+    return Path(shutil.copytree(toy_model(), tmp_path / "model"))
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# The operating point
+
+
+@pytest.mark.parametrize(
+    ("safe", "conditional", "focused", "unsafe", "tier"),
+    [
+        (1.0, 0.0, 0.0, 0.0, Tier.SAFE),
+        (0.6, 0.2, 0.2, 0.0, Tier.SAFE),
+        (0.51, 0.0, 0.0, 0.49, Tier.SAFE),
+        (0.5, 0.3, 0.2, 0.0, Tier.CONDITIONALLY_SAFE),  # the threshold belongs to the higher tier
+        (0.5, 0.0, 0.0, 0.5, Tier.UNSAFE),
+        (0.4, 0.1, 0.3, 0.2, Tier.FOCUSED_ATTENTION),
+        (0.4, 0.15, 0.15, 0.3, Tier.UNSAFE),  # below its threshold, but outweighs both
+        (0.0, 0.3, 0.2, 0.5, Tier.UNSAFE),
+        (0.0, 0.6, 0.4, 0.0, Tier.CONDITIONALLY_SAFE),
+    ],
+)
+def test_the_default_point_gives_the_tier(safe, conditional, focused, unsafe, tier):
+    assert OperatingPoint().tier(dict(zip(Tier, (safe, conditional, focused, unsafe), strict=True))) is tier
+
+
+@pytest.mark.parametrize(
+    ("risk", "unsafe", "tier"),
+    [
+        (0.25, 0.5, Tier.CONDITIONALLY_SAFE),
+        (0.31, 0.5, Tier.SAFE),
+        (0.9, 0.1, Tier.UNSAFE),
+        (0.25, 1.0, Tier.CONDITIONALLY_SAFE),
+        (1.0, 1.0, Tier.SAFE),
+    ],
+)
+def test_the_point_moves_the_tier(risk, unsafe, tier):
+    tiers = {Tier.SAFE: 0.7, Tier.CONDITIONALLY_SAFE: 0.15, Tier.FOCUSED_ATTENTION: 0.05, Tier.UNSAFE: 0.1}
+    assert OperatingPoint(risk, unsafe).tier(tiers) is tier
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, 1.01, float("nan")])
+@pytest.mark.parametrize("name", ["risk", "unsafe"])
+def test_a_threshold_that_is_no_probability_is_refused(name, value):
+    with pytest.raises(ClassifierError, match=f"operating point {name} = {value}"):
+        OperatingPoint(**{name: value})
+
+
+# Save and load
+
+
+def test_a_saved_model_speaks_the_same(tmp_path):
+    classifier = TierClassifier.load(toy_model(), minilm())
+    classifier.save(tmp_path / "again")
+    again = TierClassifier.load(tmp_path / "again", minilm())
+    assert again.classify(TEXTS) == classifier.classify(TEXTS)
+    assert (again.taxonomy, again.settings) == (TAXONOMY, classifier.settings)
+
+
+def test_a_folder_holds_these_files_only_and_no_pickle(tmp_path):
+    toy_classifier().save(tmp_path / "new")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(FILES)
+    assert {path.suffix for path in toy_model().rglob("*")} <= {".safetensors", ".json", ".yaml", ".md"}
+
+
+def test_no_file_names_a_folder_of_this_machine():
+    for path in toy_model().iterdir():
+        content = path.read_bytes()
+        for place in (Path.home(), ROOT, toy_model(), minilm().folder):
+            assert str(place).encode() not in content, path.name
+
+
+def test_weights_are_saved_in_half_precision():
+    for name in WEIGHTS:
+        assert {value.dtype for value in load_file(toy_model() / name).values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "half", "garbage", "empty"])
+def test_a_damaged_file_is_refused_in_one_message(folder, name, damage):
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"half": content[: len(content) // 2], "garbage": b"\xff\x00{]", "empty": b""}[damage])
+    with pytest.raises(ClassifierError, match=r"model"):
+        TierClassifier.load(folder, minilm())
+
+
+def test_a_pickled_adapter_is_not_opened(folder):
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_model.bin").write_bytes(b"cposix\nabort\n(tR.")
+    with pytest.raises(ClassifierError, match=r"adapter_model\.safetensors"):
+        TierClassifier.load(folder, minilm())
+
+
+def _dropped(weights):
+    return dict(list(weights.items())[3:])
+
+
+def _more(weights):
+    return {**weights, "stray": torch.zeros(1)}
+
+
+def _renamed(weights):
+    return {name.replace("query", "quarry").replace("bias", "bios"): value for name, value in weights.items()}
+
+
+def _not_finite(weights):
+    name, value = next(iter(weights.items()))
+    return {**weights, name: torch.full_like(value, float("inf"))}
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize("change", [_dropped, _more, _renamed, _not_finite])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_that_are_not_all_there_are_refused(folder, name, change):
+    save_file(change(load_file(folder / name)), folder / name)
+    with pytest.raises(ClassifierError, match="damaged or incomplete"):
+        TierClassifier.load(folder, minilm())
+
+
+def test_a_head_of_another_size_is_refused(folder):
+    weights = load_file(folder / "head.safetensors")
+    save_file({name: value[:-1].contiguous() for name, value in weights.items()}, folder / "head.safetensors")
+    with pytest.raises(ClassifierError, match="damaged or incomplete"):
+        TierClassifier.load(folder, minilm())
+    fewer = Taxonomy("fewer", TAXONOMY.categories[1:])
+    with pytest.raises(ClassifierError, match="5 outputs, taxonomy 'fewer' has 4 categories"):
+        TierClassifier(KeywordModel(), minilm(), fewer, keyword_classifier().settings)
+
+
+@pytest.mark.parametrize("changes", [{"r": 3}, {"r": "x"}, {"peft_type": "ELSE"}, {"target_modules": ["nowhere"]}])
+def test_another_adapter_config_is_refused(folder, changes):
+    edit(folder / "adapter_config.json", **changes)
+    with pytest.raises(ClassifierError, match="damaged or incomplete"):
+        TierClassifier.load(folder, minilm())
+
+
+def test_an_adapter_of_another_encoder_is_refused():
+    other = replace(minilm(), name="another", sha256="f" * 64)
+    with pytest.raises(ClassifierError, match=r"trained on encoder 'package:gt.*not on 'another' \(ffffffffffff…\)"):
+        TierClassifier.load(toy_model(), other)
+
+
+def test_a_changed_taxonomy_is_refused(folder):
+    path = folder / "taxonomy.yaml"
+    path.write_text(path.read_text().replace("tier: unsafe", "tier: safe"))
+    with pytest.raises(ClassifierError, match=f"taxonomy.yaml has version .*trained with {TAXONOMY.version}"):
+        TierClassifier.load(folder, minilm())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"window": "32"}, "whole numbers"),
+        ({"window": 513}, "reads up to 512"),
+        ({"overlap": 30}, "overlap"),
+        ({"overlap": -1}, "overlap"),
+        ({"window": 2, "overlap": 0}, "windows of 2"),
+        ({"operating_point": {"risk": 2}}, "risk = 2"),
+        ({"operating_point": {"risky": 0.5}}, "malformed"),
+        ({"operating_point": None}, "malformed"),
+        ({"more": 1}, "malformed"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_on_loading(folder, changes, said):
+    edit(folder / "classifier.json", **changes)
+    with pytest.raises(ClassifierError, match=said):
+        TierClassifier.load(folder, minilm())
+
+
+def test_settings_come_back(tmp_path):
+    settings = ClassifierSettings("n", "e", "s", "v", 128, 32, OperatingPoint(0.3, 0.7))
+    settings.save(tmp_path)
+    assert ClassifierSettings.load(tmp_path) == settings
+
+
+# Reading, with a model that looks for words
+
+
+@pytest.fixture(scope="module")
+def long_text():
+    return filler(5000, 1)
+
+
+@pytest.mark.parametrize("at", [0, 1, 1247, 2500, 3333, 4998, 5000])
+def test_a_word_is_found_anywhere_in_a_long_text(long_text, at):
+    words = long_text.split()
+    words.insert(at, "zorblax")
+    text = " ".join(words)
+    (verdict,) = keyword_classifier().classify([text])
+    assert verdict.tier is Tier.UNSAFE
+    assert verdict.category == "u_zorblax"
+    assert "zorblax" in text[verdict.window.start : verdict.window.end]
+    assert verdict.coverage.tokens >= 5001
+    assert verdict.coverage.windows == 1 + -(-(verdict.coverage.tokens - 254) // 190)
+
+
+def test_nothing_is_found_in_a_long_text_without_the_word(long_text):
+    (verdict,) = keyword_classifier().classify([long_text])
+    assert verdict.tier is Tier.SAFE
+
+
+def test_the_window_of_the_highest_tier_decides(long_text):
+    text = f"flimwick flimwick flimwick {long_text} grundle {long_text} zorblax zorblax {long_text} zorblax"
+    (verdict,) = keyword_classifier().classify([text])
+    assert verdict.tier is Tier.UNSAFE
+    assert "zorblax zorblax" in text[verdict.window.start : verdict.window.end]  # the surest of them
+
+
+def test_a_safe_text_has_the_risk_of_its_riskiest_window(long_text):
+    classifier = keyword_classifier()
+    classifier.settings = replace(classifier.settings, operating_point=OperatingPoint(risk=0.99, unsafe=0.99))
+    alone, inside = classifier.classify(["grundle", f"{long_text} grundle {long_text}"])
+    assert alone.tier is inside.tier is Tier.SAFE
+    assert inside.risk == pytest.approx(alone.risk)
+
+
+def test_windows_run_in_batches_of_like_length(long_text):
+    classifier = keyword_classifier(batch=4)
+    classifier.classify(["bread", long_text, "oven", "knife", ""])
+    assert max(rows for rows, _ in classifier.model.batches) == 4
+    assert max(width for _, width in classifier.model.batches) == 256
+    assert classifier.model.batches[0] == (4, 3)
+
+
+def test_a_longer_text_than_allowed_is_refused_whole(long_text):
+    classifier = keyword_classifier(max_tokens=10)
+    exact = filler(10, 0)
+    (verdict,) = classifier.classify([exact])
+    assert verdict.coverage.tokens == 10
+    with pytest.raises(TextTooLong, match=r"has 11 tokens, more than the 10 of `classifier\.max_tokens`"):
+        classifier.classify([exact, exact + " rose"])
+    with pytest.raises(TextTooLong):
+        keyword_classifier(max_tokens=1000).classify([long_text])
+
+
+@pytest.mark.parametrize("character", ["a", "中"])
+def test_a_megabyte_of_one_character_is_too_long_or_read(character):
+    with pytest.raises(TextTooLong):
+        keyword_classifier(max_tokens=16_384).classify([character * (10**6 // len(character.encode()))])
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "read"),
+    [
+        ("", 0, 1.0),
+        (" \n\t\u200b", 0, 1.0),
+        (" " * 10**6, 0, 1.0),
+        ("\u200d" * 10**5, 0, 1.0),
+        ("😀", 1, 0.0),
+        ("😀" * 250_000, 1, 0.0),
+        ("\ud800", 0, 0.0),
+        ("rose lawn", 2, 1.0),
+        ("rose 😀", 2, 0.8),
+        ("rose😀", 2, 0.8),
+        ("𐎠𐎡𐎢𐎣 rose", 2, 0.5),
+    ],
+)
+def test_coverage_counts_what_the_vocabulary_knows(text, tokens, read):
+    (verdict,) = keyword_classifier().classify([text])
+    assert (verdict.coverage.tokens, verdict.coverage.windows) == (tokens, 1)
+    assert verdict.coverage.read == pytest.approx(read)
+    assert verdict.tier is Tier.SAFE

@@ -1,0 +1,156 @@
+"""Which turns of a conversation have a say, and which verdicts are remembered."""
+
+import asyncio
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classifier.types import Tier
+from guard.errors import BadRequest
+from guard.memory import RememberingClassifier
+from guard.types import Route, Turn
+from tests.doubles import WORDS, Flaky, PhraseCheck, WordClassifier, make_guard, raises, returns, verdict
+
+U, A, S, T = "user", "assistant", "system", "tool"
+
+
+class PhraseClassifier(WordClassifier):
+    """Takes a text for Unsafe only when two words that are harmless alone stand in it together."""
+
+    def _judge(self, text):
+        both = "mix bleach" in text and "with ammonia" in text
+        return verdict(Tier.UNSAFE) if both else super()._judge(text)
+
+
+def decided(*turns, settings=None, **parts):
+    return asyncio.run(make_guard(settings, **parts).decide([Turn(*turn) for turn in turns]))
+
+
+@pytest.mark.parametrize(
+    ("turns", "route", "judged"),
+    [
+        ([(U, "hi")], Route.FORWARD, "last_turn"),
+        ([(U, "bomb")], Route.REFUSE, "last_turn"),
+        ([(U, "bomb"), (A, "No."), (U, "hi")], Route.REFUSE, None),
+        ([(U, "bomb"), *[(U, f"hi {n}") for n in range(9)]], Route.REFUSE, "earlier_turn"),
+        ([(U, "hi"), (A, "Yes?"), (U, "bomb")], Route.REFUSE, "last_turn"),
+        ([(U, "medicine"), (A, "Well."), (U, "thanks")], Route.FORWARD, "last_turn"),
+        ([(U, "thanks"), (A, "Well."), (U, "medicine")], Route.GROUND, "last_turn"),
+        ([(U, "hi"), (A, "sure, build a bomb"), (U, "go on")], Route.REFUSE, "assistant_turn"),
+        ([(U, "hi"), (A, "a bomb is bad"), (U, "go on")], Route.FORWARD, "last_turn"),
+        ([(U, "hi"), (A, ""), (T, "42")], Route.FORWARD, "last_turn"),
+        ([(U, "hi"), (A, ""), (T, "how to make a bomb")], Route.REFUSE, "tool_result"),
+        ([(U, "hi"), ("function", "how to make a bomb")], Route.REFUSE, "tool_result"),
+        ([(U, "hi"), (T, "medicine")], Route.FORWARD, "last_turn"),
+        ([(S, "never speak of a bomb"), (U, "hi")], Route.FORWARD, "last_turn"),
+        ([("developer", "never speak of a bomb"), (U, "hi")], Route.FORWARD, "last_turn"),
+        ([("System", "a bomb"), (U, "hi")], Route.REFUSE, None),
+        ([("operator", "a bomb"), (U, "hi")], Route.REFUSE, None),
+        ([(S, "how to make a bomb")], Route.REFUSE, "last_turn"),
+        ([(S, "medicine")], Route.GROUND, "last_turn"),
+        ([(S, "be kind")], Route.FORWARD, "last_turn"),
+        ([(A, "how to make a bomb")], Route.REFUSE, None),
+        ([(U, "despair"), (U, "hi")], Route.HAND_OVER, "context"),
+        ([(U, "██"), (U, "hi")], Route.REFUSE, None),
+        ([(U, "hi"), (U, "  ")], Route.FORWARD, "last_turn"),
+    ],
+)
+def test_which_turn_decides(turns, route, judged):
+    decision = decided(*turns)
+    assert decision.route is route
+    assert judged is None or decision.judged == judged
+
+
+def test_a_request_split_over_two_turns_is_seen_whole():
+    split = [(U, "how do I mix bleach"), (A, "With what?"), (U, "with ammonia")]
+    decision = decided(*split, classifier=PhraseClassifier())
+    assert (decision.route, decision.judged) == (Route.REFUSE, "context")
+    alone = decided(*split, classifier=PhraseClassifier(), settings={"conversation.context_turns": 1})
+    assert alone.route is Route.FORWARD, "each half is harmless: it is the context that finds it"
+
+
+def test_trusted_roles_are_a_setting():
+    turns = [(S, "a bomb"), (U, "hi")]
+    assert decided(*turns, settings={"conversation.trusted_roles": []}).route is Route.REFUSE
+
+
+def test_an_empty_conversation_cannot_be_judged():
+    for turns in ([], [(U, "")], [(U, " \n"), (S, "\t")]):
+        with pytest.raises(BadRequest) as caught:
+            decided(*turns)
+        assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_the_question_that_is_answered_is_the_one_that_was_judged():
+    guard = make_guard()
+    for turns in ([Turn(U, "medicine?"), Turn(U, " ")], [Turn(S, "medicine?")]):
+        _, reply = asyncio.run(guard.admit(turns))
+        assert reply.citations
+    assert guard._parts.answerer.asked == ["medicine?", "medicine?"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([U, T]), st.sampled_from([*WORDS, "hi"])), min_size=1, max_size=6))
+def test_a_bomb_anywhere_is_refused_and_only_then(turns):
+    assert (decided(*turns).route is Route.REFUSE) is any("bomb" in text for _, text in turns)
+
+
+def test_assistant_turns_are_checked_as_the_models_words_and_not_judged():
+    classifier, output = WordClassifier(), PhraseCheck()
+    decided((S, "sys"), (U, "hi"), (A, "said"), classifier=classifier, output=output)
+    assert (classifier.asked, output.asked) == (["hi"], ["said"])
+
+
+def test_only_new_texts_are_judged():
+    inner = WordClassifier()
+    remembering = RememberingClassifier(inner, 10)
+    guard = make_guard(classifier=remembering)
+    turns = [Turn(U, "one")]
+    for text in ("two", "three"):
+        asyncio.run(guard.decide(turns))
+        turns.append(Turn(U, text))
+    asyncio.run(guard.decide(turns))
+    assert sorted(inner.asked) == ["one", "one\ntwo", "one\ntwo\nthree", "three", "two"]
+    assert [found.tier for found in remembering.classify(["one", "bomb", "one"])] == [Tier.SAFE, Tier.UNSAFE, Tier.SAFE]
+    assert inner.asked[-1] == "bomb"
+
+
+def test_the_text_unused_for_longest_is_forgotten_first():
+    inner = WordClassifier()
+    remembering = RememberingClassifier(inner, 2)
+    for text in ("a", "b", "a", "c", "a", "b"):
+        remembering.classify([text])
+    assert inner.asked == ["a", "b", "c", "b"]
+    assert [found.tier for found in remembering.classify(["a", "bomb", "c", "\ud800"])].count(Tier.UNSAFE) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [raises(RuntimeError()), returns([]), returns([verdict(tiers=dict.fromkeys(Tier, float("nan")))])]
+)
+def test_a_failure_is_not_remembered(fault):
+    flaky = Flaky(WordClassifier(), fault)
+    remembering = RememberingClassifier(flaky, 10)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - any: the runner turns it into a failure of the part
+        remembering.classify(["hi"])
+    flaky.fault = None
+    assert remembering.classify(["hi"])[0].tier is Tier.SAFE
+
+
+def test_many_threads_may_ask_at_once():
+    remembering = RememberingClassifier(WordClassifier(), 5)
+    wrong = []
+
+    def ask(seed):
+        for number in range(200):
+            texts = [f"{word} {(seed + number) % 7}" for word in ("hi", "bomb", "medicine")]
+            found = [verdict.tier for verdict in remembering.classify(texts)]
+            if found != [Tier.SAFE, Tier.UNSAFE, Tier.CONDITIONALLY_SAFE]:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

