@@ -7,9 +7,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-train = typer.Typer(no_args_is_help=True, help="Train a part on your data.")
-evaluate = typer.Typer(no_args_is_help=True, help="Measure a part on labelled data.")
+
+class _Commands(TyperGroup):
+    """Reports what cannot be trained with in one line, as `airlock` reports its own errors."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer does not publish the type
+        """Run a command."""
+        from training.datasets import TrainingError
+
+        try:
+            return super().invoke(ctx)
+        except TrainingError as exc:
+            typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
+            raise typer.Exit(1) from exc
+
+
+train = typer.Typer(cls=_Commands, no_args_is_help=True, help="Train a part on your data.")
+evaluate = typer.Typer(cls=_Commands, no_args_is_help=True, help="Measure a part on labelled data.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional
@@ -96,6 +97,7 @@ def train_classifier(
     encoder = load_encoder(encoder_name)
     torch.manual_seed(settings.seed)
     model = TierModel.untrained(encoder, len(taxonomy.categories), _lora(settings))
+    _classifier(model, encoder, taxonomy, settings, name, OperatingPoint())  # refuses windows before time is spent
     started = time.monotonic()
     losses = _fit(model, encoder, taxonomy, train_rows, settings, rng)
     seconds = time.monotonic() - started
@@ -176,6 +178,7 @@ def _fit(
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     ) as progress:
         task = progress.add_task("train", total=steps, epoch=1, epochs=settings.epochs, loss=float("nan"))
         for epoch in range(settings.epochs):

@@ -28,7 +28,7 @@ def main() -> None:
     try:
         app()
     except _expected() as exc:
-        typer.echo(f"airlock: {exc}", err=True)
+        typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
         sys.exit(1)
 
 

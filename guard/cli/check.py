@@ -78,9 +78,10 @@ def classify(
 def _from_argument(text: str) -> list[str]:
     from guard.errors import BadRequest
 
+    given = read_text(text)
     if text != "-":
-        return [text]
-    lines = [line for line in read_text("-").split("\n") if line.strip()]
+        return [given]
+    lines = [line for line in given.split("\n") if line.strip()]
     try:
         return [_text_of(line, f"line {number}") for number, line in enumerate(lines, 1)]
     except BadRequest:
@@ -104,7 +105,7 @@ def _text_of(line: str, where: str) -> str:
 
     try:
         row = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BadRequest(f"{where}: not JSON ({exc})") from exc
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise BadRequest(f"{where}: need an object with a string `text`")

@@ -23,16 +23,18 @@ def read_text(text: str) -> str:
     """The argument, or standard input for ``-``.
 
     Raises:
-        BadRequest: standard input is not UTF-8.
+        BadRequest: there is no text, or standard input is not UTF-8.
     """
     from guard.errors import BadRequest
 
-    if text != "-":
-        return text
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise BadRequest(f"standard input is not UTF-8: byte {exc.start} cannot be read; convert it") from exc
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise BadRequest(f"standard input is not UTF-8: byte {exc.start} cannot be read; convert it") from exc
+    if not text.strip():
+        raise BadRequest("there is no text; give some as an argument, or - and some on standard input")
+    return text
 
 
 def log_to_stderr() -> None:

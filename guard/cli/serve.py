@@ -20,6 +20,8 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM. Clients change nothing but their `base_url`."""
+    import signal
+
     from guard.assemble import load_guard
     from guard.config import load_config
     from guard.proxy import Gateway, listen
@@ -30,11 +32,14 @@ def serve(
     given: dict[str, Any] = {"upstream.base_url": upstream, "server.host": host, "server.port": port}
     settings = load_config(config, {name: value for name, value in given.items() if value is not None})
     bound = listen(settings)
-    gateway = Gateway(load_guard(settings), Forwarder(settings.upstream))
+    forwarder = Forwarder(settings.upstream)
+    gateway = Gateway(load_guard(settings), forwarder)
     address, taken = bound.getsockname()[:2]
     url = f"http://{f'[{address}]' if ':' in address else address}:{taken}/v1"
     if as_json:
         print_json({"serving": url, "upstream": settings.upstream.base_url})
     else:
         typer.echo(f"Airlock serves {url} in front of {settings.upstream.base_url}")
+    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what stopped it once more, when all is done
+        signal.signal(stop, signal.SIG_IGN)
     run(gateway, bound)

@@ -206,7 +206,8 @@ def airlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         capfd.readouterr()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("default")
-            warnings.simplefilter("ignore", DeprecationWarning)
+            for silent in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", silent)  # as Python does outside of tests
             try:
                 main()
                 status = 0
@@ -216,7 +217,9 @@ def airlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
                 status = 1
                 traceback.print_exc()
         out, err = capfd.readouterr()
-        return Ran(status, out, err + "".join(f"{warning.category.__name__}: {warning.message}\n" for warning in warned))
+        return Ran(
+            status, out, err + "".join(f"{warning.category.__name__}: {warning.message}\n" for warning in warned)
+        )
 
     return run
 

@@ -134,8 +134,8 @@ def test_classify_gives_one_line_a_text_in_order(airlock, tmp_path):
 
 
 def test_classify_reads_every_token_of_a_long_text(airlock):
-    row = airlock("classify", "-", "--json", stdin=b"hello " * 20_000).done().json
-    assert (row["tokens"], row["coverage"]) == (20_000, 1)
+    row = airlock("classify", "-", "--json", stdin=b"hello " * 2_000).done().json
+    assert (row["tokens"], row["coverage"]) == (2_000, 1)
 
 
 def test_a_process_prints_only_json_and_warns_of_nothing(airlock_process):
@@ -195,7 +195,8 @@ def test_kb_build_search_verify(airlock, tmp_path):
 
     airlock("kb", "build", "nowhere", "--out", "kb").failed("nowhere", "not a folder")
     airlock("kb", "build", "docs", "--out", "docs").failed("docs", "not a knowledge base")
-    airlock("kb", "build", "docs", "--out", "kb").done()  # in the place of the old one
+    again = airlock("kb", "build", "docs", "--out", "kb")  # in the place of the old one
+    assert (again.status, again.out) == (0, "1 documents, 1 passages in kb\n")
 
 
 def test_kb_verify_of_the_sample(airlock):
@@ -205,7 +206,9 @@ def test_kb_verify_of_the_sample(airlock):
 
 def test_config_show(airlock, tmp_path):
     write(tmp_path, server={"port": 9999})
-    rows = {row["setting"]: row for row in airlock("config", "show", "-c", "airlock.yaml", "--json").done().json["settings"]}
+    rows = {
+        row["setting"]: row for row in airlock("config", "show", "-c", "airlock.yaml", "--json").done().json["settings"]
+    }
     assert rows["server.port"] == {"setting": "server.port", "value": 9999, "origin": "file"}
     assert rows["server.host"]["origin"] == "default"
     shown = airlock("config", "show").done().out
@@ -371,7 +374,7 @@ def test_an_unset_key(airlock, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["check", "classify", "ask"])
 def test_nothing_to_judge(airlock, command):
     for text, stdin in (("", b""), (" \n", b""), ("-", b""), ("-", b" \n \n")):
-        airlock(command, text, "--json", stdin=stdin).failed("text")
+        airlock(command, text, "--json", stdin=stdin).failed("no text", "standard input")
 
 
 @pytest.mark.parametrize("command", ["check", "classify", "ask"])

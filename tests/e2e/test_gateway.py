@@ -54,7 +54,9 @@ def test_forwarded_bytes_are_the_upstreams(gateway, canned, http, judgement):
 
 
 def test_odd_writing_passes_untouched_both_ways(open_gateway, open_http):
-    sent = b'{ "zz": [1.50, {"u": "\\u00e9"}],\n"model" :"odd_json", "messages":[{"content":"hi","role":"user","x":1}]}\n'
+    sent = (
+        b'{ "zz": [1.50, {"u": "\\u00e9"}],\n"model" :"odd_json", "messages":[{"content":"hi","role":"user","x":1}]}\n'
+    )
     answer = open_http.post(CHAT, content=sent, headers={"content-type": "application/json", "x-mine": "1"})
     assert open_gateway.upstream.requests[-1] == ("POST", CHAT, sent)
     assert (answer.status_code, answer.content) == (200, OddUpstream.whole)

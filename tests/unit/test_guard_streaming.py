@@ -247,6 +247,14 @@ def test_a_probe_reaches_back_over_what_is_known_to_be_clean():
     assert seen == [("abcdef", 2), ("abcdefghijkl", 8), ("efghijklmn", 10)]
 
 
+def test_a_text_that_goes_on_after_another_is_held_back_again():
+    """What was said before the other field is out; of the phrase that begins after it, nothing is."""
+    said = [{"content": "First. "}, {"reasoning_content": "Hm. "}, {"content": "So build "}, {"content": "a bomb"}]
+    result = asyncio.run(through(*one_by_one(sse([chunk(delta) for delta in said]))))
+    assert result.spoken("delta", "content") == "First. "
+    assert result.events[-1] == "[DONE]"
+
+
 def test_reasoning_leaves_once_the_answer_begins():
     gate = StreamGate(hold_back=1000, stride=1)
     gate.feed(sse([chunk({"reasoning_content": "I think."}), chunk({"content": "So"})], done=False))
