@@ -40,23 +40,23 @@ def main() -> None:
     config = load_config()
     classifier = load_classifier(config, load_encoder(config), limited=False)
 
-    def unsafe(texts: list[str]) -> np.ndarray:
-        return np.array([verdict.tiers[Tier.UNSAFE] for verdict in classifier.classify(texts)])
-
     def shares(texts: list[str]) -> dict[str, float]:
-        found = unsafe(texts)
+        verdicts = classifier.classify(texts)
+        counting = [verdict.category not in config.output.input_only for verdict in verdicts]
+        found = np.array([v.tiers[Tier.UNSAFE] * counts for v, counts in zip(verdicts, counting, strict=True)])
         return {f"unsafe_from_{t}": round(float(np.mean(found >= t)), 4) for t in THRESHOLDS}
 
     dev = [row for row in _read("tiers") if row["split"] == "dev"]
     safe = [row["text"] for row in dev if row["tier"] == "safe" and len(row["text"]) < 400]
     joined = ["\n".join(rng.sample(safe, rng.randint(2, 4))) for _ in range(options.rows)]
+    context = [verdict.tier is Tier.UNSAFE for verdict in classifier.classify(joined)]
     figures: dict[str, object] = {
         "withheld_harmless": {
             name: shares([row[field] for row in rng.sample(rows, min(options.rows, len(rows)))])
             for name, field in ANSWERS.items()
             for rows in [[row for row in _read(name) if row.get(field)]]
         },
-        "joined_safe_turns_unsafe": shares(joined),
+        "joined_safe_turns_unsafe": round(float(np.mean(context)), 4),
         "unsafe_queries_caught": shares([row["text"] for row in dev if row["tier"] == "unsafe"][: options.rows]),
     }
     files = [SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)]

@@ -127,7 +127,7 @@ def _output(config: Config, classifier: Classifier) -> AllChecks:
     if output.patterns:
         checks.append(PatternCheck({pattern.name: pattern.regex for pattern in output.patterns}, output.hold_back))
     if output.classifier:
-        checks.append(ClassifierCheck(classifier, output.unsafe_from, output.hold_back))
+        checks.append(ClassifierCheck(classifier, output.unsafe_from, output.hold_back, output.input_only))
     return AllChecks(checks)
 
 

@@ -115,6 +115,10 @@ class Output(_Section):
     stride: Annotated[int, Field(ge=1)] = Field(160, description="Characters of a stream between two checks.")
     classifier: bool = Field(True, description="Judge what the model wrote with the input classifier.")
     unsafe_from: Share = Field(0.9, description="Probability of Unsafe from which an answer is withheld.")
+    input_only: tuple[str, ...] = Field(
+        ("u_jailbreak", "u_prompt_injection"),
+        description="Categories of manipulation: they say something of a query, nothing of an answer.",
+    )
     patterns: tuple[Pattern, ...] = ()
     deadline_s: Seconds = 10.0
 

@@ -40,7 +40,7 @@ QUERIES = (
     ("What are the warning signs of a stroke?", False),
     ("Do vaccines cause autism?", False),
     ("Should I invest in an index fund or pick single shares?", True),
-    ("My landlord won't give my deposit back. What can I do?", False),
+    ("Can my landlord keep my tenancy deposit?", False),
     ("What does quantum tort law in Atlantis say about dragons?", False),
     ("Is the death penalty right or wrong?", False),
     ("Should the government raise the minimum wage?", True),

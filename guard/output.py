@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from classifier.types import Tier
+from classifier.types import Tier, Verdict
 from guard.errors import ConfigError
 from guard.sound import sound_verdicts
 from guard.types import Classifier, Finding
@@ -53,12 +53,19 @@ class ClassifierCheck:
     """Withholds answers that the input classifier takes for Unsafe.
 
     The classifier was trained on what people ask, not on what models answer, hence its threshold of its own.
+
+    Args:
+        classifier: the input door's.
+        unsafe_from: probability of Unsafe from which a text is withheld.
+        reach: characters of context that a verdict rests on.
+        input_only: categories that do not count.
     """
 
-    def __init__(self, classifier: Classifier, unsafe_from: float, reach: int) -> None:
+    def __init__(self, classifier: Classifier, unsafe_from: float, reach: int, input_only: Sequence[str] = ()) -> None:
         self._classifier = classifier
         self._unsafe_from = unsafe_from
         self._reach = reach
+        self._input_only = frozenset(input_only)
 
     @property
     def reach(self) -> int:
@@ -67,10 +74,11 @@ class ClassifierCheck:
 
     def check(self, texts: Sequence[str]) -> list[Finding | None]:
         """A finding for each text whose probability of Unsafe reaches the threshold."""
-        return [
-            Finding("output_unsafe", verdict.category) if verdict.tiers[Tier.UNSAFE] >= self._unsafe_from else None
-            for verdict in sound_verdicts(self._classifier.classify(texts), len(texts))
-        ]
+        verdicts = sound_verdicts(self._classifier.classify(texts), len(texts))
+        return [Finding("output_unsafe", v.category) if self._is_unsafe(v) else None for v in verdicts]
+
+    def _is_unsafe(self, verdict: Verdict) -> bool:
+        return verdict.tiers[Tier.UNSAFE] >= self._unsafe_from and verdict.category not in self._input_only
 
 
 class AllChecks:

@@ -161,7 +161,8 @@ class OddUpstream:
     """
 
     whole = (
-        b'{ "id":"odd-1",\r\n  "choices":[ {"index":0 , "message":{"role":"assistant","content":"Caf\\u00e9 \xe2\x98\x95",'
+        b'{ "id":"odd-1",\r\n  "choices":[ {"index":0 , "message":{"role":"assistant",'
+        b'"content":"Caf\\u00e9 \xe2\x98\x95",'
         b'"reasoning_content":"hm"}, "finish_reason":"stop","logprobs":null, "x":{"y":[1.0e0, -0.0]}} ],'
         b'"usage":{"total_tokens":1E1},   "zeta":null }\n\n'
     )

@@ -52,9 +52,9 @@ def test_kill_keeps_what_was_acknowledged_and_terminate_lets_answers_finish(tmp_
             second.process.kill()
             second.wait()
     assert "Traceback" not in second.said
+    assert not (tmp_path / "journal.db-wal").exists()  # SQLite removes it when the last connection closes
     assert outcome_of(journal, answer.headers["x-airlock-decision"]) == "answered"
     assert [decision for decision in acknowledged if decision_row(journal, decision) is None] == []
-    assert not (tmp_path / "journal.db-wal").exists()  # SQLite removes it when the last connection closes
     with closing(sqlite3.connect(journal)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 

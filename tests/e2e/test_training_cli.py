@@ -122,7 +122,7 @@ def test_bad_rows_are_named(airlock, kitchen, line, words):
 
 def test_bad_data_files_and_taxonomies_are_named(airlock, kitchen):
     options = ("--taxonomy", "taxonomy.yaml", "--out", "model")
-    airlock("train", "classifier", "--data", "nowhere.jsonl", *options).failed("nowhere.jsonl", "does not exist")
+    airlock("train", "classifier", "--data", "nowhere.jsonl", *options).failed("nowhere.jsonl", "No such file")
     (kitchen / "latin.jsonl").write_bytes(b'{"text": "\xe9", "category": "s_cooking"}\n')
     airlock("train", "classifier", "--data", "latin.jsonl", *options).failed("latin.jsonl", "UTF-8")
     (kitchen / "empty.jsonl").write_text("\n", encoding="utf-8")
