@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from classifier.model import TierClassifier
 from classifier.types import Tier
 from guard.assemble import load_classifier, load_encoder
 from guard.config import load_config
@@ -27,6 +28,20 @@ ANSWERS = {"rag_medquad": "answer", "covid_faq": "answer", "dolly_closed_qa": "p
 
 def _read(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (SHARED / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _at_thresholds(probabilities: list[float]) -> dict[str, float]:
+    return {f"from_{t}": round(float(np.mean(np.array(probabilities) >= t)), 4) for t in THRESHOLDS}
+
+
+def _called(classifier: TierClassifier, tier: Tier, texts: list[str]) -> list[str]:
+    """The texts that the classifier, one by one, gives a tier."""
+    return [text for text, verdict in zip(texts, classifier.classify(texts), strict=True) if verdict.tier is tier]
+
+
+def _halves(text: str) -> list[str]:
+    words = text.split()
+    return [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
 
 
 def main() -> None:
@@ -43,21 +58,32 @@ def main() -> None:
     def shares(texts: list[str]) -> dict[str, float]:
         verdicts = classifier.classify(texts)
         counting = [verdict.category not in config.output.input_only for verdict in verdicts]
-        found = np.array([v.tiers[Tier.UNSAFE] * counts for v, counts in zip(verdicts, counting, strict=True)])
-        return {f"unsafe_from_{t}": round(float(np.mean(found >= t)), 4) for t in THRESHOLDS}
+        return _at_thresholds([v.tiers[Tier.UNSAFE] * counts for v, counts in zip(verdicts, counting, strict=True)])
 
     dev = [row for row in _read("tiers") if row["split"] == "dev"]
-    safe = [row["text"] for row in dev if row["tier"] == "safe" and len(row["text"]) < 400]
-    joined = ["\n".join(rng.sample(safe, rng.randint(2, 4))) for _ in range(options.rows)]
-    context = [verdict.tier is Tier.UNSAFE for verdict in classifier.classify(joined)]
+    safe = _called(
+        classifier, Tier.SAFE, [row["text"] for row in dev if row["tier"] == "safe" and len(row["text"]) < 400]
+    )
+    unsafe = [row["text"] for row in dev if row["tier"] == "unsafe" and 30 < len(row["text"]) < 400]
+    halves = [_halves(text) for text in rng.sample(unsafe, options.rows)]
+    alone = [Tier.UNSAFE in {v.tier for v in classifier.classify(pair)} for pair in halves]
+    joined = classifier.classify(["\n".join(rng.sample(safe, rng.randint(2, 4))) for _ in range(options.rows)])
+    split = classifier.classify(["\n".join(pair) for pair in halves])
     figures: dict[str, object] = {
-        "withheld_harmless": {
-            name: shares([row[field] for row in rng.sample(rows, min(options.rows, len(rows)))])
-            for name, field in ANSWERS.items()
-            for rows in [[row for row in _read(name) if row.get(field)]]
+        "output": {
+            "withheld_harmless": {
+                name: shares([row[field] for row in rng.sample(_read(name), options.rows)])
+                for name, field in ANSWERS.items()
+            },
+            "unsafe_queries_caught": shares(rng.sample(unsafe, options.rows)),
         },
-        "joined_safe_turns_unsafe": round(float(np.mean(context)), 4),
-        "unsafe_queries_caught": shares([row["text"] for row in dev if row["tier"] == "unsafe"][: options.rows]),
+        "context": {
+            "harmless_turns_refused": _at_thresholds([v.tiers[Tier.UNSAFE] for v in joined]),
+            "split_unsafe_caught_by_a_half_alone": round(float(np.mean(alone)), 4),
+            "split_unsafe_caught": _at_thresholds(
+                [max(v.tiers[Tier.UNSAFE], float(found)) for v, found in zip(split, alone, strict=True)]
+            ),
+        },
     }
     files = [SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)]
     command = "python benchmarks/output_door.py"

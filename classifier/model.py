@@ -23,6 +23,7 @@ from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Tier,
 from classifier.windows import Window, windows
 
 DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-minilm"
+_MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
 _ADAPTER = "adapter_model.safetensors"
 _HEAD = "head.safetensors"
 _TAXONOMY = "taxonomy.yaml"
@@ -91,6 +92,8 @@ class TierModel(nn.Module):
         save_file({name: value.half() for name, value in load_file(adapter).items()}, adapter)
         head = {name: value.detach().half().contiguous() for name, value in self.head.state_dict().items()}
         save_file(head, folder / _HEAD)
+        for path in (adapter, folder / _HEAD):
+            path.chmod(0o644)  # safetensors writes for the owner only
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +240,11 @@ class TierClassifier:
         ]
 
     def _read(self, text: str) -> tuple[list[Window], Coverage]:
+        if self._max_tokens is not None and len(text) > _MOST_CHARACTERS * self._max_tokens:
+            raise TextTooLong(
+                f"the text has {len(text)} characters, more than {_MOST_CHARACTERS} for each of the {self._max_tokens} "
+                "tokens of `classifier.max_tokens`; shorten it, or raise the setting"
+            )
         text = normalize(text)
         encoding = self._encoder.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False

@@ -49,8 +49,8 @@ class Taxonomy:
 
     @property
     def version(self) -> str:
-        """First 12 hex digits of the SHA-256 of everything that gives a category its meaning."""
-        canonical = json.dumps(self.as_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        """First 12 hex digits of the SHA-256 of everything that gives an output its meaning, the order included."""
+        canonical = json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @property
@@ -117,7 +117,7 @@ class Taxonomy:
             ClassifierError: the file is missing, is no YAML, or holds no taxonomy.
         """
         try:
-            data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+            data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
         except FileNotFoundError as exc:
             raise ClassifierError(f"taxonomy file {path} does not exist; give the path of a YAML taxonomy") from exc
         except (OSError, yaml.YAMLError, ValueError) as exc:
@@ -133,10 +133,15 @@ def tier_sums(probabilities: Sequence[float], taxonomy: Taxonomy) -> dict[Tier, 
     return sums
 
 
-class _Loader(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which a key that is written twice is an error; YAML itself would keep the last one and say nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping as Python has it.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key stands twice.
+        """
         keys = [key.value for key, _ in node.value]
         twice = next((key for key, _ in node.value if keys.count(key.value) > 1), None)
         if twice is not None:

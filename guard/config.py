@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from classifier.taxonomy import UniqueKeyLoader
 from classifier.types import Handling, Tier
 from guard.errors import ConfigError
 from guard.policy import Rule
@@ -76,6 +77,9 @@ class Conversation(_Section):
     )
     context_turns: Annotated[int, Field(ge=1)] = Field(
         4, description="The last user turns that are also judged as one text."
+    )
+    context_from: Share = Field(
+        0.9, description="Probability from which turns taken together make the route stricter than the last one alone."
     )
     non_text_parts: Literal["refuse", "pass"] = Field(
         "refuse", description="Images, audio and files, which Airlock cannot judge."
@@ -241,7 +245,7 @@ class Config(_Section):
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration file; without one, every setting has its default.
 
-    Relative paths count from the file's folder, those of `overrides` from the working directory.
+    Relative paths count from the file's folder; defaults and `overrides` from the working directory.
 
     Args:
         path: the YAML file.
@@ -251,13 +255,14 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         ConfigError: the file is missing or no YAML, or a setting is unknown or wrong.
     """
     data = _read(path) if path else {}
+    in_file = {name for name, _ in _flat(data)} - set(overrides or {})
     for name, value in (overrides or {}).items():
         _set(data, name.split("."), value)
     try:
         config = Config.model_validate(data)
     except ValidationError as exc:
         raise ConfigError("; ".join(_explain(error, path) for error in exc.errors()[:5])) from exc
-    return _resolve(config, path.parent, overrides or {}) if path else config
+    return _resolve(config, path.parent, in_file) if path else config
 
 
 def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -272,7 +277,7 @@ def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | N
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except FileNotFoundError as exc:
         raise ConfigError(
             f"configuration {path} does not exist; `airlock config show` prints one to start from"
@@ -305,9 +310,9 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def _resolve(config: Config, folder: Path, overrides: Mapping[str, Any]) -> Config:
+def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
     def below(name: str, path: Path | None) -> Path | None:
-        return path if path is None or name in overrides else folder / path
+        return folder / path if path is not None and name in in_file else path
 
     classifier, knowledge, journal = config.classifier, config.knowledge, config.journal
     return config.model_copy(

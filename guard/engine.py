@@ -66,8 +66,9 @@ class Guard:
     async def decide(self, turns: Sequence[Turn]) -> Decision:
         """Judge a conversation.
 
-        The last turn that the user writes decides. Earlier turns, turns taken together, and tools' results can only
-        make the route stricter: when they are Unsafe or refused themselves, or when they show a person in distress.
+        The last turn that the user writes decides. Earlier turns and tools' results can only make the route stricter,
+        when they are Unsafe or refused themselves; so can the last turns taken together, when the classifier is sure
+        (`conversation.context_from`) that they are, or that they show a person in distress.
         Assistant turns, which a client can make up, pass the output door's check.
 
         Raises:
@@ -85,7 +86,7 @@ class Guard:
             finding = await self._find(said)
         except PartFailure as exc:
             return self._failed(exc, started)
-        strictest = max(filter(_counts, judged), key=_strictness)
+        strictest = max(filter(self._counts, judged), key=_strictness)
         if finding:
             route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
         else:
@@ -188,6 +189,15 @@ class Guard:
         texts += [("earlier_turn", text) for text in users[:-1]]
         return texts + [("tool_result", text) for text in tools]
 
+    def _counts(self, judged: _Judged) -> bool:
+        """Whether a text has a say: the last turn always, the others only where they make the route stricter."""
+        verdict = judged.verdict
+        strict = judged.route is Route.REFUSE or verdict.tier is Tier.UNSAFE
+        if judged.where == "context":
+            sure = verdict.tiers[verdict.tier] >= self.config.conversation.context_from
+            return sure and (strict or verdict.handling is Handling.SUPPORT)
+        return strict or judged.where == "last_turn"
+
     def _verdicts(self, texts: Sequence[str]) -> list[Verdict]:
         return sound_verdicts(self._parts.classifier.classify(texts), len(texts))
 
@@ -226,16 +236,6 @@ class Guard:
         )
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision
-
-
-def _counts(judged: _Judged) -> bool:
-    """Whether a text has a say: the last turn always, the others only where they make the route stricter."""
-    return (
-        judged.where == "last_turn"
-        or judged.route is Route.REFUSE
-        or judged.verdict.tier is Tier.UNSAFE
-        or (judged.where == "context" and judged.verdict.handling is Handling.SUPPORT)
-    )
 
 
 def _strictness(judged: _Judged) -> tuple[int, Tier, bool]:

@@ -17,6 +17,8 @@ from guard.types import Decision, Reply, Route
 class GuardMiddleware:
     """Locks both doors of an app's chat-completion paths; every other path goes through untouched.
 
+    So do requests with the method OPTIONS, by which browsers ask for leave.
+
     Args:
         app: the app that answers, such as `guard.upstream.Forwarder`.
         guard: the engine, as `guard.load_guard` builds it.
@@ -32,7 +34,7 @@ class GuardMiddleware:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif not _plain(scope["path"]).endswith(self._paths):
+        elif not _plain(scope["path"]).endswith(self._paths) or scope.get("method") == "OPTIONS":
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})

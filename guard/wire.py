@@ -95,8 +95,8 @@ def read_chat(data: Any) -> ChatRequest:  # noqa: ANN401 - any JSON value
     non_text: list[str] = []
     for number, message in enumerate(request.messages):
         text, others = _content(message.content, f"messages[{number}].content")
-        calls = _call_text(message.tool_calls, f"messages[{number}].tool_calls")
-        turns.append(Turn(message.role, f"{text}\n{calls}" if calls else text))
+        rest = _other_text([message.tool_calls, message.model_extra], f"messages[{number}]")
+        turns.append(Turn(message.role, f"{text}\n{rest}" if rest else text))
         non_text += others
     return ChatRequest(
         turns=tuple(turns),
@@ -298,11 +298,13 @@ def _content(content: str | list[dict[str, Any]] | None, param: str) -> tuple[st
     return "\n".join(texts), others
 
 
-def _call_text(calls: Any, param: str) -> str:  # noqa: ANN401 - any JSON value
+def _other_text(fields: Any, param: str) -> str:  # noqa: ANN401 - any JSON value
+    """What a message says beside its content: arguments of tool calls, a name, a server's own fields."""
     try:
-        return "\n".join(text for path, text in _leaves(calls, ()) if not path or path[-1] not in ("id", "type"))
+        leaves = _leaves(fields, ())
+        return "\n".join(text for path, text in leaves if path[-1] not in ("id", "type", "tool_call_id"))
     except ValueError as exc:
-        raise BadRequest(f"{param}: {exc}", param=param) from exc
+        raise BadRequest(f"{param} beside its content (such as tool_calls): {exc}", param=param) from exc
 
 
 def _event(data: Mapping[str, Any]) -> bytes:

@@ -19,7 +19,7 @@ def rounded(figure: float | None) -> str:
 
 def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
-    dev, settings = manifest["dev"], manifest["settings"]
+    dev, settings = manifest["figures"], manifest["settings"]
     sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
     lines = [
         "---",
@@ -38,7 +38,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "",
         "## Figures",
         "",
-        f"On {dev['rows']} rows of the split `dev` of the same sources; 95 % bootstrap intervals.",
+        f"On the {dev['rows']} rows of `{manifest['measured_on']}`, of the same sources; 95 % bootstrap intervals.",
         "",
         "| figure | value | interval |",
         "|---|---|---|",

@@ -68,7 +68,7 @@ def train_classifier(
         name=name or out.name,
         limit=limit,
     )
-    _print_figures(manifest["dev"], as_json=as_json, whole=manifest)
+    _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
 
 
 @evaluate.command("classifier")

@@ -26,6 +26,8 @@ from training.datasets import Row, TrainingError, hold_out, read_rows
 from training.evaluate import choose_operating_point, evaluate_classifier
 from training.manifest import provenance, write_json
 
+Example = tuple[list[int], int]  # token ids, index of the category
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
@@ -39,6 +41,8 @@ class TrainSettings:
             the steps, then linear decay.
         tier_weight: weight of the tier loss (the negative log of the summed probability of the right tier) beside the
             category loss; the tier decides the route, the category only the words.
+        joined: share of the rows that a step sees together with another row, as one text of the riskier one's category:
+            neither turns taken together nor a longer text are a risk in themselves.
         smoothing: label smoothing of the category loss; most labels here are derived, not annotated.
         window: tokens that the finished classifier reads at a time.
         train_window: tokens of a text that training sees: of a longer one, each epoch takes the beginning or the end,
@@ -54,6 +58,7 @@ class TrainSettings:
     batch: int = 32
     lr: float = 1e-3
     tier_weight: float = 1.0
+    joined: float = 0.15
     smoothing: float = 0.05
     window: int = 256
     train_window: int = 128
@@ -107,7 +112,7 @@ def train_classifier(
     classifier = _classifier(model, encoder, taxonomy, settings, name, point)
     classifier.save(out)
     classifier = TierClassifier.load(out, encoder)  # what is measured is what was saved
-    dev_rows = [row for row in rows if row.split == "dev"] or validation_rows
+    dev_rows = [row for row in rows if row.split == "dev"]
     manifest = {
         "name": name,
         "encoder": encoder.name,
@@ -115,9 +120,10 @@ def train_classifier(
         "operating_point": asdict(point),
         "settings": asdict(settings),
         "rows": {"train": len(train_rows), "validation": len(validation_rows), "dev": len(dev_rows)},
+        "measured_on": "dev" if dev_rows else "validation",
         "loss_by_epoch": losses,
         "seconds": round(seconds, 1),
-        "dev": evaluate_classifier(classifier, dev_rows, seed=settings.seed),
+        "figures": evaluate_classifier(classifier, dev_rows or validation_rows, seed=settings.seed),
         **provenance(seed=settings.seed, data=[data]),
     }
     write_card(out, manifest, train_rows)
@@ -183,7 +189,8 @@ def _fit(
         task = progress.add_task("train", total=steps, epoch=1, epochs=settings.epochs, loss=float("nan"))
         for epoch in range(settings.epochs):
             total = 0.0
-            for batch in _batches(examples, settings.batch, size, rng):
+            seen = _join(examples, settings.joined, size, taxonomy.tier_indices, rng)
+            for batch in _batches(seen, settings.batch, size, rng):
                 loss = _loss(
                     model(**encoder.collate([ids for ids, _ in batch])),
                     torch.tensor([t for _, t in batch]),
@@ -226,9 +233,7 @@ def _loss(logits: Tensor, targets: Tensor, tiers: Tensor, settings: TrainSetting
     return category + settings.tier_weight * tier
 
 
-def _batches(
-    examples: Sequence[tuple[list[int], int]], batch: int, size: int, rng: random.Random
-) -> Iterator[list[tuple[list[int], int]]]:
+def _batches(examples: Sequence[Example], batch: int, size: int, rng: random.Random) -> Iterator[list[Example]]:
     """One epoch: texts of like length together, batches in random order."""
     cut = [(ids[:size] if rng.random() < 0.5 else ids[-size:], target) for ids, target in examples]
     cut.sort(key=lambda example: len(example[0]) + rng.random() * 4)
@@ -236,3 +241,18 @@ def _batches(
     rng.shuffle(starts)
     for start in starts:
         yield cut[start : start + batch]
+
+
+def _join(
+    examples: Sequence[Example], share: float, size: int, tiers: Sequence[int], rng: random.Random
+) -> list[Example]:
+    """The examples, a share of them together with another one, where both fit into `size` tokens."""
+    result = []
+    for example in examples:
+        pair = [example, rng.choice(examples)]
+        if rng.random() < share and sum(len(ids) for ids, _ in pair) <= size:
+            rng.shuffle(pair)
+            riskier = max((target for _, target in pair), key=lambda target: tiers[target])
+            example = (pair[0][0] + pair[1][0], riskier)
+        result.append(example)
+    return result

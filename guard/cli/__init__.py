@@ -27,6 +27,8 @@ def main() -> None:
     """Run the command line: exit status 0 done, 1 failed, 2 wrong usage; every error is one line on stderr."""
     try:
         app()
+    except SystemExit:  # the usual end; named first, so that the errors are not imported for it
+        raise
     except _expected() as exc:
         typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
         sys.exit(1)

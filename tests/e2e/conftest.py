@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -109,6 +110,8 @@ def gateway(canned: Canned, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     started = Started("guard", "serve", "--config", str(config), "--json", cwd=folder, log=folder / "stderr.log")
     try:
         yield Gateway(json.loads(started.line)["serving"], folder / "journal.db", started)
+        started.process.send_signal(signal.SIGINT)
+        assert started.wait() == 0
     finally:
         started.end()
 

@@ -88,7 +88,7 @@ class Started:
         return self.log.read_text(encoding="utf-8")
 
     def end(self, timeout: float = 20) -> int:
-        """Ask it to end; its exit status."""
+        """Ask it to end, unless it has; its exit status."""
         self.process.terminate()
         return self.wait(timeout)
 

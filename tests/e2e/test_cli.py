@@ -87,6 +87,15 @@ def test_help_is_instant():
     assert min(seconds) < 0.3, seconds
 
 
+def test_help_loads_nothing_heavy():
+    command = [sys.executable, "-X", "importtime", "-m", "guard", "--help"]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines()}
+    assert "typer" in loaded  # negative control: this is the list of what was loaded
+    heavy = {"torch", "transformers", "faiss", "numpy", "pydantic", "fastapi", "uvicorn", "aiohttp", "yaml", "rich"}
+    assert not loaded & heavy
+
+
 # JSON
 
 
@@ -200,7 +209,6 @@ def test_kb_build_search_verify(airlock, tmp_path):
 
 
 def test_kb_verify_of_the_sample(airlock):
-    assert airlock("kb", "verify", "--json").done().json["sound"] is True
     assert airlock("kb", "verify").done().out.startswith("sound")
 
 
@@ -342,9 +350,12 @@ def test_a_wrong_encoder(airlock, tmp_path):
 @pytest.mark.parametrize("name", ["index.faiss", "documents.jsonl", "passages.jsonl"])
 def test_a_knowledge_base_of_which_one_byte_changed(airlock, kb, name):
     _flip(kb / name)
-    airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", name, "build again")
-    airlock("kb", "verify", "--kb", "kb", "--json").failed("knowledge.path", name)
-    airlock("kb", "search", "hi", "--kb", "kb", "--json").failed("knowledge.path", name)
+    command = {
+        "index.faiss": ["ask", "hi"],
+        "documents.jsonl": ["kb", "search", "hi"],
+        "passages.jsonl": ["kb", "verify"],
+    }
+    airlock(*command[name], "-c", "airlock.yaml", "--json").failed("knowledge.path", name, "build again")
 
 
 def test_a_missing_knowledge_base(airlock, kb, tmp_path):

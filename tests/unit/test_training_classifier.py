@@ -12,7 +12,7 @@ from classifier.types import ClassifierError
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
 from training.datasets import TrainingError
 from training.manifest import file_sha256
-from training.train_classifier import TrainSettings, _batches, _loss, _optimizer
+from training.train_classifier import TrainSettings, _batches, _join, _loss, _optimizer
 
 QUICK = replace(SETTINGS, epochs=1)
 
@@ -102,8 +102,8 @@ def test_the_rate_rises_and_falls_and_is_never_negative(steps):
 def test_it_learns_what_can_be_learned_and_says_so():
     manifest = toy_manifest()
     assert manifest["loss_by_epoch"][-1] < 0.5 * manifest["loss_by_epoch"][0]
-    assert manifest["dev"]["category_accuracy"] >= 0.9
-    assert manifest["dev"]["unsafe_recall"]["value"] == 1.0
+    assert manifest["figures"]["category_accuracy"] >= 0.9
+    assert manifest["figures"]["unsafe_recall"]["value"] == 1.0
 
 
 def test_shuffled_labels_teach_nothing(tmp_path):
@@ -112,7 +112,7 @@ def test_shuffled_labels_teach_nothing(tmp_path):
     random.Random(5).shuffle(labels)
     shuffled = [{**entry, "category": label} for entry, label in zip(entries, labels, strict=True)]
     manifest = train_toy(tmp_path, shuffled + toy_entries(5, "dev", seed=1), replace(SETTINGS, epochs=2))
-    assert manifest["dev"]["category_accuracy"] < 0.5
+    assert manifest["figures"]["category_accuracy"] < 0.5
 
 
 def test_the_manifest_says_how_the_model_was_made():
@@ -141,8 +141,9 @@ def test_a_seed_gives_the_same_weights(tmp_path):
         folder.mkdir()
         manifest = train_toy(folder, entries, QUICK)
         hashes = [file_sha256(folder / "model" / f"{name}.safetensors") for name in ("adapter_model", "head")]
-        made.append((manifest["loss_by_epoch"], manifest["dev"], hashes))
-        assert manifest["rows"]["dev"] == manifest["rows"]["validation"] == 5
+        made.append((manifest["loss_by_epoch"], manifest["figures"], hashes))
+        assert manifest["rows"]["validation"] == 5
+        assert manifest["measured_on"] == "validation"
     assert made[0] == made[1]
     assert made[0][2] != [file_sha256(toy_model() / f"{name}.safetensors") for name in ("adapter_model", "head")]
 
@@ -174,3 +175,14 @@ def test_data_that_cannot_be_trained_with_is_refused_at_once(tmp_path, entries, 
 def test_a_window_that_the_encoder_cannot_read_is_refused(tmp_path):
     with pytest.raises(ClassifierError, match="windows of 600"):
         train_toy(tmp_path, toy_entries(9, "train"), replace(QUICK, window=600))
+
+
+def test_joined_rows_take_the_riskier_category_and_fit():
+    examples = [([1] * 3, 0), ([2] * 5, 1), ([3] * 40, 2)]
+    joined = _join(examples, 1.0, 12, [0, 3, 1], random.Random(0))
+    assert len(joined) == 3
+    for ids, target in joined:
+        assert len(ids) <= 12 or ids == [3] * 40
+        assert target == (1 if 2 in ids else 2 if 3 in ids else 0)
+    assert any(len(set(ids)) == 2 for ids, _ in joined)
+    assert _join(examples, 0.0, 12, [0, 3, 1], random.Random(0)) == examples

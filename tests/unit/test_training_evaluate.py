@@ -108,6 +108,14 @@ def test_the_point_is_the_lowest_within_the_budget(budget, unsafe):
         assert flagged(OperatingPoint(risk=point.risk - 0.01)) > budget
 
 
+def test_rows_that_the_unsafe_rule_flags_count_against_the_budget():
+    everything = safe_rows(*RISKS[:18]) + safe_rows(0.6, 0.6, unsafe=0.6)
+    point = choose_operating_point(Spoken(), everything, 0.2)
+    verdicts = Spoken().classify([row.text for row in everything])
+    assert sum(point.tier(verdict.tiers) is not Tier.SAFE for verdict in verdicts) == 4
+    assert sum(verdict.risk >= point.risk for verdict in verdicts) == 2
+
+
 def test_risky_rows_do_not_count_against_the_budget():
     risky = [Row("c_flimwick 0.99", "c_flimwick", "train", "")] * 50
     assert choose_operating_point(Spoken(), [*safe_rows(0.205), *risky], 0.0).risk == pytest.approx(0.21)
