@@ -95,7 +95,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                 if line.strip():
                     try:
                         yield number, json.loads(line)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         yield number, None
     except OSError as exc:
         raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file with `text` and `category`") from exc

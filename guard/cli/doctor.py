@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ app = typer.Typer()
 @app.command("doctor")
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
     """Try configuration, classifier, knowledge base, journal and upstream; exit status 1 if one is not well."""
+    import logging
+
+    logging.getLogger("airlock").addHandler(logging.NullHandler())  # the table says it
     found = [_try(name, step) for name, step in _steps(config)]
     if as_json:
         print_json({"well": all(row["well"] for row in found), "parts": found})
@@ -66,12 +70,19 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _write_journal(settings: Config) -> str:
+    from guard.errors import JournalError
     from guard.journal import SqliteJournal
 
-    if settings.journal.path is None:
+    path = settings.journal.path
+    if path is None:
         return "off"
-    SqliteJournal(settings.journal.path).close()
-    return f"{settings.journal.path} can be written"
+    if path.exists():
+        SqliteJournal(path).close()
+        return f"{path} can be written"
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not os.access(folder, os.W_OK):
+        raise JournalError(f"journal.path = {path}: {folder} cannot be written; name another file")
+    return f"{path} is not there yet and can be written"
 
 
 async def _reach(settings: Config) -> str:

@@ -64,6 +64,7 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     sha256 = hashlib.sha256((kitchen / "rows.jsonl").read_bytes()).hexdigest()
     assert manifest["data"] == {"rows.jsonl": sha256}
     assert manifest["rows"] == {"train": 44, "validation": 4, "dev": 16}
+    assert manifest["measured_on"] == "dev"
     assert manifest["commit"]
     assert {"cpu", "cores", "system", "python"} <= set(manifest["machine"])
     assert len(manifest["loss_by_epoch"]) == 2

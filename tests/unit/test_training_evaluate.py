@@ -129,7 +129,7 @@ def test_a_card_tells_sources_licences_and_figures(tmp_path, figures):
     dev = {**figures, "unsafe_recall": {"value": None, "low": None, "high": None}}
     manifest = {"name": "n", "encoder": "e", "rows": {"train": 3}, "seed": 0, "settings": {"rank": 4, "epochs": 1}}
     trained_on = [Row("t", "s_kitchen", "train", "a", "MIT")] * 2 + [Row("t", "s_kitchen", "train", "")]
-    write_card(tmp_path, {**manifest, "dev": dev}, trained_on)
+    write_card(tmp_path, {**manifest, "measured_on": "dev", "figures": dev}, trained_on)
     card = (tmp_path / "README.md").read_text()
     assert "| accuracy | 0.700 |" in card
     assert "| unsafe_recall | – | – to – |" in card
