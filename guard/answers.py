@@ -36,9 +36,10 @@ class AnswerTexts:
         return next(str(text) for layer in self._layers if (text := getattr(layer.default, kind)))
 
     @property
-    def categories(self) -> Mapping[str, Texts]:
-        """The shipped texts by category."""
-        return _shipped().categories
+    def refusals(self) -> frozenset[str]:
+        """Every text that a refused request may be answered with."""
+        layers = [texts for layer in self._layers for texts in (layer.default, *layer.categories.values())]
+        return frozenset(text.strip() for text in (*self._says.values(), *(t.refuse for t in layers)) if text)
 
 
 @cache

@@ -78,8 +78,13 @@ class Conversation(_Section):
     context_turns: Annotated[int, Field(ge=1)] = Field(
         4, description="The last user turns that are also judged as one text."
     )
+    context_characters: Count = Field(6000, description="Of that text, its end is read, at most this long.")
     context_from: Share = Field(
         0.9, description="Probability from which turns taken together make the route stricter than the last one alone."
+    )
+    forget_refused: bool = Field(
+        True,
+        description="Take refused turns, with the refusal, out of a conversation that goes on; else it ends there.",
     )
     non_text_parts: Literal["refuse", "pass"] = Field(
         "refuse", description="Images, audio and files, which Airlock cannot judge."

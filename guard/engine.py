@@ -50,6 +50,9 @@ class Guard:
     Args:
         config: every setting.
         parts: classifier, answerer, output check and journal.
+
+    Attributes:
+        refusals: the texts by which a refusal is known in a conversation that goes on.
     """
 
     def __init__(self, config: Config, parts: Parts) -> None:
@@ -57,6 +60,7 @@ class Guard:
         self._parts = parts
         self._rules = [rule.rule() for rule in config.policy.rules]
         self._texts = AnswerTexts(config.answers, {rule.name: rule.say for rule in config.policy.rules if rule.say})
+        self.refusals = self._texts.refusals if config.conversation.forget_refused else frozenset()
         threads = config.classifier.workers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
         self._ground = Runner("knowledge", deadline_s=config.knowledge.deadline_s)
@@ -183,9 +187,10 @@ class Guard:
         if not users:
             raise BadRequest("messages: there is no text to judge; send a message with text", param="messages")
         texts = [("last_turn", users[-1])]
-        together = users[-self.config.conversation.context_turns :]
+        settings = self.config.conversation
+        together = users[-settings.context_turns :]
         if len(together) > 1:
-            texts.append(("context", "\n".join(together)))
+            texts.append(("context", "\n".join(together)[-settings.context_characters :]))
         texts += [("earlier_turn", text) for text in users[:-1]]
         return texts + [("tool_result", text) for text in tools]
 

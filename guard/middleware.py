@@ -68,8 +68,7 @@ class Exchange:
     async def run(self) -> None:
         """Judge the request, then refuse, answer or forward it."""
         try:
-            body = await self._body()
-            request = wire.parse_chat(body)
+            request = wire.parse_chat(await self._body(), self._guard.refusals)
             self._only_text(request)
             decision, reply = await self._guard.admit(request.turns)
         except ClientGone:
@@ -80,7 +79,7 @@ class Exchange:
             if reply is not None:
                 await self._reply(request, decision, reply)
             elif decision.route is Route.FORWARD:
-                await self._forward(request, decision, body)
+                await self._forward(request, decision)
             else:
                 await self._unavailable(decision)
 
@@ -96,13 +95,13 @@ class Exchange:
             body = wire.completion(request, decision, reply, extras=self._extras)
             await self._end(200, body, decision, outcome)
 
-    async def _forward(self, request: wire.ChatRequest, decision: Decision, body: bytes) -> None:
+    async def _forward(self, request: wire.ChatRequest, decision: Decision) -> None:
         dropped = (b"accept-encoding", b"content-length", b"transfer-encoding")
         headers = [(name, value) for name, value in self._scope["headers"] if name.lower() not in dropped]
-        headers += [(b"accept-encoding", b"identity"), (b"content-length", str(len(body)).encode())]
+        headers += [(b"accept-encoding", b"identity"), (b"content-length", str(len(request.body)).encode())]
         scope = {**self._scope, "headers": headers}
         response = CheckedResponse(self._guard, request, decision, self._send, extras=self._extras)
-        await response.run(self._app, scope, replay(body, self._receive))
+        await response.run(self._app, scope, replay(request.body, self._receive))
 
     async def _unavailable(self, decision: Decision) -> None:
         body = wire.unavailable_body(decision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -48,7 +48,7 @@ class _Request(_Open):
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What Airlock needs to know of a request; the body itself is sent on as it came.
+    """What Airlock needs to know of a request.
 
     Attributes:
         turns: the messages, in order, with their text.
@@ -56,6 +56,7 @@ class ChatRequest:
         stream: whether the client wants server-sent events.
         include_usage: whether it wants a last event with the usage.
         non_text: kinds of message parts that hold no text, such as ``image_url``.
+        body: what is sent on: the client's own bytes, unless turns were taken out.
     """
 
     turns: tuple[Turn, ...]
@@ -63,10 +64,15 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     non_text: tuple[str, ...]
+    body: bytes = b""
 
 
-def parse_chat(body: bytes) -> ChatRequest:
+def parse_chat(body: bytes, refusals: Collection[str] = ()) -> ChatRequest:
     """Read the body of ``POST /v1/chat/completions``.
+
+    An assistant message that is one of `refusals` is taken out, with everything since the user message that it answers:
+    so a conversation can go on after a refusal, and what was refused does not reach the model later. A client that
+    makes such a message up only loses its own turn.
 
     Anything that two JSON readers may read differently is refused, since the model's server would read it once more:
     repeated keys, also in upper and lower case, NaN, text that is not UTF-8, a byte-order mark.
@@ -74,11 +80,32 @@ def parse_chat(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: it is not such a body; the message names the field.
     """
-    return read_chat(parse_json(body))
+    data = parse_json(body)
+    request = read_chat(data, body)
+    kept = _not_refused(request.turns, refusals)
+    if len(kept) == len(request.turns):
+        return request
+    data["messages"] = [data["messages"][index] for index in kept]
+    try:
+        return read_chat(data, _dump(data))
+    except ValueError as exc:
+        raise BadRequest(f"the body holds a number that cannot be written: {exc}", code="invalid_json") from exc
 
 
-def read_chat(data: Any) -> ChatRequest:  # noqa: ANN401 - any JSON value
-    """The same from parsed JSON.
+def _not_refused(turns: Sequence[Turn], refusals: Collection[str]) -> list[int]:
+    """Indices of the turns that stay."""
+    kept: list[int] = []
+    for index, turn in enumerate(turns):
+        asked = next((place for place in reversed(range(len(kept))) if turns[kept[place]].role == "user"), None)
+        if turn.role == "assistant" and turn.text.strip() in refusals and asked is not None:
+            del kept[asked:]
+        else:
+            kept.append(index)
+    return kept
+
+
+def read_chat(data: Any, body: bytes = b"") -> ChatRequest:  # noqa: ANN401 - any JSON value
+    """The same from parsed JSON, nothing taken out.
 
     Raises:
         BadRequest: it is no chat request; the message names the field.
@@ -99,6 +126,7 @@ def read_chat(data: Any) -> ChatRequest:  # noqa: ANN401 - any JSON value
         turns.append(Turn(message.role, f"{text}\n{rest}" if rest else text))
         non_text += others
     return ChatRequest(
+        body=body,
         turns=tuple(turns),
         model=request.model or "",
         stream=bool(request.stream),
@@ -312,7 +340,7 @@ def _event(data: Mapping[str, Any]) -> bytes:
 
 
 def _dump(data: Mapping[str, Any]) -> bytes:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

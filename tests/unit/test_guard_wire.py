@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -28,11 +29,10 @@ def refused(body, **expected):
 
 
 def test_a_request_is_read():
-    request = wire.parse_chat(
-        json.dumps(asking("a", "b", stream=True, stream_options={"include_usage": True})).encode()
-    )
-    assert request == wire.ChatRequest((Turn("user", "a"), Turn("user", "b")), "m", True, True, ())
-    assert parsed() == wire.ChatRequest((Turn("user", "hi"),), "m", False, False, ())
+    body = json.dumps(asking("a", "b", stream=True, stream_options={"include_usage": True})).encode()
+    request = wire.parse_chat(body)
+    assert request == wire.ChatRequest((Turn("user", "a"), Turn("user", "b")), "m", True, True, (), body)
+    assert replace(parsed(), body=b"") == wire.ChatRequest((Turn("user", "hi"),), "m", False, False, ())
     assert parsed(unknown={"x": [1]}, tools=[], n=2, stream=None).stream is False
 
 
