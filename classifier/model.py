@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from classifier.encoder import Encoder
-from classifier.normalize import normalize
+from classifier.normalize import invisible, normalize
 from classifier.taxonomy import Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Tier, Verdict
 from classifier.windows import Window, windows
@@ -148,7 +148,7 @@ class TierClassifier:
         encoder: the encoder the model sits on; its tokenizer reads the texts.
         taxonomy: gives the outputs their meaning, in order.
         settings: windows and operating point.
-        max_tokens: longest text that is read; a longer one raises TextTooLong. None reads any.
+        max_tokens: tokens read in one call; more raise TextTooLong. None reads any number.
         batch: windows run at once; more needs memory and gains little on a CPU.
     """
 
@@ -230,35 +230,36 @@ class TierClassifier:
         """One verdict for each text, in order.
 
         Raises:
-            TextTooLong: a text has more than `max_tokens` tokens; none is judged.
+            TextTooLong: the texts together have more than `max_tokens` tokens; none is judged.
         """
+        self._check_length("characters", sum(map(len, texts)), _MOST_CHARACTERS)
         readings = [self._read(text) for text in texts]
+        self._check_length("tokens", sum(coverage.tokens for _, coverage in readings), 1)
         flat = [window for reading in readings for window in reading[0]]
         probabilities = iter(self._probabilities(flat))
         return [
             self._decide([(window, next(probabilities)) for window in found], coverage) for found, coverage in readings
         ]
 
-    def _read(self, text: str) -> tuple[list[Window], Coverage]:
-        if self._max_tokens is not None and len(text) > _MOST_CHARACTERS * self._max_tokens:
+    def _check_length(self, what: str, found: int, each: int) -> None:
+        if self._max_tokens is not None and found > each * self._max_tokens:
             raise TextTooLong(
-                f"the text has {len(text)} characters, more than {_MOST_CHARACTERS} for each of the {self._max_tokens} "
-                "tokens of `classifier.max_tokens`; shorten it, or raise the setting"
+                f"the text has {found} {what}, more than the {each * self._max_tokens} that `classifier.max_tokens` = "
+                f"{self._max_tokens} allows; shorten it, or raise the setting"
             )
+
+    def _read(self, text: str) -> tuple[list[Window], Coverage]:
+        hidden = invisible(text)
         text = normalize(text)
         encoding = self._encoder.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
         )
         ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-        if self._max_tokens is not None and len(ids) > self._max_tokens:
-            raise TextTooLong(
-                f"the text has {len(ids)} tokens, more than the {self._max_tokens} of `classifier.max_tokens`; "
-                "shorten it, or raise the setting"
-            )
         found = list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
         unknown = self._encoder.tokenizer.unk_token_id
         read = sum(end - start for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown)
         total = sum(not char.isspace() for char in text)
+        total += max(0, hidden - total - 16)  # more hidden than seen is not decoration: it counts as unread
         return found, Coverage(tokens=len(ids), windows=len(found), read=min(1.0, read / total) if total else 1.0)
 
     def _probabilities(self, found: Sequence[Window]) -> Iterator[list[float]]:

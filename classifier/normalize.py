@@ -17,6 +17,7 @@ _STRAY_JOINER = regex.compile(
     r"\p{Malayalam}\p{Sinhala}[[\p{Mn}\p{Mc}]--\p{Inherited}]])[\u200c\u200d]",
     regex.V1,
 )
+_MANY_MARKS = regex.compile(r"(\p{M}{16})\p{M}+")
 _CONTROL = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
 _LINE_BREAK = regex.compile(r"\r\n|[\r\u0085\u2028\u2029\v\f]")
 _BLANK = regex.compile(r"[^\S\n]+")
@@ -32,18 +33,25 @@ _LONG_WORD = regex.compile(
 _PIECE = 48
 
 
+def invisible(text: str) -> int:
+    """How many characters of a text nobody sees, and `normalize` takes away."""
+    return len(_INVISIBLE.findall(text))
+
+
 def normalize(text: str) -> str:
     """The text as a reader would see it, in one Unicode form.
 
-    In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; NFKC; invisible
-    and control characters go; white space becomes one form; words of more than 64 letters are cut and emoji and other
-    symbols outside ASCII set apart, since encoders skip what is longer or has a symbol stuck to it; Latin look-alikes
-    from other scripts become Latin in words that mix scripts, and in a mostly Latin text in words made of nothing else.
+    In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; more than 16
+    marks on one letter go; NFKC; invisible and control characters go; white space becomes one form; words of more than
+    64 letters are cut and emoji and other symbols outside ASCII set apart, since encoders skip what is longer or has a
+    symbol stuck to it; Latin look-alikes from other scripts become Latin in words that mix scripts, and in a mostly
+    Latin text in words made of nothing else.
     Applying it twice changes nothing more, and text in a script other than Latin keeps its letters.
     """
     text = _SURROGATE.sub("\ufffd", text)
     text = _TAG.sub(lambda match: "".join(chr(ord(char) - 0xE0000) for char in match[0]), text)
     text = _LINE_BREAK.sub("\n", text)
+    text = _MANY_MARKS.sub(r"\1", text)  # NFKC takes the square of their number
     text = unicodedata.normalize("NFKC", text)
     text = _INVISIBLE.sub("", text)
     text = _STRAY_JOINER.sub("", text)

@@ -89,7 +89,10 @@ def _figures() -> str:
 
 
 def _result(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    path = ROOT / "results" / f"{name}.json"
+    if not path.exists():
+        raise SystemExit(f"results/{name}.json is missing; `make eval` and `make bench` write it")
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
 
 

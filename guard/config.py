@@ -52,7 +52,7 @@ class Upstream(_Section):
     @field_validator("base_url")
     @classmethod
     def _http(cls, url: str) -> str:
-        if not re.match(r"https?://[^/\s]+", url):
+        if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
             raise ValueError("need an http:// or https:// address such as http://127.0.0.1:8000/v1")
         return url.rstrip("/")
 
@@ -65,7 +65,9 @@ class ClassifierSection(_Section):
     threads: Count = 1
     workers: Count = Field(1, description="Requests judged at once; each uses `threads` cores.")
     deadline_s: Seconds = 20.0
-    max_tokens: Count = Field(16_384, description="Longest text that is judged; a longer one is refused with HTTP 400.")
+    max_tokens: Count = Field(
+        16_384, description="Tokens of one request that are judged, known turns aside; more are refused with HTTP 400."
+    )
     cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
 
 
@@ -100,7 +102,7 @@ class Knowledge(_Section):
 
 
 class Pattern(_Section):
-    """A regular expression that no answer may hold; its longest match must be bounded."""
+    """A regular expression that no answer of the model may hold; its longest match must be bounded."""
 
     name: str
     regex: str
@@ -266,7 +268,9 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     try:
         config = Config.model_validate(data)
     except ValidationError as exc:
-        raise ConfigError("; ".join(_explain(error, path) for error in exc.errors()[:5])) from exc
+        errors = exc.errors()
+        inner = [error for error in errors if error["type"] != "too_short"] or errors  # a bad item shortens its list
+        raise ConfigError("; ".join(_explain(error, path) for error in inner[:5])) from exc
     return _resolve(config, path.parent, in_file) if path else config
 
 
@@ -340,7 +344,7 @@ def _explain(error: ErrorDetails, path: Path | None) -> str:
         return f"{origin}unknown setting {where!r}{hint}" + ("" if near else f"; known here: {known}")
     value = error["input"]
     shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {value!r}"
-    return f"{origin}{where or 'configuration'}{shown}: {error['msg']}"
+    return f"{origin}{where or 'configuration'}{shown}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _known(location: tuple[int | str, ...]) -> list[str]:

@@ -99,7 +99,10 @@ def run_demo(upstream: str | None, model: str, api_key_env: str | None) -> tuple
         serve = ["-m", "guard", "serve", "--config", str(folder / "airlock.yaml"), "--json"]
         url = json.loads(stack.enter_context(_process(serve, folder)))["serving"]
         client = client_class(base_url=url, api_key="not-needed", max_retries=0, timeout=120)
-        rows = [_ask(client, model, query, streamed, folder, log) for query, streamed in QUERIES]
+        try:
+            rows = [_ask(client, model, query, streamed, folder, log) for query, streamed in QUERIES]
+        except _client_error() as exc:
+            raise ConfigError(f"the gateway in front of {address} answered with an error: {exc}") from exc
     return rows, [row.query for row in rows if row.route == "refuse" and row.reached_upstream]
 
 
@@ -111,6 +114,12 @@ def _openai() -> type[OpenAI]:
             "the demo drives the gateway with the official client: pip install 'llm-airlock[demo]'"
         ) from exc
     return OpenAI
+
+
+def _client_error() -> type[Exception]:
+    from openai import OpenAIError
+
+    return OpenAIError
 
 
 @contextmanager

@@ -172,6 +172,11 @@ class Guard:
         """The refusal text for a decision: `refuse` for a request, `stopped` for the model's own answer."""
         return Reply(self._texts.text(kind, decision), refused=True)
 
+    @property
+    def hold_back(self) -> int:
+        """Characters of a stream that are kept back: what is configured, or more if a check reaches further."""
+        return max(self.config.output.hold_back, self._parts.output.reach)
+
     def close(self) -> None:
         """Let go of the journal."""
         self._parts.journal.close()
@@ -209,7 +214,10 @@ class Guard:
     async def _find(self, texts: Sequence[str]) -> Finding | None:
         if not texts:
             return None
-        findings = await self._check.run(lambda: sound_findings(self._parts.output.check(list(texts)), len(texts)))
+        try:
+            findings = await self._check.run(lambda: sound_findings(self._parts.output.check(list(texts)), len(texts)))
+        except BadRequest as exc:  # the model's text is longer than can be judged
+            raise PartFailure("output", str(exc)) from exc
         return next((finding for finding in findings if finding is not None), None)
 
     async def _answer(self, decision: Decision, question: str) -> tuple[Decision, Reply | None]:

@@ -96,6 +96,7 @@ class SqliteJournal:
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # made for the owner only; SQLite gives its other files the same mode
             self._database = sqlite3.connect(path, timeout=timeout_s, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")

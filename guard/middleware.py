@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import re
 from collections.abc import Sequence
 
 from guard import wire
 from guard.asgi import EVENTS, JSON, ASGIApp, Message, Receive, Scope, Send, send_whole
+from guard.config import Server
 from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
 from guard.response import CheckedResponse
@@ -68,7 +70,8 @@ class Exchange:
     async def run(self) -> None:
         """Judge the request, then refuse, answer or forward it."""
         try:
-            request = wire.parse_chat(await self._body(), self._guard.refusals)
+            body = await read_body(self._scope, self._receive, self._guard.config.server)
+            request = wire.parse_chat(body, self._guard.refusals)
             self._only_text(request)
             decision, reply = await self._guard.admit(request.turns)
         except ClientGone:
@@ -125,24 +128,6 @@ class Exchange:
     def _extras(self) -> bool:
         return self._guard.config.server.extras and self._headers.get(b"x-airlock-extras") != b"off"
 
-    async def _body(self) -> bytes:
-        """The request's body, whole.
-
-        Raises:
-            BadRequest: it is too large, too slow, or compressed.
-            ClientGone: the client hung up.
-        """
-        encoding = self._headers.get(b"content-encoding", b"identity")
-        if encoding.strip().lower() not in (b"", b"identity"):
-            raise BadRequest("content-encoding: send the body uncompressed", status=415, code="unsupported_encoding")
-        server = self._guard.config.server
-        try:
-            async with asyncio.timeout(server.read_timeout_s):
-                return await read_body(self._scope, self._receive, server.max_body_bytes)
-        except TimeoutError:
-            message = f"the body did not come within the {server.read_timeout_s:g} s of `server.read_timeout_s`"
-            raise BadRequest(message, status=408, code="body_too_slow") from None
-
     def _only_text(self, request: wire.ChatRequest) -> None:
         if request.non_text and self._guard.config.conversation.non_text_parts == "refuse":
             raise BadRequest(
@@ -153,31 +138,52 @@ class Exchange:
             )
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's body, whole.
+async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:
+    """The body of a JSON request, whole.
 
     Raises:
-        BadRequest: it is larger than `limit` bytes.
+        BadRequest: it is not plain JSON in UTF-8 by its headers, larger or slower than `server` allows.
         ClientGone: the client hung up.
     """
+    _check_headers(scope)
     too_large = BadRequest(
-        f"the body is larger than the {limit} bytes that `server.max_body_bytes` allows",
+        f"the body is larger than the {server.max_body_bytes} bytes that `server.max_body_bytes` allows",
         status=413,
         code="body_too_large",
     )
     announced = dict(scope["headers"]).get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isdigit() and int(announced) > server.max_body_bytes:
         raise too_large
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise too_large
-        if not message.get("more_body", False):
-            return bytes(body)
+    try:
+        async with asyncio.timeout(server.read_timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > server.max_body_bytes:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        text = f"the body did not come within the {server.read_timeout_s:g} s of `server.read_timeout_s`"
+        raise BadRequest(text, status=408, code="body_too_slow") from None
+
+
+_PLAIN_JSON = re.compile(rb"application/json(\s*;\s*charset=\"?utf-?8\"?)?", re.IGNORECASE)
+
+
+def _check_headers(scope: Scope) -> None:
+    """The model's server reads the same bytes: neither compression nor a charset may give it another text."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.lower(), []).append(value.strip())
+    if any(value.lower() not in (b"", b"identity") for value in found.get(b"content-encoding", [])):
+        raise BadRequest("content-encoding: send the body uncompressed", status=415, code="unsupported_encoding")
+    kinds = found.get(b"content-type", [])
+    if scope["method"] == "POST" and (len(kinds) != 1 or not _PLAIN_JSON.fullmatch(kinds[0])):
+        raise BadRequest("content-type: send application/json, in UTF-8", status=415, code="unsupported_media_type")
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

@@ -81,11 +81,13 @@ class Gateway:
 
         with contextlib.suppress(JournalError):  # nothing was judged, so nothing is lost
             await self._guard.record(decision, "")
-        await self._forwarder(scope, receive, marked)
+        await self._forwarder(scope, replay(b"", receive), marked)
 
     async def _serve_own(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await read_body(scope, receive, self._guard.config.server.max_body_bytes)
+            body = await read_body(scope, receive, self._guard.config.server)
+            if scope["method"] == "POST":
+                wire.parse_json(body)
         except ClientGone:
             return
         except BadRequest as exc:

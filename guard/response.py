@@ -32,7 +32,7 @@ log = logging.getLogger("airlock")
 class CheckedResponse:
     """Stands between an app and a client for one answer.
 
-    Errors of the app (status 400 and above) pass as they are. Chat completions and event streams pass once checked.
+    Chat completions, event streams and the app's own errors (status 400 and above) pass as they are, once checked.
     Anything else cannot be checked and becomes HTTP 502.
 
     Args:
@@ -55,7 +55,7 @@ class CheckedResponse:
         self._begun = False  # whether anything has left
         self._whole = bytearray()  # an answer in one piece, until it is all there
         self._gate: StreamGate | None = None
-        self._passes = False  # an error of the app
+        self._is_error = False  # of the app
         self._over = asyncio.Event()
         self._outcome, self._detail, self._status = "disconnected", "", 0
 
@@ -99,23 +99,20 @@ class CheckedResponse:
         self._status = message["status"]
         headers = {name.lower(): value.lower() for name, value in message.get("headers", [])}
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip()
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise UpstreamError("the upstream sent a compressed answer, which cannot be checked", code="bad_upstream")
         if message["status"] >= 400:
-            self._passes = True
+            self._is_error = True
         elif not 200 <= message["status"] < 300:
             raise UpstreamError(f"the upstream answered with status {message['status']}", code="bad_upstream")
-        elif headers.get(b"content-encoding", b"identity") != b"identity":
-            raise UpstreamError("the upstream sent a compressed answer, which cannot be checked", code="bad_upstream")
         elif kind == b"text/event-stream":
-            output = self._guard.config.output
-            self._gate = StreamGate(hold_back=output.hold_back, stride=output.stride)
+            self._gate = StreamGate(hold_back=self._guard.hold_back, stride=self._guard.config.output.stride)
         elif kind != b"application/json":
             shown = kind.decode("latin-1") or "no content type"
             raise UpstreamError(f"the upstream answered with {shown}, which cannot be checked", code="bad_upstream")
 
     async def _take_body(self, body: bytes, *, last: bool) -> None:
-        if self._passes:
-            await self._release(body, last=last)
-        elif self._gate is not None:
+        if self._gate is not None:
             self._gate.feed(body)
             if last:
                 self._gate.finish()
@@ -134,7 +131,11 @@ class CheckedResponse:
                     f"the upstream's answer is larger than the {limit} bytes of `upstream.max_response_bytes`",
                     code="bad_upstream",
                 )
-            if last:
+            if last and self._is_error:
+                if await self._guard.find([self._whole.decode("utf-8", "replace")]):
+                    raise UpstreamError("the upstream answered with an error that may not leave", code="bad_upstream")
+                await self._release(bytes(self._whole), last=True)
+            elif last:
                 await self._check(_texts(bytes(self._whole)))
                 await self._release(bytes(self._whole), last=True)
 
@@ -149,7 +150,7 @@ class CheckedResponse:
             await self._send({**self._start, "headers": self._headers()})
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
         if last:
-            self._outcome = "answered" if not self._passes else "upstream_error"
+            self._outcome = "answered" if not self._is_error else "upstream_error"
 
     def _headers(self) -> Headers:
         own = (DECISION_HEADER, WARNINGS_HEADER, *((b"content-length",) if self._gate is not None else ()))
@@ -201,7 +202,7 @@ def _texts(body: bytes) -> list[str]:
         UpstreamError: it is not one.
     """
     try:
-        data: Any = json.loads(body)
+        data: Any = json.loads(body, object_pairs_hook=wire.no_repeats)
         texts = wire.content_texts(data)
     except (ValueError, RecursionError) as exc:
         raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc

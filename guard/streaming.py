@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.errors import UpstreamError
-from guard.wire import content_texts
+from guard.wire import content_texts, no_repeats
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _Key = tuple[int | str, ...]
 _ASIDE: _Key = ("aside",)
-_FIELDS = ("event", "id", "retry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,7 @@ class StreamGate:
         self._channels: dict[_Key, _Channel] = {}
         self._asides: set[str] = set()
         self._begun = False  # whether text has been released
+        self._scanned = 0  # how much of `_unparsed` holds no end of an event
         self._over = False  # whether the upstream has said its last
         self.choices: set[int] = set()
 
@@ -88,12 +88,14 @@ class StreamGate:
         """
         self._unparsed += data
         parsed = 0
+        scan = self._scanned
         # A lone "\r" at the end may be half of "\r\n": wait for what follows.
         limit = len(self._unparsed) - self._unparsed.endswith(b"\r")
-        for end in _EVENT_END.finditer(self._unparsed, 0, limit):
+        for end in _EVENT_END.finditer(self._unparsed, scan, limit):
             self._take(self._unparsed[parsed : end.end()])
             parsed = end.end()
         self._unparsed = self._unparsed[parsed:]
+        self._scanned = max(0, len(self._unparsed) - 4)  # an end of an event may have come in part
         if len(self._unparsed) > self._max_event:
             raise UpstreamError(f"the upstream sent an event of more than {self._max_event} bytes", code="bad_upstream")
 
@@ -155,7 +157,7 @@ class StreamGate:
             self._end()
             return
         try:
-            self._take_chunk(event, json.loads(data))
+            self._take_chunk(event, json.loads(data, object_pairs_hook=no_repeats))
         except (ValueError, RecursionError) as exc:
             raise UpstreamError("the upstream sent an event that is no JSON", code="bad_upstream") from exc
 
@@ -207,6 +209,6 @@ def _parse(raw: bytes) -> tuple[str | None, str]:
         name, _, value = line.partition(":")
         if name == "data":
             data.append(value.removeprefix(" "))
-        elif name not in _FIELDS:  # a comment, or a field that readers pass over
+        else:  # a comment, or another field
             comments.append(line.removeprefix(":"))
     return ("\n".join(data) if data else None), "\n".join(comments).strip()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -15,6 +16,10 @@ from guard.types import Decision, Reply, Turn
 from rag.types import Citation
 
 TEXT_PARTS = {"text": "text", "input_text": "text", "refusal": "refusal"}
+MEDIA_PARTS = frozenset(
+    {"image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file", "document"}
+)
+MAX_MESSAGES = 4096
 
 
 class _Open(BaseModel):
@@ -30,7 +35,7 @@ class _Open(BaseModel):
 
 
 class _Message(_Open):
-    role: str
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
     tool_calls: Any = None
 
@@ -70,7 +75,8 @@ class ChatRequest:
 def parse_chat(body: bytes, refusals: Collection[str] = ()) -> ChatRequest:
     """Read the body of ``POST /v1/chat/completions``.
 
-    An assistant message that is one of `refusals` is taken out, with everything since the user message that it answers:
+    An assistant message that is one of `refusals` is taken out, with all but the operator's own messages since the user
+    message that it answers:
     so a conversation can go on after a refusal, and what was refused does not reach the model later. A client that
     makes such a message up only loses its own turn.
 
@@ -82,7 +88,7 @@ def parse_chat(body: bytes, refusals: Collection[str] = ()) -> ChatRequest:
     """
     data = parse_json(body)
     request = read_chat(data, body)
-    kept = _not_refused(request.turns, refusals)
+    kept = _not_refused(data, request.turns, refusals)
     if len(kept) == len(request.turns):
         return request
     data["messages"] = [data["messages"][index] for index in kept]
@@ -92,13 +98,14 @@ def parse_chat(body: bytes, refusals: Collection[str] = ()) -> ChatRequest:
         raise BadRequest(f"the body holds a number that cannot be written: {exc}", code="invalid_json") from exc
 
 
-def _not_refused(turns: Sequence[Turn], refusals: Collection[str]) -> list[int]:
+def _not_refused(data: Any, turns: Sequence[Turn], refusals: Collection[str]) -> list[int]:  # noqa: ANN401
     """Indices of the turns that stay."""
+    said = [_content(message.get("content"), "")[0] for message in data["messages"]]
     kept: list[int] = []
     for index, turn in enumerate(turns):
         asked = next((place for place in reversed(range(len(kept))) if turns[kept[place]].role == "user"), None)
-        if turn.role == "assistant" and turn.text.strip() in refusals and asked is not None:
-            del kept[asked:]
+        if turn.role == "assistant" and said[index].strip() in refusals and asked is not None:
+            kept[asked:] = [place for place in kept[asked:] if turns[place].role in ("system", "developer")]
         else:
             kept.append(index)
     return kept
@@ -110,6 +117,8 @@ def read_chat(data: Any, body: bytes = b"") -> ChatRequest:  # noqa: ANN401 - an
     Raises:
         BadRequest: it is no chat request; the message names the field.
     """
+    if isinstance(data, dict) and isinstance(data.get("messages"), list) and len(data["messages"]) > MAX_MESSAGES:
+        raise BadRequest(f"messages: {len(data['messages'])} of them; at most {MAX_MESSAGES}", param="messages")
     try:
         request = _Request.model_validate(data)
     except ValidationError as exc:
@@ -122,8 +131,8 @@ def read_chat(data: Any, body: bytes = b"") -> ChatRequest:  # noqa: ANN401 - an
     non_text: list[str] = []
     for number, message in enumerate(request.messages):
         text, others = _content(message.content, f"messages[{number}].content")
-        rest = _other_text([message.tool_calls, message.model_extra], f"messages[{number}]")
-        turns.append(Turn(message.role, f"{text}\n{rest}" if rest else text))
+        rest = _said({"tool_calls": message.tool_calls, **(message.model_extra or {})}, f"messages[{number}]")
+        turns.append(Turn(message.role, "\n".join([text, *rest])))
         non_text += others
     return ChatRequest(
         body=body,
@@ -142,7 +151,7 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
         BadRequest: it is not UTF-8, not JSON, repeats a key, holds NaN, or is nested too deep.
     """
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+        return json.loads(body.decode("utf-8"), object_pairs_hook=no_repeats, parse_constant=_no_constant)
     except UnicodeDecodeError as exc:
         raise BadRequest(f"the body is not UTF-8: byte {exc.start} cannot be read", code="invalid_utf8") from exc
     except json.JSONDecodeError as exc:
@@ -161,15 +170,16 @@ def content_texts(value: Any) -> dict[tuple[str, ...], str]:  # noqa: ANN401 - a
     """
     texts: dict[tuple[str, ...], str] = {}
     for path, text in _leaves(value, ()):
-        if path[-1:] and path[-1] in _LABELS:
+        if path[-1:] and path[-1] in _LABELS and _IDENTIFIER.fullmatch(text):
             continue
         texts[path] = texts.get(path, "") + text
     return texts
 
 
 _MAX_DEPTH = 100
+_IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,128}")
 
-# Written by servers, never by models.
+# Written by servers, never by models, as far as they look like it.
 _LABELS = frozenset(
     {
         "finish_reason",
@@ -309,30 +319,62 @@ def citation_dict(citation: Citation) -> dict[str, Any]:
 
 
 def _content(content: str | list[dict[str, Any]] | None, param: str) -> tuple[str, list[str]]:
-    """Text of a message's content, and the kinds of its parts that hold none."""
+    """Text of a message's content, with all that its parts say, and the kinds of its parts that are no text."""
     if content is None or isinstance(content, str):
         return content or "", []
     texts: list[str] = []
     others: list[str] = []
     for number, part in enumerate(content):
         kind = part.get("type")
-        text = part.get(TEXT_PARTS[kind]) if isinstance(kind, str) and kind in TEXT_PARTS else None
-        if isinstance(text, str):
-            texts.append(text)
-        elif isinstance(kind, str) and kind not in TEXT_PARTS:
+        field = TEXT_PARTS.get(kind, "") if isinstance(kind, str) else ""
+        if isinstance(part.get(field), str):
+            texts.append(part[field])
+        elif isinstance(kind, str) and kind in MEDIA_PARTS:
             others.append(kind)
         else:
-            raise BadRequest(f"{param}[{number}]: need a `type`, and for text its `text`", param=param)
+            known = ", ".join((*TEXT_PARTS, *sorted(MEDIA_PARTS)))
+            raise BadRequest(f"{param}[{number}]: need a `type` of {known}, and for text its `text`", param=param)
+        rest = {name: value for name, value in part.items() if name not in ("type", field)}
+        texts += _said(rest, f"{param}[{number}]", opaque=_MEDIA_DATA if others else frozenset())
     return "\n".join(texts), others
 
 
-def _other_text(fields: Any, param: str) -> str:  # noqa: ANN401 - any JSON value
-    """What a message says beside its content: arguments of tool calls, a name, a server's own fields."""
-    try:
-        leaves = _leaves(fields, ())
-        return "\n".join(text for path, text in leaves if path[-1] not in ("id", "type", "tool_call_id"))
-    except ValueError as exc:
-        raise BadRequest(f"{param} beside its content (such as tool_calls): {exc}", param=param) from exc
+# Names that the wire gives; any other name in a message is something that somebody wrote.
+_SCHEMA = frozenset(
+    "annotations arguments audio cache_control citations content custom data detail end_index file file_data file_id "
+    "filename format function function_call id image_url index input input_audio name reasoning reasoning_content "
+    "refusal start_index text title tool_call_id tool_calls type url url_citation video_url audio_url".split()
+)
+_IDS = frozenset({"id", "type", "tool_call_id"})
+_MEDIA_DATA = frozenset({"url", "data", "file_data"})
+
+
+def _said(value: Any, param: str, *, opaque: frozenset[str] = frozenset()) -> list[str]:  # noqa: ANN401
+    """Everything that a part of a message says: every string and every name that is not the wire's own.
+
+    Args:
+        value: any JSON value.
+        param: where it stands, for errors.
+        opaque: names whose values are no text.
+
+    Raises:
+        BadRequest: it is nested too deep.
+    """
+    found: list[str] = []
+    waiting = [(value, "", 0)]
+    while waiting:
+        inner, name, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise BadRequest(f"{param}: nested deeper than {_MAX_DEPTH} levels", param=param)
+        if isinstance(inner, str):
+            if name not in opaque and not (name in _IDS and _IDENTIFIER.fullmatch(inner)):
+                found.append(inner)
+        elif isinstance(inner, dict):
+            found += [key for key in inner if key not in _SCHEMA]
+            waiting += [(below, key, depth + 1) for key, below in reversed(inner.items())]
+        elif isinstance(inner, list):
+            waiting += [(below, name, depth + 1) for below in reversed(inner)]
+    return found
 
 
 def _event(data: Mapping[str, Any]) -> bytes:
@@ -343,11 +385,17 @@ def _dump(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key.casefold() for key, _ in pairs}) < len(pairs):
-        keys = [key.casefold() for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`: an object in which no key stands twice, in upper or lower case.
+
+    Raises:
+        ValueError: one does.
+    """
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key.casefold() in seen:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        seen.add(key.casefold())
     return dict(pairs)
 
 

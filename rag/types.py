@@ -63,9 +63,13 @@ class Document:
 
     @property
     def url(self) -> str:
-        """Where a reader finds the document: its `url`, else an ``airlock:`` name with its version."""
+        """Where a reader finds the document: its `url` on the web, else an ``airlock:`` name with its version."""
         url = self.metadata.get("url")
-        return url if isinstance(url, str) else f"airlock:knowledge/{self.id}@{self.version[:12]}"
+        return (
+            url
+            if isinstance(url, str) and url.startswith(("https://", "http://"))
+            else f"airlock:knowledge/{self.id}@{self.version[:12]}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

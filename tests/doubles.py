@@ -144,7 +144,7 @@ class Flaky:
         self.fault = fault
 
     def __getattr__(self, name: str) -> Any:
-        return self.fault if self.fault is not None and name != "close" else getattr(self._sound, name)
+        return self.fault if self.fault is not None and name not in ("close", "reach") else getattr(self._sound, name)
 
 
 def returns(value: object) -> Callable[..., Any]:
@@ -226,7 +226,17 @@ def _at(value: Any, path: Sequence[str | int]) -> Any:
     return value
 
 
-async def exchange(app, body=None, *, path=CHAT, headers=(), method="POST", receive=None, on_send=None) -> Exchanged:
+async def exchange(
+    app,
+    body=None,
+    *,
+    path=CHAT,
+    headers=(),
+    method="POST",
+    receive=None,
+    on_send=None,
+    content_type=b"application/json",
+) -> Exchanged:
     """One request to an ASGI app, each of its messages recorded as it is sent."""
     result = Exchanged()
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -247,7 +257,7 @@ async def exchange(app, body=None, *, path=CHAT, headers=(), method="POST", rece
         "method": method,
         "path": path,
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), *headers],
+        "headers": [*([(b"content-type", content_type)] if content_type else []), *headers],
     }
     await app(scope, receive or read, send)
     return result

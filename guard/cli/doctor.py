@@ -113,6 +113,10 @@ async def _reach(settings: Config) -> str:
         raise UpstreamError(
             f"upstream.base_url = {settings.upstream.base_url!r}: cannot be reached; start it or change it"
         )
+    if status == 404 or status >= 500:
+        raise UpstreamError(
+            f"upstream.base_url = {settings.upstream.base_url!r}: GET /models has status {status}; does it lack /v1?"
+        )
     return f"{settings.upstream.base_url} answers GET /models with status {status}"
 
 

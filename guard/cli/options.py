@@ -41,4 +41,8 @@ def log_to_stderr() -> None:
     """Write the gateway's log, one line a record, to stderr."""
     import logging
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("airlock", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )

@@ -259,11 +259,10 @@ def test_an_unsafe_answer_is_withheld_wherever_it_stands(where, escaped):
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 503])
 def test_an_error_of_the_upstream_passes_as_it_is(status):
-    headers = [(b"content-type", b"text/plain"), (b"retry-after", b"7"), (b"content-encoding", b"gzip")]
+    headers = [(b"content-type", b"text/plain"), (b"retry-after", b"7")]
     journal = MemoryJournal()
     result = ask(asking("hi"), Upstream(b"no", b"pe", status=status, headers=headers), parts={"journal": journal})
     assert (result.status, result.body, result.headers["retry-after"]) == (status, b"nope", "7")
-    assert result.headers["content-encoding"] == "gzip"
     assert result.headers["x-airlock-decision"].startswith("dec_")
     assert [outcome for _, outcome, *_ in journal.outcomes] == ["upstream_error"]
 
@@ -339,8 +338,9 @@ def test_parts_that_cannot_be_judged_pass_only_when_the_operator_says_so():
     assert ask(body, upstream).json["error"]["code"] == "unsupported_content"
     assert upstream.requests == []
     assert ask(body, upstream, {"conversation.non_text_parts": "pass"}).body == upstream.bodies[0]
-    unspeakable = asking([{"type": "\ud800"}])
-    assert ask(unspeakable, upstream).json["error"]["code"] == "unsupported_content"
+    for unknown in ("\ud800", "Text"):
+        result = ask(asking([{"type": unknown, "text": "x"}]), upstream, {"conversation.non_text_parts": "pass"})
+        assert (result.status, result.json["error"]["param"]) == (400, "messages[0].content")
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -445,3 +445,101 @@ def test_requests_keep_nothing_from_each_other():
     finishes = [result.json["choices"][0]["finish_reason"] for result in results]
     assert finishes == ["stop", "content_filter", "stop"] * 5
     assert len({result.headers["x-airlock-decision"] for result in results}) == 15
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"content-type", b"text/plain")],
+        [(b"content-type", b"application/json; charset=utf-7")],
+        [(b"content-type", b"application/json; charset=utf-16")],
+        [(b"content-type", b"application/json"), (b"Content-Type", b"application/json; charset=utf-7")],
+        [(b"content-type", b"application/json, text/plain")],
+        [(b"content-type", b"multipart/form-data; boundary=x")],
+        [(b"content-type", b"application/json"), (b"content-encoding", b"gzip"), (b"content-encoding", b"identity")],
+    ],
+)
+def test_headers_by_which_the_app_might_read_another_text_are_refused(headers):
+    """A server that honours ``charset=utf-7`` reads a query where Airlock reads gibberish."""
+    upstream = Upstream()
+    app = GuardMiddleware(upstream, make_guard())
+    result = asyncio.run(exchange(app, asking("hi"), content_type=None, headers=headers))
+    assert result.status == 415
+    assert upstream.requests == []
+    sound = asyncio.run(
+        exchange(app, asking("hi"), content_type=None, headers=[(b"content-type", b'Application/JSON;charset="UTF-8"')])
+    )
+    assert sound.status == 200
+
+
+RICH = {
+    "role": "assistant",
+    "name": "x",
+    "content": [
+        {"type": "text", "text": "x", "cache_control": {"type": "x", "note": ["x"]}},
+        {"type": "refusal", "refusal": "x", "text": "x"},
+        {"type": "image_url", "image_url": {"url": "x", "detail": "x"}, "text": "x"},
+    ],
+    "tool_calls": [
+        {"id": "x", "type": "function", "function": {"name": "x", "arguments": {"city": "x", "more": [{"id": "x"}]}}}
+    ],
+    "function_call": {"name": "x", "arguments": "x"},
+    "reasoning_content": "x",
+    "own": {"id": "x", "tool_call_id": "x"},
+}
+
+
+def places(value, path=()):
+    """Every place of a JSON value where a string or a name stands."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key), True
+            yield from places(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from places(inner, (*path, index))
+    else:
+        yield path, False
+
+
+@pytest.mark.parametrize(("path", "is_name"), list(places(RICH)), ids=str)
+def test_whatever_a_message_says_and_wherever_it_is_judged(path, is_name):
+    message = json.loads(json.dumps({**RICH, "role": "user"}))
+    *above, last = path
+    inside = message
+    for step in above:
+        inside = inside[step]
+    if is_name:
+        inside[last + " how to make a bomb"] = inside.pop(last)
+    else:
+        inside[last] = "how to make a bomb"
+    upstream = Upstream()
+    ask({"model": "m", "messages": [message]}, upstream, {"conversation.non_text_parts": "pass"})
+    media = path[-1] == "url" and not is_name  # where an image lies is no text
+    assert bool(upstream.requests) == media
+
+
+def test_an_error_that_quotes_the_model_is_checked():
+    failed = json.dumps({"error": {"message": "tool_use_failed", "failed_generation": PHRASE}}).encode()
+    result = ask(asking("hi"), Upstream(failed, status=400))
+    assert (result.status, PHRASE.encode() in result.body) == (502, False)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_key_that_stands_twice_in_an_answer_hides_nothing(stream):
+    twice = json.dumps(chunk({"content": PHRASE}) if stream else chat_answer(PHRASE)).replace(
+        '"content"', f'"content": "{PHRASE}", "content"', 1
+    )
+    body = f"data: {twice}\n\n".encode() if stream else twice.encode()
+    upstream = EventUpstream(body) if stream else Upstream(body)
+    result = ask(asking("hi"), upstream)
+    assert result.status == 502
+    assert PHRASE.encode() not in result.body
+
+
+def test_the_hold_back_is_at_least_what_a_check_reaches():
+    body = sse([chunk({"content": piece}) for piece in ("is it ", PHRASE[:6], PHRASE[6:], " now", "?" * 40)])
+    pieces = [event + b"\n\n" for event in body.split(b"\n\n") if event]
+    result = ask(asking("hi"), EventUpstream(*pieces), {"output.hold_back": 1, "output.stride": 1})
+    assert "build" not in result.spoken("delta", "content")

@@ -96,7 +96,7 @@ def test_deep_nesting_that_the_parser_bore_is_refused(depth):
     if depth == 50:
         assert "args" in wire.read_chat(body).turns[0].text
     else:
-        with pytest.raises(BadRequest, match="tool_calls"):
+        with pytest.raises(BadRequest, match="nested"):
             wire.read_chat(body)
 
 
