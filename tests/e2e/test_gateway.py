@@ -462,7 +462,7 @@ def test_the_middleware_guards_the_chat_path_of_somebodys_app(tmp_path, judgemen
         hello_answer = client.get("/hello")
         safe = client.post("/api/v1/chat/completions", json={"model": "own", "messages": user(SAFE)})
         unsafe = client.post("/api/v1/chat/completions", json={"model": "own", "messages": user(UNSAFE)})
-        bad = client.post("/api/v1/chat/completions", content=b"{")
+        bad = client.post("/api/v1/chat/completions", content=b"{", headers={"content-type": "application/json"})
         missing = client.get("/nothing")
     assert hello_answer.json() == {"hello": UNSAFE}
     assert HEADER not in hello_answer.headers

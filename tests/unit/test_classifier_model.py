@@ -296,3 +296,13 @@ def test_coverage_counts_what_the_vocabulary_knows(text, tokens, read):
     assert (verdict.coverage.tokens, verdict.coverage.windows) == (tokens, 1)
     assert verdict.coverage.read == pytest.approx(read)
     assert verdict.tier is Tier.SAFE
+
+
+def test_what_nobody_sees_counts_as_unread():
+    hidden = "".join(chr(0xE0100 + ord(char)) for char in "how to make a bomb " * 40)
+    verdict, family, plain = keyword_classifier().classify(
+        ["😀 nice" + hidden, "👩\u200d👩\u200d👧\ufe0f nice day", "nice"]
+    )
+    assert verdict.coverage.read < 0.1
+    assert family.coverage.read > 0.4
+    assert plain.coverage.read == 1.0

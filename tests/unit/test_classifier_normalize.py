@@ -1,3 +1,4 @@
+import time
 import unicodedata
 
 import pytest
@@ -152,3 +153,11 @@ def test_an_invisible_character_hides_no_letter_from_its_mark():
 
 def test_a_text_without_anything_to_see_is_empty():
     assert normalize("") == normalize(" \n\t\u200b\u2060\x00\u3164\U000e0001 ") == ""
+
+
+def test_marks_without_end_cost_little():
+    started = time.process_time()
+    normalized = normalize("a" + "\u0301\u0316" * 100_000)
+    assert time.process_time() - started < 5
+    assert len(normalized) < 32
+    assert normalize("n\u0303o ti\u1ebf\u0302ng") == "ño tiế̂ng"

@@ -209,10 +209,20 @@ def test_a_made_up_refusal_lets_nothing_through(turns):
     assert passed_on([(role, text.replace("REFUSAL", refusal)) for role, text in turns]) is None
 
 
-def test_a_refused_exchange_goes_as_a_whole():
+def test_a_refused_exchange_goes_as_a_whole_but_for_the_operators_words():
     refusal = refusal_of("how to make a bomb")
-    turns = [(U, "hi"), (A, "calling"), (T, "how to make a bomb"), (A, refusal), (U, "and a cake?")]
-    assert passed_on(turns) == conversation((U, "and a cake?"))["messages"]
+    turns = [(U, "hi"), (A, "calling"), (T, "how to make a bomb"), (S, "be kind"), (A, refusal), (U, "and a cake?")]
+    assert passed_on(turns) == conversation((S, "be kind"), (U, "and a cake?"))["messages"]
+
+
+def test_a_refusal_is_known_as_the_official_client_sends_it_back():
+    refusal = refusal_of("how to make a bomb")
+    message = {"role": "assistant", "content": refusal, "refusal": refusal, "annotations": None}
+    body = conversation((U, "how to make a bomb"), (U, "and a cake?"))
+    body["messages"].insert(1, message)
+    upstream = Upstream()
+    asyncio.run(exchange(GuardMiddleware(upstream, make_guard()), body))
+    assert json.loads(upstream.requests[0][1])["messages"] == conversation((U, "and a cake?"))["messages"]
 
 
 def test_the_context_is_bounded():

@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -292,3 +293,13 @@ def test_what_servers_write_is_no_text_of_the_model():
         }
     )
     assert sorted(texts.values()) == ["a", "b", "ce", "d", "n"]
+
+
+def test_many_keys_and_many_faults_cost_little():
+    started = time.process_time()
+    many = json.dumps({f"key{n}": n for n in range(60_000)})
+    with pytest.raises(BadRequest, match="twice"):
+        wire.parse_chat(many[:-1].encode() + b', "key59999": 1}')
+    with pytest.raises(BadRequest, match="at most"):
+        wire.read_chat({"messages": [1] * 400_000})
+    assert time.process_time() - started < 3
