@@ -90,6 +90,7 @@ def train_classifier(
     if any((out / name).exists() for name in ("classifier.json", "manifest.json")):
         raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
     torch.set_num_threads(settings.threads)
+    made_from = provenance(seed=settings.seed, data=[data])
     rows = read_rows(data, taxonomy)
     rng = random.Random(settings.seed)
     train_rows = [row for row in rows if row.split == "train"]
@@ -124,7 +125,7 @@ def train_classifier(
         "loss_by_epoch": losses,
         "seconds": round(seconds, 1),
         "figures": evaluate_classifier(classifier, dev_rows or validation_rows, seed=settings.seed),
-        **provenance(seed=settings.seed, data=[data]),
+        **made_from,
     }
     write_card(out, manifest, train_rows)
     write_json(out / "manifest.json", manifest)
