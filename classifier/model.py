@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from classifier.encoder import Encoder
 from classifier.normalize import invisible, normalize
 from classifier.taxonomy import Taxonomy, tier_sums
-from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Tier, Verdict
+from classifier.types import ClassifierError, Coverage, TextTooLong, Tier, Verdict
 from classifier.windows import Window, windows
 
 DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-minilm"
@@ -296,7 +296,7 @@ class TierClassifier:
             handling=category.handling,
             tiers=tiers,
             probability=probability,
-            window=Span(span.start, span.end),
+            window=span,
             coverage=coverage,
             model=self._name,
         )

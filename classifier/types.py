@@ -99,8 +99,3 @@ class Verdict:
     window: Span
     coverage: Coverage
     model: str
-
-    @property
-    def risk(self) -> float:
-        """Probability that the text is anything but Safe."""
-        return 1.0 - self.tiers[Tier.SAFE]

@@ -49,7 +49,6 @@ def test_each_verdict_is_sound(classifier):
         assert set(verdict.tiers) == set(Tier)
         assert sum(verdict.tiers.values()) == pytest.approx(1.0, abs=1e-9)
         assert min(verdict.tiers.values()) >= 0
-        assert verdict.risk == pytest.approx(sum(p for tier, p in verdict.tiers.items() if tier is not Tier.SAFE))
         assert 0 < verdict.probability <= verdict.tiers[verdict.tier] + 1e-9
         assert 0 <= verdict.coverage.read <= 1
         assert verdict.coverage.windows >= 1

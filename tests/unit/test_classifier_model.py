@@ -247,7 +247,7 @@ def test_a_safe_text_has_the_risk_of_its_riskiest_window(long_text):
     classifier.settings = replace(classifier.settings, operating_point=OperatingPoint(risk=0.99, unsafe=0.99))
     alone, inside = classifier.classify(["grundle", f"{long_text} grundle {long_text}"])
     assert alone.tier is inside.tier is Tier.SAFE
-    assert inside.risk == pytest.approx(alone.risk)
+    assert inside.tiers[Tier.SAFE] == pytest.approx(alone.tiers[Tier.SAFE])
 
 
 def test_windows_run_in_batches_of_like_length(long_text):
