@@ -90,8 +90,8 @@ def train_classifier(
     if any((out / name).exists() for name in ("classifier.json", "manifest.json")):
         raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
     torch.set_num_threads(settings.threads)
-    made_from = provenance(seed=settings.seed, data=[data])
     rows = read_rows(data, taxonomy)
+    made_from = provenance(seed=settings.seed, data=[data])
     rng = random.Random(settings.seed)
     train_rows = [row for row in rows if row.split == "train"]
     if limit:
