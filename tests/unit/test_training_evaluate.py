@@ -113,7 +113,7 @@ def test_rows_that_the_unsafe_rule_flags_count_against_the_budget():
     point = choose_operating_point(Spoken(), everything, 0.2)
     verdicts = Spoken().classify([row.text for row in everything])
     assert sum(point.tier(verdict.tiers) is not Tier.SAFE for verdict in verdicts) == 4
-    assert sum(verdict.risk >= point.risk for verdict in verdicts) == 2
+    assert sum((1 - verdict.tiers[Tier.SAFE]) >= point.risk for verdict in verdicts) == 2
 
 
 def test_risky_rows_do_not_count_against_the_budget():
