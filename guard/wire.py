@@ -335,7 +335,7 @@ def _content(content: str | list[dict[str, Any]] | None, param: str) -> tuple[st
             known = ", ".join((*TEXT_PARTS, *sorted(MEDIA_PARTS)))
             raise BadRequest(f"{param}[{number}]: need a `type` of {known}, and for text its `text`", param=param)
         rest = {name: value for name, value in part.items() if name not in ("type", field)}
-        texts += _said(rest, f"{param}[{number}]", opaque=_MEDIA_DATA if others else frozenset())
+        texts += _said(rest, f"{param}[{number}]", opaque=_MEDIA_DATA if kind in MEDIA_PARTS else frozenset())
     return "\n".join(texts), others
 
 
