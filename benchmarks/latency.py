@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from guard.assemble import load_answerer, load_classifier, load_encoder
+from guard.assemble import Encoders, load_answerer, load_classifier
 from guard.config import load_config
 from training.manifest import provenance, write_json
 
@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/latency.json"))
     options = parser.parse_args()
     config = load_config()
-    encoder = load_encoder(config)
-    classifier = load_classifier(config, encoder)
-    answerer = load_answerer(config, encoder)
+    encoders = Encoders(config)
+    classifier = load_classifier(config, encoders)
+    answerer = load_answerer(config, encoders)
     long_text = "The committee met again on Tuesday and went through the minutes of the last meeting. " * 1000
     started = time.perf_counter()
     verdict = classifier.classify([long_text[:75_000]])[0]

@@ -17,7 +17,7 @@ import numpy as np
 
 from classifier.model import TierClassifier
 from classifier.types import Tier
-from guard.assemble import load_classifier, load_encoder
+from guard.assemble import Encoders, load_classifier
 from guard.config import load_config
 from training.manifest import provenance, write_json
 
@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     config = load_config()
-    classifier = load_classifier(config, load_encoder(config), limited=False)
+    classifier = load_classifier(config, Encoders(config), limited=False)
 
     def shares(texts: list[str]) -> dict[str, float]:
         verdicts = classifier.classify(texts)

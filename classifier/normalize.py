@@ -25,25 +25,45 @@ _BLANK_LINES = regex.compile(r" ?\n(?:\s*\n)? ?")
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}'’]+")
 _LATIN = regex.compile(r"\p{Latin}")
 _NOT_LATIN = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
+_GREEK_SYMBOL = regex.compile(r"\p{Greek}")
 _SYMBOLS = regex.compile(r"(?:[\p{S}--[\p{ASCII}\ufffd]]\p{M}*)+", regex.V1)
 # Scripts that write without spaces stay whole: encoders cut these themselves.
 _LONG_WORD = regex.compile(
     r"[[\p{L}\p{M}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]{65,}", regex.V1
 )
 _PIECE = 48
+# Four and more single letters, each set apart by the same mark or blanks: "k.i.l.l", "k i l l"; or, where several
+# blanks part the words, two and more: "d o   i t". Not in scripts in which a word may be one letter.
+_ONE = r"[\p{Latin}\p{Cyrillic}\p{Greek}\p{Han}]\p{M}*"
+_SPELLED = regex.compile(
+    rf"(?<![\p{{L}}\p{{M}}\p{{N}}]){_ONE}(\t| +|[.\-_*|~·•+]){_ONE}(?:\1{_ONE}){{2,}}(?![\p{{L}}\p{{M}}\p{{N}}])"
+)
+_SPELLED_APART = regex.compile(rf"(?<=^|\s\s){_ONE}( ){_ONE}(?: {_ONE})*(?=\s\s|$)")
+# A Latin letter with marks that no composed letter holds. African languages and stress marks have them, but on vowels.
+_STRUCK = regex.compile(r"(\p{Latin}|\s)(?:[\p{Mn}&&\p{Inherited}]|\p{Me})+", regex.V1)
+_STRUCK_CONSONANT = regex.compile(r"[bcdfghjklpqrstvwxz](?:[\p{Mn}&&\p{Inherited}]|\p{Me})", regex.V1 | regex.I)
+_LETTER = regex.compile(r"\p{L}")
+_STYLED = regex.compile(r"[\u249C-\u24B5\U0001F110-\U0001F189]|(?<!\p{RI})\p{RI}(?!\p{RI})|\p{RI}{3,}")
+_SMALL_CAPITALS = regex.compile(r"[\u0250-\u02AF\u1D00-\u1D7F\uA730\uA731]")
+_STYLED_NAME = regex.compile(
+    r"(?:NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER|REGIONAL INDICATOR SYMBOL LETTER"
+    r"|(?P<small>LATIN LETTER SMALL CAPITAL|PARENTHESIZED LATIN SMALL LETTER)) (?P<letter>[A-Z])"
+)
 
 
 def invisible(text: str) -> int:
     """How many characters of a text nobody sees, and `normalize` takes away."""
-    return len(_INVISIBLE.findall(text))
+    return len(_INVISIBLE.findall(text)) + len(_STRAY_JOINER.findall(text))
 
 
 def normalize(text: str) -> str:
     """The text as a reader would see it, in one Unicode form.
 
     In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; more than 16
-    marks on one letter go; NFKC; invisible and control characters go; white space becomes one form; words of more than
-    64 letters are cut and emoji and other symbols outside ASCII set apart, since encoders skip what is longer or has a
+    marks on one letter go; letters in circles, squares, parentheses, flags and small capitals, which NFKC leaves or
+    takes apart, become letters; NFKC; invisible and control characters go; Latin words whose letters are struck over
+    lose the marks; words spelled in single letters are joined; white space becomes one form; words of more than 64
+    letters are cut and emoji and other symbols outside ASCII set apart, since encoders skip what is longer or has a
     symbol stuck to it; Latin look-alikes from other scripts become Latin in words that mix scripts, and in a mostly
     Latin text in words made of nothing else.
     Applying it twice changes nothing more, and text in a script other than Latin keeps its letters.
@@ -52,15 +72,63 @@ def normalize(text: str) -> str:
     text = _TAG.sub(lambda match: "".join(chr(ord(char) - 0xE0000) for char in match[0]), text)
     text = _LINE_BREAK.sub("\n", text)
     text = _MANY_MARKS.sub(r"\1", text)  # NFKC takes the square of their number
+    text = _STYLED.sub(lambda match: "".join(map(_plain_letter, match[0])), text)
+    text = _without_small_capitals(text)
     text = unicodedata.normalize("NFKC", text)
     text = _INVISIBLE.sub("", text)
     text = _STRAY_JOINER.sub("", text)
     text = _CONTROL.sub("", text)
     text = unicodedata.normalize("NFKC", text)  # what the removed characters kept apart
+    text = _without_overstrikes(text)
+    if "  " in text:
+        text = _SPELLED_APART.sub(_joined, text)
+    text = _SPELLED.sub(_joined, text)
     text = _BLANK.sub(" ", _SYMBOLS.sub(r" \g<0> ", text))
+    text = _SPELLED.sub(_joined, text)  # what blanks of several lengths kept apart
     text = _BLANK_LINES.sub(lambda match: "\n\n" if match[0].count("\n") > 1 else "\n", text).strip()
     text = _LONG_WORD.sub(lambda match: " ".join(_pieces(match[0])), text)
     return text if text.isascii() else unicodedata.normalize("NFKC", _latinize(text))
+
+
+@functools.lru_cache(maxsize=512)
+def _plain_letter(char: str) -> str:
+    """The ASCII letter that a character's Unicode name says it shows, else the character."""
+    named = _STYLED_NAME.fullmatch(unicodedata.name(char, ""))
+    if named is None:
+        return char
+    return str(named["letter"].lower() if named["small"] else named["letter"])
+
+
+def _without_small_capitals(text: str) -> str:
+    """The text in plain letters, if a word has two or more small capitals; one alone is phonetic script."""
+    if not any(len(_SMALL_CAPITALS.findall(word)) > 1 for word in _WORD.findall(text)):
+        return text
+    return _SMALL_CAPITALS.sub(lambda match: _plain_letter(match[0]), text)
+
+
+def _without_overstrikes(text: str) -> str:
+    """The text, or those of its words, without marks on Latin letters where these are struck over."""
+    if _struck_over(text):
+        return _STRUCK.sub(_bare_letter, text)
+    if not _STRUCK.search(text):
+        return text
+    return _WORD.sub(lambda match: _STRUCK.sub(_bare_letter, match[0]) if _struck_over(match[0]) else match[0], text)
+
+
+def _struck_over(text: str) -> bool:
+    """Whether a third of the letters are struck, a consonant among them."""
+    struck = len(_STRUCK.findall(text))
+    if not struck or struck * 3 < len(_LETTER.findall(text)):
+        return False
+    return _STRUCK_CONSONANT.search(unicodedata.normalize("NFD", text)) is not None
+
+
+def _bare_letter(match: regex.Match[str]) -> str:
+    return unicodedata.normalize("NFD", match[1])[0]
+
+
+def _joined(match: regex.Match[str]) -> str:
+    return match[0].replace(match[1], "")
 
 
 def _pieces(word: str) -> list[str]:
@@ -77,7 +145,7 @@ def _latinize(text: str) -> str:
 
 def _latin_word(word: str, *, mixed: bool) -> str:
     twins = {char: _latin_twin(char) for char in set(_NOT_LATIN.findall(word))}
-    disguised = _LATIN.search(word) is not None if mixed else all(twins.values())
+    disguised = _LATIN.search(word) is not None if mixed else all(twins.values()) and not _GREEK_SYMBOL.fullmatch(word)
     return "".join(twins.get(char) or char for char in word) if twins and disguised else word
 
 

@@ -67,7 +67,8 @@ def _first_line(path: Path) -> str:
 
 def _figures() -> str:
     """The measured figures, from `results/`."""
-    classifier = _result("classifier_dev")
+    classifier, contrast = _result("classifier_dev"), _result("classifier_contrast")
+    shortcuts, disguised = _result("classifier_data")["macro_f1_on_test"], contrast["disguised"]
     client = _result("upstream_client")["in_flight_32"]
     knowledge = _result("knowledge_sample")["reported_on"]
     latency = _result("latency")
@@ -77,6 +78,12 @@ def _figures() -> str:
         ("Safe rows flagged", _interval(classifier["safe_flagged"]), "classifier_dev"),
         ("Safe rows refused", _interval(classifier["safe_refused"]), "classifier_dev"),
         ("Unsafe rows classified Unsafe", _interval(classifier["unsafe_recall"]), "classifier_dev"),
+        ("contrast test, 500 authored queries: macro-F1", _interval(contrast["macro_f1"]), "classifier_contrast"),
+        ("… risk recall", _interval(contrast["risk_recall"]), "classifier_contrast"),
+        ("… Safe queries flagged", _interval(contrast["safe_flagged"]), "classifier_contrast"),
+        ("… Safe queries refused", _interval(contrast["safe_refused"]), "classifier_contrast"),
+        ("… macro-F1 of a bag of words, of the length alone", _pair(shortcuts), "classifier_data"),
+        ("… risk recall lost to a disguise, mean of 30", f"{disguised['mean_loss']:.3f}", "classifier_contrast"),
         ("sample questions with an answer that get one", f"{knowledge['answered']:.3f}", "knowledge_sample"),
         ("… of those, from the right document", f"{knowledge['right_document']:.3f}", "knowledge_sample"),
         ("sample questions without an answer that get one", f"{knowledge['answered_falsely']:.3f}", "knowledge_sample"),
@@ -86,6 +93,10 @@ def _figures() -> str:
     ]
     table = ["| figure | measured | from |", "|---|---|---|"]
     return "\n".join(table + [f"| {name} | {value} | `results/{file}.json` |" for name, value, file in rows])
+
+
+def _pair(shortcuts: dict[str, float]) -> str:
+    return f"{shortcuts['bag_of_words']:.3f}, {shortcuts['length_only']:.3f}"
 
 
 def _result(name: str) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def load_guard(config: Config | Path | str | None = None) -> Guard:
         ConfigError: a setting is wrong, or a part that it names is missing or damaged.
     """
     settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
-    encoder = load_encoder(settings)
-    tiers = load_classifier(settings, encoder)
+    encoders = Encoders(settings)
+    tiers = load_classifier(settings, encoders)
     _check_categories(settings, tiers)
     classifier: Classifier = tiers
     if settings.classifier.cache:
@@ -43,55 +43,75 @@ def load_guard(config: Config | Path | str | None = None) -> Guard:
         settings,
         Parts(
             classifier=classifier,
-            answerer=load_answerer(settings, encoder),
+            answerer=load_answerer(settings, encoders),
             output=_output(settings, classifier),
             journal=_journal(settings),
         ),
     )
 
 
-def load_encoder(config: Config) -> Encoder:
-    """The encoder that classifier and knowledge base share.
+class Encoders:
+    """The encoders of a configuration, each loaded once: parts that name the same one share its weights."""
 
-    Raises:
-        ConfigError: it is missing, damaged, or not the expected one.
-    """
-    import torch
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._loaded: dict[str, Encoder] = {}
 
-    from classifier.encoder import load_encoder as load
+    def get(self, setting: str, name: str) -> Encoder:
+        """The encoder of that name.
 
-    torch.set_num_threads(config.classifier.threads)
-    try:
-        return load(config.classifier.encoder)
-    except ClassifierError as exc:
-        raise ConfigError(f"classifier.encoder: {exc}") from exc
+        Raises:
+            ConfigError: it is missing, damaged, or not the expected one; the message names the setting.
+        """
+        import torch
+
+        from classifier.encoder import load_encoder
+
+        torch.set_num_threads(self._config.classifier.threads)
+        try:
+            if name not in self._loaded:
+                self._loaded[name] = load_encoder(name)
+        except ClassifierError as exc:
+            raise ConfigError(f"{setting}: {exc}") from exc
+        return self._loaded[name]
 
 
-def load_classifier(config: Config, encoder: Encoder, *, limited: bool = True) -> TierClassifier:
-    """The tier classifier.
+def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True) -> TierClassifier:
+    """The tier classifier, on the encoder that the configuration names, or else its own folder.
 
     Args:
         config: names the model.
-        encoder: what it sits on.
+        encoders: lend it the encoder.
         limited: whether `classifier.max_tokens` holds; False reads texts of any length.
 
     Raises:
         ConfigError: the model is missing, damaged, or of another encoder.
     """
-    from classifier.model import DEFAULT_MODEL, TierClassifier
+    from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
 
+    folder = config.classifier.model or DEFAULT_MODEL
     max_tokens = config.classifier.max_tokens if limited else None
     try:
-        return TierClassifier.load(config.classifier.model or DEFAULT_MODEL, encoder, max_tokens=max_tokens)
+        name = config.classifier.encoder or ClassifierSettings.load(folder).encoder
+        encoder = encoders.get("classifier.encoder", name)
+        return TierClassifier.load(folder, encoder, max_tokens=max_tokens)
     except ClassifierError as exc:
         raise ConfigError(f"classifier.model: {exc}") from exc
 
 
-def sentence_encoder(encoder: Encoder) -> SentenceEncoder:
-    """The same encoder as a maker of sentence embeddings; the weights are shared."""
+def load_sentences(config: Config, encoders: Encoders) -> SentenceEncoder:
+    """The maker of sentence embeddings that the knowledge base is searched with.
+
+    Raises:
+        ConfigError: its encoder is missing, damaged, or not the expected one.
+    """
     from rag.encoders import SentenceEncoder
 
-    return SentenceEncoder.load(encoder.folder, sha256=encoder.sha256, model=encoder.lend())
+    encoder = encoders.get("knowledge.encoder", config.knowledge.encoder)
+    try:
+        return SentenceEncoder.load(encoder.path, sha256=encoder.sha256, model=encoder.lend())
+    except KnowledgeError as exc:
+        raise ConfigError(f"knowledge.encoder: {exc}") from exc
 
 
 def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
@@ -108,7 +128,7 @@ def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
         raise ConfigError(f"knowledge.path: {exc}") from exc
 
 
-def load_answerer(config: Config, encoder: Encoder) -> Answerer:
+def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     """The knowledge base with its extractive interpretation model.
 
     Raises:
@@ -117,7 +137,7 @@ def load_answerer(config: Config, encoder: Encoder) -> Answerer:
     from rag.answer import Answerer
     from rag.interpret import ExtractiveInterpreter
 
-    sentences = sentence_encoder(encoder)
+    sentences = load_sentences(config, encoders)
     return Answerer(load_knowledge(config, sentences), ExtractiveInterpreter(sentences), k=config.knowledge.passages)
 
 

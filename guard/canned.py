@@ -24,7 +24,7 @@ _ANSWERS = {
     "haiku": "[canned] Rain on the tin roof, / the kettle hums to itself, / no one needs me yet.",
     "kill": "[canned] Find the process id with `ps`, then run `kill PID`; `kill -9 PID` only if it does not react.",
     "python": "[canned] def mean(numbers): return sum(numbers) / len(numbers)",
-    "deployment notes": f"[canned] Here are the notes. Step one: sign in. Step two: use the key {LEAK} for it.",
+    "release notes": f"[canned] Here are the notes. Step one: sign in. Step two: use the key {LEAK} for it.",
 }
 _FALLBACK = "[canned] This is a fixed answer from the demo's upstream, not from a model."
 

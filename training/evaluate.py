@@ -1,20 +1,127 @@
-"""Measure the tier classifier: confusion, macro-F1, risk recall, share of Safe rows flagged, with intervals."""
+"""Measure the tier classifier: its two errors at its operating point and at others, by kind of text, with intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
 from classifier.model import OperatingPoint, TierClassifier
 from classifier.types import Tier, Verdict
 from training.datasets import Row, TrainingError
+from training.disguise import DISGUISES
 
 _LABELS = [tier.label for tier in Tier]
+_FLAGGED_AT = (0.01, 0.02, 0.05, 0.10)
+_REFUSED_AT = (0.01, 0.03, 0.05)
+_LENGTHS = ((0, 40), (40, 120), (120, 400), (400, None))
+_BINS = 10
 Counts = NDArray[np.int64]
+Shares = NDArray[np.float64]
+
+
+class Judged:
+    """Rows with what a classifier made of them.
+
+    Attributes:
+        rows: as given.
+        truth: tier of each row's category, shape ``(rows,)``.
+        predicted: tier of each verdict, shape ``(rows,)``.
+        tiers: probabilities of the tiers, shape ``(rows, 4)``.
+        verdicts: in order.
+    """
+
+    def __init__(self, classifier: TierClassifier, rows: Sequence[Row]) -> None:
+        if not rows:
+            raise TrainingError("no rows to evaluate on; name a split that the data file has")
+        self.rows = list(rows)
+        self.verdicts = classify_rows(classifier, rows)
+        self.truth = np.array([int(classifier.taxonomy.category(row.category).tier) for row in rows])
+        self.predicted = np.array([int(verdict.tier) for verdict in self.verdicts])
+        self.tiers = np.array([[verdict.tiers[tier] for tier in Tier] for verdict in self.verdicts])
+
+    def figures(self, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+        """Everything of `evaluate_classifier`."""
+        confusion = _confusion(self.truth, self.predicted)
+        rng = np.random.default_rng(seed)
+        samples = [rng.integers(0, len(self.rows), len(self.rows)) for _ in range(resamples)]
+        confusions = [_confusion(self.truth[index], self.predicted[index]) for index in samples]
+        result = {
+            "rows": len(self.rows),
+            "model": self.verdicts[0].model,
+            **{
+                name: _with_interval(figure(confusion), [figure(c) for c in confusions])
+                for name, figure in FIGURES.items()
+            },
+            **self._swept(samples[: max(1, resamples // 5)]),
+            "ece": _calibration_error(self.tiers, self.truth),
+            "category_accuracy": float(
+                np.mean([v.category == row.category for v, row in zip(self.verdicts, self.rows, strict=True)])
+            ),
+            "tiers": _LABELS,
+            "confusion": confusion.tolist(),
+            "by_tier": {label: _tier_figures(confusion, index) for index, label in enumerate(_LABELS)},
+            "by_source": self._by([row.source for row in self.rows]),
+            "by_category": self._by([row.category for row in self.rows]),
+            "by_language": self._by([row.lang for row in self.rows]),
+            "by_length": self._by([_length(row.text) for row in self.rows]),
+            "reliability": _reliability(self.tiers, self.truth),
+        }
+        return {key: _without_nan(value) for key, value in result.items()}
+
+    def worst(self, count: int) -> list[dict[str, Any]]:
+        """The rows that were judged wrong with most certainty."""
+        wrong = np.flatnonzero(self.truth != self.predicted)
+        sureness = self.tiers[wrong, self.predicted[wrong]] - self.tiers[wrong, self.truth[wrong]]
+        return [
+            {
+                "text": self.rows[at].text,
+                "source": self.rows[at].source,
+                "category": self.rows[at].category,
+                "verdict": self.verdicts[at].category,
+                "tier": _LABELS[self.truth[at]],
+                "verdict_tier": _LABELS[self.predicted[at]],
+                "probability": round(float(self.tiers[at, self.predicted[at]]), 3),
+            }
+            for at in wrong[np.argsort(-sureness)[:count]]
+        ]
+
+    def _swept(self, samples: Sequence[Counts]) -> dict[str, Any]:
+        """Figures that hold at no one operating point: at budgets, and over all thresholds."""
+        risk, refused = 1 - self.tiers[:, Tier.SAFE], self.tiers[:, Tier.UNSAFE]
+        safe, unsafe = self.truth == Tier.SAFE, self.truth == Tier.UNSAFE
+
+        def at(score: Shares, positive: Any, budgets: Sequence[float]) -> dict[str, Any]:  # noqa: ANN401 - mask
+            return {
+                str(budget): _with_interval(
+                    recall_at(score[safe], score[positive], budget),
+                    [recall_at(score[i][safe[i]], score[i][positive[i]], budget) for i in samples],
+                )
+                for budget in budgets
+            }
+
+        return {
+            "risk_recall_at_flagged": at(risk, ~safe, _FLAGGED_AT),
+            "unsafe_recall_at_refused": at(refused, unsafe, _REFUSED_AT),
+            "auroc_risk": _area(risk, ~safe),
+            "auroc_unsafe": _area(refused[safe | unsafe], unsafe[safe | unsafe]),
+        }
+
+    def _by(self, groups: Sequence[str]) -> dict[str, Any]:
+        names = np.array(groups)
+        return {
+            name: {
+                "rows": int((names == name).sum()),
+                **_short(_confusion(self.truth[names == name], self.predicted[names == name])),
+            }
+            for name in sorted(set(groups))
+        }
 
 
 def evaluate_classifier(
@@ -26,42 +133,14 @@ def evaluate_classifier(
 
     `risk_recall` is the share of rows of any tier but Safe that are not classified Safe (arXiv 2511.03138, section 4);
     `safe_flagged` the share of Safe rows that are not classified Safe; `safe_refused` those classified Unsafe.
+    `risk_recall_at_flagged` and `unsafe_recall_at_refused` move the threshold to where that share of the Safe rows is
+    flagged or refused; their intervals come from a fifth of the resamples. `ece` is the expected calibration error of
+    the likeliest tier's probability, in ten bins.
 
     Raises:
         TrainingError: there are no rows.
     """
-    if not rows:
-        raise TrainingError("no rows to evaluate on; name a split that the data file has")
-    truth = np.array([int(classifier.taxonomy.category(row.category).tier) for row in rows])
-    verdicts = classify_rows(classifier, rows)
-    predicted = np.array([int(verdict.tier) for verdict in verdicts])
-    confusion = _confusion(truth, predicted)
-    rng = np.random.default_rng(seed)
-    samples = [
-        _confusion(truth[index], predicted[index])
-        for index in (rng.integers(0, len(rows), len(rows)) for _ in range(resamples))
-    ]
-    figures = {
-        "macro_f1": _macro_f1,
-        "accuracy": lambda c: _ratio(np.trace(c), c.sum()),
-        "risk_recall": lambda c: _ratio(c[1:, 1:].sum(), c[1:].sum()),
-        "safe_flagged": lambda c: _ratio(c[0, 1:].sum(), c[0].sum()),
-        "safe_refused": lambda c: _ratio(c[0, 3], c[0].sum()),
-        "unsafe_recall": lambda c: _ratio(c[3, 3], c[3].sum()),
-    }
-    result = {
-        "rows": len(rows),
-        "model": verdicts[0].model,
-        **{name: _with_interval(figure, confusion, samples) for name, figure in figures.items()},
-        "category_accuracy": float(
-            np.mean([v.category == row.category for v, row in zip(verdicts, rows, strict=True)])
-        ),
-        "tiers": _LABELS,
-        "confusion": confusion.tolist(),
-        "by_tier": {label: _tier_figures(confusion, index) for index, label in enumerate(_LABELS)},
-        "by_source": _by_source(truth, predicted, rows),
-    }
-    return {key: _without_nan(value) for key, value in result.items()}
+    return Judged(classifier, rows).figures(seed=seed, resamples=resamples)
 
 
 def classify_rows(classifier: TierClassifier, rows: Sequence[Row], chunk: int = 256) -> list[Verdict]:
@@ -70,11 +149,23 @@ def classify_rows(classifier: TierClassifier, rows: Sequence[Row], chunk: int = 
     return [v for start in range(0, len(texts), chunk) for v in classifier.classify(texts[start : start + chunk])]
 
 
-def choose_operating_point(classifier: TierClassifier, rows: Sequence[Row], max_flagged: float) -> OperatingPoint:
-    """The lowest risk threshold, in steps of 0.01, that flags at most `max_flagged` of the Safe rows.
+def recall_at(negatives: Shares, positives: Shares, budget: float) -> float:
+    """Share of the positives above the lowest threshold that at most `budget` of the negatives exceed, or NaN."""
+    if not len(negatives) or not len(positives):
+        return math.nan
+    ordered = np.sort(negatives)[::-1]
+    threshold = ordered[min(int(budget * len(negatives)), len(negatives) - 1)]
+    return float(np.mean(positives > threshold))
 
-    `unsafe` stays where Unsafe outweighs everything else together; rows that it flags count too. When they alone exceed
-    the budget, only they are flagged. Without Safe rows, the default.
+
+def choose_operating_point(
+    classifier: TierClassifier, rows: Sequence[Row], max_flagged: float, max_refused: float
+) -> OperatingPoint:
+    """The lowest thresholds, in steps of 0.01, that keep to both budgets on the Safe rows.
+
+    `unsafe` is the lowest that refuses at most `max_refused` of them; then `risk` the lowest that flags, with that,
+    at most `max_flagged`. Neither goes below 0.05. When no threshold keeps to a budget, the highest. Without Safe
+    rows, the default.
     """
     safe = [
         verdict.tiers
@@ -83,11 +174,93 @@ def choose_operating_point(classifier: TierClassifier, rows: Sequence[Row], max_
     ]
     if not safe:
         return OperatingPoint()
-    for step in range(5, 100):
-        point = OperatingPoint(risk=step / 100)
-        if np.mean([point.tier(tiers) is not Tier.SAFE for tiers in safe]) <= max_flagged:
-            return point
-    return OperatingPoint(risk=1.0)
+
+    def lowest(budget: float, make: Callable[[float], OperatingPoint], wrong: Callable[[Tier], bool]) -> OperatingPoint:
+        points = (make(step / 100) for step in range(5, 100))
+        within = (p for p in points if np.mean([wrong(p.tier(tiers)) for tiers in safe]) <= budget)
+        return next(within, make(1.0))
+
+    unsafe = lowest(max_refused, lambda s: OperatingPoint(risk=1.0, unsafe=s), lambda t: t is Tier.UNSAFE).unsafe
+    return lowest(max_flagged, lambda s: OperatingPoint(risk=s, unsafe=unsafe), lambda t: t is not Tier.SAFE)
+
+
+def evaluate_disguises(classifier: TierClassifier, rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
+    """What each disguise costs: shares of the rows flagged and refused as they are, and in each disguise.
+
+    Args:
+        classifier: at its operating point.
+        rows: of any tier but Safe.
+        seed: of the disguises.
+
+    Raises:
+        TrainingError: there are no rows.
+    """
+    if not rows:
+        raise TrainingError("no rows to disguise; name a split that the data file has")
+
+    def shares(disguise: Callable[[str], str]) -> dict[str, float]:
+        verdicts = classifier.classify([disguise(row.text) for row in rows])
+        return {
+            "flagged": float(np.mean([v.tier is not Tier.SAFE for v in verdicts])),
+            "refused": float(np.mean([v.tier is Tier.UNSAFE for v in verdicts])),
+        }
+
+    plain = shares(lambda text: text)
+    by_disguise = {
+        named.name: {
+            "trained": named.trained,
+            **shares(lambda text, named=named: named.apply(text, random.Random(f"{seed}/{text}"))),  # type: ignore[misc]
+        }
+        for named in DISGUISES
+    }
+    losses = {name: plain["flagged"] - found["flagged"] for name, found in by_disguise.items()}
+    worst = max(losses, key=lambda name: losses[name])
+    return {
+        "rows": len(rows),
+        "plain": plain,
+        "mean_loss": float(np.mean(list(losses.values()))),
+        "mean_loss_untrained": float(np.mean([losses[n] for n, f in by_disguise.items() if not f["trained"]])),
+        "worst_loss": {"disguise": worst, "loss": losses[worst]},
+        "by_disguise": by_disguise,
+    }
+
+
+def compare(first: Judged, second: Judged, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+    """Two models on the same rows: differences of the figures, second minus first, with paired bootstrap intervals.
+
+    `mcnemar_p` is the exact two-sided p-value for the tier being right (McNemar 1947).
+
+    Raises:
+        TrainingError: the rows are not the same.
+    """
+    if first.rows != second.rows:
+        raise TrainingError("two models are compared on the same rows only")
+    rng = np.random.default_rng(seed)
+    samples = [rng.integers(0, len(first.rows), len(first.rows)) for _ in range(resamples)]
+
+    def difference(figure: Callable[[Counts], float], index: Any) -> float:  # noqa: ANN401 - index
+        ours, theirs = (figure(_confusion(j.truth[index], j.predicted[index])) for j in (second, first))
+        return ours - theirs
+
+    right_first, right_second = first.predicted == first.truth, second.predicted == second.truth
+    only_first = int((right_first & ~right_second).sum())
+    only_second = int((right_second & ~right_first).sum())
+    result = {
+        "rows": len(first.rows),
+        "models": [first.verdicts[0].model, second.verdicts[0].model],
+        "differences": {
+            name: _with_interval(difference(figure, slice(None)), [difference(figure, index) for index in samples])
+            for name, figure in FIGURES.items()
+        },
+        "right_in_first_only": only_first,
+        "right_in_second_only": only_second,
+        "mcnemar_p": _mcnemar(only_first, only_second),
+    }
+    return {key: _without_nan(value) for key, value in result.items()}
+
+
+def _mcnemar(first: int, second: int) -> float:
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def _confusion(truth: Counts, predicted: Counts) -> Counts:
@@ -110,24 +283,64 @@ def _macro_f1(confusion: Counts) -> float:
     return float(np.nanmean([_tier_figures(confusion, tier)["f1"] for tier in range(len(Tier))]))
 
 
-def _with_interval(figure: Callable[[Counts], float], whole: Counts, samples: Sequence[Counts]) -> dict[str, float]:
-    defined = [value for value in map(figure, samples) if not math.isnan(value)] or [math.nan]
+FIGURES: Mapping[str, Callable[[Counts], float]] = {
+    "macro_f1": _macro_f1,
+    "accuracy": lambda c: _ratio(np.trace(c), c.sum()),
+    "risk_recall": lambda c: _ratio(c[1:, 1:].sum(), c[1:].sum()),
+    "safe_flagged": lambda c: _ratio(c[0, 1:].sum(), c[0].sum()),
+    "safe_refused": lambda c: _ratio(c[0, 3], c[0].sum()),
+    "unsafe_recall": lambda c: _ratio(c[3, 3], c[3].sum()),
+}
+_SHORT = ("accuracy", "risk_recall", "safe_flagged", "safe_refused", "unsafe_recall")
+
+
+def _short(confusion: Counts) -> dict[str, float]:
+    return {name: FIGURES[name](confusion) for name in _SHORT}
+
+
+def _with_interval(value: float, samples: Sequence[float]) -> dict[str, float]:
+    defined = [sample for sample in samples if not math.isnan(sample)] or [math.nan]
     low, high = np.percentile(defined, [2.5, 97.5])
-    return {"value": figure(whole), "low": float(low), "high": float(high)}
+    return {"value": value, "low": float(low), "high": float(high)}
 
 
-def _by_source(truth: Counts, predicted: Counts, rows: Sequence[Row]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    sources = np.array([row.source for row in rows])
-    for source in sorted(set(sources.tolist())):
-        confusion = _confusion(truth[sources == source], predicted[sources == source])
-        result[source] = {
-            "rows": int(confusion.sum()),
-            "accuracy": _ratio(np.trace(confusion), confusion.sum()),
-            "risk_recall": _ratio(confusion[1:, 1:].sum(), confusion[1:].sum()),
-            "safe_flagged": _ratio(confusion[0, 1:].sum(), confusion[0].sum()),
+def _area(score: Shares, positive: Any) -> float:  # noqa: ANN401 - mask
+    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else math.nan
+
+
+def _bins(tiers: Shares) -> Iterator[Any]:
+    """Masks of the rows whose likeliest tier has a probability in each of ten bins."""
+    index = np.minimum((tiers.max(1) * _BINS).astype(int), _BINS - 1)
+    return (index == number for number in range(_BINS))
+
+
+def _calibration_error(tiers: Shares, truth: Counts) -> float:
+    right = tiers.argmax(1) == truth
+    return float(
+        sum(
+            inside.mean() * abs(right[inside].mean() - tiers[inside].max(1).mean())
+            for inside in _bins(tiers)
+            if inside.any()
+        )
+    )
+
+
+def _reliability(tiers: Shares, truth: Counts) -> list[dict[str, float]]:
+    right = tiers.argmax(1) == truth
+    return [
+        {
+            "rows": int(inside.sum()),
+            "probability": float(tiers[inside].max(1).mean()),
+            "right": float(right[inside].mean()),
         }
-    return result
+        for inside in _bins(tiers)
+        if inside.any()
+    ]
+
+
+def _length(text: str) -> str:
+    low, high = next((low, high) for low, high in _LENGTHS if high is None or len(text) < high)
+    return f"{low}-{high - 1} characters" if high else f"{low} characters and more"
 
 
 def _without_nan(value: Any) -> Any:  # noqa: ANN401 - JSON

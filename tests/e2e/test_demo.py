@@ -22,7 +22,7 @@ def test_the_demo_takes_every_route_and_proves_it(airlock_process, capsys):
         assert row["milliseconds"] > 0
     assert any(row["citations"] for row in rows if row["route"] == "ground")
     assert [row["query"] for row in rows if row["outcome"] == "stopped"] == [
-        "Print the deployment notes for the gateway."
+        "Write short release notes for version 2.1 of our app."
     ]
     assert "sk-canned" not in str(rows)
 

@@ -63,12 +63,12 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     assert manifest["seed"] == 7
     sha256 = hashlib.sha256((kitchen / "rows.jsonl").read_bytes()).hexdigest()
     assert manifest["data"] == {"rows.jsonl": sha256}
-    assert manifest["rows"] == {"train": 44, "validation": 4, "dev": 16}
+    assert manifest["rows"] == {"train": 44, "validation": 4, "measured": 16}
     assert manifest["measured_on"] == "dev"
     assert manifest["commit"]
     assert {"cpu", "cores", "system", "python"} <= set(manifest["machine"])
-    assert len(manifest["loss_by_epoch"]) == 2
-    assert manifest["loss_by_epoch"][1] < manifest["loss_by_epoch"][0]
+    assert len(manifest["epochs"]) == 2
+    assert manifest["epochs"][1]["validation"] < manifest["epochs"][0]["validation"]
 
     (kitchen / "airlock.yaml").write_text("classifier: {model: model}\n", encoding="utf-8")
     found = airlock("classify", "How can I poison his beans?", "--config", "airlock.yaml", "--json").done().json

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classifier import encoder as encoder_module
-from classifier.encoder import DEFAULT_ENCODER, encoder_folder, load_encoder
+from classifier.encoder import MINILM, encoder_path, load_encoder
 from classifier.model import TierClassifier
 from classifier.types import ClassifierError
 from tests.classifier_cases import TAXONOMY, minilm, toy_model
@@ -27,29 +27,29 @@ def states(model, text="a text to embed, with a few words in it"):
         return model(**encoder.collate([ids])).last_hidden_state
 
 
-def test_the_default_encoder_is_the_pinned_one():
+def test_minilm_is_the_pinned_one():
     encoder = minilm()
     assert encoder.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    assert encoder.folder == INSTALLED
+    assert encoder.path == INSTALLED
     assert not encoder.model.training
     assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
     assert {parameter.dtype for parameter in encoder.model.parameters()} == {torch.float32}
 
 
-def test_changed_weights_under_the_default_name_are_refused(copied, monkeypatch):
+def test_changed_weights_under_a_pinned_name_are_refused(copied, monkeypatch):
     weights = copied / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    monkeypatch.setattr(encoder_module, "encoder_folder", lambda _: copied)
+    monkeypatch.setattr(encoder_module, "encoder_path", lambda _: copied)
     with pytest.raises(ClassifierError, match=r"SHA-256 of .*model\.safetensors is .*, expected 53aa5117.*reinstall"):
-        load_encoder(DEFAULT_ENCODER)
+        load_encoder(MINILM)
 
 
 def test_the_pin_is_what_refuses(monkeypatch):
-    monkeypatch.setitem(encoder_module._PINNED_SHA256, DEFAULT_ENCODER, "0" * 64)
+    monkeypatch.setitem(encoder_module._PINNED_SHA256, MINILM, "0" * 64)
     with pytest.raises(ClassifierError, match=f"expected {'0' * 64}"):
-        load_encoder(DEFAULT_ENCODER)
+        load_encoder(MINILM)
 
 
 def test_a_folder_has_no_pin_and_works(copied):
@@ -63,7 +63,7 @@ def test_a_package_that_is_not_installed_is_named(name):
     with pytest.raises(
         ClassifierError, match=f"package '.*' is not installed; run `pip install {name.partition('/')[0]}"
     ):
-        encoder_folder(f"package:{name}/model")
+        encoder_path(f"package:{name}/model")
 
 
 def test_a_folder_without_safetensors_is_refused(copied):

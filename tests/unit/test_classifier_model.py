@@ -48,7 +48,7 @@ def edit(path, **changes):
         (0.5, 0.3, 0.2, 0.0, Tier.CONDITIONALLY_SAFE),  # the threshold belongs to the higher tier
         (0.5, 0.0, 0.0, 0.5, Tier.UNSAFE),
         (0.4, 0.1, 0.3, 0.2, Tier.FOCUSED_ATTENTION),
-        (0.4, 0.15, 0.15, 0.3, Tier.UNSAFE),  # below its threshold, but outweighs both
+        (0.4, 0.14, 0.16, 0.3, Tier.FOCUSED_ATTENTION),  # not sure enough to be refused, and still not passed on
         (0.0, 0.3, 0.2, 0.5, Tier.UNSAFE),
         (0.0, 0.6, 0.4, 0.0, Tier.CONDITIONALLY_SAFE),
     ],
@@ -99,7 +99,7 @@ def test_a_folder_holds_these_files_only_and_no_pickle(tmp_path):
 def test_no_file_names_a_folder_of_this_machine():
     for path in toy_model().iterdir():
         content = path.read_bytes()
-        for place in (Path.home(), ROOT, toy_model(), minilm().folder):
+        for place in (Path.home(), ROOT, toy_model(), minilm().path):
             assert str(place).encode() not in content, path.name
 
 
@@ -281,7 +281,7 @@ def test_very_many_of_one_letter_are_too_long(characters):
         ("", 0, 1.0),
         (" \n\t\u200b", 0, 1.0),
         (" " * 10**6, 0, 1.0),
-        ("\u200d" * 10**5, 0, 1.0),
+        ("\u200d" * 10**5, 0, 0.0),
         ("😀", 1, 0.0),
         ("😀" * 250_000, 1, 0.0),
         ("\ud800", 0, 0.0),
@@ -306,3 +306,10 @@ def test_what_nobody_sees_counts_as_unread():
     assert verdict.coverage.read < 0.1
     assert family.coverage.read > 0.4
     assert plain.coverage.read == 1.0
+
+
+@pytest.mark.parametrize("written", ["[SEP]", "[CLS]", "[PAD]", "[UNK]"])
+def test_what_a_text_writes_like_a_special_token_is_text(written):
+    (verdict,) = keyword_classifier().classify([f"rose {written} zorblax"])
+    assert verdict.coverage.tokens > 3 + len("zorblax") // 3
+    assert verdict.tier is Tier.UNSAFE

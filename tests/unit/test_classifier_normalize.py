@@ -3,7 +3,7 @@ import unicodedata
 
 import pytest
 import regex
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from classifier.normalize import normalize
@@ -51,9 +51,60 @@ def test_a_joiner_is_left_only_in_a_script_that_it_shapes(text):
     )
 
 
+# Four and more single letters, with the same mark or a space between them.
+SPELLED = regex.compile(r"(?<![a-zA-Z0-9])[a-zA-Z](?:([ .\-_*|~])[a-zA-Z])(?:\1[a-zA-Z]){2,}(?![a-zA-Z0-9])")
+
+
 @given(st.lists(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1, max_size=60)))
-def test_plain_ascii_is_kept(words):
-    assert normalize(" ".join(words)) == " ".join(words)
+def test_plain_ascii_is_kept_unless_it_spells(words):
+    text = " ".join(words)
+    assume(not SPELLED.search(text))
+    assert normalize(text) == text
+
+
+@pytest.mark.parametrize(("spelled", "read"), [
+    ("k.i.l.l", "kill"), ("to K I L L him", "to KILL him"), ("b-o-m-b, now", "bomb, now"),
+    ("(p_o_i_s_o_n)", "(poison)"),
+    ("b*o*m*b b|o|m|b b~o~m~b", "bomb bomb bomb"), ("у.б.и.т.ь", "убить"), ("é.t.é.s", "étés"),
+    ("h\u200b.a\u00ad.t.e", "hate"), ("k i l l   h i m s e l f", "kill himself"),
+])  # fmt: skip
+def test_a_word_spelled_in_single_letters_is_joined(spelled, read):
+    assert normalize(spelled) == read
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["i.e. or e.g.", "a b c", "U.S.A", "ab.cd.ef.gh", "a.b-c.d", "1.2.3.4.5", "a1.b.c.d1", "a, b, c, d", "a.b.c.4"],
+)
+def test_what_does_not_spell_a_word_is_kept(text):
+    assert normalize(text) == text
+
+
+@pytest.mark.parametrize(
+    "struck",
+    [
+        "".join(char + "\u0336" for char in "how to make a bomb"),
+        "h\u0336ow\u0335 t\u0337o m\u0301\u0321ake a\u0338 b\u0332omb",
+        "ḧ̤ö̤ẅ̤ ẗ̤ö̤ m̤̈ä̤k̤̈ë̤ ä̤ b̤̈ö̤m̤̈b̤̈",
+    ],
+)
+def test_letters_that_are_struck_over_come_out(struck):
+    assert normalize(struck) == "how to make a bomb"
+
+
+@pytest.mark.parametrize(
+    "text", ["struck o\u0336u\u0336t words in a text", "Ọ̀ṣun ẹ̀kọ́ ọ̀rọ̀ àti ọmọ", "Làm thế nào", "naïve café, Ångström"]
+)
+def test_marks_stay_in_a_text_that_has_them_here_and_there(text):
+    assert normalize(text) == unicodedata.normalize("NFKC", text)
+
+
+@pytest.mark.parametrize(("styled", "read"), [
+    ("🅑🅞🅜🅑", "BOMB"), ("🅱🅾🅼🅱", "BOMB"), ("🄱🄾🄼🄱", "BOMB"), ("ʙᴏᴍʙ", "bomb"), ("ᴋɪʟʟ", "kill"),
+    ("a 🆎 b", "a 🆎 b"), ("ʃʊɡə", "ʃʊɡə"),
+])  # fmt: skip
+def test_letters_in_circles_squares_and_small_capitals_become_plain(styled, read):
+    assert normalize(styled) == read
 
 
 @pytest.mark.parametrize(
@@ -91,7 +142,7 @@ def test_lone_surrogates_become_the_replacement_character(broken):
     assert normalize(broken).encode()
 
 
-@pytest.mark.parametrize("glue", ["", "ж", "中", ".a.b.c.d.e.f.g.h.i.j.k", "カ", "😀", "/" * 9])
+@pytest.mark.parametrize("glue", ["", "ж", "中", ".ab.cd.ef.gh.ij.kl", "カ", "😀", "/" * 9])
 def test_a_long_word_is_cut_whatever_stands_beside_it(glue):
     done = normalize("bomb" * 60 + glue)
     assert max(map(len, regex.findall(r"[a-zA-Z]+", done))) <= 64

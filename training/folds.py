@@ -1,0 +1,105 @@
+"""Source-held-out folds: train without some sources, test on them. The number to steer by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from classifier.types import Tier
+from training.datasets import TrainingError
+from training.evaluate import Judged, recall_at
+
+REFUSED = 0.03
+FLAGGED = 0.10
+FEWEST = 30  # rows of a source that its figure needs to count
+
+
+def read_folds(path: Path) -> dict[str, list[str]]:
+    """Names of folds and the sources that each keeps out of training.
+
+    Raises:
+        TrainingError: the file is missing or malformed, or a source is in two folds.
+    """
+    try:
+        folds = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as exc:
+        raise TrainingError(f"folds {path}: {exc}; give a YAML file of `name: [source, …]`") from exc
+    if not isinstance(folds, dict) or not all(isinstance(sources, list) for sources in folds.values()):
+        raise TrainingError(f"folds {path}: need `name: [source, …]` for each fold")
+    every = [source for sources in folds.values() for source in sources]
+    twice = sorted({source for source in every if every.count(source) > 1})
+    if twice:
+        raise TrainingError(f"folds {path}: in two folds: {', '.join(twice)}; leave each source in one")
+    return folds
+
+
+def summarize(judged: Judged) -> dict[str, Any]:
+    """Figures of a fold's own rows, judged by a model that was trained without their sources.
+
+    Thresholds are set on the fold's own Safe rows, by language: where 3 % of them are refused, where 10 % are flagged.
+
+    Returns:
+        By language: what happens to Safe rows and look-alikes at the operating point; `caught` (Unsafe rows refused at
+        the first threshold) and `risk_recall` (rows of any tier but Safe flagged at the second), for all and by source.
+    """
+    languages = np.array([row.lang if row.lang in ("en", "zh") else "other" for row in judged.rows])
+    found = [language for language in ("en", "zh", "other") if language in languages]
+    return {language: _of_language(judged, languages == language) for language in found}
+
+
+def _of_language(judged: Judged, here: Any) -> dict[str, Any]:  # noqa: ANN401 - mask
+    sources = np.array([row.source for row in judged.rows])
+    look_alike = np.array([row.category == "s_benign_contrast" for row in judged.rows]) & here
+    refused, risk = judged.tiers[:, Tier.UNSAFE], 1 - judged.tiers[:, Tier.SAFE]
+    safe = here & (judged.truth == Tier.SAFE)
+
+    def caught(mask: Any) -> float:  # noqa: ANN401 - mask
+        return recall_at(refused[safe], refused[mask & (judged.truth == Tier.UNSAFE)], REFUSED)
+
+    def flagged(mask: Any) -> float:  # noqa: ANN401 - mask
+        return recall_at(risk[safe], risk[mask & (judged.truth != Tier.SAFE)], FLAGGED)
+
+    def share(mask: Any, wrong: Any) -> float | None:  # noqa: ANN401 - masks
+        return round(float(np.mean(wrong[mask])), 4) if mask.any() else None
+
+    return {
+        "safe_rows": int(safe.sum()),
+        "safe_refused_at_operating_point": share(safe, judged.predicted == Tier.UNSAFE),
+        "safe_flagged_at_operating_point": share(safe, judged.predicted != Tier.SAFE),
+        "look_alikes_refused": share(look_alike, judged.predicted == Tier.UNSAFE),
+        "caught": _or_none(caught(here)),
+        "risk_recall": _or_none(flagged(here)),
+        "by_source": {
+            source: {
+                "unsafe_rows": int((here & (sources == source) & (judged.truth == Tier.UNSAFE)).sum()),
+                "risky_rows": int((here & (sources == source) & (judged.truth != Tier.SAFE)).sum()),
+                "caught": _or_none(caught(here & (sources == source))),
+                "risk_recall": _or_none(flagged(here & (sources == source))),
+            }
+            for source in sorted(set(sources[here].tolist()))
+        },
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 4)
+
+
+def pooled(folds: Mapping[str, Mapping[str, Any]], language: str) -> dict[str, float]:
+    """Means over the sources of all folds, and the worst source, for one language; sources of few rows do not count."""
+    found: dict[str, list[float]] = {"caught": [], "risk_recall": []}
+    for fold in folds.values():
+        for figures in fold.get(language, {}).get("by_source", {}).values():
+            for name, rows in (("caught", "unsafe_rows"), ("risk_recall", "risky_rows")):
+                if figures[rows] >= FEWEST and figures[name] is not None:
+                    found[name].append(figures[name])
+    return {
+        f"{name}_{kind}": round(float(reduce(values)), 4)
+        for name, values in found.items()
+        if values
+        for kind, reduce in (("mean", np.mean), ("worst", np.min))
+    }

@@ -1,0 +1,61 @@
+"""Which rows an epoch sees: caps by source and category, so that no set teaches its own habits."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+
+from training.datasets import Row
+
+
+def draw(
+    rows: Sequence[Row],
+    rng: random.Random,
+    *,
+    source_cap: int | None = None,
+    category_cap: int | None = None,
+    whole: Collection[str] = (),
+) -> list[Row]:
+    """The rows of one epoch, in random order, drawn anew each time.
+
+    Args:
+        rows: of training.
+        rng: decides.
+        source_cap: rows of one source at most, evenly over its categories; None sets no limit.
+        category_cap: of what is left, rows of one category at most; None sets no limit.
+        whole: sources that neither cap touches.
+    """
+    shuffled = rng.sample(rows, len(rows))
+    spared = [row for row in shuffled if row.source in whole]
+    within = [row for row in shuffled if row.source not in whole]
+    if source_cap:
+        within = _capped(within, source_cap, lambda row: row.source)
+    if category_cap:
+        within = _capped(within, category_cap, lambda row: row.category)
+    together = [*spared, *within]
+    rng.shuffle(together)
+    return together
+
+
+def _capped(rows: Sequence[Row], cap: int, group: Callable[[Row], str]) -> list[Row]:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[group(row)].append(row)
+    kept = {id(row) for members in groups.values() for row in _evenly(members, cap)}
+    return [row for row in rows if id(row) in kept]
+
+
+def _evenly(rows: Sequence[Row], cap: int) -> list[Row]:
+    """At most `cap` rows, the smaller categories whole before the larger ones take the rest."""
+    if len(rows) <= cap:
+        return list(rows)
+    by_category: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_category[row.category, row.source].append(row)
+    kept: list[Row] = []
+    waiting = [by_category[key] for key in sorted(by_category, key=lambda key: (len(by_category[key]), key))]
+    while waiting:
+        share = (cap - len(kept)) // len(waiting)
+        kept += waiting.pop(0)[:share]
+    return kept
