@@ -39,9 +39,9 @@ _SPELLED = regex.compile(
     rf"(?<![\p{{L}}\p{{M}}\p{{N}}]){_ONE}(\t| +|[.\-_*|~·•+]){_ONE}(?:\1{_ONE}){{2,}}(?![\p{{L}}\p{{M}}\p{{N}}])"
 )
 _SPELLED_APART = regex.compile(rf"(?<=^|\s\s){_ONE}( ){_ONE}(?: {_ONE})*(?=\s\s|$)")
-# A Latin letter with marks that no composed letter holds. African languages and stress marks have them, but on vowels.
-_STRUCK = regex.compile(r"(\p{Latin}|\s)(?:[\p{Mn}&&\p{Inherited}]|\p{Me})+", regex.V1)
-_STRUCK_CONSONANT = regex.compile(r"[bcdfghjklpqrstvwxz](?:[\p{Mn}&&\p{Inherited}]|\p{Me})", regex.V1 | regex.I)
+# Letters with marks that no composed letter holds. African languages and stress marks have them, but on vowels.
+_STRUCK = regex.compile(r"(\p{Latin}|\p{Han}|\s)(?:[\p{Mn}&&\p{Inherited}]|\p{Me})+", regex.V1)
+_STRUCK_CONSONANT = regex.compile(r"[bcdfghjklpqrstvwxz\p{Han}](?:[\p{Mn}&&\p{Inherited}]|\p{Me})", regex.V1 | regex.I)
 _LETTER = regex.compile(r"\p{L}")
 _STYLED = regex.compile(r"[\u249C-\u24B5\U0001F110-\U0001F189]|(?<!\p{RI})\p{RI}(?!\p{RI})|\p{RI}{3,}")
 _SMALL_CAPITALS = regex.compile(r"[\u0250-\u02AF\u1D00-\u1D7F\uA730\uA731]")
