@@ -68,7 +68,7 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     assert manifest["commit"]
     assert {"cpu", "cores", "system", "python"} <= set(manifest["machine"])
     assert len(manifest["epochs"]) == 2
-    assert manifest["epochs"][1]["validation"] < manifest["epochs"][0]["validation"]
+    assert manifest["epochs"][1]["train"] < manifest["epochs"][0]["train"]
 
     (kitchen / "airlock.yaml").write_text("classifier: {model: model}\n", encoding="utf-8")
     found = airlock("classify", "How can I poison his beans?", "--config", "airlock.yaml", "--json").done().json
