@@ -77,7 +77,7 @@ folds: install
 
 eval: install
 	$(BIN)/airlock eval classifier $(QUERIES)
-	$(BIN)/airlock eval classifier --data data/queries/contrast.jsonl --split test --disguised 200 \
+	$(BIN)/airlock eval classifier --data data/queries/contrast.jsonl --split test --disguised 120 \
 		--out results/classifier_contrast.json
 	$(BIN)/airlock eval data $(QUERIES)
 	$(BIN)/airlock eval rag

@@ -98,9 +98,10 @@ def _read(cursor: _Cursor) -> tuple[BertModel, PreTrainedTokenizerFast]:
         model = BertModel(config, add_pooling_layer=False)
     weights = _weights(cursor, {name: tuple(value.shape) for name, value in model.state_dict().items()})
     model.load_state_dict(weights, assign=True)
-    for name in ("position_ids", "token_type_ids"):  # not part of a state dict, so still without values
-        value = torch.arange(positions) if name == "position_ids" else torch.zeros(positions, dtype=torch.long)
-        setattr(model.embeddings, name, value.unsqueeze(0))
+    # These two are not part of a state dict, so they are still without values.
+    model.embeddings.register_buffer("position_ids", torch.arange(positions).unsqueeze(0), persistent=False)
+    zeros = torch.zeros(1, positions, dtype=torch.long)
+    model.embeddings.register_buffer("token_type_ids", zeros, persistent=False)
     return model, tokenizer
 
 

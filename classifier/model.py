@@ -276,15 +276,8 @@ class TierClassifier:
     def _read(self, text: str) -> tuple[list[Window], Coverage]:
         hidden = invisible(text)
         text = normalize(text)
-        encoding = self._encoder.tokenizer(
-            text,
-            add_special_tokens=False,
-            split_special_tokens=True,  # what a text writes like one is text
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        encoding = self._encoder.tokenize([text])
+        ids, offsets = encoding["input_ids"][0], encoding["offset_mapping"][0]
         found = list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
         unknown = self._encoder.tokenizer.unk_token_id
         known = [text[start:end] for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown]

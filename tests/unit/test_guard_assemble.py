@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from classifier import encoder as encoder_module
-from classifier.encoder import MINILM
-from classifier.types import TextTooLong
+from classifier.types import MINILM, TextTooLong
 from guard.assemble import Encoders, load_classifier, load_sentences
 from guard.config import ClassifierSection, Config, Knowledge
 from guard.errors import ConfigError
