@@ -11,6 +11,17 @@ from training.datasets import Row
 from training.evaluate import FIGURES
 
 
+def _drawn(manifest: Mapping[str, Any]) -> list[str]:
+    """What of the rows an epoch saw, and what the run went on from, where it was not all and nothing."""
+    settings = manifest["settings"]
+    caps = {"source": settings["source_cap"], "category": settings["category_cap"]}
+    aside = f", `{'`, `'.join(settings['whole'])}` aside" if settings["whole"] else ""
+    lines = [f"An epoch draws at most {cap} of them from one {name}{aside}." for name, cap in caps.items() if cap]
+    if manifest["start"]:
+        lines.append(f"It went on from an adapter with SHA-256 `{manifest['start'][:12]}…`.")
+    return lines
+
+
 def rounded(figure: float | None) -> str:
     """A figure as it is shown; a dash for one that has no rows."""
     return "–" if figure is None else f"{figure:.3f}"
@@ -32,6 +43,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         f"A LoRA adapter and category head for the encoder `{manifest['encoder']}`, trained by",
         f"`airlock train classifier` on {manifest['rows']['train']} rows (seed {manifest['seed']}, "
         f"rank {settings['rank']}, {settings['epochs']} epochs).",
+        *_drawn(manifest),
         "It sorts a query into the categories of `taxonomy.yaml`, and so into four tiers.",
         "Settings, hashes and all figures: `manifest.json`.",
         "",
