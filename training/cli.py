@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from classifier.types import E5_SMALL, MINILM
-
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
 
@@ -51,7 +49,9 @@ def train_classifier(
         Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
     ] = None,
     without: Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")] = None,
-    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/PATH.")] = E5_SMALL,
+    encoder: Annotated[
+        str | None, typer.Option(help="Folder, or package:NAME/PATH; multilingual-e5-small by default.")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Go on from this model folder.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 3,
@@ -79,6 +79,7 @@ def train_classifier(
     """Train a tier classifier: LoRA on a frozen encoder and a category head."""
     from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
+    from classifier.types import E5_SMALL
     from training.train_classifier import TrainSettings
     from training.train_classifier import train_classifier as run
 
@@ -103,7 +104,7 @@ def train_classifier(
         taxonomy=Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"),
         data=data,
         out=out,
-        encoder_name=encoder,
+        encoder_name=encoder or E5_SMALL,
         settings=settings,
         name=name or out.name,
         start=start,
@@ -267,7 +268,9 @@ def eval_rag(
         "data/questions/sample_knowledge.jsonl"
     ),
     kb: Annotated[Path | None, typer.Option(help="Knowledge base; the shipped sample by default.")] = None,
-    encoder: Annotated[str, typer.Option(help="Folder, or package:NAME/PATH.")] = MINILM,
+    encoder: Annotated[
+        str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")
+    ] = None,
     passages: Annotated[int, typer.Option(min=1, help="Passages looked at for an answer.")] = 3,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/knowledge_sample.json"),
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
@@ -277,6 +280,7 @@ def eval_rag(
     import torch
 
     from classifier.encoder import load_encoder
+    from classifier.types import MINILM
     from rag.answer import Answerer
     from rag.encoders import SentenceEncoder
     from rag.interpret import ExtractiveInterpreter
@@ -285,7 +289,7 @@ def eval_rag(
     from training.manifest import provenance, write_json
 
     torch.set_num_threads(threads)
-    base = load_encoder(encoder)
+    base = load_encoder(encoder or MINILM)
     sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
     answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), ExtractiveInterpreter(sentences), k=passages)
     result = {

@@ -399,11 +399,15 @@ def test_models_are_compared_on_the_same_rows_only():
 
 def test_a_card_tells_sources_licences_and_figures(tmp_path, figures):
     dev = {**figures, "unsafe_recall": {"value": None, "low": None, "high": None}}
-    manifest = {"name": "n", "encoder": "e", "rows": {"train": 3}, "seed": 0, "settings": {"rank": 4, "epochs": 1}}
+    settings = {"rank": 4, "epochs": 1, "source_cap": 40, "category_cap": None, "whole": ["airlock"]}
+    manifest = {"name": "n", "encoder": "e", "rows": {"train": 3}, "seed": 0, "settings": settings, "start": None}
     trained_on = [Row("t", "s_kitchen", "train", "a", "MIT")] * 2 + [Row("t", "s_kitchen", "train", "")]
     write_card(tmp_path, {**manifest, "measured_on": "dev", "figures": dev}, trained_on)
     card = (tmp_path / "README.md").read_text()
     assert "| accuracy | 0.700 |" in card
+    assert "An epoch draws at most 40 of them from one source, `airlock` aside." in card
+    assert "of them from one category" not in card
+    assert "It went on from" not in card
     assert "| unsafe_recall | – | – to – |" in card
     assert "| a | 2 | MIT |" in card
     assert "| (not named) | 1 | (not named) |" in card
