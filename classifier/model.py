@@ -59,7 +59,8 @@ class OperatingPoint:
 class TierModel(nn.Module):
     """Encoder with a LoRA adapter, mean pooling over tokens, and one linear layer to the categories.
 
-    Forward: ids and mask of shape ``(batch, tokens)`` → logits of shape ``(batch, categories)``.
+    Forward: mask and ids of shape ``(batch, tokens)``, or in place of the ids what else the encoder reads → logits of
+    shape ``(batch, categories)``.
     """
 
     centre: Tensor
@@ -73,15 +74,15 @@ class TierModel(nn.Module):
         self.register_buffer("centre", torch.zeros(encoder.config.hidden_size), persistent=False)
         self.register_buffer("spread", torch.ones(encoder.config.hidden_size), persistent=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Category logits."""
-        pooled = (self.pool(input_ids, attention_mask) - self.centre) / self.spread
+        pooled = (self.pool(attention_mask, **inputs) - self.centre) / self.spread
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
-    def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def pool(self, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """The mean of the states of a text's tokens: ``(batch, hidden)``."""
-        states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        states: Tensor = self.encoder(attention_mask=attention_mask, **inputs).last_hidden_state.float()
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 

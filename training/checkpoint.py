@@ -20,6 +20,8 @@ from training.datasets import TrainingError
 _EVERY_S = 120.0
 _STATE = "state.json"
 
+Groups = Mapping[str, Mapping[str, Tensor]]  # the tensors of a run: kind → name → value
+
 
 @dataclass(slots=True)
 class State:
@@ -66,22 +68,13 @@ class Checkpoint:
             )
         return cls(folder, identity)
 
-    def save(
-        self,
-        state: State,
-        learnt: Mapping[str, Tensor],
-        mean: Mapping[str, Tensor],
-        best: Mapping[str, Tensor],
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
+    def save(self, state: State, groups: Groups, optimizer: torch.optim.Optimizer) -> None:
         """Write everything beside what is there, then put it in its place."""
         fresh = self._folder.with_name(self._folder.name + ".partial")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         tensors = {
-            **{f"learnt.{name}": value for name, value in learnt.items()},
-            **{f"mean.{name}": value for name, value in mean.items()},
-            **{f"best.{name}": value for name, value in best.items()},
+            **{f"{group}.{name}": value for group, named in groups.items() for name, value in named.items()},
             **{
                 f"optimizer.{index}.{name}": value
                 for index, moments in optimizer.state_dict()["state"].items()
@@ -102,22 +95,16 @@ class Checkpoint:
         shutil.rmtree(old, ignore_errors=True)
         state._saved = time.monotonic()
 
-    def restore(
-        self,
-        learnt: Mapping[str, Tensor],
-        mean: Mapping[str, Tensor],
-        best: Mapping[str, Tensor],
-        optimizer: torch.optim.Optimizer,
-    ) -> State:
+    def restore(self, groups: Groups, optimizer: torch.optim.Optimizer) -> State:
         """Fill the tensors from the folder, if it holds a run; the state to go on from."""
         if not (self._folder / _STATE).exists():
             return State()
         data = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
         tensors = load_file(self._folder / "tensors.safetensors")
         with torch.no_grad():
-            for kind, targets in (("learnt", learnt), ("mean", mean), ("best", best)):
-                for name, value in targets.items():
-                    value.copy_(tensors[f"{kind}.{name}"])
+            for group, named in groups.items():
+                for name, value in named.items():
+                    value.copy_(tensors[f"{group}.{name}"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):

@@ -54,7 +54,11 @@ def train_classifier(
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Go on from this model folder.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
+    watch: Annotated[
+        list[str] | None, typer.Option(help="Do not train on this source: it chooses the best epoch. Repeatable.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 3,
+    frozen: Annotated[int, typer.Option(min=0, help="Lowest layers to leave as they are; twice as fast.")] = 0,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
     dora: Annotated[bool, typer.Option("--dora", help="Weight-decomposed LoRA.")] = False,
     rslora: Annotated[bool, typer.Option("--rslora", help="Rank-stabilized LoRA.")] = False,
@@ -62,6 +66,7 @@ def train_classifier(
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")] = 1e-3,
     source_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one source in an epoch, at most.")] = None,
     category_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one category in an epoch, at most.")] = None,
+    mined: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of easy rows that later epochs skip.")] = 0.0,
     disguise: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of rows seen in a disguise.")] = 0.1,
     train_window: Annotated[int, typer.Option(min=8, help="Tokens of a text that a step sees.")] = 128,
     max_flagged: Annotated[
@@ -87,6 +92,9 @@ def train_classifier(
         rank=rank,
         dora=dora,
         rslora=rslora,
+        frozen=frozen,
+        watch=tuple(watch or ()),
+        mined=mined,
         epochs=epochs,
         batch=batch,
         lr=lr,

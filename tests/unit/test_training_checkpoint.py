@@ -26,7 +26,7 @@ class Run:
         self.optimizer.zero_grad()
 
     def parts(self):
-        return self.learnt, self.mean, self.best, self.optimizer
+        return {"learnt": self.learnt, "mean": self.mean, "best": self.best}, self.optimizer
 
     def values(self):
         return [value.tolist() for kind in (self.learnt, self.mean, self.best) for value in kind.values()]

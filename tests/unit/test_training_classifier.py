@@ -13,14 +13,20 @@ from unittest import mock
 import pytest
 import torch
 
-from classifier.model import TierClassifier
+from classifier.model import TierClassifier, TierModel
 from classifier.types import ClassifierError
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
-from training.datasets import TrainingError, text_key
+from training.datasets import Row, TrainingError, text_key
 from training.manifest import file_sha256
-from training.train_classifier import TrainSettings, _batches, _Fit, _join, _loss, _optimizer
+from training.train_classifier import TrainSettings, _batches, _Fit, _join, _lora, _loss, _optimizer
 
 QUICK = replace(SETTINGS, epochs=1)
+
+
+def untrained():
+    """Model, encoder and taxonomy, as `_Fit` takes them."""
+    model = TierModel.untrained(minilm(), len(TAXONOMY.categories), _lora(minilm(), SETTINGS))
+    return model, minilm(), TAXONOMY
 
 
 # The loss
@@ -31,21 +37,22 @@ def test_the_loss_is_that_of_the_formula(weight, smoothing):
     torch.manual_seed(0)
     logits, targets = torch.randn(7, 5, dtype=torch.float64) * 3, [0, 1, 2, 3, 4, 1, 3]
     settings = TrainSettings(tier_weight=weight, smoothing=smoothing)
-    found = _loss(logits, torch.tensor(targets), torch.tensor(TAXONOMY.tier_indices), settings)
-    losses = []
+    found, right = _loss(logits, torch.tensor(targets), torch.tensor(TAXONOMY.tier_indices), settings)
+    losses, tiers_right = [], []
     for row, target in zip(logits.tolist(), targets, strict=True):
         total = sum(map(math.exp, row))
         p = [math.exp(value) / total for value in row]
         category = (1 - smoothing) * -math.log(p[target]) + smoothing * sum(-math.log(value) for value in p) / len(p)
         tiers = TAXONOMY.tier_indices
-        tier = -math.log(sum(value for value, of in zip(p, tiers, strict=True) if of == tiers[target]))
-        losses.append(category + weight * tier)
+        tiers_right.append(sum(value for value, of in zip(p, tiers, strict=True) if of == tiers[target]))
+        losses.append(category - weight * math.log(tiers_right[-1]))
     assert found.item() == pytest.approx(sum(losses) / len(losses))
+    assert right.tolist() == pytest.approx(tiers_right)
 
 
 def test_the_loss_has_a_gradient_everywhere_also_far_out():
     logits = torch.tensor([[80.0, -80, 0, 0, 0], [-80.0, 80, 0, 0, 0]], requires_grad=True)
-    loss = _loss(logits, torch.tensor([2, 3]), torch.tensor(TAXONOMY.tier_indices), TrainSettings())
+    loss, _ = _loss(logits, torch.tensor([2, 3]), torch.tensor(TAXONOMY.tier_indices), TrainSettings())
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
@@ -57,29 +64,39 @@ def test_the_loss_has_a_gradient_everywhere_also_far_out():
 @pytest.mark.parametrize("size", [3, 12, 100])
 def test_an_epoch_takes_each_row_once_from_its_beginning_or_its_end(size):
     rng = random.Random(1)
-    examples = [([row * 100 + i for i in range(rng.randint(0, 30))], row) for row in range(57)]
+    examples = [([row * 100 + i for i in range(rng.randint(0, 30))], 3, row) for row in range(57)]
     batches = list(_batches(examples, 8, size, random.Random(2)))
     assert sorted(map(len, batches)) == [1] + [8] * 7
-    assert Counter(row for batch in batches for _, row in batch) == Counter(range(57))
+    assert Counter(row for batch in batches for *_, row in batch) == Counter(range(57))
     sides = Counter()
     for batch in batches:
-        for ids, row in batch:
+        for ids, target, row in batch:
+            assert target == 3
             whole = examples[row][0]
             assert ids in (whole[:size], whole[-size:])
             sides[ids == whole[:size]] += len(whole) > size
     assert size > 30 or min(sides[True], sides[False]) > 5
-    assert max(len(ids) for batch in batches for ids, _ in batch) <= size
+    assert max(len(ids) for batch in batches for ids, *_ in batch) <= size
 
 
 def test_batches_hold_texts_of_like_length_in_random_order():
-    examples = [([1] * (i % 40), i) for i in range(400)]
+    examples = [([1] * (i % 40), 0, i) for i in range(400)]
     batches = list(_batches(examples, 20, 100, random.Random(0)))
-    lengths = [[len(ids) for ids, _ in batch] for batch in batches]
+    lengths = [[len(ids) for ids, *_ in batch] for batch in batches]
     assert max(max(each) - min(each) for each in lengths) <= 6
     assert [max(each) for each in lengths] != sorted(max(each) for each in lengths)
     again = list(_batches(examples, 20, 100, random.Random(0)))
     assert again == batches
     assert list(_batches(examples, 20, 100, random.Random(1))) != batches
+
+
+def test_devices_that_take_turns_get_batches_of_like_length():
+    examples = [([1] * (i % 40), 0, i) for i in range(410)]
+    batches = list(_batches(examples, 20, 100, random.Random(0), devices=2))
+    longest = [max(len(ids) for ids, *_ in batch) for batch in batches]
+    assert len(batches) == 21
+    assert all(abs(first - second) <= 8 for first, second in zip(longest[:20:2], longest[1:20:2], strict=True))
+    assert longest[:20:2] != sorted(longest[:20:2])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 40, 200])
@@ -264,6 +281,18 @@ def test_a_run_of_other_settings_or_data_is_not_taken_up(tmp_path, half_done, en
     assert {path.name: path.read_bytes() for path in (tmp_path / "model" / "checkpoint").iterdir()} == before
 
 
+@ends_resumed
+def test_an_interrupted_run_remembers_which_rows_were_easy(tmp_path):
+    settings = replace(LONGER, epochs=3, mined=1.0, frozen=4)
+    (tmp_path / "whole").mkdir()
+    whole = train_toy(tmp_path / "whole", ENTRIES, settings)
+    with interrupted(step=10):
+        train_toy(tmp_path, ENTRIES, settings)
+    manifest = train_toy(tmp_path, ENTRIES, settings)
+    assert manifest["epochs"] == whole["epochs"]
+    assert weights(tmp_path) == weights(tmp_path / "whole")
+
+
 # Sources kept out, decisions, precision
 
 
@@ -277,6 +306,31 @@ def test_sources_that_are_kept_out_are_seen_nowhere(tmp_path):
     card = (tmp_path / "model" / "README.md").read_text()
     assert "| toy-u | 7 |" in card
     assert "toy-f" not in card
+
+
+def test_watched_sources_choose_the_epoch_and_are_not_trained_on(tmp_path):
+    entries = toy_entries(8, "train") + toy_entries(3, "dev", seed=1)
+    with mock.patch.object(_Fit, "_validate", autospec=True, return_value=1.0) as validate:
+        manifest = train_toy(tmp_path, entries, replace(QUICK, watch=("toy-f",)))
+    assert manifest["rows"] == {"train": 28, "validation": 4, "measured": 15}
+    held = validate.call_args.args[2]
+    assert len(held) == 11
+    assert {TAXONOMY.ids[target] for _, target, _ in held} == {"f_grundle"}
+    with pytest.raises(TrainingError, match="--watch nowhere: no row is of that source"):
+        train_toy(tmp_path, entries, replace(QUICK, watch=("nowhere",)))
+
+
+def test_easy_rows_give_their_place_to_hard_ones():
+    rows = [Row(str(number), "s_garden", "train", "") for number in range(100)]
+    fit = _Fit(*untrained(), replace(SETTINGS, mined=0.8))
+    sure = torch.tensor([0.99] * 50 + [0.9] * 50)
+    drawn = fit._drawn(rows, 1, sure)
+    assert all(rows[index] is row for index, row in drawn)
+    easy = sum(index < 50 for index, _ in drawn)
+    assert len(drawn) - easy == 50
+    assert 2 <= easy <= 20
+    assert fit._drawn(rows, 1, sure) == drawn
+    assert len(fit._drawn(rows, 0, torch.zeros(100))) == 100
 
 
 def test_without_any_other_source_there_is_nothing_to_train_on(tmp_path):
@@ -306,7 +360,14 @@ def test_bf16_learns_and_what_is_saved_reads_in_single_precision(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [{"dora": True}, {"rslora": True}, {"source_cap": 8, "category_cap": 6, "epochs": 3}]
+    "option",
+    [
+        {"dora": True},
+        {"rslora": True},
+        {"frozen": 3},
+        {"mined": 0.7, "epochs": 3},
+        {"source_cap": 8, "category_cap": 6, "epochs": 3},
+    ],
 )
 def test_every_way_of_training_gives_a_model_that_loads(tmp_path, option):
     manifest = train_toy(tmp_path, ENTRIES, replace(QUICK, **option))
@@ -344,11 +405,12 @@ def test_a_window_that_the_encoder_cannot_read_is_refused(tmp_path):
 
 
 def test_joined_rows_take_the_riskier_category_and_fit():
-    examples = [([1] * 3, 0), ([2] * 5, 1), ([3] * 40, 2)]
+    examples = [([1] * 3, 0, 10), ([2] * 5, 1, 11), ([3] * 40, 2, 12)]
     joined = _join(examples, 1.0, 12, [0, 3, 1], random.Random(0))
     assert len(joined) == 3
-    for ids, target in joined:
+    assert [row for *_, row in joined] == [10, 11, 12]
+    for ids, target, _ in joined:
         assert len(ids) <= 12 or ids == [3] * 40
         assert target == (1 if 2 in ids else 2 if 3 in ids else 0)
-    assert any(len(set(ids)) == 2 for ids, _ in joined)
+    assert any(len(set(ids)) == 2 for ids, *_ in joined)
     assert _join(examples, 0.0, 12, [0, 3, 1], random.Random(0)) == examples

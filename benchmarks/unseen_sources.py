@@ -1,0 +1,119 @@
+"""What a classifier does on public sets that it was never trained on, and may not be: their licences forbid it.
+
+By language, thresholds are set where 3 % of ordinary instructions are refused and 10 % flagged; at these, and at the
+model's own operating point, the shares of the harmful sets that are refused and flagged, and of the sets that only look
+harmful. The sets say harmful or not in their own words, not in Airlock's tiers: some of what one calls harmful is
+Conditionally Safe or Focused Attention by the rule book. Needs the shared data sets. Writes
+`results/classifier_unseen.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from classifier.encoder import load_encoder
+from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
+from classifier.types import Tier
+from training.evaluate import recall_at
+from training.manifest import file_sha256, provenance, write_json
+
+SHARED = Path("../shared/datasets/research-only")
+REFUSED, FLAGGED = 0.03, 0.10
+# Parts of do_not_answer that the rule book calls another tier: overreliance, distress, medical and legal questions.
+_NOT_UNSAFE = ("Mental Health", "Treat Chatbot", "Causing material harm", "Disseminating false", "Nudging")
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Set:
+    """A source, which of its rows count, and what they are."""
+
+    name: str
+    kind: str  # ordinary, look_alike or harmful
+    language: str
+    chosen: Callable[[Entry], bool] = lambda entry: True
+    part: str = ""
+
+
+SETS = (
+    Set("alpaca_harmless", "ordinary", "en"),
+    Set("halueval_general", "ordinary", "en"),
+    Set("oktest", "look_alike", "en"),
+    Set("phtest", "look_alike", "en"),
+    Set("bio_overrefusal", "look_alike", "en"),
+    Set("malicious_instruct", "harmful", "en"),
+    Set("do_not_answer", "harmful", "en", lambda entry: not entry["category"].startswith(_NOT_UNSAFE)),
+    *(
+        Set("safety_tuned_llamas_eval", "harmful", "en", lambda entry, part=part: entry["category"] == part, part)
+        for part in ("I-MaliciousInstructions", "I-CoNa", "Q-Harm")
+    ),
+    Set("tensor_trust", "harmful", "en"),
+    Set("belle_eval", "ordinary", "zh"),
+    Set("alignbench", "ordinary", "zh"),
+    Set("fewclue_everyday", "ordinary", "zh"),
+    Set("toxicn_sample", "look_alike", "zh", lambda entry: entry["label"] == "non-toxic", "non-toxic"),
+    Set("toxicn_sample", "harmful", "zh", lambda entry: entry["label"] == "toxic", "toxic"),
+)
+
+
+def _read(each: Set, most: int, seed: int) -> list[str]:
+    lines = (SHARED / f"{each.name}.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [entry["text"] for entry in map(json.loads, lines) if each.chosen(entry)]
+    return random.Random(seed).sample(texts, min(most, len(texts)))
+
+
+def main() -> None:
+    """Run the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--rows", type=int, default=400, help="of each set, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/classifier_unseen.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder = load_encoder(ClassifierSettings.load(options.model).encoder)
+    classifier = TierClassifier.load(options.model, encoder)
+
+    judged = {each: classifier.classify(_read(each, options.rows, options.seed)) for each in SETS}
+    scores = {each: np.array([[v.tiers[t] for t in Tier] for v in verdicts]) for each, verdicts in judged.items()}
+    result: dict[str, Any] = {}
+    for language in ("en", "zh"):
+        ordinary = np.concatenate([scores[s] for s in SETS if (s.language, s.kind) == (language, "ordinary")])
+        result[language] = {
+            " ".join(filter(None, (each.name, each.part))): {
+                "kind": each.kind,
+                "rows": len(scores[each]),
+                "refused": round(float(np.mean([v.tier is Tier.UNSAFE for v in judged[each]])), 4),
+                "flagged": round(float(np.mean([v.tier is not Tier.SAFE for v in judged[each]])), 4),
+                "refused_at_budget": round(
+                    recall_at(ordinary[:, Tier.UNSAFE], scores[each][:, Tier.UNSAFE], REFUSED), 4
+                ),
+                "flagged_at_budget": round(
+                    recall_at(1 - ordinary[:, Tier.SAFE], 1 - scores[each][:, Tier.SAFE], FLAGGED), 4
+                ),
+            }
+            for each in SETS
+            if each.language == language
+        }
+        for name, figures in result[language].items():
+            print(language, name, figures)
+    files = sorted({SHARED / f"{each.name}.jsonl" for each in SETS})
+    model = {
+        "model": judged[SETS[0]][0].model,
+        "adapter_sha256": file_sha256(options.model / "adapter_model.safetensors"),
+    }
+    budgets = {"refused": REFUSED, "flagged": FLAGGED}
+    write_json(options.out, {**model, "budgets": budgets, **result, **provenance(seed=options.seed, data=files)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Train the upper layers of an encoder only: what the frozen ones below make of a text is computed once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from classifier.encoder import Encoder
+from classifier.model import TierModel
+from training.datasets import TrainingError
+
+_MOST_KEPT = 4 << 30  # bytes of states
+_AT_ONCE = 32  # texts
+
+
+class FrozenLayers:
+    """The embeddings and lowest layers of an encoder of BERT's shape, and the states they gave.
+
+    Args:
+        encoder: whose weights they share.
+        count: of layers.
+
+    Raises:
+        TrainingError: the encoder is of another shape, or has no layer left to train.
+    """
+
+    def __init__(self, encoder: Encoder, count: int) -> None:
+        model: Any = encoder.lend()
+        layers = getattr(getattr(model, "encoder", None), "layer", None)
+        if not isinstance(layers, nn.ModuleList) or not hasattr(model, "embeddings") or not 0 < count < len(layers):
+            shape = (
+                f"{len(layers)} layers" if isinstance(layers, nn.ModuleList) else "no list of layers of BERT's shape"
+            )
+            raise TrainingError(
+                f"frozen = {count}: {encoder.name} ({model.config.model_type}) has {shape}; freeze fewer, or none"
+            )
+        model.encoder.layer = layers[:count]
+        self._encoder = encoder
+        self._count = count
+        self._lower = model
+        self._states: dict[tuple[int, ...], Tensor] = {}
+        self._kept = 0
+
+    @contextmanager
+    def apart_from(self, model: TierModel) -> Iterator[None]:
+        """While it lasts, `model` takes what `inputs` gives in the place of token ids."""
+        above: Any = model.encoder.base_model.model
+        embeddings, layers = above.embeddings, above.encoder.layer
+        above.embeddings = _Given()
+        above.encoder.layer = nn.ModuleList([*(_Skipped() for _ in range(self._count)), *layers[self._count :]])
+        try:
+            yield
+        finally:
+            above.embeddings, above.encoder.layer = embeddings, layers
+
+    def inputs(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Token ids without special tokens → states ``(rows, longest, hidden)`` and mask, with the special ones."""
+        states = self._of([tuple(row) for row in rows])
+        mask = pad_sequence([torch.ones(len(each), dtype=torch.long) for each in states], batch_first=True)
+        return {"inputs_embeds": pad_sequence(states, batch_first=True).float(), "attention_mask": mask}
+
+    def _of(self, rows: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        found = {row: self._states[row] for row in rows if row in self._states}
+        missing = sorted({*rows} - found.keys(), key=lambda row: (len(row), row))
+        for start in range(0, len(missing), _AT_ONCE):
+            part = missing[start : start + _AT_ONCE]
+            found.update(zip(part, self._compute(part), strict=True))
+        for row in missing:
+            size = found[row].nbytes
+            if self._kept + size <= _MOST_KEPT:
+                self._states[row] = found[row]
+                self._kept += size
+        return [found[row] for row in rows]
+
+    @torch.no_grad()
+    def _compute(self, rows: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """States of each row in half precision: they differ from those of single precision by a thousandth at most."""
+        inputs = {name: value.to(self._lower.device) for name, value in self._encoder.collate(rows).items()}
+        states = self._lower(**inputs).last_hidden_state.half().cpu()
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        return [each[:length].clone() for each, length in zip(states, lengths, strict=True)]
+
+
+class _Given(nn.Module):
+    def forward(self, *, inputs_embeds: Tensor, **_: Any) -> Tensor:  # noqa: ANN401 - the model's own arguments
+        return inputs_embeds
+
+
+class _Skipped(nn.Module):
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ANN401 - the layer's own arguments
+        return hidden_states
