@@ -24,7 +24,7 @@ from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier,
 from classifier.normalize import normalize
 from classifier.taxonomy import Taxonomy
 from training.card import write_card
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, Groups
 from training.datasets import Row, TrainingError, hold_out, read_all
 from training.disguise import disguised
 from training.evaluate import choose_operating_point, evaluate_classifier
@@ -313,14 +313,14 @@ class _Fit:
         mean = {name: value.detach().clone() for name, value in self._learnt.items()}
         best = {name: value.clone() for name, value in mean.items()}
         sure = {"before": torch.zeros(len(rows)), "now": torch.full((len(rows),), -1.0)}
-        kept = {"learnt": self._learnt, "mean": mean, "best": best, "sure": sure}
+        kept: Groups = {"learnt": self._learnt, "mean": mean, "best": best, "sure": sure}
         state = checkpoint.restore(kept, optimizer.optimizer)
         for _ in range(state.step):
             schedule.step()
         held = self._examples(list(enumerate(validation[:2000])), None)
         self._model.train()
         self._model.encoder.eval()  # dropout inside the encoder triples a step on a CPU; the head keeps its own
-        with _progress(steps, state.step) as bar:
+        with _progress(steps, state.step, quiet=not self.first) as bar:
             while state.step < steps:
                 epoch, done = divmod(state.step, size)
                 rng = random.Random(f"{settings.seed}/{epoch}")
@@ -448,13 +448,13 @@ def _in_precision(model: TierModel, precision: str) -> TierModel:
     return model
 
 
-def _progress(steps: int, done: int) -> Progress:
+def _progress(steps: int, done: int, *, quiet: bool) -> Progress:
     progress = Progress(
         TextColumn("epoch {task.fields[epoch]} loss {task.fields[loss]:.3f}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, quiet=quiet),
     )
     progress.add_task("train", total=steps, completed=done, epoch=1, loss=float("nan"))
     return progress
