@@ -69,7 +69,7 @@ TRAIN = OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node $(DEVICES) -m guard t
 # The shipped classifier, in two steps: on the authored rows alone, then on all. DEVICES=2 trains on two cores or cards;
 # with two cores, 15 minutes and an hour.
 train: runs/authored/manifest.json
-	$(TRAIN) $(QUERIES) $(RECIPE) --start runs/authored --epochs 4 --source-cap 450 --category-cap 2500 \
+	$(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 4 --source-cap 450 --category-cap 2500 \
 		--out runs/tiers-e5-small
 
 runs/authored/manifest.json: install
@@ -77,7 +77,7 @@ runs/authored/manifest.json: install
 
 # The folds of data/folds.yaml: from the authored rows on, each trained without its sources.
 folds: runs/authored/manifest.json
-	for fold in $(FOLDS); do $(TRAIN) $(QUERIES) $(RECIPE) --start runs/authored --epochs 1 --limit 40000 --source-cap 250 \
+	for fold in $(FOLDS); do $(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 1 --limit 40000 --source-cap 250 \
 		$$($(BIN)/python -c "import yaml; print(*(f'--without {s}' for s in yaml.safe_load(open('data/folds.yaml'))['$$fold']))") \
 		--out runs/folds/$$fold || exit 1; done
 	$(BIN)/airlock eval folds $(QUERIES) --models runs/folds

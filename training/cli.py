@@ -52,7 +52,7 @@ def train_classifier(
     encoder: Annotated[
         str | None, typer.Option(help="Folder, or package:NAME/PATH; multilingual-e5-small by default.")
     ] = None,
-    start: Annotated[Path | None, typer.Option(help="Go on from this model folder.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Go on from this model folder.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
     watch: Annotated[
         list[str] | None, typer.Option(help="Do not train on this source: it chooses the best epoch. Repeatable.")
@@ -192,7 +192,9 @@ def eval_folds(
     labels: Annotated[
         Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
     ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Rows of a source, language and tier, at most.")] = 200,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/classifier_folds.json"),
+    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:
     """Test models that were trained without some sources (`airlock train classifier --without …`) on these sources."""
@@ -202,11 +204,12 @@ def eval_folds(
     from classifier.taxonomy import Taxonomy
     from training.datasets import TrainingError, read_all
     from training.evaluate import Judged
-    from training.folds import FLAGGED, REFUSED, pooled, read_folds, summarize
+    from training.folds import FLAGGED, REFUSED, pooled, read_folds, sample, summarize
     from training.manifest import provenance, write_json
 
     torch.set_num_threads(threads)
-    rows = read_all(data, Taxonomy.load(DEFAULT_MODEL / "taxonomy.yaml"), labels)
+    taxonomy = Taxonomy.load(DEFAULT_MODEL / "taxonomy.yaml")
+    rows = read_all(data, taxonomy, labels)
     found = {}
     for name, sources in read_folds(folds).items():
         if not (models / name / "manifest.json").exists():
@@ -215,15 +218,17 @@ def eval_folds(
         leaked = set(sources) - set(json.loads((models / name / "manifest.json").read_text("utf-8"))["without"])
         if leaked:
             raise TrainingError(f"{models / name} was trained on {', '.join(sorted(leaked))}; train it without")
-        found[name] = summarize(Judged(_load(models / name), [row for row in rows if row.source in sources]))
+        held_out = [row for row in rows if row.source in sources]
+        found[name] = summarize(Judged(_load(models / name), sample(held_out, taxonomy, each, seed)))
     if not found:
         raise TrainingError(f"{models} holds no model of a fold; train one with --without for each source of it")
     result = {
         "command": _command(),
         "budgets": {"refused": REFUSED, "flagged": FLAGGED},
+        "each": each,
         "pooled": {language: pooled(found, language) for language in ("en", "zh", "other")},
         "folds": found,
-        **provenance(seed=0, data=[*data, folds, *([labels] if labels else [])]),
+        **provenance(seed=seed, data=[*data, folds, *([labels] if labels else [])]),
     }
     write_json(out, result)
     typer.echo(json.dumps(result["pooled"], indent=2))

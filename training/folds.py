@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
-from training.datasets import TrainingError
+from training.datasets import Row, TrainingError
 from training.evaluate import Judged, recall_at
 
 REFUSED = 0.03
@@ -36,6 +39,18 @@ def read_folds(path: Path) -> dict[str, list[str]]:
     if twice:
         raise TrainingError(f"folds {path}: in two folds: {', '.join(twice)}; leave each source in one")
     return folds
+
+
+def sample(rows: Sequence[Row], taxonomy: Taxonomy, each: int, seed: int) -> list[Row]:
+    """At most `each` rows of a source, language and tier, chosen at random."""
+    kept: Counter[tuple[str, str, Tier]] = Counter()
+    chosen = []
+    for row in random.Random(seed).sample(rows, len(rows)):
+        group = (row.source, row.lang, taxonomy.category(row.category).tier)
+        if kept[group] < each:
+            kept[group] += 1
+            chosen.append(row)
+    return chosen
 
 
 def summarize(judged: Judged) -> dict[str, Any]:

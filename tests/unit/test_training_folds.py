@@ -1,11 +1,12 @@
 import json
+from collections import Counter
 
 import pytest
 
-from tests.classifier_cases import Spoken, toy_classifier, toy_entries
+from tests.classifier_cases import TAXONOMY, Spoken, toy_classifier, toy_entries
 from training.datasets import Row, TrainingError
 from training.evaluate import Judged
-from training.folds import FEWEST, pooled, read_folds, summarize
+from training.folds import FEWEST, pooled, read_folds, sample, summarize
 
 
 def test_folds_are_read(tmp_path):
@@ -95,6 +96,19 @@ def test_a_fold_is_summed_up_by_language_and_source_as_counted_by_hand():
     assert (other["safe_rows"], other["safe_refused_at_operating_point"], other["caught"]) == (0, None, None)
     assert other["by_source"] == {"de": {"unsafe_rows": 1, "risky_rows": 1, **both(caught=None, risk_recall=None)}}
     json.dumps(found, allow_nan=False)
+
+
+def test_a_sample_is_even_over_sources_languages_and_tiers():
+    rows = [row(f"{n}", "s_kitchen", "many") for n in range(50)]
+    rows += [row(f"{n}", "s_garden", "many", "zh") for n in range(3)]
+    rows += [row(f"{n}", "u_zorblax", "few") for n in range(2)]
+    chosen = sample(rows, TAXONOMY, 5, seed=1)
+    assert Counter((r.source, r.lang, r.category[0]) for r in chosen) == {
+        ("many", "en", "s"): 5,
+        ("many", "zh", "s"): 3,
+        ("few", "en", "u"): 2,
+    }
+    assert sample(rows, TAXONOMY, 5, seed=1) == chosen != sample(rows, TAXONOMY, 5, seed=2)
 
 
 def test_look_alikes_are_counted_apart(monkeypatch):
