@@ -58,13 +58,13 @@ bench: install
 	$(BIN)/python benchmarks/upstream_client.py
 	$(BIN)/python benchmarks/latency.py
 
-FOLDS = a b c d
+FOLDS = a b
 DEVICES ?= 1
 AUTHORED = --data data/queries/train.jsonl
 QUERIES = $(AUTHORED) --data $(SHARED)/tiers.jsonl --data $(SHARED)/tiers_wave2.jsonl \
 	--data $(SHARED)/hh_harmless_first_turns.jsonl --labels data/labels/decisions.csv
 RECIPE = --taxonomy data/taxonomies/airlock.yaml --frozen 6 --rank 32 --lr 7e-4 --train-window 96 --mined 0.5 --disguise 0.15
-TRAIN = OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node $(DEVICES) -m guard train classifier
+TRAIN = OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node $(DEVICES) -m guard train classifier
 
 # The shipped classifier, in two steps: on the authored rows alone, then on all. DEVICES=2 trains on two cores or cards;
 # with two cores, 15 minutes and an hour.
@@ -72,7 +72,7 @@ train: runs/authored/manifest.json
 	$(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 4 --source-cap 450 --category-cap 2500 \
 		--out runs/tiers-e5-small
 
-runs/authored/manifest.json: install
+runs/authored/manifest.json: | $(VENV)/.installed
 	$(TRAIN) $(AUTHORED) $(RECIPE) --epochs 2 --out runs/authored
 
 # The folds of data/folds.yaml: from the authored rows on, each trained without its sources.

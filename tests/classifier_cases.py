@@ -20,7 +20,8 @@ from classifier.encoder import Encoder, load_encoder
 from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
 from classifier.taxonomy import Category, Taxonomy
 from classifier.types import E5_SMALL, MINILM, Coverage, Handling, Span, Tier, Verdict
-from training.train_classifier import TrainSettings, train_classifier
+from training.fit import TrainSettings
+from training.train_classifier import train_classifier
 
 TAXONOMY = Taxonomy(
     name="toy",
@@ -74,7 +75,7 @@ def write_rows(path: Path, entries: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
-SETTINGS = TrainSettings(rank=4, epochs=3, batch=10, lr=4e-3, window=32, train_window=32, validation=0.1)
+SETTINGS = TrainSettings(rank=4, epochs=4, batch=10, lr=4e-3, window=32, train_window=32, validation=0.1)
 
 
 def train_toy(

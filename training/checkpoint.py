@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training.datasets import TrainingError
 
-_EVERY_S = 120.0
+_EVERY = 100  # steps
 _STATE = "state.json"
 
 Groups = Mapping[str, Mapping[str, Tensor]]  # the tensors of a run: kind → name → value
@@ -36,11 +36,10 @@ class State:
     step: int = 0
     total: float = 0.0
     epochs: list[dict[str, float]] = field(default_factory=list)
-    _saved: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
-        """Whether it is time to save."""
-        return time.monotonic() - self._saved >= _EVERY_S
+        """Whether it is time to save, on every device at the same step."""
+        return self.step % _EVERY == 0
 
 
 class Checkpoint:
@@ -60,7 +59,8 @@ class Checkpoint:
         identity = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         old = _old(folder)
         if old.exists() and not folder.exists():  # the run ended while it saved
-            old.rename(folder)
+            with contextlib.suppress(FileNotFoundError):  # another device was faster
+                old.rename(folder)
         state = folder / _STATE
         if state.exists() and json.loads(state.read_text(encoding="utf-8"))["identity"] != identity:
             raise TrainingError(
@@ -93,7 +93,6 @@ class Checkpoint:
             self._folder.rename(old)
         fresh.rename(self._folder)
         shutil.rmtree(old, ignore_errors=True)
-        state._saved = time.monotonic()
 
     def restore(self, groups: Groups, optimizer: torch.optim.Optimizer) -> State:
         """Fill the tensors from the folder, if it holds a run; the state to go on from."""

@@ -85,7 +85,7 @@ def train_classifier(
     from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
     from classifier.types import E5_SMALL
-    from training.train_classifier import TrainSettings
+    from training.fit import TrainSettings
     from training.train_classifier import train_classifier as run
 
     settings = TrainSettings(
@@ -215,7 +215,8 @@ def eval_folds(
         if not (models / name / "manifest.json").exists():
             typer.echo(f"fold {name}: no model in {models / name}", err=True)
             continue
-        leaked = set(sources) - set(json.loads((models / name / "manifest.json").read_text("utf-8"))["without"])
+        trained_on = json.loads((models / name / "manifest.json").read_text("utf-8")).get("trained_on", sources)
+        leaked = set(sources) & set(trained_on)
         if leaked:
             raise TrainingError(f"{models / name} was trained on {', '.join(sorted(leaked))}; train it without")
         held_out = [row for row in rows if row.source in sources]

@@ -16,6 +16,8 @@ from training.datasets import TrainingError
 
 _MOST_KEPT = 4 << 30  # bytes of states
 _AT_ONCE = 32  # texts
+# Types of models that keep their layers in `encoder.layer`, above `embeddings`, with nothing else between or after.
+_SHAPES = ("bert", "camembert", "roberta", "xlm-roberta")
 
 
 class FrozenLayers:
@@ -26,25 +28,29 @@ class FrozenLayers:
         count: of layers.
 
     Raises:
-        TrainingError: the encoder is of another shape, or has no layer left to train.
+        TrainingError: the encoder is of a type that is not known here, or has no layer left to train.
     """
 
     def __init__(self, encoder: Encoder, count: int) -> None:
         model: Any = encoder.lend()
-        layers = getattr(getattr(model, "encoder", None), "layer", None)
-        if not isinstance(layers, nn.ModuleList) or not hasattr(model, "embeddings") or not 0 < count < len(layers):
-            shape = (
-                f"{len(layers)} layers" if isinstance(layers, nn.ModuleList) else "no list of layers of BERT's shape"
-            )
+        kind, layers = model.config.model_type, model.config.num_hidden_layers
+        if kind not in _SHAPES:
             raise TrainingError(
-                f"frozen = {count}: {encoder.name} ({model.config.model_type}) has {shape}; freeze fewer, or none"
+                f"frozen = {count}: {encoder.name} is a {kind} model; layers can be frozen of {', '.join(_SHAPES)}, "
+                "others are trained with frozen = 0"
             )
-        model.encoder.layer = layers[:count]
+        if not 0 < count < layers:
+            raise TrainingError(f"frozen = {count}: {encoder.name} has {layers} layers; leave one or more to train")
+        model.encoder.layer, model.pooler = model.encoder.layer[:count], None
         self._encoder = encoder
         self._count = count
         self._lower = model
         self._states: dict[tuple[int, ...], Tensor] = {}
         self._kept = 0
+
+    def to(self, device: torch.device) -> None:
+        """Compute there."""
+        self._lower.to(device)
 
     @contextmanager
     def apart_from(self, model: TierModel) -> Iterator[None]:
@@ -62,7 +68,7 @@ class FrozenLayers:
         """Token ids without special tokens → states ``(rows, longest, hidden)`` and mask, with the special ones."""
         states = self._of([tuple(row) for row in rows])
         mask = pad_sequence([torch.ones(len(each), dtype=torch.long) for each in states], batch_first=True)
-        return {"inputs_embeds": pad_sequence(states, batch_first=True).float(), "attention_mask": mask}
+        return {"inputs_embeds": pad_sequence(states, batch_first=True).to(self._lower.dtype), "attention_mask": mask}
 
     def _of(self, rows: Sequence[tuple[int, ...]]) -> list[Tensor]:
         found = {row: self._states[row] for row in rows if row in self._states}

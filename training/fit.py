@@ -1,0 +1,361 @@
+"""Fit adapter and head: steps, hard rows, running mean of the weights, checkpoints, the best epoch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional
+
+from classifier.encoder import Encoder
+from classifier.model import TierModel
+from classifier.normalize import normalize
+from classifier.taxonomy import Taxonomy
+from training.checkpoint import Checkpoint, Groups
+from training.datasets import Row
+from training.disguise import disguised
+from training.frozen import FrozenLayers
+from training.mixture import draw
+
+_SURE = 0.95
+_NO_ROW = -1
+
+Example = tuple[list[int], int, int]  # token ids, index of the category, index of the row or _NO_ROW
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """The recipe; saved with the weights.
+
+    Attributes:
+        rank: LoRA rank; adapters sit on every linear layer of the encoder that is not frozen, scaled by 2.
+        dora: whether weights are decomposed into magnitude and direction (arXiv 2402.09353).
+        rslora: whether adapters are scaled by the root of the rank (arXiv 2312.03732).
+        frozen: lowest layers without an adapter; see `training.frozen`.
+        epochs: passes over the rows.
+        batch: rows in a step, on each device.
+        lr: peak learning rate of the adapter; the head learns at twice that. Linear warm-up over a twentieth of
+            the steps, then linear decay.
+        tier_weight: weight of the tier loss (the negative log of the summed probability of the right tier) beside the
+            category loss; the tier decides the route, the category only the words.
+        source_cap: rows that an epoch draws from one source at most; others in the next epoch.
+        category_cap: rows that an epoch draws of one category at most.
+        whole: sources that the caps do not touch.
+        mined: share of the easy rows, those whose right tier had a probability of 0.95 when last seen, that an epoch
+            leaves out, so that more of its steps go to the hard ones.
+        joined: share of the rows that a step sees together with another row, as one text of the riskier one's category:
+            neither turns taken together nor a longer text are a risk in themselves.
+        disguised: share of the rows that a step sees in one of the trained disguises of `training.disguise`.
+        smoothing: label smoothing of the category loss; most labels here are derived, not annotated.
+        averaging: decay of the running mean of the weights, which is what is kept; 0 keeps the last weights.
+        window: tokens that the finished classifier reads at a time.
+        train_window: tokens of a text that training sees: of a longer one, each epoch takes the beginning or the end,
+            at random. Long windows cost most of the time: 254 tokens train at a fifth of the rows a second of 48.
+        validation: share of the training rows held out to choose the operating point and, unless sources are watched,
+            the best epoch.
+        watch: sources that are not trained on: 2,000 of their rows choose the best epoch.
+        max_flagged: share of Safe validation rows that the operating point may flag.
+        max_refused: share of Safe validation rows that it may refuse.
+        precision: of the frozen weights and the arithmetic; the adapter and the head stay in single precision.
+        seed: of everything random.
+        threads: torch threads.
+    """
+
+    rank: int = 16
+    dora: bool = False
+    rslora: bool = False
+    frozen: int = 0
+    epochs: int = 3
+    batch: int = 32
+    lr: float = 1e-3
+    tier_weight: float = 1.0
+    source_cap: int | None = None
+    category_cap: int | None = None
+    whole: tuple[str, ...] = ("airlock",)
+    mined: float = 0.0
+    joined: float = 0.15
+    disguised: float = 0.1
+    smoothing: float = 0.05
+    averaging: float = 0.998
+    window: int = 256
+    train_window: int = 128
+    validation: float = 0.05
+    watch: tuple[str, ...] = ()
+    max_flagged: float = 0.08
+    max_refused: float = 0.03
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    threads: int = 1
+
+
+class Fit:
+    """A run.
+
+    Every epoch draws its rows, its disguises and its batches from the seed, its own number and what was easy before, so
+    a run that is taken up again in the middle of an epoch sees what it would have seen.
+
+    Attributes:
+        devices: how many take turns.
+        first: whether this is the one that writes.
+    """
+
+    def __init__(
+        self,
+        model: TierModel,
+        encoder: Encoder,
+        taxonomy: Taxonomy,
+        settings: TrainSettings,
+        frozen: FrozenLayers | None = None,
+    ) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._inputs = frozen.inputs if frozen else encoder.collate
+        self._targets = {category: index for index, category in enumerate(taxonomy.ids)}
+        self._order = taxonomy.tier_indices
+        self._size = settings.train_window - len(encoder.before) - len(encoder.after)
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        if frozen:
+            frozen.to(self._accelerator.device)
+        self._model = _in_precision(model, settings.precision)
+        self._tiers = torch.tensor(self._order, device=self._accelerator.device)
+        self._learnt = {name: value for name, value in self._model.named_parameters() if value.requires_grad}
+
+        self.devices = self._accelerator.num_processes
+        self.first = self._accelerator.is_main_process
+
+    def run(self, rows: Sequence[Row], validation: Sequence[Row], checkpoint: Checkpoint) -> list[dict[str, float]]:
+        """All epochs; the mean training loss and the validation loss of each. The model ends with the best weights."""
+        settings = self._settings
+        drawn = self._drawn(rows, torch.zeros(len(rows)), random.Random(settings.seed))
+        size = math.ceil(len(drawn) / settings.batch / self.devices)
+        steps = size * settings.epochs
+        optimizer, schedule = _optimizer(self._model, settings, steps)
+        model, optimizer = self._accelerator.prepare(self._model, optimizer)
+        self._standardize(rows)
+        mean = {name: value.detach().clone() for name, value in self._learnt.items()}
+        best = {name: value.clone() for name, value in mean.items()}
+        sure = {"before": torch.zeros(len(rows)), "now": torch.full((len(rows),), -1.0)}
+        kept: Groups = {"learnt": self._learnt, "mean": mean, "best": best, "sure": sure}
+        state = checkpoint.restore(kept, optimizer.optimizer)
+        for _ in range(state.step):
+            schedule.step()
+        held = self._examples(list(enumerate(validation)), None)
+        self._model.train()
+        self._model.encoder.eval()  # dropout inside the encoder triples a step on a CPU; the head keeps its own
+        with _progress(steps, state.step, quiet=not self.first) as bar:
+            while state.step < steps:
+                epoch, done = divmod(state.step, size)
+                batches = itertools.islice(self._turns(rows, epoch, sure["before"]), done, size)
+                for turn, batch in enumerate(batches, done):
+                    torch.manual_seed(hash((settings.seed, epoch, turn, self._accelerator.process_index)))  # dropout
+                    loss, right = self._loss(model, batch)
+                    _note(sure["now"], batch, right)
+                    self._accelerator.backward(loss)
+                    self._accelerator.clip_grad_norm_(self._learnt.values(), 1.0)
+                    optimizer.step()
+                    schedule.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    state.step += 1
+                    state.total += loss.item()
+                    self._average(mean, state.step)
+                    bar.update(bar.task_ids[0], completed=state.step, epoch=epoch + 1, loss=loss.item())
+                    if state.due() and state.step % size:  # not at the end, where the epoch's figures are still missing
+                        self._gather(sure["now"])
+                        if self.first:
+                            checkpoint.save(state, kept, optimizer.optimizer)
+                            if not bar.console.is_terminal:
+                                bar.console.print(f"step {state.step}/{steps}, loss {state.total / (turn + 1):.3f}")
+                self._gather(sure["now"])
+                sure["before"].copy_(torch.where(sure["now"] >= 0, sure["now"], sure["before"]))
+                sure["now"].fill_(-1.0)
+                validated = self._validate(mean, held)
+                if not state.epochs or validated <= min(entry["validation"] for entry in state.epochs):
+                    for name, value in mean.items():
+                        best[name].copy_(value)
+                state.epochs.append({"train": round(state.total / size, 4), "validation": round(validated, 4)})
+                state.total = 0.0
+                bar.console.print(f"epoch {epoch + 1}/{settings.epochs}: {state.epochs[-1]}", highlight=False)
+        with torch.no_grad():
+            for name, value in self._learnt.items():
+                value.copy_(best[name])
+        return state.epochs
+
+    @torch.no_grad()
+    def _standardize(self, rows: Sequence[Row]) -> None:
+        """Set the head onto standardized states, measured on some rows before anything is learnt."""
+        sample = random.Random(self._settings.seed).sample(rows, min(len(rows), 1000))
+        some = self._examples(list(enumerate(sample)), None)
+        pooled = torch.cat(
+            [
+                self._forward(self._model.pool, batch)
+                for batch in _batches(some, self._settings.batch, self._size, random.Random(0))
+            ]
+        )
+        self._model.standardize(pooled.mean(0), pooled.std(0, correction=0).clamp(min=1e-4))
+
+    def _turns(self, rows: Sequence[Row], epoch: int, sure: Tensor) -> Iterator[list[Example]]:
+        """This device's batches of an epoch, without end: where the rows are used up, they are drawn anew."""
+        settings = self._settings
+        for again in itertools.count():
+            rng = random.Random(f"{settings.seed}/{epoch}/{again}")
+            drawn = self._examples(self._drawn(rows, sure, rng), rng)
+            seen = _join(drawn, settings.joined, self._size, self._order, rng)
+            for each in _rounds(seen, settings.batch, self._size, rng, self.devices):
+                yield each[self._accelerator.process_index % len(each)]
+
+    def _drawn(self, rows: Sequence[Row], sure: Tensor, rng: random.Random) -> list[tuple[int, Row]]:
+        """The rows of an epoch, each with its index."""
+        settings = self._settings
+        hard = [
+            row
+            for row, found in zip(rows, sure.tolist(), strict=True)
+            if found < _SURE or rng.random() >= settings.mined
+        ]
+        index = {row.text: at for at, row in enumerate(rows)}
+        drawn = draw(
+            hard or rows,
+            rng,
+            source_cap=settings.source_cap,
+            category_cap=settings.category_cap,
+            whole=settings.whole,
+        )
+        return [(index[row.text], row) for row in drawn]
+
+    def _gather(self, now: Tensor) -> None:
+        """Let each device know how sure the others were of the rows that they saw."""
+        of_each = self._accelerator.gather(now.to(self._accelerator.device)).cpu().view(self.devices, -1)
+        now.copy_(of_each.amax(0))
+
+    def _examples(self, rows: Sequence[tuple[int, Row]], rng: random.Random | None) -> list[Example]:
+        share = self._settings.disguised if rng else 0.0
+        texts = [disguised(row.text, rng) if rng and rng.random() < share else row.text for _, row in rows]
+        encoded = self._encoder.tokenize([normalize(text) for text in texts])
+        return [
+            (ids, self._targets[row.category], index)
+            for ids, (index, row) in zip(encoded["input_ids"], rows, strict=True)
+        ]
+
+    def _forward(self, compute: Callable[..., Tensor], batch: Sequence[Example]) -> Tensor:
+        device = self._accelerator.device
+        inputs = {name: value.to(device) for name, value in self._inputs([ids for ids, *_ in batch]).items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"):
+            return compute(**inputs).float()
+
+    def _loss(self, model: torch.nn.Module, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """The loss, and the probability of the right tier for each example."""
+        targets = torch.tensor([target for _, target, _ in batch], device=self._accelerator.device)
+        return _loss(self._forward(model, batch), targets, self._tiers, self._settings)
+
+    def _average(self, mean: dict[str, Tensor], step: int) -> None:
+        decay = min(self._settings.averaging, step / (step + 9))
+        with torch.no_grad():
+            for name, value in self._learnt.items():
+                mean[name].lerp_(value, 1 - decay)
+
+    def _validate(self, mean: dict[str, Tensor], held: Sequence[Example]) -> float:
+        """The loss of the mean weights on rows that are not trained on."""
+        last = {name: value.detach().clone() for name, value in self._learnt.items()}
+        total = 0.0
+        self._model.eval()
+        with torch.no_grad():
+            for name, value in self._learnt.items():
+                value.copy_(mean[name])
+            for batch in _batches(held, 2 * self._settings.batch, self._size, random.Random(0)):
+                total += self._loss(self._model, batch)[0].item() * len(batch)
+            for name, value in self._learnt.items():
+                value.copy_(last[name])
+        self._model.train()
+        self._model.encoder.eval()
+        return total / len(held)
+
+
+def _in_precision(model: TierModel, precision: str) -> TierModel:
+    """The model with its frozen weights in `precision`; what is learnt stays in single precision."""
+    if precision == "bf16":
+        for parameter in model.encoder.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    return model
+
+
+def _progress(steps: int, done: int, *, quiet: bool) -> Progress:
+    progress = Progress(
+        TextColumn("epoch {task.fields[epoch]} loss {task.fields[loss]:.3f}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=quiet),
+    )
+    progress.add_task("train", total=steps, completed=done, epoch=1, loss=float("nan"))
+    return progress
+
+
+def _optimizer(
+    model: TierModel, settings: TrainSettings, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    adapter = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": adapter, "lr": settings.lr}, {"params": model.head.parameters(), "lr": 2 * settings.lr}],
+        weight_decay=0.01,
+    )
+    warm = max(1, steps // 20)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
+    )
+
+
+def _loss(logits: Tensor, targets: Tensor, tiers: Tensor, settings: TrainSettings) -> tuple[Tensor, Tensor]:
+    """Category cross-entropy plus the weighted negative log-probability of the right tier, and that probability."""
+    log_probabilities = logits.log_softmax(-1)
+    category = functional.nll_loss(log_probabilities, targets) * (1 - settings.smoothing)
+    category = category - settings.smoothing * log_probabilities.mean()
+    same_tier = tiers[targets].unsqueeze(1) == tiers.unsqueeze(0)
+    tier = log_probabilities.masked_fill(~same_tier, float("-inf")).logsumexp(-1)
+    return category - settings.tier_weight * tier.mean(), tier.detach().exp().cpu()
+
+
+def _note(now: Tensor, batch: Sequence[Example], right: Tensor) -> None:
+    """Keep how sure the model was of each row of a batch that stood alone."""
+    alone = [at for at, (*_, row) in enumerate(batch) if row != _NO_ROW]
+    now[[batch[at][2] for at in alone]] = right[alone]
+
+
+def _batches(examples: Sequence[Example], batch: int, size: int, rng: random.Random) -> list[list[Example]]:
+    """The examples, cut to `size` tokens, beginning or end: texts of like length together, from short to long."""
+    cut = [(ids[:size] if rng.random() < 0.5 else ids[-size:], target, row) for ids, target, row in examples]
+    cut.sort(key=lambda example: len(example[0]) + rng.random() * 4)
+    return [cut[start : start + batch] for start in range(0, len(cut), batch)]
+
+
+def _rounds(
+    examples: Sequence[Example], batch: int, size: int, rng: random.Random, devices: int
+) -> list[list[list[Example]]]:
+    """Batches of like length, one for each device, in random order; the last round may hold fewer."""
+    batches = _batches(examples, batch, size, rng)
+    rounds = [batches[start : start + devices] for start in range(0, len(batches), devices)]
+    rng.shuffle(rounds)
+    return sorted(rounds, key=len, reverse=True)
+
+
+def _join(
+    examples: Sequence[Example], share: float, size: int, tiers: Sequence[int], rng: random.Random
+) -> list[Example]:
+    """The examples, a share of them together with another one, where both fit into `size` tokens."""
+    result = []
+    for example in examples:
+        pair = [example, rng.choice(examples)]
+        if rng.random() < share and sum(len(ids) for ids, *_ in pair) <= size:
+            rng.shuffle(pair)
+            riskier = max((target for _, target, _ in pair), key=lambda target: tiers[target])
+            example = (pair[0][0] + pair[1][0], riskier, _NO_ROW)
+        result.append(example)
+    return result
