@@ -57,6 +57,7 @@ wheel: install
 bench: install
 	$(BIN)/python benchmarks/upstream_client.py
 	$(BIN)/python benchmarks/latency.py
+	test ! -d $(SHARED) || $(BIN)/python benchmarks/output_door.py
 
 FOLDS = a b
 DEVICES ?= 1

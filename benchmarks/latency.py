@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classifier.model import DEFAULT_MODEL
 from guard.assemble import Encoders, load_answerer, load_classifier
 from guard.config import load_config
-from training.manifest import provenance, write_json
+from training.manifest import file_sha256, provenance, write_json
 
 QUESTIONS = (
     "How much paracetamol can an adult safely take in one day?",
@@ -59,7 +60,8 @@ def main() -> None:
         "long_text": {"tokens": verdict.coverage.tokens, "windows": verdict.coverage.windows, "s": round(seconds, 2)},
     }
     command = "python benchmarks/latency.py"
-    write_json(options.out, {"command": command, **figures, **provenance(seed=0, data=[])})
+    model = {"adapter_sha256": file_sha256((config.classifier.model or DEFAULT_MODEL) / "adapter_model.safetensors")}
+    write_json(options.out, {"command": command, **model, **figures, **provenance(seed=0, data=[])})
     print(json.dumps(figures, indent=2))
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.model import TierClassifier
+from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.types import Tier
 from guard.assemble import Encoders, load_classifier
 from guard.config import load_config
-from training.manifest import provenance, write_json
+from training.manifest import file_sha256, provenance, write_json
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98)
 SHARED = Path("../shared/datasets")
@@ -87,7 +87,8 @@ def main() -> None:
     }
     files = [SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)]
     command = "python benchmarks/output_door.py"
-    write_json(options.out, {"command": command, **figures, **provenance(seed=options.seed, data=files)})
+    model = {"adapter_sha256": file_sha256((config.classifier.model or DEFAULT_MODEL) / "adapter_model.safetensors")}
+    write_json(options.out, {"command": command, **model, **figures, **provenance(seed=options.seed, data=files)})
     print(json.dumps(figures, indent=2))
 
 

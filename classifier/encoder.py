@@ -65,9 +65,9 @@ class Encoder:
 
     def collate(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Token ids without special tokens → padded model inputs with them: ids and mask, ``(rows, longest)``."""
-        built = [[*self.before, *row, *self.after] for row in rows]
-        width = max(map(len, built))
         pad = self.tokenizer.pad_token_id
+        built = [[*self.before, *row, *self.after] or [pad] for row in rows]  # some models have no special tokens
+        width = max(map(len, built))
         return {
             "input_ids": torch.tensor([row + [pad] * (width - len(row)) for row in built]),
             "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in built]),

@@ -69,6 +69,7 @@ def _figures() -> str:
     """The measured figures, from `results/`."""
     classifier, contrast = _result("classifier_dev"), _result("classifier_contrast")
     shortcuts, disguised = _result("classifier_data")["macro_f1_on_test"], contrast["disguised"]
+    folds, unseen = _result("classifier_folds")["pooled"], _result("classifier_unseen")
     client = _result("upstream_client")["in_flight_32"]
     knowledge = _result("knowledge_sample")["reported_on"]
     latency = _result("latency")
@@ -83,7 +84,10 @@ def _figures() -> str:
         ("… Safe queries flagged", _interval(contrast["safe_flagged"]), "classifier_contrast"),
         ("… Safe queries refused", _interval(contrast["safe_refused"]), "classifier_contrast"),
         ("… macro-F1 of a bag of words, of the length alone", _pair(shortcuts), "classifier_data"),
+        ("… queries that only look harmful, refused", f"{_look_alikes(contrast):.3f}", "classifier_contrast"),
         ("… risk recall lost to a disguise, mean of 30", f"{disguised['mean_loss']:.3f}", "classifier_contrast"),
+        *_kept_out(folds),
+        *_unseen(unseen),
         ("sample questions with an answer that get one", f"{knowledge['answered']:.3f}", "knowledge_sample"),
         ("… of those, from the right document", f"{knowledge['right_document']:.3f}", "knowledge_sample"),
         ("sample questions without an answer that get one", f"{knowledge['answered_falsely']:.3f}", "knowledge_sample"),
@@ -105,6 +109,45 @@ def _result(name: str) -> dict[str, Any]:
         raise SystemExit(f"results/{name}.json is missing; `make eval` and `make bench` write it")
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def _look_alikes(contrast: dict[str, Any]) -> float:
+    return float(contrast["by_category"]["s_benign_contrast"]["safe_refused"])
+
+
+def _kept_out(folds: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Means over the sources that training did not see, English and Chinese."""
+    return [
+        (
+            f"sources kept out of training: {what}, mean of a source (en, zh)",
+            ", ".join(f"{folds[language][f'{name}_mean']:.3f}" for language in ("en", "zh")),
+            "classifier_folds",
+        )
+        for what, name in (
+            ("harmful texts refused where 3 % of Safe ones are", "caught"),
+            ("… where 3 % of ordinary ones are", "caught_ordinary"),
+            ("risk recall where 10 % of Safe ones are flagged", "risk_recall"),
+            ("… where 10 % of ordinary ones are", "risk_recall_ordinary"),
+        )
+    ]
+
+
+def _unseen(unseen: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Public sets that are not in the training data, at 3 % of ordinary instructions refused."""
+    kinds = {"harmful": "harmful texts", "look_alike": "texts that only look harmful"}
+    return [
+        (
+            f"{kinds[kind]} of public sets not trained on, refused where 3 % of ordinary instructions are ({language})",
+            ", ".join(
+                f"{name} {figures['refused_at_budget']:.2f}"
+                for name, figures in unseen[language].items()
+                if figures["kind"] == kind
+            ),
+            "classifier_unseen",
+        )
+        for language in ("en", "zh")
+        for kind in kinds
+    ]
 
 
 def _interval(figure: dict[str, float]) -> str:

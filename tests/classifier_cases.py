@@ -87,10 +87,9 @@ def train_toy(
             taxonomy=TAXONOMY,
             data=[write_rows(folder / "rows.jsonl", entries)],
             out=folder / "model",
-            encoder_name=MINILM,
             settings=settings,
             name="toy",
-            **options,
+            **{"encoder_name": MINILM, **options},
         )
 
 

@@ -17,9 +17,16 @@ def _drawn(manifest: Mapping[str, Any]) -> list[str]:
     caps = {"source": settings["source_cap"], "category": settings["category_cap"]}
     aside = f", `{'`, `'.join(settings['whole'])}` aside" if settings["whole"] else ""
     lines = [f"An epoch draws at most {cap} of them from one {name}{aside}." for name, cap in caps.items() if cap]
-    if manifest["start"]:
-        lines.append(f"It went on from an adapter with SHA-256 `{manifest['start'][:12]}…`.")
-    return lines
+    return [*lines, *_lineage(manifest["start"])]
+
+
+def _lineage(start: Mapping[str, Any] | None) -> list[str]:
+    """The models that a run went on from, the last one first."""
+    if start is None:
+        return []
+    name, sha256 = start["name"], start["adapter_sha256"][:12]
+    told = f"{start['rows']['train']} rows, epochs: {len(start['epochs'])}, adapter SHA-256 `{sha256}…`"
+    return [f"It went on from `{name}` ({told}).", *_lineage(start["start"])]
 
 
 def rounded(figure: float | None) -> str:

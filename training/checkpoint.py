@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,7 +63,7 @@ class Checkpoint:
             with contextlib.suppress(FileNotFoundError):  # another device was faster
                 old.rename(folder)
         state = folder / _STATE
-        if state.exists() and json.loads(state.read_text(encoding="utf-8"))["identity"] != identity:
+        if state.exists() and _identity(state) != identity:
             raise TrainingError(
                 f"{folder} holds an interrupted run of other settings or data; start that one again, or remove it"
             )
@@ -98,12 +99,15 @@ class Checkpoint:
         """Fill the tensors from the folder, if it holds a run; the state to go on from."""
         if not (self._folder / _STATE).exists():
             return State()
-        data = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
-        tensors = load_file(self._folder / "tensors.safetensors")
-        with torch.no_grad():
-            for group, named in groups.items():
-                for name, value in named.items():
-                    value.copy_(tensors[f"{group}.{name}"])
+        try:
+            data = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
+            tensors = load_file(self._folder / "tensors.safetensors")
+            with torch.no_grad():
+                for group, named in groups.items():
+                    for name, value in named.items():
+                        value.copy_(tensors[f"{group}.{name}"])
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+            raise TrainingError(f"{self._folder} is damaged ({exc}); remove it, and the run begins anew") from exc
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
@@ -116,6 +120,13 @@ class Checkpoint:
         """The run is finished: nothing is left to take up again."""
         for folder in (self._folder, _old(self._folder)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identity(state: Path) -> str:
+    try:
+        return str(json.loads(state.read_text(encoding="utf-8"))["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise TrainingError(f"{state} is damaged ({exc}); remove {state.parent}, and the run begins anew") from exc
 
 
 def _old(folder: Path) -> Path:

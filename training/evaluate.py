@@ -185,43 +185,55 @@ def choose_operating_point(
 
 
 def evaluate_disguises(classifier: TierClassifier, rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
-    """What each disguise costs: shares of the rows flagged and refused as they are, and in each disguise.
+    """What each disguise costs, on the rows that it changes: a disguise of Latin letters leaves Chinese as it is.
 
     Args:
         classifier: at its operating point.
         rows: of any tier but Safe.
         seed: of the disguises.
 
+    Returns:
+        For each disguise how many rows it `changed`, and of these the shares flagged and refused, as they are and
+        disguised; `loss` is what is not flagged any more.
+
     Raises:
         TrainingError: there are no rows.
     """
     if not rows:
         raise TrainingError("no rows to disguise; name a split that the data file has")
-
-    def shares(disguise: Callable[[str], str]) -> dict[str, float]:
-        verdicts = classifier.classify([disguise(row.text) for row in rows])
-        return {
-            "flagged": float(np.mean([v.tier is not Tier.SAFE for v in verdicts])),
-            "refused": float(np.mean([v.tier is Tier.UNSAFE for v in verdicts])),
-        }
-
-    plain = shares(lambda text: text)
-    by_disguise = {
-        named.name: {
+    texts = [row.text for row in rows]
+    plain = classifier.classify(texts)
+    by_disguise: dict[str, dict[str, Any]] = {}
+    for named in DISGUISES:
+        disguised = [named.apply(text, random.Random(f"{seed}/{text}")) for text in texts]
+        changed = [at for at, text in enumerate(texts) if disguised[at] != text]
+        before = _shares([plain[at] for at in changed])
+        after = _shares(classifier.classify([disguised[at] for at in changed]))
+        by_disguise[named.name] = {
             "trained": named.trained,
-            **shares(lambda text, named=named: named.apply(text, random.Random(f"{seed}/{text}"))),  # type: ignore[misc]
+            "changed": len(changed),
+            "plain": before,
+            **after,
+            "loss": before["flagged"] - after["flagged"],
         }
-        for named in DISGUISES
-    }
-    losses = {name: plain["flagged"] - found["flagged"] for name, found in by_disguise.items()}
+    losses: dict[str, float] = {name: found["loss"] for name, found in by_disguise.items() if found["changed"]}
     worst = max(losses, key=lambda name: losses[name])
+    untrained = [losses[name] for name in losses if not by_disguise[name]["trained"]]
     return {
         "rows": len(rows),
-        "plain": plain,
+        "plain": _shares(plain),
         "mean_loss": float(np.mean(list(losses.values()))),
-        "mean_loss_untrained": float(np.mean([losses[n] for n, f in by_disguise.items() if not f["trained"]])),
+        "mean_loss_untrained": float(np.mean(untrained)) if untrained else None,
         "worst_loss": {"disguise": worst, "loss": losses[worst]},
         "by_disguise": by_disguise,
+    }
+
+
+def _shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Of verdicts: flagged and refused; 0 of none."""
+    return {
+        "flagged": float(np.mean([v.tier is not Tier.SAFE for v in verdicts])) if verdicts else 0.0,
+        "refused": float(np.mean([v.tier is Tier.UNSAFE for v in verdicts])) if verdicts else 0.0,
     }
 
 

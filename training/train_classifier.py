@@ -25,6 +25,7 @@ from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers
 from training.manifest import file_sha256, provenance, write_json
 
+_PROOF = ("classifier.json", "manifest.json")
 _WATCHED = 2000  # rows that choose the best epoch
 
 
@@ -55,7 +56,7 @@ def train_classifier(
         start: a model folder of the same encoder and taxonomy to go on from.
         labels: decisions that replace labels of the data; see `training.datasets.read_decisions`.
         without: sources whose rows are kept out altogether, for `airlock eval folds` to test on.
-        limit: rows of all that are trained on, chosen at random.
+        limit: rows to train on, chosen at random.
 
     Returns:
         The manifest, which is also written to ``out/manifest.json``; nothing on any device but the first.
@@ -64,7 +65,7 @@ def train_classifier(
         TrainingError: the data cannot be trained with, `out` already holds a model, or a run of other settings.
         ClassifierError: the encoder or the taxonomy is at fault.
     """
-    if any((out / file).exists() for file in ("classifier.json", "manifest.json")):
+    if any((out / file).exists() for file in _PROOF):
         raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
     torch.set_num_threads(settings.threads)
     files = [*data, *([labels] if labels else [])]
@@ -83,9 +84,9 @@ def train_classifier(
     apart = {*without, *settings.watch}
     watched = [row for row in rows if row.split == "train" and row.source in settings.watch]
     kept = [row for row in rows if row.split == "train" and row.source not in apart]
+    train_rows, validation_rows = hold_out(kept, settings.validation)
     if limit:
-        kept = random.Random(settings.seed).sample(kept, min(limit, len(kept)))
-    train_rows, validation_rows = hold_out(kept, settings.validation, settings.seed)
+        train_rows = random.Random(settings.seed).sample(train_rows, min(limit, len(train_rows)))
     if not train_rows or not validation_rows:
         files_named = ", ".join(map(str, data))
         raise TrainingError(
@@ -101,6 +102,7 @@ def train_classifier(
     model = TierModel.untrained(fresh, len(taxonomy.categories), _lora(fresh, settings))
     if start:
         _go_on_from(model, TierClassifier.load(start, fresh), taxonomy)
+    lineage = _lineage(start) if start else None
     described = _describe(fresh, taxonomy, settings, name, OperatingPoint())
     TierClassifier(model, fresh, taxonomy, described)  # refuses windows before time is spent
     if settings.train_window > settings.window:
@@ -142,9 +144,9 @@ def train_classifier(
         "taxonomy": taxonomy.version,
         "operating_point": asdict(point),
         "settings": asdict(settings),
-        "start": recipe["start"],
+        "start": lineage,
         "without": sorted(without),
-        "trained_on": sorted({row.source for row in train_rows} | (set(_sources(start)) if start else set())),
+        "trained_on": sorted({row.source for row in train_rows} | set(lineage["trained_on"] if lineage else ())),
         "rows": {"train": len(train_rows), "validation": len(validation_rows), "measured": len(measured)},
         "measured_on": "dev" if measured is dev_rows else "validation",
         "epochs": losses,
@@ -154,7 +156,7 @@ def train_classifier(
     }
     write_card(finished, manifest, train_rows)
     write_json(finished / "manifest.json", manifest)
-    for path in finished.iterdir():
+    for path in sorted(finished.iterdir(), key=lambda path: path.name in _PROOF):  # these say that all is there
         path.replace(out / path.name)
     progress.remove()
     return manifest
@@ -164,15 +166,17 @@ def _some(rows: Sequence[Row], seed: int) -> list[Row]:
     return random.Random(seed).sample(rows, min(_WATCHED, len(rows)))
 
 
-def _sources(model: Path) -> list[str]:
-    """What a model was trained on, and those it went on from."""
+def _lineage(start: Path) -> dict[str, Any]:
+    """What a model was made from, and those it went on from."""
+    kept = ("name", "trained_on", "settings", "rows", "epochs", "seed", "data", "commit", "start")
     try:
-        sources: list[str] = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["trained_on"]
+        manifest = json.loads((start / "manifest.json").read_text(encoding="utf-8"))
+        told = {key: manifest[key] for key in kept}
     except (OSError, ValueError, KeyError) as exc:
         raise TrainingError(
-            f"--from {model}: its manifest.json does not say what it was trained on ({exc!r}); train it anew"
+            f"--from {start}: its manifest.json does not say what it was made from ({exc!r}); train it anew"
         ) from exc
-    return sources
+    return {"adapter_sha256": file_sha256(start / "adapter_model.safetensors"), **told}
 
 
 def _lora(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
@@ -198,9 +202,9 @@ def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy) -
     learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
     known = dict(trained.model.named_parameters())
     adapter = {name for name in known if "lora_" in name}
-    if not adapter <= learnt.keys() <= known.keys() or any(
-        known[n].shape != value.shape for n, value in learnt.items()
-    ):
+    ours, theirs = (each.encoder.active_peft_config for each in (model, trained.model))
+    same = adapter <= learnt.keys() <= known.keys() and ours.use_rslora == theirs.use_rslora
+    if not same or any(known[name].shape != value.shape for name, value in learnt.items()):
         raise TrainingError(
             f"{trained.settings.name} has another kind of adapter; give its rank, kind and number of frozen layers"
         )

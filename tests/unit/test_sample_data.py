@@ -11,7 +11,7 @@ import yaml
 from classifier import Taxonomy
 from rag.chunking import sentences
 from rag.documents import read_documents
-from training.datasets import read_decisions
+from training.datasets import read_all, read_decisions
 from training.folds import read_folds
 
 DATA = Path(__file__).parents[2] / "data"
@@ -85,6 +85,17 @@ def test_decisions_are_hashes_and_categories_only():
     decisions = read_decisions(DATA / "labels/decisions.csv", TAXONOMY)
     assert len(decisions) >= 5000
     assert all(re.fullmatch(r"[0-9a-f]{16}", key) for key in decisions)
+
+
+def test_folds_hold_every_source_with_unsafe_rows():
+    shared = DATA.parents[1] / "shared" / "datasets"
+    if not shared.exists():
+        pytest.skip(f"{shared} is not on this machine")
+    files = [shared / f"{name}.jsonl" for name in ("tiers", "tiers_wave2", "hh_harmless_first_turns")]
+    rows = read_all(files, TAXONOMY, DATA / "labels/decisions.csv")
+    unsafe = Counter(row.source for row in rows if row.category.startswith("u_"))
+    held_out = {source for sources in read_folds(DATA / "folds.yaml").values() for source in sources}
+    assert not {source for source, count in unsafe.items() if count >= 10} - held_out
 
 
 def test_folds_keep_each_source_once():

@@ -95,3 +95,13 @@ def test_a_later_save_replaces_the_earlier_and_a_broken_one_does_not(tmp_path, m
 
 def test_saving_is_due_at_the_same_steps_on_every_device():
     assert [step for step in range(1, 301) if State(step).due()] == [100, 200, 300]
+
+
+@pytest.mark.parametrize("file", ["state.json", "tensors.safetensors"])
+def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, file):
+    Checkpoint.at(tmp_path, RECIPE).save(State(1), *Run(0).parts())
+    content = (tmp_path / file).read_bytes()[:-40]
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(TrainingError, match=rf"{tmp_path}.* is damaged .*remove .*the run begins anew"):
+        Checkpoint.at(tmp_path, RECIPE).restore(*Run(0).parts())
+    assert (tmp_path / file).read_bytes() == content

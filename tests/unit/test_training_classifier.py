@@ -13,7 +13,10 @@ from unittest import mock
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from classifier.encoder import load_encoder
 from classifier.model import TierClassifier, TierModel
 from classifier.types import ClassifierError
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
@@ -315,7 +318,7 @@ def test_watched_sources_choose_the_epoch_and_are_not_trained_on(tmp_path):
     again.mkdir()
     with pytest.raises(TrainingError, match="nowhere: no row is of that source"):
         train_toy(again, entries, replace(QUICK, watch=("nowhere",)))
-    with pytest.raises(TrainingError, match="--watch toy-f: kept out for the test, so it cannot choose the epoch"):
+    with pytest.raises(TrainingError, match="--watch toy-f: kept out for the test, it cannot choose the epoch too"):
         train_toy(again, entries, replace(QUICK, watch=("toy-f",)), without=["toy-f"])
 
 
@@ -353,9 +356,12 @@ def test_where_the_rows_are_used_up_they_are_drawn_anew():
 
 def test_a_run_goes_on_from_a_model_of_the_same_kind_only(tmp_path):
     manifest = train_toy(tmp_path, ENTRIES, QUICK, start=toy_model())
-    assert manifest["start"] == file_sha256(toy_model() / "adapter_model.safetensors")
+    start = manifest["start"]
+    assert start["adapter_sha256"] == file_sha256(toy_model() / "adapter_model.safetensors")
+    before = json.loads((toy_model() / "manifest.json").read_text())
+    assert all(start[key] == before[key] for key in ("name", "settings", "rows", "epochs", "start"))
     assert manifest["epochs"][0]["train"] < toy_manifest()["epochs"][0]["train"]
-    for other in (replace(QUICK, rank=2), replace(QUICK, frozen=3)):
+    for other in (replace(QUICK, rank=2), replace(QUICK, frozen=3), replace(QUICK, rslora=True)):
         (tmp_path / "other").mkdir(exist_ok=True)
         with pytest.raises(TrainingError, match="another kind of adapter; give its rank, kind and number of frozen"):
             train_toy(tmp_path / "other", ENTRIES, other, start=toy_model())
@@ -370,7 +376,7 @@ def test_what_a_model_was_trained_on_is_passed_on_to_those_that_go_on_from_it(tm
     assert manifest["trained_on"] == ["toy-c", "toy-s", "toy-u"]
     (start / "manifest.json").write_text("{}")
     (tmp_path / "again").mkdir()
-    with pytest.raises(TrainingError, match="does not say what it was trained on"):
+    with pytest.raises(TrainingError, match="does not say what it was made from"):
         train_toy(tmp_path / "again", ENTRIES, QUICK, start=start)
 
 
@@ -415,6 +421,33 @@ def test_every_way_of_training_gives_a_model_that_loads(tmp_path, option):
     manifest = train_toy(tmp_path, ENTRIES, replace(QUICK, **option))
     assert all(math.isfinite(value) for epoch in manifest["epochs"] for value in epoch.values())
     assert len(TierClassifier.load(tmp_path / "model", minilm()).classify(["bread", "rose"])) == 2
+
+
+def test_a_decoder_without_special_tokens_is_trained_and_judges_what_is_empty_too(tmp_path):
+    words = sorted({word for entry in ENTRIES for word in entry["text"].split()})
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path / "decoder"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    LlamaModel(config).save_pretrained(folder)
+    manifest = train_toy(tmp_path, ENTRIES, SETTINGS, encoder_name=str(folder))
+    assert manifest["epochs"][-1]["train"] < manifest["epochs"][0]["train"]
+    classifier = TierClassifier.load(tmp_path / "model", load_encoder(str(folder)))
+    verdicts = classifier.classify(["", "\u200b", "bread"])
+    assert [verdict.coverage.tokens for verdict in verdicts] == [0, 0, 1]
+    with pytest.raises(TrainingError, match="is a llama model; layers can be frozen of"):
+        train_toy(tmp_path / "decoder", ENTRIES, replace(QUICK, frozen=1), encoder_name=str(folder))
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "classifier.json"])

@@ -69,8 +69,8 @@ DISGUISED = {
     "mean_loss_untrained": math.nan,
     "worst_loss": {"disguise": "leetspeak", "loss": 0.5},
     "by_disguise": {
-        "upper case": {"trained": True, "flagged": 0.85, "refused": 0.4},
-        "leetspeak": {"trained": False, "flagged": 0.45, "refused": 0.1},
+        "upper case": {"trained": True, "changed": 48, "flagged": 0.85, "refused": 0.4, "loss": 0.1},
+        "leetspeak": {"trained": False, "changed": 47, "flagged": 0.45, "refused": 0.1, "loss": 0.5},
     },
 }
 COMPARISON = {
@@ -195,7 +195,7 @@ def test_groups_are_in_a_useful_order_and_the_small_ones_marked(whole):
 
 
 def test_disguises_are_sorted_by_loss_and_marked(whole):
-    assert "leetspeak\nno\n−0.500\n0.450\n0.100\nupper case\nyes\n−0.100" in whole.text
+    assert "leetspeak\nno\n47\n−0.500\n0.450\n0.100\nupper case\nyes\n48\n−0.100" in whole.text
 
 
 def test_a_difference_is_better_worse_or_not_clear(whole):
