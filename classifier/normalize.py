@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import string
 import unicodedata
 
 import regex
@@ -43,6 +44,13 @@ _SPELLED_APART = regex.compile(rf"(?<=^|\s\s){_ONE}( ){_ONE}(?: {_ONE})*(?=\s\s|
 _STRUCK = regex.compile(r"(\p{Latin}|\p{Han}|\s)(?:[\p{Mn}&&\p{Inherited}]|\p{Me})+", regex.V1)
 _STRUCK_CONSONANT = regex.compile(r"[bcdfghjklpqrstvwxz\p{Han}](?:[\p{Mn}&&\p{Inherited}]|\p{Me})", regex.V1 | regex.I)
 _LETTER = regex.compile(r"\p{L}")
+# A digit or sign between letters, in the place of one: "h0w", "p@$$word", but no address. In a text of such words, any
+# word that could be one is read so: "w47", "17". Signs at its end are punctuation.
+_LEET_WORD = regex.compile(r"\w*[A-Za-z](?:[013457$!]|@(?![\w-]+\.[A-Za-z]))+[A-Za-z][\w@$!]*")
+_LEET_TOKEN = regex.compile(r"(?<![\w@$!])[A-Za-z013457@$!]*[A-Za-z013457@$](?![\w@$])")
+_LEET = {"0": "o", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s", "!": "i"}
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_PAIR = regex.compile(r"[A-Za-z](?=[A-Za-z])")
 _STYLED = regex.compile(r"[\u249C-\u24B5\U0001F110-\U0001F189]|(?<!\p{RI})\p{RI}(?!\p{RI})|\p{RI}{3,}")
 _SMALL_CAPITALS = regex.compile(r"[\u0250-\u02AF\u1D00-\u1D7F\uA730\uA731]")
 _STYLED_NAME = regex.compile(
@@ -65,7 +73,8 @@ def normalize(text: str) -> str:
     lose the marks; words spelled in single letters are joined; white space becomes one form; words of more than 64
     letters are cut and emoji and other symbols outside ASCII set apart, since encoders skip what is longer or has a
     symbol stuck to it; Latin look-alikes from other scripts become Latin in words that mix scripts, and in a mostly
-    Latin text in words made of nothing else.
+    Latin text in words made of nothing else; leetspeak becomes letters; text in which capital and small letters take
+    turns, lower case.
     Applying it twice changes nothing more, and text in a script other than Latin keeps its letters.
     """
     text = _SURROGATE.sub("\ufffd", text)
@@ -87,7 +96,27 @@ def normalize(text: str) -> str:
     text = _SPELLED.sub(_joined, text)  # what blanks of several lengths kept apart
     text = _BLANK_LINES.sub(lambda match: "\n\n" if match[0].count("\n") > 1 else "\n", text).strip()
     text = _LONG_WORD.sub(lambda match: " ".join(_pieces(match[0])), text)
-    return text if text.isascii() else unicodedata.normalize("NFKC", _latinize(text))
+    text = text if text.isascii() else unicodedata.normalize("NFKC", _latinize(text))
+    return _in_one_case(_without_leet(text))
+
+
+def _without_leet(text: str) -> str:
+    """The text in letters, if a third of its words, three or more, have digits or signs between letters.
+
+    One such word is a name ("B2B", "a4tech"); many are leetspeak.
+    """
+    found = _LEET_WORD.findall(text)
+    if len(found) < 3 or len(found) * 3 < len(_WORD.findall(text)):
+        return text
+    table = str.maketrans({**_LEET, "1": "l" if any("!" in word for word in found) else "i"})
+    return _LEET_TOKEN.sub(lambda match: match[0].translate(table), text)
+
+
+def _in_one_case(text: str) -> str:
+    """The text in lower case, if capital and small letters take turns in it."""
+    pairs = [match.start() for match in _PAIR.finditer(text)]
+    turns = sum(text[at].isupper() != text[at + 1].isupper() for at in pairs)
+    return text.translate(_LOWER) if len(pairs) >= 8 and turns * 3 > len(pairs) * 2 else text
 
 
 @functools.lru_cache(maxsize=512)
