@@ -69,7 +69,7 @@ def _figures() -> str:
     """The measured figures, from `results/`."""
     classifier, contrast = _result("classifier_dev"), _result("classifier_contrast")
     shortcuts, disguised = _result("classifier_data")["macro_f1_on_test"], contrast["disguised"]
-    folds, unseen = _result("classifier_folds")["pooled"], _result("classifier_unseen")
+    folds, unseen = _result("classifier_folds"), _result("classifier_unseen")
     client = _result("upstream_client")["in_flight_32"]
     knowledge = _result("knowledge_sample")["reported_on"]
     latency = _result("latency")
@@ -117,17 +117,18 @@ def _look_alikes(contrast: dict[str, Any]) -> float:
 
 def _kept_out(folds: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Means over the sources that training did not see, English and Chinese."""
+    named = "fold " + ", ".join(folds["folds"])
     return [
         (
-            f"sources kept out of training: {what}, mean of a source (en, zh)",
-            ", ".join(f"{folds[language][f'{name}_mean']:.3f}" for language in ("en", "zh")),
+            f"sources kept out of training ({named}): {what}, mean of a source (en, zh)",
+            ", ".join(f"{folds['pooled'][language][f'{name}_mean']:.3f}" for language in ("en", "zh")),
             "classifier_folds",
         )
         for what, name in (
             ("harmful texts refused where 3 % of Safe ones are", "caught"),
-            ("… where 3 % of ordinary ones are", "caught_ordinary"),
+            ("the same where 3 % of ordinary ones are", "caught_ordinary"),
             ("risk recall where 10 % of Safe ones are flagged", "risk_recall"),
-            ("… where 10 % of ordinary ones are", "risk_recall_ordinary"),
+            ("the same where 10 % of ordinary ones are", "risk_recall_ordinary"),
         )
     ]
 
