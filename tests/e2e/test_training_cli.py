@@ -112,7 +112,7 @@ def test_two_processes_train_one_model_and_one_goes_on_from_it(airlock, kitchen)
     assert not (kitchen / "two" / "checkpoint").exists()
 
     onward = ("--from", "two", "--epochs", 1, "--out", "onward", "--json")
-    again = airlock("train", "classifier", *options, *kind, *onward).done().json
+    again = airlock("train", "classifier", *options, *kind, *onward).json
     sha256 = hashlib.sha256((kitchen / "two" / "adapter_model.safetensors").read_bytes()).hexdigest()
     assert again["start"]["adapter_sha256"] == sha256
     assert again["epochs"][0]["train"] < manifest["epochs"][0]["train"]
