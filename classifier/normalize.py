@@ -46,7 +46,7 @@ _STRUCK_CONSONANT = regex.compile(r"[bcdfghjklpqrstvwxz\p{Han}](?:[\p{Mn}&&\p{In
 _LETTER = regex.compile(r"\p{L}")
 # A digit or sign between letters, in the place of one: "h0w", "p@$$word", but no address. In a text of such words, any
 # word that could be one is read so: "w47", "17". Signs at its end are punctuation.
-_LEET_WORD = regex.compile(r"\w*[A-Za-z](?:[013457$!]|@(?![\w-]+\.[A-Za-z]))+[A-Za-z][\w@$!]*")
+_LEET_WORD = regex.compile(r"[A-Za-z](?:[013457$!]|@(?![\w-]+\.[A-Za-z]))+[A-Za-z][\w@$!]*")
 _LEET_TOKEN = regex.compile(r"(?<![\w@$!])[A-Za-z013457@$!]*[A-Za-z013457@$](?![\w@$])")
 _LEET = {"0": "o", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s", "!": "i"}
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)

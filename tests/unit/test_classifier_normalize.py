@@ -245,3 +245,10 @@ def test_leetspeak_and_letters_in_turns_are_read_as_words(written, read):
 )
 def test_codes_names_and_numbers_stay_as_they_are(text):
     assert normalize(text) == text
+
+
+@pytest.mark.parametrize("endless", ["字", "_", "a@", "a!", "a0", "A_a"])
+def test_leetspeak_is_looked_for_in_time_that_grows_with_the_text(endless):
+    started = time.process_time()
+    normalize("h0w t0 m4ke th1s " + endless * 50_000)
+    assert time.process_time() - started < 5
