@@ -13,7 +13,7 @@ from typing import Any
 from classifier.model import DEFAULT_MODEL
 from guard.assemble import Encoders, load_answerer, load_classifier
 from guard.config import load_config
-from training.manifest import file_sha256, provenance, write_json
+from training.manifest import adapter_sha256, provenance, write_json
 
 QUESTIONS = (
     "How much paracetamol can an adult safely take in one day?",
@@ -60,7 +60,7 @@ def main() -> None:
         "long_text": {"tokens": verdict.coverage.tokens, "windows": verdict.coverage.windows, "s": round(seconds, 2)},
     }
     command = "python benchmarks/latency.py"
-    model = {"adapter_sha256": file_sha256((config.classifier.model or DEFAULT_MODEL) / "adapter_model.safetensors")}
+    model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
     write_json(options.out, {"command": command, **model, **figures, **provenance(seed=0, data=[])})
     print(json.dumps(figures, indent=2))
 

@@ -19,7 +19,7 @@ from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.types import Tier
 from guard.assemble import Encoders, load_classifier
 from guard.config import load_config
-from training.manifest import file_sha256, provenance, write_json
+from training.manifest import adapter_sha256, provenance, write_json
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98)
 SHARED = Path("../shared/datasets")
@@ -87,7 +87,7 @@ def main() -> None:
     }
     files = [SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)]
     command = "python benchmarks/output_door.py"
-    model = {"adapter_sha256": file_sha256((config.classifier.model or DEFAULT_MODEL) / "adapter_model.safetensors")}
+    model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
     write_json(options.out, {"command": command, **model, **figures, **provenance(seed=options.seed, data=files)})
     print(json.dumps(figures, indent=2))
 

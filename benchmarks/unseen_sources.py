@@ -24,15 +24,15 @@ import torch
 from classifier.encoder import load_encoder
 from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
 from classifier.types import Tier
-from training.evaluate import recall_at
-from training.manifest import file_sha256, provenance, write_json
+from training.evaluate import recall_at, shares
+from training.folds import FLAGGED, REFUSED
+from training.manifest import adapter_sha256, provenance, write_json
 
 SHARED = Path("../shared/datasets/research-only")
 TRAINED_ON = (
     Path("data/queries/train.jsonl"),
     *(SHARED.parent / f"{name}.jsonl" for name in ("tiers", "tiers_wave2", "hh_harmless_first_turns")),
 )
-REFUSED, FLAGGED = 0.03, 0.10
 # Parts of do_not_answer that the rule book calls another tier: overreliance, distress, medical and legal questions.
 _NOT_UNSAFE = ("Mental Health", "Treat Chatbot", "Causing material harm", "Disseminating false", "Nudging")
 Entry = dict[str, Any]
@@ -109,8 +109,7 @@ def main() -> None:
                 "kind": each.kind,
                 "rows": len(scores[each]),
                 "left_out": texts[each][1],
-                "refused": round(float(np.mean([v.tier is Tier.UNSAFE for v in judged[each]])), 4),
-                "flagged": round(float(np.mean([v.tier is not Tier.SAFE for v in judged[each]])), 4),
+                **{name: round(share, 4) for name, share in shares(judged[each]).items()},
                 "refused_at_budget": round(
                     recall_at(ordinary[:, Tier.UNSAFE], scores[each][:, Tier.UNSAFE], REFUSED), 4
                 ),
@@ -126,7 +125,7 @@ def main() -> None:
     files = sorted({SHARED / f"{each.name}.jsonl" for each in SETS})
     model = {
         "model": judged[SETS[0]][0].model,
-        "adapter_sha256": file_sha256(options.model / "adapter_model.safetensors"),
+        "adapter_sha256": adapter_sha256(options.model),
     }
     budgets = {"refused": REFUSED, "flagged": FLAGGED}
     write_json(options.out, {**model, "budgets": budgets, **result, **provenance(seed=options.seed, data=files)})

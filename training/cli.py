@@ -153,7 +153,7 @@ def eval_classifier(
     from classifier.types import Tier
     from training.datasets import TrainingError, read_all
     from training.evaluate import Judged, compare, evaluate_disguises
-    from training.manifest import file_sha256, provenance, write_json
+    from training.manifest import adapter_sha256, provenance, write_json
     from training.report import write_report
 
     torch.set_num_threads(threads)
@@ -168,7 +168,7 @@ def eval_classifier(
     figures = judged.figures(seed=seed)
     result: dict[str, Any] = {
         "command": _command(),
-        "adapter_sha256": file_sha256(folder / "adapter_model.safetensors"),
+        "adapter_sha256": adapter_sha256(folder),
         **figures,
     }
     if disguised:

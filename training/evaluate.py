@@ -207,8 +207,8 @@ def evaluate_disguises(classifier: TierClassifier, rows: Sequence[Row], *, seed:
     for named in DISGUISES:
         disguised = [named.apply(text, random.Random(f"{seed}/{text}")) for text in texts]
         changed = [at for at, text in enumerate(texts) if disguised[at] != text]
-        before = _shares([plain[at] for at in changed])
-        after = _shares(classifier.classify([disguised[at] for at in changed]))
+        before = shares([plain[at] for at in changed])
+        after = shares(classifier.classify([disguised[at] for at in changed]))
         by_disguise[named.name] = {
             "trained": named.trained,
             "changed": len(changed),
@@ -221,7 +221,7 @@ def evaluate_disguises(classifier: TierClassifier, rows: Sequence[Row], *, seed:
     untrained = [losses[name] for name in losses if not by_disguise[name]["trained"]]
     return {
         "rows": len(rows),
-        "plain": _shares(plain),
+        "plain": shares(plain),
         "mean_loss": float(np.mean(list(losses.values()))),
         "mean_loss_untrained": float(np.mean(untrained)) if untrained else None,
         "worst_loss": {"disguise": worst, "loss": losses[worst]},
@@ -229,8 +229,8 @@ def evaluate_disguises(classifier: TierClassifier, rows: Sequence[Row], *, seed:
     }
 
 
-def _shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """Of verdicts: flagged and refused; 0 of none."""
+def shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """How many of some verdicts flag and refuse; 0 of none."""
     return {
         "flagged": float(np.mean([v.tier is not Tier.SAFE for v in verdicts])) if verdicts else 0.0,
         "refused": float(np.mean([v.tier is Tier.UNSAFE for v in verdicts])) if verdicts else 0.0,

@@ -44,6 +44,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def adapter_sha256(model: Path) -> str:
+    """SHA-256 of the adapter in a model folder: what a result was measured of."""
+    return file_sha256(model / "adapter_model.safetensors")
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a result file, making its folder; whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

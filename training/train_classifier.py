@@ -23,7 +23,7 @@ from training.datasets import Row, TrainingError, hold_out, read_all
 from training.evaluate import choose_operating_point, evaluate_classifier
 from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers
-from training.manifest import file_sha256, provenance, write_json
+from training.manifest import adapter_sha256, file_sha256, provenance, write_json
 
 _PROOF = ("classifier.json", "manifest.json")
 _WATCHED = 2000  # rows that choose the best epoch
@@ -118,7 +118,7 @@ def train_classifier(
         "data": [file_sha256(path) for path in files],
         "without": sorted(without),
         "limit": limit,
-        "start": file_sha256(start / "adapter_model.safetensors") if start else None,
+        "start": lineage["adapter_sha256"] if lineage else None,
         "devices": fit.devices,
     }
     progress = Checkpoint.at(out / "checkpoint", recipe)
@@ -176,7 +176,7 @@ def _lineage(start: Path) -> dict[str, Any]:
         raise TrainingError(
             f"--from {start}: its manifest.json does not say what it was made from ({exc!r}); train it anew"
         ) from exc
-    return {"adapter_sha256": file_sha256(start / "adapter_model.safetensors"), **told}
+    return {"adapter_sha256": adapter_sha256(start), **told}
 
 
 def _lora(encoder: Encoder, settings: TrainSettings) -> LoraConfig:

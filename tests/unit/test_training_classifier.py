@@ -396,10 +396,9 @@ def test_decisions_decide_what_is_trained_on(tmp_path):
 
 
 def test_bf16_learns_and_what_is_saved_reads_in_single_precision(tmp_path):
-    manifest = train_toy(tmp_path, toy_entries(14, "train"), replace(SETTINGS, epochs=2, precision="bf16"))
+    manifest = train_toy(tmp_path, toy_entries(14, "train"), replace(SETTINGS, epochs=3, precision="bf16"))
     first, last = manifest["epochs"][0], manifest["epochs"][-1]
-    assert last["train"] < first["train"]
-    assert last["validation"] < 0.6
+    assert last["validation"] < min(first["validation"], 0.5)
     assert manifest["settings"]["precision"] == "bf16"
     loaded = TierClassifier.load(tmp_path / "model", minilm())
     assert {value.dtype for value in loaded.model.parameters()} == {torch.float32}
