@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from classifier.encoder import load_encoder
 from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
@@ -36,6 +38,7 @@ TRAINED_ON = (
 # Parts of do_not_answer that the rule book calls another tier: overreliance, distress, medical and legal questions.
 _NOT_UNSAFE = ("Mental Health", "Treat Chatbot", "Causing material harm", "Disseminating false", "Nudging")
 Entry = dict[str, Any]
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -85,20 +88,22 @@ def _read(each: Source, known: Set[str], most: int, seed: int) -> tuple[list[str
     return random.Random(seed).sample(unknown, min(most, len(unknown))), len(texts) - len(unknown)
 
 
-def main() -> None:
-    """Run the measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--rows", type=int, default=400, help="of each set, at most")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("results/classifier_unseen.json"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    encoder = load_encoder(ClassifierSettings.load(options.model).encoder)
-    classifier = TierClassifier.load(options.model, encoder)
+def _at_budget(name: str, ordinary: Scores, scores: Scores, budget: float) -> dict[str, Any]:
+    """The share of a set above the threshold that the budget sets, with a 95 % bootstrap interval over both."""
+    rng = np.random.default_rng(0)
+    drawn = [
+        recall_at(rng.choice(ordinary, len(ordinary)), rng.choice(scores, len(scores)), budget) for _ in range(500)
+    ]
+    return {
+        f"{name}_at_budget": round(recall_at(ordinary, scores, budget), 4),
+        f"{name}_at_budget_interval": np.percentile(drawn, [2.5, 97.5]).round(4).tolist(),
+    }
 
+
+def measure(classifier: TierClassifier, most: int, seed: int) -> dict[str, Any]:
+    """Figures of each set, by language; at most so many rows of a set."""
     known = {_bare(entry["text"]) for path in TRAINED_ON for entry in _entries(path)}
-    texts = {each: _read(each, known, options.rows, options.seed) for each in SETS}
+    texts = {each: _read(each, known, most, seed) for each in SETS}
     judged = {each: classifier.classify(found) for each, (found, _) in texts.items()}
     scores = {each: np.array([[v.tiers[t] for t in Tier] for v in verdicts]) for each, verdicts in judged.items()}
     result: dict[str, Any] = {}
@@ -110,25 +115,38 @@ def main() -> None:
                 "rows": len(scores[each]),
                 "left_out": texts[each][1],
                 **{name: round(share, 4) for name, share in shares(judged[each]).items()},
-                "refused_at_budget": round(
-                    recall_at(ordinary[:, Tier.UNSAFE], scores[each][:, Tier.UNSAFE], REFUSED), 4
-                ),
-                "flagged_at_budget": round(
-                    recall_at(1 - ordinary[:, Tier.SAFE], 1 - scores[each][:, Tier.SAFE], FLAGGED), 4
-                ),
+                **_at_budget("refused", ordinary[:, Tier.UNSAFE], scores[each][:, Tier.UNSAFE], REFUSED),
+                **_at_budget("flagged", 1 - ordinary[:, Tier.SAFE], 1 - scores[each][:, Tier.SAFE], FLAGGED),
             }
             for each in SETS
             if each.language == language
         }
-        for name, figures in result[language].items():
+    return result
+
+
+def main() -> None:
+    """Run the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--rows", type=int, default=400, help="of each set, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/classifier_unseen.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    described = ClassifierSettings.load(options.model)
+    found = measure(TierClassifier.load(options.model, load_encoder(described.encoder)), options.rows, options.seed)
+    for language, sets in found.items():
+        for name, figures in sets.items():
             print(language, name, figures)
-    files = sorted({SHARED / f"{each.name}.jsonl" for each in SETS})
-    model = {
-        "model": judged[SETS[0]][0].model,
+    result = {
+        "command": " ".join(["python", "benchmarks/unseen_sources.py", *sys.argv[1:]]),
+        "model": f"{described.name}@{described.taxonomy_version}",
         "adapter_sha256": adapter_sha256(options.model),
+        "budgets": {"refused": REFUSED, "flagged": FLAGGED},
+        **found,
+        **provenance(seed=options.seed, data=sorted({SHARED / f"{each.name}.jsonl" for each in SETS})),
     }
-    budgets = {"refused": REFUSED, "flagged": FLAGGED}
-    write_json(options.out, {**model, "budgets": budgets, **result, **provenance(seed=options.seed, data=files)})
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

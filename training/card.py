@@ -20,12 +20,19 @@ def _drawn(manifest: Mapping[str, Any]) -> list[str]:
     return [*lines, *_lineage(manifest["start"])]
 
 
+def _seeds(manifest: Mapping[str, Any]) -> str:
+    """The seed, or those of the runs that were averaged."""
+    if "averaged" not in manifest:
+        return f"seed {manifest['seed']}"
+    return f"mean of the weights of seeds {', '.join(str(run['seed']) for run in manifest['averaged'])}"
+
+
 def _lineage(start: Mapping[str, Any] | None) -> list[str]:
     """The models that a run went on from, the last one first."""
     if start is None:
         return []
     name, sha256 = start["name"], start["adapter_sha256"][:12]
-    told = f"{start['rows']['train']} rows, epochs: {len(start['epochs'])}, adapter SHA-256 `{sha256}…`"
+    told = f"{start['rows']['train']} rows, epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
     return [f"It went on from `{name}` ({told}).", *_lineage(start["start"])]
 
 
@@ -48,7 +55,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         f"# {manifest['name']}",
         "",
         f"A LoRA adapter and category head for the encoder `{manifest['encoder']}`, trained by",
-        f"`airlock train classifier` on {manifest['rows']['train']} rows (seed {manifest['seed']}, "
+        f"`airlock train classifier` on {manifest['rows']['train']} rows ({_seeds(manifest)}, "
         f"rank {settings['rank']}, {settings['epochs']} epochs).",
         *_drawn(manifest),
         "It sorts a query into the categories of `taxonomy.yaml`, and so into four tiers.",

@@ -78,7 +78,9 @@ def train_classifier(
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Train on this many rows only, chosen at random.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only a trial: train on this many rows, chosen at random.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a tier classifier: LoRA on a frozen encoder and a category head."""
@@ -122,6 +124,22 @@ def train_classifier(
     )
     if manifest:  # on the first device
         _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
+
+
+@train.command("average")
+def train_average(
+    models: Annotated[list[Path], typer.Argument(help="Model folders: one recipe, one start, several seeds.")],
+    data: Annotated[list[Path], typer.Option(help="The JSONL rows that they were trained on. Repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    labels: Annotated[Path | None, typer.Option(help="The decisions that they were trained with.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Average the weights of classifiers that differ in their seed: steadier on texts of other sources than each."""
+    from training.average import average_classifiers
+
+    manifest = average_classifiers(models=models, data=data, out=out, labels=labels, name=name or out.name)
+    _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
 
 
 @evaluate.command("classifier")

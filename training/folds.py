@@ -108,8 +108,13 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 4)
 
 
-def pooled(folds: Mapping[str, Mapping[str, Any]], language: str) -> dict[str, float]:
-    """Means over the sources of all folds, and the worst source, for one language; sources of few rows do not count."""
+def pooled(folds: Mapping[str, Mapping[str, Any]], language: str) -> dict[str, Any]:
+    """Figures over the sources of all folds, for one language; sources of few rows do not count.
+
+    Returns:
+        For each figure the `mean` over the sources, its 95 % bootstrap `interval` over the choice of sources, and the
+        `worst` source.
+    """
     counting = {f"{name}{of}": rows for name, rows in _COUNTED.items() for of in ("", "_ordinary")}
     found: dict[str, list[float]] = {name: [] for name in counting}
     for fold in folds.values():
@@ -117,9 +122,11 @@ def pooled(folds: Mapping[str, Mapping[str, Any]], language: str) -> dict[str, f
             for name, rows in counting.items():
                 if figures[rows] >= FEWEST and figures[name] is not None:
                     found[name].append(figures[name])
-    return {
-        f"{name}_{kind}": round(float(reduce(values)), 4)
-        for name, values in found.items()
-        if values
-        for kind, reduce in (("mean", np.mean), ("worst", np.min))
-    }
+    result: dict[str, Any] = {}
+    for name, values in found.items():
+        if values:
+            drawn = np.random.default_rng(0).choice(values, (1000, len(values)))
+            result[f"{name}_mean"] = round(float(np.mean(values)), 4)
+            result[f"{name}_interval"] = np.percentile(drawn.mean(1), [2.5, 97.5]).round(4).tolist()
+            result[f"{name}_worst"] = min(values)
+    return result

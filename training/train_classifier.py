@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig
 
 from classifier.encoder import Encoder, load_encoder
-from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier, TierModel
+from classifier.model import ClassifierSettings, TierClassifier, TierModel
 from classifier.taxonomy import Taxonomy
 from training.card import write_card
 from training.checkpoint import Checkpoint
@@ -56,7 +56,7 @@ def train_classifier(
         start: a model folder of the same encoder and taxonomy to go on from.
         labels: decisions that replace labels of the data; see `training.datasets.read_decisions`.
         without: sources whose rows are kept out altogether, for `airlock eval folds` to test on.
-        limit: rows to train on, chosen at random.
+        limit: rows to train on, chosen at random, for a trial; a tenth as many, but 500, are held out and measured.
 
     Returns:
         The manifest, which is also written to ``out/manifest.json``; nothing on any device but the first.
@@ -65,35 +65,12 @@ def train_classifier(
         TrainingError: the data cannot be trained with, `out` already holds a model, or a run of other settings.
         ClassifierError: the encoder or the taxonomy is at fault.
     """
-    if any((out / file).exists() for file in _PROOF):
-        raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
+    refuse_finished(out)
     torch.set_num_threads(settings.threads)
     files = [*data, *([labels] if labels else [])]
     rows = read_all(data, taxonomy, labels)
     made_from = provenance(seed=settings.seed, data=files)
-    unknown = {*without, *settings.watch} - {row.source for row in rows}
-    if unknown:
-        raise TrainingError(
-            f"--without or --watch {', '.join(sorted(unknown))}: no row is of that source; see `source` in the data"
-        )
-    twice = set(without) & set(settings.watch)
-    if twice:
-        raise TrainingError(
-            f"--watch {', '.join(sorted(twice))}: kept out for the test, it cannot choose the epoch too"
-        )
-    apart = {*without, *settings.watch}
-    watched = [row for row in rows if row.split == "train" and row.source in settings.watch]
-    kept = [row for row in rows if row.split == "train" and row.source not in apart]
-    train_rows, validation_rows = hold_out(kept, settings.validation)
-    if limit:
-        train_rows = random.Random(settings.seed).sample(train_rows, min(limit, len(train_rows)))
-    if not train_rows or not validation_rows:
-        files_named = ", ".join(map(str, data))
-        raise TrainingError(
-            f"{files_named}: too few rows of split `train` to hold out {settings.validation:.0%}; add rows"
-        )
-    dev_rows = [row for row in rows if row.split == "dev" and row.source not in apart]
-    measured = validation_rows if without else dev_rows or validation_rows
+    split = Split.of(rows, settings, without, limit, where=", ".join(map(str, data)))
     fresh = load_encoder(encoder_name)
     if settings.precision == "bf16":
         fresh.model.set_attn_implementation("eager")  # the fused one's backward is slow in bf16
@@ -102,8 +79,8 @@ def train_classifier(
     model = TierModel.untrained(fresh, len(taxonomy.categories), _lora(fresh, settings))
     if start:
         _go_on_from(model, TierClassifier.load(start, fresh), taxonomy)
-    lineage = _lineage(start) if start else None
-    described = _describe(fresh, taxonomy, settings, name, OperatingPoint())
+    lineage = lineage_of(start) if start else None
+    described = _describe(fresh, taxonomy, settings, name)
     TierClassifier(model, fresh, taxonomy, described)  # refuses windows before time is spent
     if settings.train_window > settings.window:
         raise TrainingError(
@@ -124,7 +101,8 @@ def train_classifier(
     progress = Checkpoint.at(out / "checkpoint", recipe)
     started = time.monotonic()
     with frozen.apart_from(model) if frozen else nullcontext():
-        losses = fit.run(train_rows, _some(watched or validation_rows, settings.seed), progress)
+        watched = _some(split.watched or split.validation, _WATCHED, settings.seed)
+        losses = fit.run(split.train, watched, progress)
     seconds = time.monotonic() - started
     if not fit.first:
         return {}
@@ -132,41 +110,122 @@ def train_classifier(
     model.standardize(torch.zeros_like(model.centre), torch.ones_like(model.spread))
     TierClassifier(model, fresh, taxonomy, described).save(finished)
     del model, fresh, fit, frozen
-
-    encoder = load_encoder(encoder_name)  # what is measured is what was saved, in single precision
-    classifier = TierClassifier.load(finished, encoder)
-    point = choose_operating_point(classifier, validation_rows, settings.max_flagged, settings.max_refused)
-    _describe(encoder, taxonomy, settings, name, point).save(finished)
-    classifier = TierClassifier.load(finished, encoder)
-    manifest = {
-        "name": name,
-        "encoder": encoder.name,
-        "taxonomy": taxonomy.version,
-        "operating_point": asdict(point),
+    learnt_from = {row.source for row in split.train} | set(lineage["trained_on"] if lineage else ())
+    made = {
         "settings": asdict(settings),
         "start": lineage,
         "without": sorted(without),
-        "trained_on": sorted({row.source for row in train_rows} | set(lineage["trained_on"] if lineage else ())),
-        "rows": {"train": len(train_rows), "validation": len(validation_rows), "measured": len(measured)},
-        "measured_on": "dev" if measured is dev_rows else "validation",
+        "limit": limit,
+        "trained_on": sorted(learnt_from),
         "epochs": losses,
         "seconds": round(seconds, 1),
-        "figures": evaluate_classifier(classifier, measured, seed=settings.seed),
         **made_from,
     }
-    write_card(finished, manifest, train_rows)
-    write_json(finished / "manifest.json", manifest)
-    for path in sorted(finished.iterdir(), key=lambda path: path.name in _PROOF):  # these say that all is there
-        path.replace(out / path.name)
+    manifest = complete(finished, out, encoder_name, settings, split, made)
     progress.remove()
     return manifest
 
 
-def _some(rows: Sequence[Row], seed: int) -> list[Row]:
-    return random.Random(seed).sample(rows, min(_WATCHED, len(rows)))
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What a run does with its rows.
+
+    Attributes:
+        train: rows that it learns from.
+        validation: rows that choose the operating point and, unless sources are watched, the best epoch.
+        watched: rows of the watched sources.
+        measured: rows of split `dev`, or the validation rows where there are none or sources are kept out.
+        measured_on: which of the two.
+    """
+
+    train: list[Row]
+    validation: list[Row]
+    watched: list[Row]
+    measured: list[Row]
+    measured_on: str
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Row], settings: TrainSettings, without: Sequence[str], limit: int | None, *, where: str
+    ) -> Split:
+        """The split that settings and kept out sources ask for; the same for the same rows.
+
+        Raises:
+            TrainingError: a source is not in the data, or is both kept out and watched, or rows are too few.
+        """
+        unknown = {*without, *settings.watch} - {row.source for row in rows}
+        if unknown:
+            raise TrainingError(
+                f"--without or --watch {', '.join(sorted(unknown))}: no row is of that source; see `source` in the data"
+            )
+        twice = set(without) & set(settings.watch)
+        if twice:
+            raise TrainingError(
+                f"--watch {', '.join(sorted(twice))}: kept out for the test, it cannot choose the epoch too"
+            )
+        apart = {*without, *settings.watch}
+        kept = [row for row in rows if row.split == "train" and row.source not in apart]
+        train, validation = hold_out(kept, settings.validation)
+        if not train or not validation:
+            raise TrainingError(
+                f"{where}: too few rows of split `train` to hold out {settings.validation:.0%}; add rows"
+            )
+        dev = [row for row in rows if row.split == "dev" and row.source not in apart]
+        measured, measured_on = (dev, "dev") if dev and not without else (validation, "validation")
+        watched = [row for row in rows if row.split == "train" and row.source in settings.watch]
+        if limit:
+            fewer = max(500, limit // 10)
+            train = _some(train, limit, settings.seed)
+            validation, measured = (_some(part, fewer, settings.seed) for part in (validation, measured))
+        return cls(train, validation, watched, measured, measured_on)
 
 
-def _lineage(start: Path) -> dict[str, Any]:
+def complete(
+    finished: Path, out: Path, encoder_name: str, settings: TrainSettings, split: Split, made: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Choose the operating point of a saved model, measure it, write card and manifest, and put all into place.
+
+    Args:
+        finished: the saved model, inside `out`; what is measured is what was saved, in single precision.
+        out: the model's folder. The files that say that all is there arrive last.
+        encoder_name: as for `classifier.encoder.load_encoder`.
+        settings: the recipe, with the budgets.
+        split: gives the rows.
+        made: what the manifest tells besides: where the model comes from.
+    """
+    encoder = load_encoder(encoder_name)
+    classifier = TierClassifier.load(finished, encoder)
+    point = choose_operating_point(classifier, split.validation, settings.max_flagged, settings.max_refused)
+    replace(classifier.settings, operating_point=point).save(finished)
+    classifier = TierClassifier.load(finished, encoder)
+    manifest = {
+        "name": classifier.settings.name,
+        "encoder": encoder.name,
+        "taxonomy": classifier.taxonomy.version,
+        "operating_point": asdict(point),
+        "rows": {"train": len(split.train), "validation": len(split.validation), "measured": len(split.measured)},
+        "measured_on": split.measured_on,
+        "figures": evaluate_classifier(classifier, split.measured, seed=settings.seed),
+        **made,
+    }
+    write_card(finished, manifest, split.train)
+    write_json(finished / "manifest.json", manifest)
+    for path in sorted(finished.iterdir(), key=lambda path: path.name in _PROOF):
+        path.replace(out / path.name)
+    return manifest
+
+
+def refuse_finished(out: Path) -> None:
+    """Raise TrainingError where a folder already holds a model."""
+    if any((out / file).exists() for file in _PROOF):
+        raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
+
+
+def _some(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    return random.Random(seed).sample(rows, min(count, len(rows)))
+
+
+def lineage_of(start: Path) -> dict[str, Any]:
     """What a model was made from, and those it went on from."""
     kept = ("name", "trained_on", "settings", "rows", "epochs", "seed", "data", "commit", "start")
     try:
@@ -174,7 +233,7 @@ def _lineage(start: Path) -> dict[str, Any]:
         told = {key: manifest[key] for key in kept}
     except (OSError, ValueError, KeyError) as exc:
         raise TrainingError(
-            f"--from {start}: its manifest.json does not say what it was made from ({exc!r}); train it anew"
+            f"{start}: its manifest.json does not say what it was made from ({exc!r}); train it anew"
         ) from exc
     return {"adapter_sha256": adapter_sha256(start), **told}
 
@@ -216,9 +275,7 @@ def _has_pooler(encoder: Encoder) -> bool:
     return any("pooler" in name for name, _ in encoder.model.named_modules())
 
 
-def _describe(
-    encoder: Encoder, taxonomy: Taxonomy, settings: TrainSettings, name: str, point: OperatingPoint
-) -> ClassifierSettings:
+def _describe(encoder: Encoder, taxonomy: Taxonomy, settings: TrainSettings, name: str) -> ClassifierSettings:
     return ClassifierSettings(
         name=name,
         encoder=encoder.name,
@@ -226,5 +283,4 @@ def _describe(
         taxonomy_version=taxonomy.version,
         window=settings.window,
         overlap=settings.window // 4,
-        operating_point=point,
     )

@@ -20,9 +20,10 @@ from classifier.encoder import load_encoder
 from classifier.model import TierClassifier, TierModel
 from classifier.types import ClassifierError
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
+from training.average import average_classifiers
 from training.datasets import Row, TrainingError, text_key
 from training.fit import Fit, TrainSettings, _batches, _join, _loss, _note, _optimizer, _rounds
-from training.manifest import file_sha256
+from training.manifest import adapter_sha256, file_sha256
 from training.train_classifier import _lora
 
 QUICK = replace(SETTINGS, epochs=1)
@@ -396,7 +397,7 @@ def test_decisions_decide_what_is_trained_on(tmp_path):
 
 
 def test_bf16_learns_and_what_is_saved_reads_in_single_precision(tmp_path):
-    manifest = train_toy(tmp_path, toy_entries(14, "train"), replace(SETTINGS, epochs=3, precision="bf16"))
+    manifest = train_toy(tmp_path, toy_entries(14, "train"), replace(SETTINGS, epochs=3, frozen=3, precision="bf16"))
     first, last = manifest["epochs"][0], manifest["epochs"][-1]
     assert last["validation"] < min(first["validation"], 0.5)
     assert manifest["settings"]["precision"] == "bf16"
@@ -489,3 +490,61 @@ def test_joined_rows_take_the_riskier_category_and_fit():
         assert target == (1 if 2 in ids else 2 if 3 in ids else 0)
     assert any(len(set(ids)) == 2 for ids, *_ in joined)
     assert _join(examples, 0.0, 12, [0, 3, 1], random.Random(0)) == examples
+
+
+# Several seeds
+
+
+def seeds(folder, *settings, start=None):
+    entries = toy_entries(14, "train") + toy_entries(5, "dev", seed=1)
+    for at, each in enumerate(settings):
+        (folder / str(at)).mkdir()
+        train_toy(folder / str(at), entries, each, start=start or toy_model())
+    return [folder / str(at) / "model" for at in range(len(settings))], folder / "0" / "rows.jsonl"
+
+
+def test_the_average_of_seeds_has_the_mean_of_their_weights_and_is_measured(tmp_path):
+    models, rows = seeds(tmp_path, QUICK, replace(QUICK, seed=1))
+    manifest = average_classifiers(models=models, data=[rows], out=tmp_path / "mean", name="mean")
+    parts, mean = [dict(loaded(folder)) for folder in models], dict(loaded(tmp_path / "mean"))
+    learnt = [name for name in mean if "lora_" in name or name.startswith("head.")]
+    assert len(learnt) > 10
+    for name in learnt:
+        torch.testing.assert_close(mean[name], (parts[0][name] + parts[1][name]) / 2, rtol=2e-3, atol=1e-4)
+    assert any(not torch.equal(parts[0][name], parts[1][name]) for name in learnt)
+    assert [run["seed"] for run in manifest["averaged"]] == [0, 1]
+    assert manifest["figures"]["category_accuracy"] >= 0.9
+    assert manifest["start"]["adapter_sha256"] == adapter_sha256(toy_model())
+    assert json.loads((tmp_path / "mean" / "manifest.json").read_text()) == manifest
+    assert "mean of the weights of seeds 0, 1" in (tmp_path / "mean" / "README.md").read_text()
+    assert not (tmp_path / "mean" / "averaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"lr": 1e-3}, "lr"), ({"seed": 1, "batch": 9}, "batch")],
+)
+def test_runs_of_other_recipes_are_not_averaged(tmp_path, change, named):
+    models, rows = seeds(tmp_path, QUICK, replace(QUICK, **change))
+    with pytest.raises(TrainingError, match=rf"1/model differs from .*0/model in {named}; average runs of one recipe"):
+        average_classifiers(models=models, data=[rows], out=tmp_path / "mean", name="mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_what_cannot_be_averaged_is_refused(tmp_path):
+    models, rows = seeds(tmp_path, QUICK, replace(QUICK, seed=1))
+    other = tmp_path / "other.jsonl"
+    other.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
+    for given, data, out, said in [
+        (models[:1], rows, "mean", "1 model to average"),
+        (models, other, "mean", "was trained on other data than"),
+        ([*models, toy_model()], rows, "mean", "differs from .* in epochs, start"),
+        ([*models, tmp_path], rows, "mean", "does not say what it was made from"),
+        (models, rows, "0/model", "already holds a trained model"),
+    ]:
+        with pytest.raises(TrainingError, match=said):
+            average_classifiers(models=given, data=[data], out=tmp_path / out, name="mean")
+
+
+def loaded(folder):
+    return TierClassifier.load(folder, minilm()).model.named_parameters()

@@ -406,8 +406,9 @@ def test_models_are_compared_on_the_same_rows_only():
 def test_a_card_tells_sources_licences_and_figures(tmp_path, figures):
     dev = {**figures, "unsafe_recall": {"value": None, "low": None, "high": None}}
     settings = {"rank": 4, "epochs": 1, "source_cap": 40, "category_cap": None, "whole": ["airlock"]}
-    first = {"name": "first", "rows": {"train": 7}, "epochs": [{}], "adapter_sha256": "ab" * 32, "start": None}
-    second = {"name": "second", "rows": {"train": 8}, "epochs": [{}, {}], "adapter_sha256": "cd" * 32, "start": first}
+    first = {"name": "first", "rows": {"train": 7}, "adapter_sha256": "ab" * 32, "settings": settings, "start": None}
+    second = {**first, "name": "second", "rows": {"train": 8}, "adapter_sha256": "cd" * 32, "start": first}
+    second["settings"] = {**settings, "epochs": 2}
     manifest = {"name": "n", "encoder": "e", "rows": {"train": 3}, "seed": 0, "settings": settings, "start": second}
     trained_on = [Row("t", "s_kitchen", "train", "a", "MIT")] * 2 + [Row("t", "s_kitchen", "train", "")]
     write_card(tmp_path, {**manifest, "measured_on": "dev", "figures": dev}, trained_on)
