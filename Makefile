@@ -25,7 +25,7 @@ demo: install
 serve: install
 	$(BIN)/airlock serve
 
-# A file's tests share trained models, so a file goes to one process. JOBS=1 to debug.
+# A file's tests share trained models, so a file goes to one process. JOBS=0 to debug.
 JOBS ?= 2
 test: install
 	$(BIN)/pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
@@ -76,17 +76,17 @@ SEEDED = $(foreach seed,$(SEEDS),runs/seed-$(seed))
 train: $(SEEDED:=/manifest.json)
 	$(BIN)/airlock train average $(SEEDED) $(QUERIES) --out runs/tiers-e5-small
 
-runs/seed-%/manifest.json: runs/authored/manifest.json
+runs/seed-%/manifest.json: runs/authored/manifest.json data/labels/decisions.csv
 	$(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 2 --source-cap 200 --category-cap 2500 --seed $* --out $(@D)
 
-runs/authored/manifest.json: | $(VENV)/.installed
+runs/authored/manifest.json: data/queries/train.jsonl | $(VENV)/.installed
 	$(TRAIN) $(AUTHORED) $(RECIPE) --epochs 2 --out runs/authored
 
 # The folds of data/folds.yaml: from the authored rows on, each trained without its sources. `make --jobs 2 folds`.
 folds: $(FOLDS:%=runs/folds/%/manifest.json)
 	$(BIN)/airlock eval folds $(QUERIES) --models runs/folds --each 100
 
-runs/folds/%/manifest.json: runs/authored/manifest.json
+runs/folds/%/manifest.json: runs/authored/manifest.json data/labels/decisions.csv data/folds.yaml
 	$(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 1 --limit 24000 --source-cap 250 \
 		$$($(BIN)/python -c "import yaml; print(*(f'--without {s}' for s in yaml.safe_load(open('data/folds.yaml'))['$*']))") \
 		--out $(@D)

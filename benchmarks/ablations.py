@@ -1,8 +1,8 @@
 """What each part of the data and of the recipe adds to the classifier: short runs that differ in one thing.
 
 Each arm is trained from the bare encoder on the same number of rows, one pass, and measured on the contrast test and on
-public sets that were not trained on. An arm takes some six minutes on a core; name arms to run these only, in two
-processes if you like. Needs the shared data sets. Arms that are already in `runs/ablations/` are not trained again.
+public sets that were not trained on. An arm takes some six minutes on a core. Name arms to run only these; two
+processes may run different ones. An arm that is in `runs/ablations/` is not run again. Needs the shared data sets.
 Writes `results/classifier_ablations.json` from all arms there.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from classifier.types import E5_SMALL, MINILM
 from training.datasets import read_all
 from training.evaluate import evaluate_classifier
 from training.fit import TrainSettings
-from training.manifest import provenance, write_json
+from training.manifest import file_sha256, provenance, write_json
 from training.train_classifier import train_classifier
 
 SHARED = Path("../shared/datasets")
@@ -64,32 +64,42 @@ ARMS = {
 
 
 def run(arm: Arm, folder: Path, rows: int, each: int) -> dict[str, Any]:
-    """Train and measure one arm, or read what was measured."""
+    """Train and measure one arm, or read what was measured of the same."""
+    files = [*arm.data, CONTRAST, *([arm.labels] if arm.labels else [])]
+    asked = {
+        "rows": rows,
+        "each": each,
+        "encoder": arm.encoder,
+        "settings": asdict(arm.settings),
+        "files": [file_sha256(path) for path in files],
+    }
     kept = folder / "figures.json"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        if {key: found.get(key) for key in asked} != json.loads(json.dumps(asked)):
+            raise SystemExit(f"{kept} is of other data or settings; remove {folder} to run the arm again")
         return found
     taxonomy = Taxonomy.load(Path("data/taxonomies/airlock.yaml"))
-    shutil.rmtree(folder, ignore_errors=True)
-    manifest = train_classifier(
-        taxonomy=taxonomy,
-        data=arm.data,
-        out=folder,
-        encoder_name=arm.encoder,
-        settings=arm.settings,
-        name="ablation",
-        labels=arm.labels,
-        limit=rows,
-    )
+    if not (folder / "manifest.json").exists():
+        train_classifier(
+            taxonomy=taxonomy,
+            data=arm.data,
+            out=folder,
+            encoder_name=arm.encoder,
+            settings=arm.settings,
+            name="ablation",
+            labels=arm.labels,
+            limit=rows,
+        )
     classifier = TierClassifier.load(folder, load_encoder(arm.encoder))
     contrast = evaluate_classifier(classifier, read_all([CONTRAST], taxonomy), resamples=200)
     unseen = measure(classifier, each, seed=0)
     result = {
-        "seconds": manifest["seconds"],
         "contrast_macro_f1": contrast["macro_f1"],
         "contrast_unsafe_recall_at_refused": contrast["unsafe_recall_at_refused"]["0.03"],
         **{f"unseen_{language}": _means(sets) for language, sets in unseen.items()},
-        **provenance(seed=arm.settings.seed, data=[*arm.data, CONTRAST, *([arm.labels] if arm.labels else [])]),
+        **asked,
+        **provenance(seed=arm.settings.seed, data=files),
     }
     write_json(kept, result)
     return result
@@ -118,10 +128,9 @@ def main() -> None:
     folders = {name: RUNS / "".join(filter(str.isalnum, name)) for name in ARMS}
     for name in options.arms or ARMS:
         print(name, run(ARMS[name], folders[name], options.rows, options.each))
-    done = {
-        name: run(ARMS[name], folder, 0, 0) for name, folder in folders.items() if (folder / "figures.json").exists()
-    }
-    write_json(Path("results/classifier_ablations.json"), {"rows": options.rows, "each": options.each, "arms": done})
+    measured = [name for name, folder in folders.items() if (folder / "figures.json").exists()]
+    arms = {name: run(ARMS[name], folders[name], options.rows, options.each) for name in measured}
+    write_json(Path("results/classifier_ablations.json"), {"command": " ".join(["python", *sys.argv]), "arms": arms})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from classifier.taxonomy import UniqueKeyLoader
 from classifier.types import MINILM, Handling, Tier
 from guard.errors import ConfigError
 from guard.policy import Rule
-from guard.types import Route
+from guard.types import Route, TextKind
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -143,8 +143,9 @@ class When(_Section):
     handling: tuple[Handling, ...] = ()
     min_probability: Share = 0.0
     read_below: Share | None = None
+    text: tuple[TextKind, ...] = ()
 
-    @field_validator("tier", "category", "handling", mode="before")
+    @field_validator("tier", "category", "handling", "text", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
@@ -168,6 +169,7 @@ class RuleSection(_Section):
             handlings=frozenset(self.when.handling),
             min_probability=self.when.min_probability,
             read_below=self.when.read_below,
+            texts=frozenset(self.when.text),
         )
 
 

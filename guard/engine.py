@@ -15,12 +15,13 @@ from guard.journal import Journal
 from guard.policy import decide
 from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_verdicts
-from guard.types import Answerer, Classifier, Decision, Finding, Reply, ResponseCheck, Route, Turn
+from guard.types import Answerer, Classifier, Decision, Finding, Reply, ResponseCheck, Route, TextKind, Turn
 from rag.types import GroundedAnswer
 
 log = logging.getLogger("airlock")
 
 ON_ERROR = "on_error"
+_NOT_BETWEEN = ("assistant", "tool", "function")  # messages of one turn
 _STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
 
 
@@ -38,7 +39,7 @@ class Parts:
 class _Judged:
     """One text of a conversation with its verdict and the route that the policy gives it."""
 
-    where: str
+    where: TextKind
     verdict: Verdict
     route: Route
     rule: str
@@ -59,6 +60,7 @@ class Guard:
         self.config = config
         self._parts = parts
         self._rules = [rule.rule() for rule in config.policy.rules]
+        self._of_some_texts = {rule.name for rule in self._rules if rule.texts}
         self._texts = AnswerTexts(config.answers, {rule.name: rule.say for rule in config.policy.rules if rule.say})
         self.refusals = self._texts.refusals if config.conversation.forget_refused else frozenset()
         threads = config.classifier.workers
@@ -70,8 +72,9 @@ class Guard:
     async def decide(self, turns: Sequence[Turn]) -> Decision:
         """Judge a conversation.
 
-        The last turn that the user writes decides. Earlier turns and tools' results can only make the route stricter,
-        when they are Unsafe or refused themselves; so can the last turns taken together, when the classifier is sure
+        The last turn that the user writes decides; of several messages in a row, the strictest. Earlier turns, system
+        messages that are not trusted and tools' results can only make the route stricter, when they are Unsafe, refused
+        themselves or named by their rule; so can the last turns taken together, when the classifier is sure
         (`conversation.context_from`) that they are, or that they show a person in distress.
         Assistant turns, which a client can make up, pass the output door's check.
 
@@ -83,7 +86,7 @@ class Guard:
         try:
             verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
             judged = [
-                _Judged(where, verdict, *decide(self._rules, verdict))
+                _Judged(where, verdict, *decide(self._rules, verdict, where))
                 for (where, _), verdict in zip(texts, verdicts, strict=True)
             ]
             said = [turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()]
@@ -94,7 +97,7 @@ class Guard:
         if finding:
             route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
         else:
-            route, rule, where = strictest.route, strictest.rule, strictest.where
+            route, rule, where = strictest.route, strictest.rule, strictest.where.value
         return Decision(route, rule, strictest.verdict, where, timings_ms={"classify": _since(started)})
 
     async def admit(self, turns: Sequence[Turn]) -> tuple[Decision, Reply | None]:
@@ -109,7 +112,7 @@ class Guard:
         """
         started = time.perf_counter()
         decision = await self.decide(turns)
-        (_, question), *_ = self._texts_to_judge(turns)
+        question = "\n".join(text for where, text in self._texts_to_judge(turns) if where is TextKind.LAST_TURN)
         reply = None
         if decision.route is Route.GROUND:
             decision, reply = await self._answer(decision, question)
@@ -181,32 +184,50 @@ class Guard:
         """Let go of the journal."""
         self._parts.journal.close()
 
-    def _is_users(self, turn: Turn) -> bool:
-        return turn.role not in (*self.config.conversation.trusted_roles, "assistant", "tool", "function")
+    def _kind(self, turn: Turn) -> TextKind | None:
+        """What a turn is before it is known which one is last; None for what is not judged."""
+        if turn.role == "assistant" or turn.role in self.config.conversation.trusted_roles:
+            return None
+        by_role = {
+            "tool": TextKind.TOOL_RESULT,
+            "function": TextKind.TOOL_RESULT,
+            "system": TextKind.SYSTEM_MESSAGE,
+            "developer": TextKind.SYSTEM_MESSAGE,
+        }
+        return by_role.get(turn.role, TextKind.EARLIER_TURN)
 
-    def _texts_to_judge(self, turns: Sequence[Turn]) -> list[tuple[str, str]]:
-        users = [turn.text for turn in turns if self._is_users(turn) and turn.text.strip()]
-        tools = [turn.text for turn in turns if turn.role in ("tool", "function") and turn.text.strip()]
-        if not users:  # then whatever the model would answer to is judged as if a user had written it
-            users = [turn.text for turn in turns if turn.text.strip()]
-        if not users:
+    def _texts_to_judge(self, turns: Sequence[Turn]) -> list[tuple[TextKind, str]]:
+        """Each text that is judged, the last turn's first and in order."""
+        written = [bool(turn.text.strip()) for turn in turns]
+        kinds = [self._kind(turn) if there else None for turn, there in zip(turns, written, strict=True)]
+        users = [at for at, kind in enumerate(kinds) if kind is TextKind.EARLIER_TURN]
+        if users:
+            between = [at for at, turn in enumerate(turns) if turn.role in _NOT_BETWEEN and at < users[-1]]
+            last = [at for at in users if at > max(between, default=-1)]
+        else:  # then whatever the model would answer to is judged as if a user had written it
+            last = [at for at, there in enumerate(written) if there][-1:]
+            kinds = [
+                kind or TextKind.EARLIER_TURN if there else None for kind, there in zip(kinds, written, strict=True)
+            ]
+        if not last:
             raise BadRequest("messages: there is no text to judge; send a message with text", param="messages")
-        texts = [("last_turn", users[-1])]
+        texts = [(TextKind.LAST_TURN, turns[at].text) for at in last]
+        texts += [(kind, turns[at].text) for at, kind in enumerate(kinds) if kind and at not in last]
         settings = self.config.conversation
-        together = users[-settings.context_turns :]
+        together = [turns[at].text for at, kind in enumerate(kinds) if kind and kind is not TextKind.TOOL_RESULT]
+        together = together[-settings.context_turns :]
         if len(together) > 1:
-            texts.append(("context", "\n".join(together)[-settings.context_characters :]))
-        texts += [("earlier_turn", text) for text in users[:-1]]
-        return texts + [("tool_result", text) for text in tools]
+            texts.append((TextKind.CONTEXT, "\n".join(together)[-settings.context_characters :]))
+        return texts
 
     def _counts(self, judged: _Judged) -> bool:
         """Whether a text has a say: the last turn always, the others only where they make the route stricter."""
         verdict = judged.verdict
-        strict = judged.route is Route.REFUSE or verdict.tier is Tier.UNSAFE
-        if judged.where == "context":
+        strict = judged.route is Route.REFUSE or verdict.tier is Tier.UNSAFE or judged.rule in self._of_some_texts
+        if judged.where is TextKind.CONTEXT:
             sure = verdict.tiers[verdict.tier] >= self.config.conversation.context_from
             return sure and (strict or verdict.handling is Handling.SUPPORT)
-        return strict or judged.where == "last_turn"
+        return strict or judged.where is TextKind.LAST_TURN
 
     def _verdicts(self, texts: Sequence[str]) -> list[Verdict]:
         return sound_verdicts(self._parts.classifier.classify(texts), len(texts))
@@ -252,7 +273,7 @@ class Guard:
 
 
 def _strictness(judged: _Judged) -> tuple[int, Tier, bool]:
-    return _STRICTNESS.index(judged.route), judged.verdict.tier, judged.where == "last_turn"
+    return _STRICTNESS.index(judged.route), judged.verdict.tier, judged.where is TextKind.LAST_TURN
 
 
 def _since(started: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from classifier.types import Handling, Tier, Verdict
-from guard.types import Route
+from guard.types import Route, TextKind
 
 NO_RULE = "no_rule_matched"
 
@@ -23,6 +23,8 @@ class Rule:
         handlings: its category's handling is one of these.
         min_probability: the tier's probability is at least this.
         read_below: less than this share of the text could be read.
+        texts: the text is one of these. Without it, a text other than the last turn only makes the route stricter when
+            it is Unsafe or refused; a rule that names such a text means it, whatever the tier.
     """
 
     name: str
@@ -32,8 +34,9 @@ class Rule:
     handlings: frozenset[Handling] = frozenset()
     min_probability: float = 0.0
     read_below: float | None = None
+    texts: frozenset[TextKind] = frozenset()
 
-    def matches(self, verdict: Verdict) -> bool:
+    def matches(self, verdict: Verdict, text: TextKind) -> bool:
         """Whether every condition holds."""
         return (
             (not self.tiers or verdict.tier in self.tiers)
@@ -41,12 +44,13 @@ class Rule:
             and (not self.handlings or verdict.handling in self.handlings)
             and verdict.tiers[verdict.tier] >= self.min_probability
             and (self.read_below is None or verdict.coverage.read < self.read_below)
+            and (not self.texts or text in self.texts)
         )
 
 
-def decide(rules: Sequence[Rule], verdict: Verdict) -> tuple[Route, str]:
-    """Route and name of the first rule that matches; refuse when none does."""
+def decide(rules: Sequence[Rule], verdict: Verdict, text: TextKind = TextKind.LAST_TURN) -> tuple[Route, str]:
+    """Route and name of the first rule that matches a text's verdict; refuse when none does."""
     for rule in rules:
-        if rule.matches(verdict):
+        if rule.matches(verdict, text):
             return rule.route, rule.name
     return Route.REFUSE, NO_RULE

@@ -22,6 +22,16 @@ class Route(StrEnum):
     HAND_OVER = "hand_over"  # a holding answer; a person takes over
 
 
+class TextKind(StrEnum):
+    """Which text of a request was judged."""
+
+    LAST_TURN = "last_turn"  # what the user wrote last; several messages in a row are one turn
+    CONTEXT = "context"  # the last turns, taken together
+    EARLIER_TURN = "earlier_turn"
+    SYSTEM_MESSAGE = "system_message"  # where system messages are not trusted
+    TOOL_RESULT = "tool_result"
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation, as the engine sees it."""
@@ -38,7 +48,7 @@ class Decision:
         route: what becomes of the request.
         rule: name of the policy rule, or of the guard's own: ``on_error``, ``invalid_request``, ``open_path``.
         verdict: of the text that decided; None when nothing could be judged.
-        judged: which text that was: ``last_turn``, ``context``, ``earlier_turn``, ``tool_result``, ``assistant_turn``.
+        judged: which text that was: a `TextKind`, or ``assistant_turn``.
         cause: why a part failed; None when none did.
         timings_ms: milliseconds by stage.
         id: written into the journal and the ``x-airlock-decision`` header.

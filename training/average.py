@@ -6,9 +6,8 @@ inference time", arXiv 2203.05482.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from classifier.encoder import load_encoder
 from classifier.model import ClassifierSettings, TierClassifier
 from training.datasets import TrainingError, read_all
 from training.fit import TrainSettings
-from training.manifest import file_sha256, provenance
-from training.train_classifier import Split, complete, lineage_of, refuse_finished
+from training.manifest import provenance
+from training.train_classifier import Split, complete, read_manifest, refuse_finished
 
 _OF_A_RUN = ("name", "seed", "adapter_sha256", "epochs", "seconds", "figures")
-_MUST_AGREE = ("encoder", "taxonomy", "start", "without", "limit", "data")
+_RECIPE = ("encoder", "taxonomy", "start", "without", "limit", "devices")
+_FREE = {"seed", "threads"}
 
 
 def average_classifiers(
@@ -34,7 +34,7 @@ def average_classifiers(
     Args:
         models: folders of at least two models that `airlock train classifier` made with the same settings, but for the
             seed, from the same data and the same start: weights that went apart from different starts do not average.
-        data: the JSONL files that they were trained on.
+        data: the JSONL files that they were trained on, in the same order.
         out: folder for the model.
         name: of the model.
         labels: the decisions that they were trained with.
@@ -49,45 +49,70 @@ def average_classifiers(
     refuse_finished(out)
     if len(models) < 2:
         raise TrainingError(f"{len(models)} model to average; give two or more that differ in their seed")
-    manifests = [_manifest(folder) for folder in models]
-    first = manifests[0]
-    files = [*data, *([labels] if labels else [])]
+    manifests = [read_manifest(folder) for folder in models]
     for folder, manifest in zip(models, manifests, strict=True):
-        other = [key for key in _MUST_AGREE if manifest[key] != first[key]]
-        other += [key for key, value in first["settings"].items() if manifest["settings"].get(key) != value]
-        if set(other) - {"seed"}:
-            raise TrainingError(
-                f"{folder} differs from {models[0]} in {', '.join(sorted({*other} - {'seed'}))}; average runs of one "
-                "recipe that differ in --seed"
-            )
-    if sorted(first["data"].values()) != sorted(map(file_sha256, files)):
-        raise TrainingError(f"{models[0]} was trained on other data than {', '.join(map(str, files))}; give the same")
-    lists = {key: tuple(value) for key, value in first["settings"].items() if isinstance(value, list)}
-    settings = TrainSettings(**{**first["settings"], **lists})
-    torch.set_num_threads(settings.threads)
-
+        _check(folder, manifest, models[0], manifests[0])
+    first = manifests[0]
+    seeds = [manifest["seed"] for manifest in manifests]
+    if len(set(seeds)) < len(seeds):
+        raise TrainingError(f"{', '.join(map(str, models))} are of seeds {', '.join(map(str, seeds))}; give each once")
     described = ClassifierSettings.load(models[0])
     encoder = load_encoder(described.encoder)
     result = TierClassifier.load(models[0], encoder)
+    taxonomy = result.taxonomy
+    rows = read_all(data, taxonomy, labels)
+    files = [*data, *([labels] if labels else [])]
+    made_from = provenance(seed=seeds[0], data=files)
+    if list(first["data"].values()) != list(made_from["data"].values()):
+        raise TrainingError(
+            f"{models[0]} was trained on other data than {', '.join(map(str, files))}, or on these in another order; "
+            "give the same, in the same order: which rows were held out depends on both"
+        )
+    lists = {key: tuple(value) for key, value in first["settings"].items() if isinstance(value, list)}
+    try:
+        settings = TrainSettings(**{**first["settings"], **lists})
+    except TypeError as exc:
+        raise TrainingError(f"{models[0]} was trained by another version of Airlock ({exc}); train it anew") from exc
+    torch.set_num_threads(settings.threads)
+
     _add_up([result, *(TierClassifier.load(folder, encoder) for folder in models[1:])])
     finished = out / "averaged"
     shutil.rmtree(finished, ignore_errors=True)
-    TierClassifier(result.model, encoder, result.taxonomy, replace(described, name=name)).save(finished)
-    taxonomy = result.taxonomy
+    TierClassifier(result.model, encoder, taxonomy, replace(described, name=name)).save(finished)
     del result, encoder
-
-    rows = read_all(data, taxonomy, labels)
-    split = Split.of(rows, settings, first["without"], first["limit"], where=", ".join(map(str, data)))
+    split = Split.of(rows, settings, first["without"], None, where=", ".join(map(str, data)))
     made = {
-        **{key: first[key] for key in ("settings", "start", "without", "limit", "trained_on")},
+        **{key: first[key] for key in ("settings", "start", "without", "limit", "trained_on", "devices")},
         "epochs": [],  # each run has its own
         "seconds": round(sum(manifest["seconds"] for manifest in manifests), 1),
         "averaged": [{key: manifest[key] for key in _OF_A_RUN} for manifest in manifests],
-        **provenance(seed=settings.seed, data=files),
+        **made_from,
     }
     manifest = complete(finished, out, described.encoder, settings, split, made)
     finished.rmdir()
     return manifest
+
+
+def _check(folder: Path, manifest: Mapping[str, Any], against: Path, first: Mapping[str, Any]) -> None:
+    """Refuse what does not average."""
+    unfit = {
+        "is an average itself": "averaged" in manifest,
+        "was trained on a part of its rows (--limit)": manifest["limit"] is not None,
+        "was trained from random weights of its own; train the runs --from one model": manifest["start"] is None,
+    }
+    for fault, found in unfit.items():
+        if found:
+            raise TrainingError(f"{folder} {fault}")
+    ours, theirs = manifest["settings"], first["settings"]
+    other = {key for key in {*ours, *theirs} - _FREE if ours.get(key) != theirs.get(key)}
+    other |= {key for key in _RECIPE if manifest[key] != first[key]}
+    if list(manifest["data"].items()) != list(first["data"].items()):
+        other.add("data")
+    if other:
+        raise TrainingError(
+            f"{folder} differs from {against} in {', '.join(sorted(other))}; average runs of one recipe that differ in "
+            "--seed"
+        )
 
 
 @torch.no_grad()
@@ -97,9 +122,3 @@ def _add_up(classifiers: Sequence[TierClassifier]) -> None:
     for name, value in sources[0].items():
         if "lora_" in name or name.startswith("head."):
             value.copy_(torch.stack([source[name] for source in sources]).mean(0))
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    told = lineage_of(folder)
-    rest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return {"without": [], "limit": None, **rest, **told}

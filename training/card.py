@@ -32,7 +32,8 @@ def _lineage(start: Mapping[str, Any] | None) -> list[str]:
     if start is None:
         return []
     name, sha256 = start["name"], start["adapter_sha256"][:12]
-    told = f"{start['rows']['train']} rows, epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
+    seeds = f"seeds {', '.join(map(str, start['seeds']))}, " if "seeds" in start else ""
+    told = f"{start['rows']['train']} rows, {seeds}epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
     return [f"It went on from `{name}` ({told}).", *_lineage(start["start"])]
 
 

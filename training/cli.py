@@ -262,18 +262,25 @@ def eval_data(
         Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/classifier_data.json"),
+    suspects: Annotated[
+        Path | None, typer.Option(help="Also a CSV of the rows to read again, by the hash of their text.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the cross-validation.")] = 0,
 ) -> None:
     """Counts, near-duplicates, suspected noise, and how far a bag of words or the length alone gets."""
     from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
-    from training.data_report import report
+    from training.data_report import report, write_suspects
+    from training.data_report import suspects as find_suspects
     from training.datasets import read_all
     from training.manifest import provenance, write_json
 
     known = Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml")
     rows = [row for row in read_all(data, known, labels) if row.split == "train"]
-    found = report(rows, read_all([test], known), known, seed=seed)
+    suspected = find_suspects(rows, known, seed=seed)
+    found = report(rows, read_all([test], known), known, suspected=suspected)
+    if suspects:
+        write_suspects(suspects, suspected)
     files = [*data, test, *([labels] if labels else [])]
     write_json(out, {"command": _command(), **found, **provenance(seed=seed, data=files)})
     for name in ("rows", "by_tier", "by_language", "near_duplicates", "macro_f1_on_test"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,35 +27,72 @@ _SURE = 0.9
 _FOLDS = 3
 
 
-def report(rows: Sequence[Row], test: Sequence[Row], taxonomy: Taxonomy, *, seed: int = 0) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A row that a cross-validated bag of words puts into another tier, surely; to be read again."""
+
+    row: Row
+    tier: Tier
+    probability: float
+
+
+def suspects(rows: Sequence[Row], taxonomy: Taxonomy, *, seed: int = 0) -> list[Suspect]:
+    """The rows that a bag of words, trained on the other two thirds, puts with probability ≥ 0.9 into another tier.
+
+    Raises:
+        TrainingError: too few rows of a tier to cross-validate.
+    """
+    truth = _tiers(rows, taxonomy)
+    tiers = np.unique(truth)
+    if len(tiers) < 2 or np.bincount(truth)[tiers].min() < _FOLDS:
+        raise TrainingError(f"need {_FOLDS} training rows of each of at least two tiers; add rows")
+    bag = _words().fit_transform([row.text for row in rows])
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    probabilities = cross_val_predict(_regression(), bag, truth, cv=folds, method="predict_proba")
+    likeliest, sure = tiers[probabilities.argmax(1)], probabilities.max(1)
+    odd = np.flatnonzero((likeliest != truth) & (sure >= _SURE)).tolist()
+    return [Suspect(rows[at], Tier(int(likeliest[at])), float(sure[at])) for at in odd]
+
+
+def write_suspects(path: Path, found: Sequence[Suspect]) -> None:
+    """Write suspects as CSV, the surest first: hash of the text, source, category, the tier it looks like."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["key", "source", "category", "looks_like", "probability"])
+        for each in sorted(found, key=lambda each: -each.probability):
+            row = each.row
+            table.writerow([text_key(row.text), row.source, row.category, each.tier.label, round(each.probability, 4)])
+
+
+def report(
+    rows: Sequence[Row], test: Sequence[Row], taxonomy: Taxonomy, *, suspected: Sequence[Suspect]
+) -> dict[str, Any]:
     """Counts and shortcuts of training rows, and what little of them carries over to a test.
 
     Args:
         rows: of training.
         test: rows that no training sees; a bag of words and the length alone must do badly on them.
         taxonomy: gives tiers.
-        seed: of the folds.
+        suspected: what `suspects` found in the rows.
 
     Returns:
         Counts by tier, category, source, language; `near_duplicates` inside the rows and between rows and test (cosine
         of hashed character 5-grams ≥ 0.7); macro-F1 on the test of a bag of words, of the length, and of the commonest
-        tier given to all; `suspects` by source: rows that a cross-validated bag of words puts, with probability ≥ 0.9,
-        into another tier.
+        tier given to all; `tier_is_that_of_the_source`: share of rows that have the commonest tier of their source,
+        which a model that knows sources by their style can live by; `suspects` by source.
 
     Raises:
-        TrainingError: too few rows of a tier to cross-validate.
+        TrainingError: no test rows, or training rows of one tier only.
     """
     truth, unseen = _tiers(rows, taxonomy), _tiers(test, taxonomy)
-    if not test or len(np.unique(truth)) < 2 or np.bincount(truth)[np.unique(truth)].min() < _FOLDS:
-        raise TrainingError(f"need test rows, and {_FOLDS} training rows of each of at least two tiers; add rows")
-    words = TfidfVectorizer(token_pattern=_WORDS, min_df=2, sublinear_tf=True, max_features=60_000)
+    if not test or len(np.unique(truth)) < 2:
+        raise TrainingError("need test rows, and training rows of at least two tiers; add rows")
+    words, model = _words(), _regression()
     bag, bag_test = words.fit_transform([row.text for row in rows]), words.transform([row.text for row in test])
-    model = LogisticRegression(C=4.0, max_iter=1000, tol=1e-3, class_weight="balanced")
-    probabilities = cross_val_predict(
-        model, bag, truth, cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=seed), method="predict_proba"
-    )
-    sure = (np.unique(truth)[probabilities.argmax(1)] != truth) & (probabilities.max(1) >= _SURE)
     lengths, lengths_test = _lengths(rows), _lengths(test)
+    by_source = Counter((row.source, int(tier)) for row, tier in zip(rows, truth, strict=True))
+    commonest = {source: count for (source, _), count in sorted(by_source.items(), key=lambda item: item[1])}
     return {
         "rows": len(rows),
         "test_rows": len(test),
@@ -70,12 +110,13 @@ def report(rows: Sequence[Row], test: Sequence[Row], taxonomy: Taxonomy, *, seed
             "length_only": _f1(unseen, model.fit(lengths, truth).predict(lengths_test)),
             "one_tier_for_all": _f1(unseen, np.full(len(test), np.bincount(truth).argmax())),
         },
+        "tier_is_that_of_the_source": round(sum(commonest.values()) / len(rows), 4),
         "median_characters_by_tier": {
             tier.label: float(np.median([len(row.text) for row, t in zip(rows, truth, strict=True) if t == tier]))
             for tier in Tier
             if tier in truth
         },
-        "suspects": dict(Counter(row.source for row, odd in zip(rows, sure, strict=True) if odd).most_common()),
+        "suspects": dict(Counter(each.row.source for each in suspected).most_common()),
     }
 
 
@@ -97,6 +138,14 @@ def _near(rows: Sequence[Row], others: Sequence[Row] | None = None) -> set[int]:
             near &= block.col < block.row + start
         found.update((block.row[near] + start).tolist())
     return found
+
+
+def _words() -> TfidfVectorizer:
+    return TfidfVectorizer(token_pattern=_WORDS, min_df=2, sublinear_tf=True, max_features=60_000)
+
+
+def _regression() -> LogisticRegression:
+    return LogisticRegression(C=4.0, max_iter=1000, tol=1e-3, class_weight="balanced")
 
 
 def _bare(text: str) -> str:

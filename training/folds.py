@@ -18,6 +18,7 @@ from training.evaluate import Judged, recall_at
 
 REFUSED = 0.03
 FLAGGED = 0.10
+_FEWEST_SOURCES = 6
 FEWEST = 30  # rows of a source that its figure needs to count
 _COUNTED = {"caught": "unsafe_rows", "risk_recall": "risky_rows"}
 
@@ -112,8 +113,8 @@ def pooled(folds: Mapping[str, Mapping[str, Any]], language: str) -> dict[str, A
     """Figures over the sources of all folds, for one language; sources of few rows do not count.
 
     Returns:
-        For each figure the `mean` over the sources, its 95 % bootstrap `interval` over the choice of sources, and the
-        `worst` source.
+        For each figure the number of `sources`, the `mean` over them, its 95 % bootstrap `interval` over the choice of
+        sources (None for fewer than 6, which say too little of others), and the `worst` source.
     """
     counting = {f"{name}{of}": rows for name, rows in _COUNTED.items() for of in ("", "_ordinary")}
     found: dict[str, list[float]] = {name: [] for name in counting}
@@ -125,8 +126,10 @@ def pooled(folds: Mapping[str, Mapping[str, Any]], language: str) -> dict[str, A
     result: dict[str, Any] = {}
     for name, values in found.items():
         if values:
-            drawn = np.random.default_rng(0).choice(values, (1000, len(values)))
+            means = np.random.default_rng(0).choice(values, (1000, len(values))).mean(1)
+            interval = np.percentile(means, [2.5, 97.5]).round(4).tolist()
+            result[f"{name}_sources"] = len(values)
             result[f"{name}_mean"] = round(float(np.mean(values)), 4)
-            result[f"{name}_interval"] = np.percentile(drawn.mean(1), [2.5, 97.5]).round(4).tolist()
+            result[f"{name}_interval"] = interval if len(values) >= _FEWEST_SOURCES else None
             result[f"{name}_worst"] = min(values)
     return result

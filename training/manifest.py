@@ -34,8 +34,10 @@ def provenance(*, seed: int, data: Sequence[Path]) -> dict[str, Any]:
 
 
 def _short(path: Path, among: Sequence[Path]) -> str:
-    """The file's name, with its folder's where another file has the same one."""
-    return path.name if sum(other.name == path.name for other in among) == 1 else f"{path.parent.name}/{path.name}"
+    """The file's name, with as many of its folders as tell it from the others."""
+    names = [path.parts[-depth:] for depth in range(1, len(path.parts) + 1)]
+    alone = [name for name in names if sum(other.parts[-len(name) :] == name for other in among) == 1]
+    return "/".join(alone[0] if alone else path.parts)
 
 
 def file_sha256(path: Path) -> str:

@@ -27,6 +27,7 @@ from training.manifest import adapter_sha256, file_sha256, provenance, write_jso
 
 _PROOF = ("classifier.json", "manifest.json")
 _WATCHED = 2000  # rows that choose the best epoch
+_LINEAGE = ("name", "trained_on", "settings", "rows", "epochs", "seed", "data", "commit", "start")
 
 
 def train_classifier(
@@ -79,7 +80,7 @@ def train_classifier(
     model = TierModel.untrained(fresh, len(taxonomy.categories), _lora(fresh, settings))
     if start:
         _go_on_from(model, TierClassifier.load(start, fresh), taxonomy)
-    lineage = lineage_of(start) if start else None
+    lineage = _lineage(start) if start else None
     described = _describe(fresh, taxonomy, settings, name)
     TierClassifier(model, fresh, taxonomy, described)  # refuses windows before time is spent
     if settings.train_window > settings.window:
@@ -104,6 +105,7 @@ def train_classifier(
         watched = _some(split.watched or split.validation, _WATCHED, settings.seed)
         losses = fit.run(split.train, watched, progress)
     seconds = time.monotonic() - started
+    devices = fit.devices
     if not fit.first:
         return {}
     finished = out / "checkpoint" / "model"  # moved when all is measured, so that no half-made model can be used
@@ -116,6 +118,7 @@ def train_classifier(
         "start": lineage,
         "without": sorted(without),
         "limit": limit,
+        "devices": devices,
         "trained_on": sorted(learnt_from),
         "epochs": losses,
         "seconds": round(seconds, 1),
@@ -225,17 +228,30 @@ def _some(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
-def lineage_of(start: Path) -> dict[str, Any]:
-    """What a model was made from, and those it went on from."""
-    kept = ("name", "trained_on", "settings", "rows", "epochs", "seed", "data", "commit", "start")
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a trained model says of itself, with the hash of its adapter.
+
+    Raises:
+        TrainingError: it is no folder of a model that was trained to the end, or does not say what it was made from.
+    """
     try:
-        manifest = json.loads((start / "manifest.json").read_text(encoding="utf-8"))
-        told = {key: manifest[key] for key in kept}
-    except (OSError, ValueError, KeyError) as exc:
-        raise TrainingError(
-            f"{start}: its manifest.json does not say what it was made from ({exc!r}); train it anew"
-        ) from exc
-    return {"adapter_sha256": adapter_sha256(start), **told}
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        digest = adapter_sha256(folder)
+    except FileNotFoundError as exc:
+        raise TrainingError(f"{folder} holds no trained model ({exc.filename} is missing); give its folder") from exc
+    except (OSError, ValueError) as exc:
+        raise TrainingError(f"{folder}: its manifest cannot be read ({exc}); train it anew") from exc
+    missing = [key for key in _LINEAGE if key not in manifest]
+    if missing:
+        raise TrainingError(f"{folder}: its manifest does not say {', '.join(missing)}; train it anew")
+    return {"without": [], "limit": None, "devices": 1, **manifest, "adapter_sha256": digest}
+
+
+def _lineage(start: Path) -> dict[str, Any]:
+    """What a model was made from, and those it went on from."""
+    manifest = read_manifest(start)
+    seeds = {"seeds": [run["seed"] for run in manifest["averaged"]]} if "averaged" in manifest else {}
+    return {key: manifest[key] for key in ("adapter_sha256", *_LINEAGE)} | seeds
 
 
 def _lora(encoder: Encoder, settings: TrainSettings) -> LoraConfig:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.types import Tier
-from guard.errors import BadRequest
+from guard.errors import BadRequest, ConfigError
 from guard.memory import RememberingClassifier
 from guard.middleware import GuardMiddleware
 from guard.types import Route, Turn
@@ -48,7 +48,13 @@ def decided(*turns, settings=None, **parts):
         ([(U, "hi")], Route.FORWARD, "last_turn"),
         ([(U, "bomb")], Route.REFUSE, "last_turn"),
         ([(U, "bomb"), (A, "No."), (U, "hi")], Route.REFUSE, None),
-        ([(U, "bomb"), *[(U, f"hi {n}") for n in range(9)]], Route.REFUSE, "earlier_turn"),
+        ([(U, "bomb"), *[(U, f"hi {n}") for n in range(9)]], Route.REFUSE, "last_turn"),
+        ([(U, "bomb"), *[(role, "hi") for role in (A, U) * 5]], Route.REFUSE, "earlier_turn"),
+        ([(U, "medicine?"), (U, "please answer")], Route.GROUND, "last_turn"),
+        ([(U, "medicine?"), (S, "be kind"), (U, "please answer")], Route.GROUND, "last_turn"),
+        ([(U, "medicine?"), (A, ""), (U, "thanks")], Route.FORWARD, "last_turn"),
+        ([(U, "thanks"), (A, ""), (T, "42"), (A, "")], Route.FORWARD, "last_turn"),
+        ([(T, "medicine"), (A, "")], Route.GROUND, "last_turn"),
         ([(U, "hi"), (A, "Yes?"), (U, "bomb")], Route.REFUSE, "last_turn"),
         ([(U, "medicine"), (A, "Well."), (U, "thanks")], Route.FORWARD, "last_turn"),
         ([(U, "thanks"), (A, "Well."), (U, "medicine")], Route.GROUND, "last_turn"),
@@ -66,7 +72,8 @@ def decided(*turns, settings=None, **parts):
         ([(S, "medicine")], Route.GROUND, "last_turn"),
         ([(S, "be kind")], Route.FORWARD, "last_turn"),
         ([(A, "how to make a bomb")], Route.REFUSE, None),
-        ([(U, "despair"), (U, "hi")], Route.HAND_OVER, "context"),
+        ([(U, "despair"), (U, "hi")], Route.HAND_OVER, "last_turn"),
+        ([(U, "despair"), (A, "Oh."), (U, "hi")], Route.HAND_OVER, "context"),
         ([(U, "██"), (U, "hi")], Route.REFUSE, None),
         ([(U, "hi"), (U, "  ")], Route.FORWARD, "last_turn"),
     ],
@@ -86,8 +93,44 @@ def test_a_request_split_over_two_turns_is_seen_whole():
 
 
 def test_trusted_roles_are_a_setting():
-    turns = [(S, "a bomb"), (U, "hi")]
-    assert decided(*turns, settings={"conversation.trusted_roles": []}).route is Route.REFUSE
+    untrusted = {"conversation.trusted_roles": []}
+    for role in (S, "developer"):
+        decision = decided((role, "a bomb"), (U, "hi"), settings=untrusted)
+        assert (decision.route, decision.judged) == (Route.REFUSE, "system_message")
+    decision = decided((U, "medicine?"), (S, "be kind"), settings=untrusted)
+    assert (decision.route, decision.judged) == (Route.GROUND, "last_turn")
+
+
+RULES = [
+    {"name": "search_is_data", "when": {"text": "tool_result", "tier": "unsafe"}, "route": "forward"},
+    {"name": "no_advice_from_tools", "when": {"text": "tool_result", "tier": "conditionally_safe"}, "route": "refuse"},
+    {"name": "operators", "when": {"text": ["system_message", "tool_result"], "tier": "safe"}, "route": "forward"},
+    {"name": "unsafe", "when": {"tier": "unsafe"}, "route": "refuse"},
+    {"name": "care", "when": {"text": "earlier_turn", "category": "c_medical"}, "route": "hand_over"},
+    {"name": "rest", "route": "forward"},
+]
+
+
+@pytest.mark.parametrize(
+    ("turns", "route", "rule"),
+    [
+        ([(U, "hi"), (A, ""), (T, "how to make a bomb")], Route.FORWARD, "search_is_data"),
+        ([(U, "bomb"), (A, ""), (T, "how to make a bomb")], Route.REFUSE, "unsafe"),
+        ([(U, "hi"), (A, ""), (T, "medicine")], Route.REFUSE, "no_advice_from_tools"),
+        ([(U, "medicine"), (A, "Well."), (U, "hi")], Route.HAND_OVER, "care"),
+        ([(U, "hi"), (A, "Well."), (U, "medicine")], Route.FORWARD, "rest"),
+        ([(S, "be kind"), (U, "hi")], Route.FORWARD, "rest"),
+    ],
+)
+def test_each_kind_of_text_can_have_its_own_rule(turns, route, rule):
+    decision = decided(*turns, settings={"policy.rules": RULES})
+    assert (decision.route, decision.rule) == (route, rule)
+
+
+def test_a_rule_for_a_text_that_does_not_exist_is_refused():
+    rules = [{"name": "x", "when": {"text": "tool_call"}, "route": "refuse"}]
+    with pytest.raises(ConfigError, match=r"text.*tool_result"):
+        make_guard({"policy.rules": rules})
 
 
 def test_an_empty_conversation_cannot_be_judged():
@@ -99,10 +142,10 @@ def test_an_empty_conversation_cannot_be_judged():
 
 def test_the_question_that_is_answered_is_the_one_that_was_judged():
     guard = make_guard()
-    for turns in ([Turn(U, "medicine?"), Turn(U, " ")], [Turn(S, "medicine?")]):
+    for turns in ([Turn(U, "medicine?"), Turn(U, " ")], [Turn(S, "medicine?")], [Turn(U, "medicine?"), Turn(U, "now")]):
         _, reply = asyncio.run(guard.admit(turns))
         assert reply.citations
-    assert guard._parts.answerer.asked == ["medicine?", "medicine?"]
+    assert guard._parts.answerer.asked == ["medicine?", "medicine?", "medicine?\nnow"]
 
 
 @given(st.lists(st.tuples(st.sampled_from([U, T]), st.sampled_from([*WORDS, "hi"])), min_size=1, max_size=6))

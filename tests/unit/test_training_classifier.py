@@ -377,7 +377,7 @@ def test_what_a_model_was_trained_on_is_passed_on_to_those_that_go_on_from_it(tm
     assert manifest["trained_on"] == ["toy-c", "toy-s", "toy-u"]
     (start / "manifest.json").write_text("{}")
     (tmp_path / "again").mkdir()
-    with pytest.raises(TrainingError, match="does not say what it was made from"):
+    with pytest.raises(TrainingError, match="its manifest does not say name, trained_on"):
         train_toy(tmp_path / "again", ENTRIES, QUICK, start=start)
 
 
@@ -495,12 +495,16 @@ def test_joined_rows_take_the_riskier_category_and_fit():
 # Several seeds
 
 
-def seeds(folder, *settings, start=None):
+def seeds(folder, *settings, start=None, **options):
     entries = toy_entries(14, "train") + toy_entries(5, "dev", seed=1)
     for at, each in enumerate(settings):
         (folder / str(at)).mkdir()
-        train_toy(folder / str(at), entries, each, start=start or toy_model())
+        train_toy(folder / str(at), entries, each, start=start or toy_model(), **options)
     return [folder / str(at) / "model" for at in range(len(settings))], folder / "0" / "rows.jsonl"
+
+
+def loaded(folder):
+    return TierClassifier.load(folder, minilm()).model.named_parameters()
 
 
 def test_the_average_of_seeds_has_the_mean_of_their_weights_and_is_measured(tmp_path):
@@ -519,6 +523,15 @@ def test_the_average_of_seeds_has_the_mean_of_their_weights_and_is_measured(tmp_
     assert "mean of the weights of seeds 0, 1" in (tmp_path / "mean" / "README.md").read_text()
     assert not (tmp_path / "mean" / "averaged").exists()
 
+    with pytest.raises(TrainingError, match=r"mean is an average itself"):
+        average_classifiers(models=[*models, tmp_path / "mean"], data=[rows], out=tmp_path / "more", name="more")
+    with pytest.raises(TrainingError, match=r"are of seeds 0, 0; give each once"):
+        average_classifiers(models=models[:1] * 2, data=[rows], out=tmp_path / "more", name="more")
+    (tmp_path / "on").mkdir()
+    on = train_toy(tmp_path / "on", toy_entries(14, "train"), QUICK, start=tmp_path / "mean")
+    assert on["start"]["seeds"] == [0, 1]
+    assert "It went on from `mean` (63 rows, seeds 0, 1, " in (tmp_path / "on" / "model" / "README.md").read_text()
+
 
 @pytest.mark.parametrize(
     ("change", "named"),
@@ -536,15 +549,19 @@ def test_what_cannot_be_averaged_is_refused(tmp_path):
     other = tmp_path / "other.jsonl"
     other.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
     for given, data, out, said in [
-        (models[:1], rows, "mean", "1 model to average"),
-        (models, other, "mean", "was trained on other data than"),
-        ([*models, toy_model()], rows, "mean", "differs from .* in epochs, start"),
-        ([*models, tmp_path], rows, "mean", "does not say what it was made from"),
-        (models, rows, "0/model", "already holds a trained model"),
+        (models[:1], [rows], "mean", "1 model to average"),
+        (models, [other], "mean", "was trained on other data than"),
+        (models, [tmp_path / "none.jsonl"], "mean", "data file .*none.jsonl: No such file"),
+        ([*models, toy_model()], [rows], "mean", "was trained from random weights of its own"),
+        ([*models, tmp_path], [rows], "mean", "holds no trained model"),
+        (models, [rows], "0/model", "already holds a trained model"),
     ]:
         with pytest.raises(TrainingError, match=said):
-            average_classifiers(models=given, data=[data], out=tmp_path / out, name="mean")
+            average_classifiers(models=given, data=data, out=tmp_path / out, name="mean")
 
 
-def loaded(folder):
-    return TierClassifier.load(folder, minilm()).model.named_parameters()
+def test_trials_are_not_averaged_and_measured_on_few_rows(tmp_path):
+    models, rows = seeds(tmp_path, QUICK, limit=20)
+    assert json.loads((models[0] / "manifest.json").read_text())["rows"]["train"] == 20
+    with pytest.raises(TrainingError, match=r"was trained on a part of its rows \(--limit\)"):
+        average_classifiers(models=models * 2, data=[rows], out=tmp_path / "mean", name="mean")

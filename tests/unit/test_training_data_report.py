@@ -1,13 +1,19 @@
+import csv
 import json
 import random
 
 import pytest
 
 from tests.classifier_cases import TAXONOMY, filler, toy_entries
-from training.data_report import near_duplicates, report
-from training.datasets import Row, text_key
+from training.data_report import near_duplicates, suspects, write_suspects
+from training.data_report import report as plain_report
+from training.datasets import Row, TrainingError, text_key
 
 LONG = "Where can I find a good recipe for rye bread with caraway seeds and honey?"
+
+
+def report(training, test, taxonomy):
+    return plain_report(training, test, taxonomy, suspected=suspects(training, taxonomy))
 
 
 def rows(entries, **changed):
@@ -89,8 +95,34 @@ def test_copies_and_near_copies_are_counted():
     assert found["near_duplicates"]["of_test_in_training"] == plain["near_duplicates"]["of_test_in_training"] + 1
 
 
-def test_rows_with_the_words_of_another_tier_are_suspects():
+def test_rows_with_the_words_of_another_tier_are_suspects(tmp_path):
     training, test = rows(toy_entries(60, "train")), rows(toy_entries(4, "test", seed=9))
     assert report(training, test, TAXONOMY)["suspects"] == {}
     wrong = [row(f"grundle grundle grundle {filler(4, n)}", "s_garden", "careless") for n in range(3)]
     assert report([*training, *wrong], test, TAXONOMY)["suspects"] == {"careless": 3}
+    found = suspects([*training, *wrong], TAXONOMY)
+    write_suspects(tmp_path / "deep" / "suspects.csv", found)
+    with (tmp_path / "deep" / "suspects.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert {entry["key"] for entry in read} == {text_key(each.text) for each in wrong}
+    assert {(entry["source"], entry["category"], entry["looks_like"]) for entry in read} == {
+        ("careless", "s_garden", "focused_attention")
+    }
+    surest = [float(entry["probability"]) for entry in read]
+    assert surest == sorted(surest, reverse=True)
+    assert min(surest) >= 0.9
+
+
+def test_a_source_gives_the_tier_away_or_does_not():
+    training, test = train_and_test()
+    assert report(training, test, TAXONOMY)["tier_is_that_of_the_source"] == 1.0
+    mixed = [Row(each.text, each.category, "train", "one") for each in training]
+    assert report(mixed, test, TAXONOMY)["tier_is_that_of_the_source"] == 24 / 60
+
+
+def test_rows_that_cannot_be_compared_are_refused():
+    training, _ = train_and_test()
+    with pytest.raises(TrainingError, match="need test rows"):
+        report(training, [], TAXONOMY)
+    with pytest.raises(TrainingError, match="3 training rows of each"):
+        suspects(training[:1], TAXONOMY)
