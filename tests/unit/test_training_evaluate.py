@@ -93,7 +93,7 @@ def test_data_without_some_tiers_is_still_json(cases):
     absent = ["risk_recall", "unsafe_recall"] if cases[0] == "s" else ["safe_flagged", "safe_refused"]
     for name in absent:
         assert figures[name] == {"value": None, "low": None, "high": None}
-    assert figures["auroc_risk"] is figures["auroc_unsafe"] is None
+    assert figures["auroc_risk"]["value"] is figures["auroc_unsafe"]["value"] is None
     for swept in ("risk_recall_at_flagged", "unsafe_recall_at_refused"):
         assert all(figure == {"value": None, "low": None, "high": None} for figure in figures[swept].values())
 
@@ -226,9 +226,9 @@ SCORED = [
 def test_areas_and_recalls_are_those_counted_by_hand():
     found = evaluate_classifier(Spoken(), SCORED)
     # risk: of 3 × 4 pairs are in order: 0.7 over three, 0.15 over one, 0.9 over three, 0.5 over two
-    assert found["auroc_risk"] == pytest.approx(9 / 12)
+    assert found["auroc_risk"]["value"] == pytest.approx(9 / 12)
     # unsafe, without the tiers between: 0.8 over three, 0.4 over two
-    assert found["auroc_unsafe"] == pytest.approx(5 / 6)
+    assert found["auroc_unsafe"]["value"] == pytest.approx(5 / 6)
     assert list(found["risk_recall_at_flagged"]) == ["0.01", "0.02", "0.05", "0.1"]
     assert list(found["unsafe_recall_at_refused"]) == ["0.01", "0.03", "0.05"]
     for figure in found["risk_recall_at_flagged"].values():
@@ -247,7 +247,7 @@ def test_calibration_is_that_counted_by_hand():
     found = evaluate_classifier(Spoken(), everything, resamples=5)
     last = {"rows": 5, "probability": pytest.approx((4 * 0.95 + 1) / 5), "right": 4 / 5}
     assert found["reliability"] == [{"rows": 1, "probability": pytest.approx(0.65), "right": 1.0}, last]
-    assert found["ece"] == pytest.approx(1 / 6 * 0.35 + 5 / 6 * abs(4 / 5 - 4.8 / 5))
+    assert found["ece"]["value"] == pytest.approx(1 / 6 * 0.35 + 5 / 6 * abs(4 / 5 - 4.8 / 5))
 
 
 def test_the_worst_errors_are_the_surest():
