@@ -1,48 +1,47 @@
-"""Read a folder of Markdown and text files, each with YAML front matter if it has any."""
+"""Read a folder of documents: every file that can be used, and why the others cannot."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from rag.chunking import headings
-from rag.types import Document, KnowledgeError
-
-SUFFIXES = (".md", ".markdown", ".txt")
-MAX_BYTES = 2 * 1024 * 1024
-_FRONT_MATTER = re.compile(r"---[ \t]*\n(?P<yaml>.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-
-Metadata = dict[str, str | list[str]]
+from rag.formats import SUFFIXES, Content
+from rag.metadata import SIDECAR
+from rag.reading import ReadingProcess
+from rag.types import Corpus, Document, KnowledgeError, Limits, Quarantined, Unreadable
 
 
-def read_documents(folder: Path, *, max_bytes: int = MAX_BYTES) -> list[Document]:
-    """Every document below a folder, in the order of their ids.
+def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
+    """Every document below a folder, and the files that are left out: broken, hostile, or beyond the limits.
+
+    A file that is a link out of the folder is left out, and so are all files that give one id to several documents. The
+    files are read in a process of their own, which is ended if it takes too long.
 
     Raises:
-        KnowledgeError: the folder is missing or holds no document; a file is a link out of the folder, too large, not
-            UTF-8, empty, has broken front matter, or shares its id with another.
+        KnowledgeError: the folder is missing or holds no file of a known format, or no process can be started.
     """
     if not folder.is_dir():
         raise KnowledgeError(f"knowledge source {folder} is not a folder; give one with {', '.join(SUFFIXES)} files")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise KnowledgeError(f"{path} is a link out of {folder}; copy the file into the folder, or remove the link")
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise KnowledgeError(f"{found[name]} and {path} both give the document id {name!r}; rename one of them")
-        found[name] = path
-    if not found:
+    paths = [path for path in sorted(folder.rglob("*")) if _is_source(path)]
+    if not any(path.suffix.lower() in SUFFIXES for path in paths):
         raise KnowledgeError(f"knowledge source {folder} holds no {', '.join(SUFFIXES)} file; add one")
-    return [_read(path, name, max_bytes) for name, path in sorted(found.items())]
+    reasons: dict[Path, str] = {}
+    documents: dict[Path, list[Document]] = {}
+    with ReadingProcess(limits or Limits()) as process:
+        for path in paths:
+            try:
+                documents[path] = _read(path, folder, process)
+            except Unreadable as exc:
+                reasons[path] = str(exc)
+    for path, reason in _clashes(documents, folder).items():
+        reasons[path] = reason
+        del documents[path]
+    return Corpus(
+        tuple(sorted((item for found in documents.values() for item in found), key=lambda document: document.id)),
+        tuple(Quarantined(_printable(_below(path, folder)), _printable(reasons[path])) for path in sorted(reasons)),
+    )
 
 
 def version(title: str, metadata: Mapping[str, str | list[str]], text: str) -> str:
@@ -51,46 +50,70 @@ def version(title: str, metadata: Mapping[str, str | list[str]], text: str) -> s
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _read(path: Path, name: str, max_bytes: int) -> Document:
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise KnowledgeError(f"{path} has {size} bytes, more than the {max_bytes} allowed; split it")
+def _is_source(path: Path) -> bool:
+    known = path.suffix.lower() in SUFFIXES or path.name.endswith(SIDECAR)
+    return known and (path.is_symlink() or not path.is_dir())
+
+
+def _read(path: Path, folder: Path, process: ReadingProcess) -> list[Document]:
+    _check_place(path, folder)
+    if path.name.endswith(SIDECAR):
+        described = path.with_name(path.name.removesuffix(SIDECAR))
+        if described.suffix.lower() in SUFFIXES and described.exists():
+            return []  # read with the file it describes
+        raise Unreadable(f"describes no document; name it as the document's file is named, then {SIDECAR}")
+    name = _below(path.with_suffix(""), folder)
+    if not name.isprintable():
+        raise Unreadable("has a name that cannot be printed; rename it")
+    sidecar = path.with_name(path.name + SIDECAR)
+    if not sidecar.exists() and not sidecar.is_symlink():
+        return [_document(name, content) for content in process.read(path)]
+    _check_place(sidecar, folder)
+    return [_document(name, content) for content in process.read(path, sidecar)]
+
+
+def _check_place(path: Path, folder: Path) -> None:
     try:
-        whole = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as exc:
-        raise KnowledgeError(f"{path} is not UTF-8 ({exc.reason} at byte {exc.start}); save it as UTF-8") from exc
-    metadata, text = _front_matter(whole, path)
-    if not text.strip():
-        raise KnowledgeError(f"{path} has no text; write some, or remove the file")
-    title = metadata.pop("title", "") or next(filter(None, headings(text)), name)
-    if not isinstance(title, str):
-        raise KnowledgeError(f"{path}: front matter `title` is a list; give one text")
-    return Document(id=name, version=version(title, metadata, text), title=title, text=text, metadata=metadata)
+        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as exc:  # RuntimeError: a link to itself
+        raise Unreadable(f"{_named(path)}leads nowhere; remove the link") from exc
+    if not inside:
+        raise Unreadable(
+            f"{_named(path)}is a link out of the folder; copy the file into the folder, or remove the link"
+        )
+    if not path.is_file():
+        raise Unreadable(f"{_named(path)}is not a regular file; remove it")
 
 
-def _front_matter(whole: str, path: Path) -> tuple[Metadata, str]:
-    """The front matter's entries and the text behind it."""
-    if not re.match(r"---[ \t]*\n", whole):
-        return {}, whole.strip("\n")
-    match = _FRONT_MATTER.match(whole)
-    if match is None:
-        raise KnowledgeError(f"{path}: front matter opens with `---` and is never closed; add a second `---` line")
-    try:
-        data = yaml.safe_load(match["yaml"])
-    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date that does not exist
-        raise KnowledgeError(f"{path}: front matter is not YAML: {exc}") from exc
-    if not isinstance(data, dict | None):
-        raise KnowledgeError(f"{path}: front matter is {type(data).__name__}, not `key: value` lines")
-    return dict(_entries(data or {}, path)), whole[match.end() :].strip("\n")
+def _named(path: Path) -> str:
+    return f"sidecar {path.name} " if path.name.endswith(SIDECAR) else ""
 
 
-def _entries(data: dict[Any, Any], path: Path) -> Iterator[tuple[str, str | list[str]]]:
-    for key, value in data.items():
-        values = value if isinstance(value, list) else [value]
-        if any(isinstance(item, dict | list) for item in values):
-            raise KnowledgeError(f"{path}: front matter `{key}` is nested; give a text or a flat list of texts")
-        texts = [str(item) for item in values if item is not None]
-        if isinstance(value, list):
-            yield str(key), texts
-        elif texts:
-            yield str(key), texts[0]
+def _document(name: str, content: Content) -> Document:
+    name = f"{name}/{content.row}" if content.row else name
+    title = content.title or name
+    return Document(name, version(title, content.metadata, content.text), title, content.text, content.metadata)
+
+
+def _clashes(documents: Mapping[Path, Iterable[Document]], folder: Path) -> dict[Path, str]:
+    """The files that share an id: all of them, since nothing says which is meant."""
+    givers: dict[str, list[Path]] = {}
+    for path, found in documents.items():
+        for document in found:
+            givers.setdefault(document.id, []).append(path)
+    return {path: reason for name, paths in givers.items() for path, reason in _clash(name, paths, folder)}
+
+
+def _clash(name: str, paths: list[Path], folder: Path) -> Iterator[tuple[Path, str]]:
+    for path in paths:
+        if others := [_below(other, folder) for other in paths if other != path]:
+            yield path, f"gives the document id {name!r}, and so does {', '.join(others)}; rename one of them"
+
+
+def _below(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, which a hostile name or file could send to a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))

@@ -15,7 +15,18 @@ from typing import Any
 from rag.chunking import DEFAULT_WORDS, embedding_text, passages
 from rag.documents import read_documents, version
 from rag.index import VectorIndex
-from rag.types import Citation, Document, Encoder, Evidence, KnowledgeError, Passage
+from rag.types import (
+    Citation,
+    Corpus,
+    Document,
+    Encoder,
+    Evidence,
+    KnowledgeError,
+    Limits,
+    Passage,
+    Quarantined,
+    QuarantineError,
+)
 
 FORMAT = 1
 SAMPLE = Path(__file__).parent / "assets" / "sample"
@@ -49,30 +60,51 @@ class Manifest:
     files: Mapping[str, str]
 
 
-def build(source: Path, out: Path, encoder: Encoder, *, words: int = DEFAULT_WORDS, progress: bool = False) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What `build` did: the manifest that it wrote, and the files that it left out."""
+
+    manifest: Manifest
+    quarantined: tuple[Quarantined, ...]
+
+
+def build(
+    source: Path,
+    out: Path,
+    encoder: Encoder,
+    *,
+    words: int = DEFAULT_WORDS,
+    limits: Limits | None = None,
+    strict: bool = False,
+    progress: bool = False,
+) -> Built:
     """Read the documents below `source` and put a knowledge base in the place of `out`.
 
     The same documents and encoder give the same bytes. `out` holds either what it held or the new one whole, whatever
-    fails in between.
+    fails in between. Files that cannot be used are left out and named.
 
     Args:
         source: folder of documents; see `read_documents`.
         out: a knowledge base to replace, or a path where nothing is.
         encoder: the one that questions will be encoded with.
         words: in a passage, at most.
+        limits: of one file; the usual ones by default.
+        strict: build nothing if any file must be left out.
         progress: show a bar while encoding.
 
     Raises:
+        QuarantineError: every file must be left out, or one in strict mode.
         KnowledgeError: the documents cannot be used, or `out` is something else than a knowledge base.
     """
     _check_replaceable(out)
-    documents = read_documents(source)
-    cut = [(document, passage) for document in documents for passage in passages(document, words)]
+    corpus = _read_source(source, limits, strict)
+    cut = [(document, passage) for document in corpus.documents for passage in passages(document, words)]
     if not cut:
-        raise KnowledgeError(f"no document below {source} has a sentence to quote; add paragraphs or lists")
+        message = f"no document below {source} has a sentence to quote; add paragraphs or lists"
+        raise QuarantineError(message, corpus.quarantined)
     vectors = encoder.encode([embedding_text(document, passage) for document, passage in cut], progress=progress)
     files = {
-        _DOCUMENTS: _jsonl(documents),
+        _DOCUMENTS: _jsonl(corpus.documents),
         _PASSAGES: _jsonl(passage for _, passage in cut),
         _INDEX: VectorIndex.build(vectors).to_bytes(),
     }
@@ -80,13 +112,22 @@ def build(source: Path, out: Path, encoder: Encoder, *, words: int = DEFAULT_WOR
         format=FORMAT,
         encoder=encoder.fingerprint,
         dimension=encoder.dimension,
-        corpus=corpus_hash(documents),
-        documents=len(documents),
+        corpus=corpus_hash(corpus.documents),
+        documents=len(corpus.documents),
         passages=len(cut),
         files={name: _sha256(data) for name, data in files.items()},
     )
     _replace(out, {**files, _MANIFEST: (json.dumps(asdict(manifest), indent=2) + "\n").encode()})
-    return manifest
+    return Built(manifest, corpus.quarantined)
+
+
+def _read_source(source: Path, limits: Limits | None, strict: bool) -> Corpus:
+    corpus = read_documents(source, limits=limits)
+    if corpus.documents and not (strict and corpus.quarantined):
+        return corpus
+    kept = "in strict mode none may be" if corpus.documents else "no other is there"
+    message = f"{len(corpus.quarantined)} files below {source} are quarantined and {kept}; correct or remove them"
+    raise QuarantineError(message, corpus.quarantined)
 
 
 def corpus_hash(documents: Iterable[Document]) -> str:

@@ -16,6 +16,22 @@ class KnowledgeError(Exception):
     """A document, index or setting that the knowledge base cannot work with; the message names the way out."""
 
 
+class Unreadable(KnowledgeError):
+    """One file that is left out of a knowledge base; the message is the reason and does not repeat the file's name."""
+
+
+class QuarantineError(KnowledgeError):
+    """The build ends because of the files that were left out: nothing else is there to quote, or none may be left out.
+
+    Attributes:
+        quarantined: the files and their reasons.
+    """
+
+    def __init__(self, message: str, quarantined: Sequence[Quarantined]) -> None:
+        super().__init__(message)
+        self.quarantined = tuple(quarantined)
+
+
 class Encoder(Protocol):
     """Turns texts into unit vectors, so that their dot product is their similarity."""
 
@@ -43,11 +59,13 @@ class Document:
     """One version of one document.
 
     Attributes:
-        id: stable name: path below the knowledge base's source folder, without suffix, ``/`` between parts.
+        id: stable name: path below the knowledge base's source folder, without suffix, ``/`` between parts; for a row
+            of a list, the list's path, ``/`` and the row's id.
         version: SHA-256 over title, metadata and text, in hex; a change of any makes a new version.
-        title: from the front matter, else the first heading, else the id.
-        text: the stored text; all offsets count its characters.
-        metadata: the rest of the front matter, such as publisher, topic, url, categories, licence, stance.
+        title: from the metadata, else the first heading, else the id.
+        text: the stored text, as it was extracted from the file; all offsets count its characters.
+        metadata: what else the file or its sidecar says, such as publisher, url, licence, stance, trust, and the dates
+            published, retrieved and expires in ISO 8601.
     """
 
     id: str
@@ -70,6 +88,51 @@ class Document:
             if isinstance(url, str) and url.startswith(("https://", "http://"))
             else f"airlock:knowledge/{self.id}@{self.version[:12]}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A file that is left out of a knowledge base.
+
+    Attributes:
+        path: below the source folder, ``/`` between parts.
+        reason: what is wrong with it, and the way out.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What a folder of documents gave.
+
+    Attributes:
+        documents: those that can be used, in the order of their ids.
+        quarantined: the files left out, in the order of their paths.
+    """
+
+    documents: tuple[Document, ...]
+    quarantined: tuple[Quarantined, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one file may ask for; beyond, it is quarantined.
+
+    Attributes:
+        bytes: of the file, on disk.
+        unpacked: bytes of a compressed file's content.
+        characters: of one document's text.
+        seconds: to read it.
+        memory: bytes of address space of the process that reads it, where the system keeps such a limit.
+    """
+
+    bytes: int = 20 * 1024 * 1024
+    unpacked: int = 100 * 1024 * 1024
+    characters: int = 2_000_000
+    seconds: float = 30.0
+    memory: int = 2 * 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
     from rag.store import KnowledgeBase
+    from rag.types import Quarantined
 
 NAME = "kb"
 app = typer.Typer(no_args_is_help=True, help="Build, search and verify a knowledge base.")
@@ -21,21 +23,34 @@ Folder = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the c
 
 @app.command("build")
 def build(
-    source: Annotated[Path, typer.Argument(help="Folder with Markdown and text documents.")],
+    source: Annotated[Path, typer.Argument(help="Folder of documents: Markdown, text, HTML, PDF, DOCX, CSV, JSONL.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the knowledge base.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Build nothing if any file must be left out.")] = False,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Build a knowledge base from documents; one that is there is replaced, whole or not at all."""
+    """Build a knowledge base from documents; one that is there is replaced, whole or not at all.
+
+    A broken or hostile file is left out and named, with the reason, on stderr.
+    """
     from guard.assemble import Encoders, load_sentences
     from guard.config import load_config
     from rag.store import build as build_store
+    from rag.types import QuarantineError
 
     settings = load_config(config)
     encoder = load_sentences(settings, Encoders(settings))
-    manifest = build_store(source, out, encoder, progress=not as_json)
+    try:
+        built = build_store(source, out, encoder, strict=strict, progress=not as_json)
+    except QuarantineError as exc:
+        _report(exc.quarantined)
+        if as_json:
+            print_json({"documents": 0, "passages": 0, "quarantined": [asdict(file) for file in exc.quarantined]})
+        raise
+    _report(built.quarantined)
+    manifest = built.manifest
     if as_json:
-        print_json(asdict(manifest))
+        print_json({**asdict(manifest), "quarantined": [asdict(file) for file in built.quarantined]})
     else:
         typer.echo(f"{manifest.documents} documents, {manifest.passages} passages in {out}")
 
@@ -70,6 +85,14 @@ def verify(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) 
         typer.echo("\n".join(faults) or f"sound: {manifest.documents} documents, {manifest.passages} passages")
     if faults:
         raise typer.Exit(1)
+
+
+def _report(quarantined: Sequence[Quarantined]) -> None:
+    """Name on stderr, one line each, the files that were left out."""
+    for file in quarantined:
+        typer.echo(f"quarantined: {file.path}: {file.reason}", err=True)
+    if quarantined:
+        typer.echo(f"airlock: warning: {len(quarantined)} files were left out of the knowledge base", err=True)
 
 
 def _open(config: Path | None, kb: Path | None) -> KnowledgeBase:

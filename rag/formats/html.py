@@ -1,0 +1,223 @@
+"""HTML: the main text that a reader sees, with its headings and lists, and what <title> and <meta> say of it."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+
+import lxml.html
+from lxml import etree
+from lxml.html import HtmlElement
+
+from rag.formats import Extracted
+from rag.formats.markdown import MarkdownWriter
+from rag.formats.text import decode
+from rag.types import Limits, Unreadable
+
+_DECLARED = re.compile(
+    rb"""<(?:meta\b[^>]*?\bcharset|\?xml\b[^>]*?\bencoding)\s*=\s*["']?\s*([\w.:+-]+)""", re.IGNORECASE
+)
+_DECLARED_WITHIN = 1024  # bytes; HTML Living Standard, 4.2.5.4
+# Charsets of the Encoding Standard; others, such as UTF-7, browsers do not know and attackers use.
+_CHARSETS = re.compile(
+    r"utf-8|utf-16(?:-[lb]e)?|ascii|iso8859-\d+|cp(?:125\d|866|874|932|949)|koi8-[ru]|mac-(?:roman|cyrillic)"
+    r"|gbk|gb2312|gb18030|big5|big5hkscs|euc_jp|iso2022_jp|shift_jis|euc_kr"
+)
+_META = {  # name, property or itemprop in lower case -> metadata, the best first
+    "title": ("dcterms.title", "dc.title", "og:title"),
+    "publisher": ("dcterms.publisher", "dc.publisher", "publisher", "og:site_name"),
+    "url": ("url", "dcterms.identifier", "og:url"),
+    "published": ("dcterms.issued", "dcterms.date", "dc.date", "article:published_time", "published", "date"),
+    "retrieved": ("retrieved",),
+    "expires": ("dcterms.valid", "article:expiration_time", "expires"),
+    "licence": ("dcterms.license", "dcterms.rights", "dc.rights", "licence", "license"),
+    "trust": ("trust",),
+    "stance": ("stance",),
+}
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_CODE = frozenset({"script", "style", "template"})
+_FURNITURE = frozenset(
+    "head nav aside footer form button select textarea noscript iframe object embed svg math canvas audio video "
+    "dialog".split()
+)
+_BLOCKS = frozenset(
+    "address article blockquote body caption center dd details div dl dt fieldset figcaption figure header hr html "
+    "legend main ol p section summary table tbody td tfoot th thead tr ul".split()
+)
+_HIDDEN = re.compile(r"display:none|visibility:(?:hidden|collapse)|(?:font-size|opacity):0(?:\.0*)?(?:[a-z%;!]|$)")
+
+
+def read_html(data: bytes, limits: Limits) -> list[Extracted]:
+    """The text of <main>, else of the only <article>, else of <body>, without navigation and what is hidden."""
+    markup = decode(data, _charset(data))
+    parser = lxml.html.HTMLParser(no_network=True, huge_tree=False)
+    try:
+        # A declaration of the charset in the text would be believed; the text is Unicode already.
+        tree = lxml.html.document_fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", markup), parser=parser)
+    except (etree.ParserError, etree.XMLSyntaxError) as exc:
+        raise Unreadable(f"is not HTML ({exc})") from exc
+    for error in parser.error_log:
+        if error.level >= etree.ErrorLevels.FATAL:  # the parser stopped there and left out the rest
+            raise Unreadable(f"cannot be read to its end: {error.message} in line {error.line}; simplify it")
+    walk = _Walk()
+    walk.block(_main(tree))
+    return [Extracted(walk.finish(), _metadata(tree), unseen="\n".join(_unseen(tree)))]
+
+
+def _charset(data: bytes) -> str:
+    match = _DECLARED.search(data[:_DECLARED_WITHIN])
+    if match is None:
+        return "utf-8"
+    label = match[1].decode("ascii")
+    try:
+        name = codecs.lookup(label).name
+    except LookupError:
+        name = ""
+    if not _CHARSETS.fullmatch(name):
+        raise Unreadable(f"declares the charset {label!r}, which is unknown; save it as UTF-8")
+    if name.startswith("utf-16"):
+        return "utf-8"  # what was readable as ASCII is not UTF-16; the Encoding Standard says so too
+    return "cp1252" if name in ("ascii", "iso8859-1") else name  # as every browser does
+
+
+def _metadata(tree: HtmlElement) -> dict[str, str]:
+    said: dict[str, str] = {}
+    for meta in tree.iter("meta"):
+        name = (meta.get("name") or meta.get("property") or meta.get("itemprop") or "").strip().lower()
+        if value := " ".join((meta.get("content") or "").split()):
+            said.setdefault(name, value)
+    found = {key: next((said[name] for name in names if name in said), "") for key, names in _META.items()}
+    for key, relation in (("url", "canonical"), ("licence", "license")):
+        links = (
+            link.get("href") or "" for link in tree.iter("link", "a") if (link.get("rel") or "").lower() == relation
+        )
+        found[key] = next(filter(None, links), "") or found[key]
+    title = next(tree.iter("title"), None)
+    found["title"] = (" ".join(title.text_content().split()) if title is not None else "") or found["title"]
+    return {key: value for key, value in found.items() if value}
+
+
+def _main(tree: HtmlElement) -> HtmlElement:
+    body = tree.find("body")
+    mains = [item for item in tree.iter() if item.tag == "main" or item.get("role") == "main"]
+    shown = [item for item in mains if not any(_hidden(above) for above in (item, *item.iterancestors()))]
+    articles = list(tree.iter("article"))
+    if shown:
+        return shown[0]
+    if len(articles) == 1:
+        return articles[0]
+    return tree if body is None else body
+
+
+def _hidden(element: HtmlElement) -> bool:
+    style = re.sub(r"\s+", "", element.get("style") or "").lower()
+    return element.get("hidden") is not None or element.get("aria-hidden") == "true" or bool(_HIDDEN.search(style))
+
+
+def _unseen(tree: HtmlElement) -> Iterator[str]:
+    """Comments, and every text and description of the page, shown or not; no program and no style sheet."""
+    for element in tree.iter():
+        if element.tag is etree.Comment:
+            yield element.text or ""
+        elif isinstance(element.tag, str):
+            if element.tag not in _CODE:
+                yield element.text or ""
+            yield from (element.get(name) or "" for name in ("alt", "title", "aria-label", "content", "placeholder"))
+        yield element.tail or ""
+
+
+class _Walk:
+    """Goes through the elements and writes their blocks; the parser has bounded their depth."""
+
+    def __init__(self) -> None:
+        self._out = MarkdownWriter()
+        self._inline: list[str] = []
+        self._lists: list[int | None] = []  # the open lists: the number of the last item, None where there are none
+        self._marker: str | None = None  # of the item whose first paragraph is not yet written
+
+    def finish(self) -> str:
+        self._flush()
+        return self._out.text()
+
+    def block(self, element: HtmlElement) -> None:
+        """An element that begins and ends a block."""
+        self._flush()
+        self._children(element)
+        self._flush()
+
+    def _element(self, element: HtmlElement) -> None:
+        tag = element.tag
+        if not isinstance(tag, str) or tag in _CODE or tag in _FURNITURE or _hidden(element):
+            return
+        if tag in _HEADINGS:
+            self._flush()
+            self._out.heading(_HEADINGS[tag], _plain(element))
+        elif tag in ("ul", "ol"):
+            self._list(element)
+        elif tag == "li":
+            self._item(element)
+        elif tag == "pre":
+            self._flush()
+            self._out.code(_plain(element))
+        elif tag == "table" and any(cell.tag == "th" for cell in element.iter("th")):
+            self._table(element)
+        elif tag == "br":
+            self._inline.append("\n")
+        elif tag == "header" and not any(above.tag in ("main", "article") for above in element.iterancestors()):
+            return
+        elif tag in _BLOCKS:
+            self.block(element)
+        else:
+            self._children(element)
+
+    def _children(self, element: HtmlElement) -> None:
+        self._say(element.text)
+        for child in element:
+            self._element(child)
+            self._say(child.tail)
+
+    def _list(self, element: HtmlElement) -> None:
+        self._flush()
+        self._lists.append(0 if element.tag == "ol" else None)
+        self._children(element)
+        self._flush()
+        self._lists.pop()
+
+    def _item(self, element: HtmlElement) -> None:
+        self._flush()
+        number = self._lists[-1] if self._lists else None
+        if number is not None:
+            number += 1
+            self._lists[-1] = number
+        self._marker = "-" if number is None else f"{number}."
+        self.block(element)
+        self._marker = None
+
+    def _table(self, element: HtmlElement) -> None:
+        self._flush()
+        rows = [[_plain(cell) for cell in row if cell.tag in ("td", "th")] for row in element.iter("tr")]
+        self._out.table([row for row in rows if row])
+
+    def _say(self, text: str | None) -> None:
+        if text:
+            self._inline.append(re.sub(r"\s+", " ", text))
+
+    def _flush(self) -> None:
+        text = "".join(self._inline).strip()
+        self._inline.clear()
+        if text and self._marker is not None:
+            self._out.item(text, self._marker, len(self._lists) - 1)
+            self._marker = None
+        elif text:
+            self._out.paragraph(text)
+
+
+def _plain(element: HtmlElement) -> str:
+    """The text of an element, without what is hidden in it."""
+    parts = [element.text or ""]
+    for child in element:
+        if isinstance(child.tag, str) and child.tag not in _CODE and not _hidden(child):
+            parts.append("\n" if child.tag == "br" else _plain(child))
+        parts.append(child.tail or "")
+    return "".join(parts)

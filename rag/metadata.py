@@ -1,0 +1,84 @@
+"""What is said about a document: read from YAML, merged with a sidecar, its dates and levels checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+import yaml
+
+from rag.types import Unreadable
+
+SIDECAR = ".meta.yaml"
+DATES = ("published", "retrieved", "expires")
+_SINGLE = ("title", "url", "publisher", "licence", "trust", *DATES)  # `stance` and others may be lists
+
+Metadata = dict[str, str | list[str]]
+
+
+class Trust(StrEnum):
+    """How far a document's publisher is trusted: the metadata entry `trust`."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The entries of a YAML mapping; null for a key that has no value.
+
+    Raises:
+        Unreadable: it is no YAML, or something else than a mapping; `where` is named.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date that does not exist
+        raise Unreadable(f"{where} is not YAML: {exc}") from exc
+    if not isinstance(data, dict | None):
+        raise Unreadable(f"{where} is {type(data).__name__}, not `key: value` lines")
+    return {str(key): value for key, value in (data or {}).items()}
+
+
+def merge(own: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Metadata:
+    """A file's own entries under those of its sidecar, as texts and flat lists of texts, checked.
+
+    A null in the sidecar takes the file's own entry away.
+
+    Raises:
+        Unreadable: an entry is nested, a list where one text belongs, no ISO 8601 date, or no known level of trust.
+    """
+    metadata = dict(_entries({**own, **sidecar}))
+    for key in _SINGLE:
+        if isinstance(metadata.get(key), list):
+            raise Unreadable(f"metadata `{key}` is a list; give one text")
+    for key in DATES:
+        if value := metadata.get(key):
+            metadata[key] = _date(key, str(value))
+    trust = metadata.get("trust")
+    if trust is not None and trust not in set(Trust):
+        raise Unreadable(f"metadata `trust` is {trust!r}; give one of {', '.join(Trust)}")
+    return metadata
+
+
+def _entries(data: Mapping[str, Any]) -> Iterator[tuple[str, str | list[str]]]:
+    for key, value in data.items():
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(item, dict | list) for item in values):
+            raise Unreadable(f"metadata `{key}` is nested; give a text or a flat list of texts")
+        texts = [str(item) for item in values if item is not None]
+        if isinstance(value, list):
+            yield key, texts
+        elif texts:
+            yield key, texts[0]
+
+
+def _date(key: str, text: str) -> str:
+    """A date or a date with a time, in the extended format of ISO 8601."""
+    for kind in (date, datetime):
+        try:
+            return kind.fromisoformat(text.strip()).isoformat()
+        except ValueError:
+            continue
+    raise Unreadable(f"metadata `{key}` is {text!r}, not an ISO 8601 date; write it like 2026-01-31")
