@@ -131,7 +131,7 @@ class Limits:
     bytes: int = 20 * 1024 * 1024
     unpacked: int = 100 * 1024 * 1024
     characters: int = 2_000_000
-    seconds: float = 30.0
+    seconds: float = 60.0
     memory: int = 2 * 1024 * 1024 * 1024
 
 

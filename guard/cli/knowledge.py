@@ -48,6 +48,8 @@ def build(
             print_json({"documents": 0, "passages": 0, "quarantined": [asdict(file) for file in exc.quarantined]})
         raise
     _report(built.quarantined)
+    if built.quarantined:
+        typer.echo(f"airlock: warning: {len(built.quarantined)} files were left out of the knowledge base", err=True)
     manifest = built.manifest
     if as_json:
         print_json({**asdict(manifest), "quarantined": [asdict(file) for file in built.quarantined]})
@@ -91,8 +93,6 @@ def _report(quarantined: Sequence[Quarantined]) -> None:
     """Name on stderr, one line each, the files that were left out."""
     for file in quarantined:
         typer.echo(f"quarantined: {file.path}: {file.reason}", err=True)
-    if quarantined:
-        typer.echo(f"airlock: warning: {len(quarantined)} files were left out of the knowledge base", err=True)
 
 
 def _open(config: Path | None, kb: Path | None) -> KnowledgeBase:

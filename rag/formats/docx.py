@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 import docx
 from docx.document import Document as WordDocument
 from docx.opc.exceptions import OpcError
 from docx.oxml.ns import qn
-from docx.oxml.xmlchemy import BaseOxmlElement
-from docx.text.paragraph import Paragraph
 from lxml import etree
 
 from rag.formats import Extracted
@@ -58,7 +57,7 @@ def _check_package(data: bytes, limits: Limits) -> None:
                     raise Unreadable(
                         f"declares entities in {entry.filename}, which DOCX forbids; save it again as DOCX"
                     )
-    except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError, OSError) as exc:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as exc:
         if data.startswith(b"\xd0\xcf\x11\xe0"):  # OLE: how Word writes encrypted files, and wrote .doc
             raise Unreadable("is an encrypted DOCX or an old DOC; save it as DOCX without a password") from exc
         raise Unreadable(f"is a truncated or damaged DOCX ({exc}); fetch it again") from exc
@@ -86,12 +85,13 @@ class _Walk:
     def __init__(self, document: WordDocument) -> None:
         self.out = MarkdownWriter()
         self.hidden: list[str] = []
-        self._document = document
+        self._body = document.element.body
+        self._styles = {style.style_id: style.name or "" for style in document.styles}
 
     def body(self) -> None:
-        self._inside(self._document.element.body)
+        self._inside(self._body)
 
-    def _inside(self, element: BaseOxmlElement) -> None:
+    def _inside(self, element: etree._Element) -> None:
         for child in element:
             if child.tag in _LEFT_OUT:
                 continue
@@ -102,9 +102,10 @@ class _Walk:
             else:
                 self._inside(child)
 
-    def _paragraph(self, element: BaseOxmlElement) -> None:
+    def _paragraph(self, element: etree._Element) -> None:
         text = "".join(self._text(element))
-        style = (Paragraph(element, self._document._body).style.name or "") if self._styled(element) else ""
+        named = element.find(f"{qn('w:pPr')}/{qn('w:pStyle')}")
+        style = "" if named is None else self._styles.get(named.get(qn("w:val"), ""), "")
         kind, _, level = style.rpartition(" ")
         if kind == "Heading" and level.isdigit():
             self.out.heading(int(level), text)
@@ -118,10 +119,7 @@ class _Walk:
             if not any(above.tag in _LEFT_OUT for above in box.iterancestors()):
                 self._inside(box)
 
-    def _styled(self, element: BaseOxmlElement) -> bool:
-        return element.find(f"{qn('w:pPr')}/{qn('w:pStyle')}") is not None
-
-    def _text(self, element: BaseOxmlElement) -> Iterator[str]:
+    def _text(self, element: etree._Element) -> Iterator[str]:
         """The text of one paragraph; hidden runs are put aside, and text boxes have paragraphs of their own."""
         for child in element:
             if child.tag in _LEFT_OUT or child.tag == qn("w:txbxContent"):
@@ -135,7 +133,7 @@ class _Walk:
             elif child.tag not in (qn("w:pPr"), qn("w:rPr")):  # where w:tab is a tab stop
                 yield from self._text(child)
 
-    def _table(self, element: BaseOxmlElement) -> None:
+    def _table(self, element: etree._Element) -> None:
         rows = [
             ["\n".join("".join(self._text(p)) for p in cell.iter(qn("w:p"))) for cell in row.iter(qn("w:tc"))]
             for row in element.iter(qn("w:tr"))
@@ -147,6 +145,6 @@ class _Walk:
                 self._inside(row)
 
 
-def _vanishes(run: BaseOxmlElement) -> bool:
+def _vanishes(run: etree._Element) -> bool:
     vanish = run.find(f"{qn('w:rPr')}/{qn('w:vanish')}")
     return vanish is not None and vanish.get(qn("w:val"), "true") not in ("0", "false", "off")

@@ -116,15 +116,10 @@ def _hidden(element: HtmlElement) -> bool:
 
 
 def _unseen(tree: HtmlElement) -> Iterator[str]:
-    """Comments, and every text and description of the page, shown or not; no program and no style sheet."""
-    for element in tree.iter():
-        if element.tag is etree.Comment:
-            yield element.text or ""
-        elif isinstance(element.tag, str):
-            if element.tag not in _CODE:
-                yield element.text or ""
-            yield from (element.get(name) or "" for name in ("alt", "title", "aria-label", "content", "placeholder"))
-        yield element.tail or ""
+    """Every text of the page, shown or not, then comments and descriptions; no program and no style sheet."""
+    yield " ".join(tree.xpath("//text()[not(parent::script or parent::style)]"))
+    yield from (comment.text or "" for comment in tree.iter(etree.Comment))
+    yield from tree.xpath("//@alt | //@title | //@aria-label | //@content | //@placeholder")
 
 
 class _Walk:

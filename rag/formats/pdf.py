@@ -50,9 +50,16 @@ def read_pdf(data: bytes, limits: Limits) -> list[Extracted]:
 
 
 def _pages(reader: PdfReader, limits: Limits) -> str:
+    """Refuses a file of which a page is lost: pypdf would go on without it."""
+    tree: Any = reader.root_object.get("/Pages")
+    said = tree.get_object().get("/Count") if tree else None
+    if said != len(reader.pages):
+        raise Unreadable(f"is a damaged PDF: {len(reader.pages)} of {said} pages are there; fetch it again")
     pages: list[str] = []
     room = limits.characters
-    for page in reader.pages:
+    for number, page in enumerate(reader.pages, 1):
+        if "/Contents" in page and page.get_contents() is None:
+            raise Unreadable(f"is a damaged PDF: the content of page {number} is lost; fetch it again")
         text = _clean(page.extract_text())
         room -= len(text)
         if room < 0:

@@ -1,12 +1,19 @@
+import os
+
 import pytest
 
 from rag.documents import read_documents
-from rag.types import KnowledgeError
+from rag.types import KnowledgeError, Limits, Quarantined
 from tests.unit.rag_cases import write_source
 
 
+def quarantined(folder, **limits):
+    """The reason for each file left out."""
+    return {file.path: file.reason for file in read_documents(folder, limits=Limits(**limits)).quarantined}
+
+
 def test_reads_every_document_in_the_order_of_ids(tmp_path):
-    documents = read_documents(write_source(tmp_path))
+    documents = read_documents(write_source(tmp_path)).documents
     assert [document.id for document in documents] == ["health/paracetamol", "speed", "voting"]
     paracetamol, speed, voting = documents
     assert paracetamol.title == "Paracetamol"
@@ -23,13 +30,13 @@ def test_reads_every_document_in_the_order_of_ids(tmp_path):
 def test_a_title_is_taken_from_the_first_heading_then_from_the_id(tmp_path):
     (tmp_path / "a.md").write_text("Text.\n\n## Heading here\n", encoding="utf-8")
     (tmp_path / "b.md").write_text("Only text.", encoding="utf-8")
-    assert [document.title for document in read_documents(tmp_path)] == ["Heading here", "b"]
+    assert [document.title for document in read_documents(tmp_path).documents] == ["Heading here", "b"]
 
 
 def test_url_is_the_given_one_or_names_the_version(tmp_path):
     (tmp_path / "a.md").write_text("---\nurl: https://example.org/a\n---\nText.", encoding="utf-8")
     (tmp_path / "b.md").write_text("Text.", encoding="utf-8")
-    first, second = read_documents(tmp_path)
+    first, second = read_documents(tmp_path).documents
     assert first.url == "https://example.org/a"
     assert second.url == f"airlock:knowledge/b@{second.version[:12]}"
 
@@ -37,7 +44,7 @@ def test_url_is_the_given_one_or_names_the_version(tmp_path):
 def test_line_ends_and_byte_order_mark_do_not_matter(tmp_path):
     (tmp_path / "a.md").write_bytes("\ufeff---\r\ntitle: T\r\n---\r\nOne.\r\nTwo.\r\n".encode())
     (tmp_path / "b.md").write_bytes(b"---\ntitle: T\n---\nOne.\nTwo.\n")
-    first, second = read_documents(tmp_path)
+    first, second = read_documents(tmp_path).documents
     assert (first.title, first.text) == ("T", "One.\nTwo.")
     assert first.version == second.version
 
@@ -47,14 +54,14 @@ def test_line_ends_and_byte_order_mark_do_not_matter(tmp_path):
 )
 def test_a_change_of_title_metadata_or_text_is_a_new_version(tmp_path, changed):
     (tmp_path / "a.md").write_text("---\ntitle: T\n---\nText.", encoding="utf-8")
-    before = read_documents(tmp_path)[0].version
-    assert read_documents(tmp_path)[0].version == before
+    before = read_documents(tmp_path).documents[0].version
+    assert read_documents(tmp_path).documents[0].version == before
     (tmp_path / "a.md").write_text(changed, encoding="utf-8")
-    assert read_documents(tmp_path)[0].version != before
+    assert read_documents(tmp_path).documents[0].version != before
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "reason"),
     [
         (b"---\ntitle: [\n---\nText.", "is not YAML"),
         (b"---\nday: 2026-13-45\n---\nText.", "is not YAML"),
@@ -63,35 +70,142 @@ def test_a_change_of_title_metadata_or_text_is_a_new_version(tmp_path, changed):
         (b"---\nsource: {name: x}\n---\nText.", "`source` is nested"),
         (b"---\nsource: [[x]]\n---\nText.", "`source` is nested"),
         (b"---\ntitle: [a, b]\n---\nText.", "`title` is a list"),
+        (b"---\na: " + b"[" * 5000 + b"\n---\nText.", "is nested too deeply"),
+        (b'---\na: "\\ud800"\n---\nText.', "half of a surrogate pair"),
         (b"caf\xe9.", "is not UTF-8"),
+        (b"a\0b", "holds NUL characters"),
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
         (b"---\ntitle: T\n---\n\n", "has no text"),
-        (b"x" * 101, "more than the 100 allowed"),
+        (b"x" * 10_001, "more than the 10000 allowed"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
+def test_a_file_that_cannot_be_used_is_quarantined_and_the_rest_is_read(tmp_path, content, reason):
     (tmp_path / "bad.md").write_bytes(content)
-    with pytest.raises(KnowledgeError, match=message) as caught:
-        read_documents(tmp_path, max_bytes=100)
-    assert str(tmp_path / "bad.md") in str(caught.value)
+    (tmp_path / "good.md").write_text("Text.", encoding="utf-8")
+    corpus = read_documents(tmp_path, limits=Limits(bytes=10_000))
+    assert [document.id for document in corpus.documents] == ["good"]
+    assert [file.path for file in corpus.quarantined] == ["bad.md"]
+    assert reason in corpus.quarantined[0].reason
 
 
-def test_two_files_with_one_id_are_refused(tmp_path):
-    (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
-    (tmp_path / "a.txt").write_text("Text.", encoding="utf-8")
-    with pytest.raises(KnowledgeError, match=r"a\.md and .*a\.txt both give the document id 'a'"):
-        read_documents(tmp_path)
+def test_files_that_give_one_id_are_all_quarantined(tmp_path):
+    for name in ("a.md", "a.txt", "b.md"):
+        (tmp_path / name).write_text("Text.", encoding="utf-8")
+    corpus = read_documents(tmp_path)
+    assert [document.id for document in corpus.documents] == ["b"]
+    assert corpus.quarantined == (
+        Quarantined("a.md", "gives the document id 'a', and so does a.txt; rename one of them"),
+        Quarantined("a.txt", "gives the document id 'a', and so does a.md; rename one of them"),
+    )
 
 
-def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_read(tmp_path):
+def test_a_row_and_a_file_that_give_one_id_are_both_quarantined(tmp_path):
+    (tmp_path / "faq").mkdir()
+    (tmp_path / "faq" / "1.md").write_text("Text.", encoding="utf-8")
+    (tmp_path / "faq.csv").write_text("question,answer\nWhat?,That.\n", encoding="utf-8")
+    assert sorted(quarantined(tmp_path)) == ["faq.csv", "faq/1.md"]
+
+
+def test_a_link_out_of_the_folder_is_quarantined_and_one_inside_is_read(tmp_path):
     (tmp_path / "secret.md").write_text("Secret.", encoding="utf-8")
+    (tmp_path / "secret.yaml").write_text("title: Secret", encoding="utf-8")
     source = tmp_path / "source"
     source.mkdir()
     (source / "a.md").write_text("Text.", encoding="utf-8")
     (source / "b.md").symlink_to(source / "a.md")
-    assert [document.id for document in read_documents(source)] == ["a", "b"]
     (source / "c.md").symlink_to(tmp_path / "secret.md")
-    with pytest.raises(KnowledgeError, match="is a link out of"):
-        read_documents(source)
+    (source / "d.md").symlink_to(tmp_path / "nowhere.md")
+    (source / "e.md").symlink_to(source / "e.md")
+    (source / "f.md").write_text("Text.", encoding="utf-8")
+    (source / "f.md.meta.yaml").symlink_to(tmp_path / "secret.yaml")
+    (source / "g.md").symlink_to(tmp_path)
+    corpus = read_documents(source)
+    assert [document.id for document in corpus.documents] == ["a", "b"]
+    assert all("Secret" not in str(document) for document in corpus.documents)
+    reasons = {file.path: file.reason for file in corpus.quarantined}
+    assert sorted(reasons) == ["c.md", "d.md", "e.md", "f.md", "f.md.meta.yaml", "g.md"]
+    assert "is a link out of the folder" in reasons["c.md"]
+    assert "leads nowhere" in reasons["d.md"]
+    assert "leads nowhere" in reasons["e.md"]
+    assert "sidecar f.md.meta.yaml is a link out of the folder" in reasons["f.md"]
+
+
+def test_what_is_no_regular_file_is_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.md")  # who opens it waits for ever
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "folder.md" / "a.md").write_text("Text.", encoding="utf-8")
+    corpus = read_documents(tmp_path)
+    assert [document.id for document in corpus.documents] == ["folder.md/a"]
+    assert [(file.path, file.reason) for file in corpus.quarantined] == [
+        ("pipe.md", "is not a regular file; remove it")
+    ]
+
+
+def test_names_and_reasons_cannot_write_to_a_terminal(tmp_path):
+    (tmp_path / "a\x1b[31m.md").write_text("Text.", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("question,answer,id\nQ,A,\x1b[2J\n", encoding="utf-8")
+    (tmp_path / os.fsdecode(b"\xff.md")).write_text("Text.", encoding="utf-8")
+    corpus = read_documents(tmp_path)
+    assert len(corpus.quarantined) == 3
+    assert not corpus.documents
+    assert all((file.path + file.reason).isprintable() for file in corpus.quarantined)
+
+
+def test_the_sidecar_wins_over_what_the_file_says(tmp_path):
+    (tmp_path / "a.md").write_text(
+        "---\ntitle: Own\npublisher: Own\nstance: one side\nretrieved: 2026-01-31\n---\nText.", encoding="utf-8"
+    )
+    sidecar = "title: Beside\nurl: https://example.org/a\nstance: null\ntrust: high\nexpires: 2027-01-31T12:00:00Z\n"
+    (tmp_path / "a.md.meta.yaml").write_text(sidecar, encoding="utf-8")
+    (document,) = read_documents(tmp_path).documents
+    assert (document.title, document.url, document.disputed) == ("Beside", "https://example.org/a", False)
+    assert document.metadata == {
+        "publisher": "Own",
+        "retrieved": "2026-01-31",
+        "url": "https://example.org/a",
+        "trust": "high",
+        "expires": "2027-01-31T12:00:00+00:00",
+    }
+
+
+def test_a_change_of_the_sidecar_is_a_new_version(tmp_path):
+    (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
+    before = read_documents(tmp_path).documents[0].version
+    (tmp_path / "a.md.meta.yaml").write_text("publisher: P", encoding="utf-8")
+    assert read_documents(tmp_path).documents[0].version != before
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "reason"),
+    [
+        (b"[", "sidecar a.md.meta.yaml is not YAML"),
+        (b"words", "sidecar a.md.meta.yaml is str"),
+        (b"title: caf\xe9", "sidecar a.md.meta.yaml is not UTF-8"),
+        (b"title: " + b"x" * 70_000, "sidecar a.md.meta.yaml has 70007 bytes"),
+        (b"expires: next year", "metadata `expires` is 'next year', not an ISO 8601 date; write it like 2026-01-31"),
+        (b"published: 2026-02-30 ", "is not YAML"),
+        (b"published: '2026-02-30'", "metadata `published` is '2026-02-30'"),
+        (b"retrieved: 31.1.2026", "metadata `retrieved` is '31.1.2026'"),
+        (b"retrieved: [2026-01-31]", "metadata `retrieved` is a list"),
+        (b"trust: absolute", "metadata `trust` is 'absolute'; give one of high, medium, low"),
+    ],
+)
+def test_a_sidecar_that_cannot_be_used_quarantines_its_file(tmp_path, sidecar, reason):
+    (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
+    (tmp_path / "a.md.meta.yaml").write_bytes(sidecar)
+    (tmp_path / "b.md").write_text("Text.", encoding="utf-8")
+    found = quarantined(tmp_path)
+    assert list(found) == ["a.md"]
+    assert reason in found["a.md"]
+
+
+def test_a_sidecar_of_no_document_is_named(tmp_path):
+    (tmp_path / "report.md").write_text("Text.", encoding="utf-8")
+    (tmp_path / "report.meta.yaml").write_text("publisher: P", encoding="utf-8")
+    corpus = read_documents(tmp_path)
+    assert [document.metadata for document in corpus.documents] == [{}]
+    assert [file.path for file in corpus.quarantined] == ["report.meta.yaml"]
 
 
 def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):

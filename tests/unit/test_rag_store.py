@@ -7,7 +7,7 @@ import pytest
 
 from rag.documents import read_documents
 from rag.store import SAMPLE, KnowledgeBase, build, corpus_hash
-from rag.types import Citation, KnowledgeError, Status
+from rag.types import Citation, KnowledgeError, Limits, QuarantineError, Status
 from tests.unit.rag_cases import HashedWords, write_source
 
 FILES = ("documents.jsonl", "index.faiss", "manifest.json", "passages.jsonl")
@@ -79,7 +79,7 @@ def test_two_builds_are_the_same_byte_for_byte(tmp_path, source, folder):
 def test_a_changed_document_changes_the_corpus(tmp_path, source, folder):
     before = KnowledgeBase.open(folder, HashedWords()).manifest.corpus
     (source / "speed.txt").write_text("Another text.", encoding="utf-8")
-    assert build(source, folder, HashedWords()).corpus != before
+    assert build(source, folder, HashedWords()).manifest.corpus != before
     assert KnowledgeBase.open(folder, HashedWords()).document("speed").text == "Another text."
 
 
@@ -239,7 +239,7 @@ def test_documents_without_a_sentence_are_refused(tmp_path):
 
 def test_the_shipped_sample_is_built_from_the_documents_in_the_repository():
     manifest = json.loads((SAMPLE / "manifest.json").read_text(encoding="utf-8"))
-    documents = read_documents(Path(__file__).parents[2] / "data" / "knowledge")
+    documents = read_documents(Path(__file__).parents[2] / "data" / "knowledge").documents
     assert corpus_hash(documents) == manifest["corpus"], "run: airlock kb build data/knowledge --out rag/assets/sample"
     encoder = HashedWords(manifest["dimension"], manifest["encoder"])
     assert KnowledgeBase.open(SAMPLE, encoder).verify() == []
@@ -249,3 +249,26 @@ def test_the_manifest_names_encoder_and_counts(folder):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["encoder"], manifest["dimension"]) == ("hashed-words", 256)
     assert (manifest["documents"], manifest["passages"]) == (3, 6)
+
+
+def test_a_build_names_what_it_left_out(source, tmp_path):
+    (source / "bad.pdf").write_bytes(b"%PDF-1.7")
+    built = build(source, tmp_path / "kb", HashedWords())
+    assert built.manifest.documents == 3
+    assert [file.path for file in built.quarantined] == ["bad.pdf"]
+
+
+def test_a_strict_build_and_one_without_documents_leave_what_was_there(source, folder):
+    before = content(folder)
+    (source / "bad.pdf").write_bytes(b"%PDF-1.7")
+    with pytest.raises(QuarantineError, match=r"1 files below .* in strict mode none may be") as caught:
+        build(source, folder, HashedWords(), strict=True)
+    assert [file.path for file in caught.value.quarantined] == ["bad.pdf"]
+    with pytest.raises(QuarantineError, match=r"4 files below .* no other is there"):
+        build(source, folder, HashedWords(), limits=Limits(bytes=1))
+    assert content(folder) == before
+    assert build(source, folder, HashedWords(), limits=Limits(bytes=1000)).manifest.documents == 3
+
+
+def test_a_strict_build_of_sound_files_is_built(source, tmp_path):
+    assert build(source, tmp_path / "kb", HashedWords(), strict=True).quarantined == ()

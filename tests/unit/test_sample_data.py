@@ -15,7 +15,7 @@ from training.datasets import read_all, read_decisions
 from training.folds import read_folds
 
 DATA = Path(__file__).parents[2] / "data"
-DOCUMENTS = read_documents(DATA / "knowledge")
+DOCUMENTS = read_documents(DATA / "knowledge").documents
 QUESTIONS = [json.loads(line) for line in (DATA / "questions/sample_knowledge.jsonl").read_text("utf-8").splitlines()]
 TAXONOMY = Taxonomy.load(DATA / "taxonomies/airlock.yaml")
 DANGLING = re.compile(r"(This|That|These|Those|It|Its|They|Their|He|She|However|But|And|Also|Here)\b")
