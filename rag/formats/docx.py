@@ -9,7 +9,10 @@ from collections.abc import Iterator
 
 import docx
 from docx.document import Document as WordDocument
+from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.opc.exceptions import OpcError
+from docx.opc.part import XmlPart
+from docx.oxml.exceptions import InvalidXmlError
 from docx.oxml.ns import qn
 from lxml import etree
 
@@ -17,10 +20,17 @@ from rag.formats import Extracted
 from rag.formats.markdown import MarkdownWriter
 from rag.types import Limits, Unreadable
 
+# What python-docx raises where a part is missing or another than it expects.
+_DAMAGE = (OpcError, InvalidXmlError, etree.XMLSyntaxError, AttributeError, KeyError, TypeError, ValueError)
 _CHUNK = 64 * 1024
 _LEFT_OUT = frozenset(
     {qn("w:del"), qn("w:moveFrom"), "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"}
 )
+_PROPERTIES = {
+    "title": "{http://purl.org/dc/elements/1.1/}title",
+    "author": "{http://purl.org/dc/elements/1.1/}creator",
+    "published": "{http://purl.org/dc/terms/}created",
+}
 _BREAKS = {qn("w:tab"): " ", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
 
 
@@ -32,7 +42,7 @@ def read_docx(data: bytes, limits: Limits) -> list[Extracted]:
         walk = _Walk(document)
         walk.body()
         metadata = _metadata(document)
-    except (OpcError, KeyError, ValueError, etree.XMLSyntaxError) as exc:  # KeyError: a part is missing
+    except _DAMAGE as exc:
         raise Unreadable(f"is a damaged DOCX ({exc}); save it again as DOCX") from exc
     return [Extracted(walk.out.text(), metadata, unseen="\n".join(walk.hidden))]
 
@@ -57,7 +67,7 @@ def _check_package(data: bytes, limits: Limits) -> None:
                     raise Unreadable(
                         f"declares entities in {entry.filename}, which DOCX forbids; save it again as DOCX"
                     )
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as exc:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as exc:
         if data.startswith(b"\xd0\xcf\x11\xe0"):  # OLE: how Word writes encrypted files, and wrote .doc
             raise Unreadable("is an encrypted DOCX or an old DOC; save it as DOCX without a password") from exc
         raise Unreadable(f"is a truncated or damaged DOCX ({exc}); fetch it again") from exc
@@ -69,13 +79,14 @@ def _check_size(size: int, limits: Limits) -> None:
 
 
 def _metadata(document: WordDocument) -> dict[str, str]:
-    core = document.core_properties
-    created = core.created
-    found = {
-        "title": core.title,
-        "author": core.author,
-        "published": created.isoformat() if created else "",
-    }
+    """From the part itself: python-docx invents properties where there are none, and drops a date that is none."""
+    try:
+        core = document.part.package.part_related_by(RELATIONSHIP_TYPE.CORE_PROPERTIES)
+    except KeyError:
+        return {}
+    if not isinstance(core, XmlPart):
+        return {}
+    found = {key: (core.element.findtext(name) or "").strip() for key, name in _PROPERTIES.items()}
     return {key: value for key, value in found.items() if value}
 
 

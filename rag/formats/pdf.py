@@ -12,6 +12,8 @@ from pypdf.errors import LimitReachedError, PyPdfError
 from rag.formats import Extracted
 from rag.types import Limits, Unreadable
 
+# What pypdf raises on its own account, and where an object is another than it expects.
+_DAMAGE = (PyPdfError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 _ENDS = 1024  # bytes at the beginning and at the end in which the marks of a PDF stand
 _INFO = {
     "title": "/Title",
@@ -42,7 +44,7 @@ def read_pdf(data: bytes, limits: Limits) -> list[Extracted]:
         text = _pages(reader, limits)
     except LimitReachedError as exc:
         raise Unreadable(f"asks for too much: {exc}") from exc
-    except PyPdfError as exc:
+    except _DAMAGE as exc:
         raise Unreadable(f"is a damaged PDF ({exc}); save it again as PDF") from exc
     if not text:
         raise Unreadable("has no text on its pages, only pictures or nothing; recognise its text (OCR) first")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import socket
 import time
 import zipfile
@@ -334,6 +335,71 @@ def test_a_zip_without_the_parts_of_a_docx(tmp_path):
     with zipfile.ZipFile(data, "w") as package:
         package.writestr("hello.txt", "hello")
     assert "is a damaged DOCX" in reason(tmp_path, "a.docx", data.getvalue())
+
+
+def test_docx_properties_are_those_of_the_file_or_none(tmp_path):
+    data = word(report())
+    core = zipfile.ZipFile(io.BytesIO(data)).read("docProps/core.xml")
+    wrong = repacked(data, {"docProps/core.xml": core.replace(b"2013-12-23T23:15:00Z", b"yesterday")})
+    assert "metadata `published` is 'yesterday', not an ISO 8601 date" in reason(tmp_path, "a.docx", wrong)
+    (tmp_path / "a.docx.meta.yaml").write_text("published: 2026-01-31", encoding="utf-8")
+    (document,) = read_documents(tmp_path).documents
+    assert document.metadata["published"] == "2026-01-31"
+    relations = zipfile.ZipFile(io.BytesIO(data)).read("_rels/.rels")
+    without = repacked(data, {"_rels/.rels": relations.replace(b"metadata/core-properties", b"metadata/other")})
+    content = read(tmp_path, "a.docx", without)
+    assert (content.title, content.metadata) == ("Brewing tea", {})
+
+
+def test_docx_text_boxes_are_read_once(tmp_path):
+    data = word(report())
+    body = zipfile.ZipFile(io.BytesIO(data)).read("word/document.xml").decode()
+    box = "<w:pict><w:txbxContent><w:p><w:r><w:t>In a box.</w:t></w:r></w:p></w:txbxContent></w:pict>"
+    namespace = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+    both = f"<mc:AlternateContent {namespace}><mc:Choice>{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback>"
+    changed = body.replace(
+        "<w:sectPr", f"<w:p><w:r>{both}</mc:AlternateContent><w:t>Beside.</w:t></w:r></w:p><w:sectPr"
+    )
+    content = read(tmp_path, "a.docx", repacked(data, {"word/document.xml": changed.encode()}))
+    assert content.text.endswith("\n\nBeside.\n\nIn a box.")
+
+
+def mutated(data, chance):
+    """The same bytes, a few of them changed, taken out or put in."""
+    data = bytearray(data)
+    for _ in range(chance.randrange(1, 5)):
+        place = chance.randrange(len(data))
+        match chance.randrange(3):
+            case 0:
+                data[place] = chance.randrange(32, 127)
+            case 1:
+                del data[place : place + chance.randrange(1, 20)]
+            case _:
+                data[place:place] = b"<x y>"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.pdf", "a.docx", "parts.docx", "a.csv", "a.jsonl", "a.md"])
+def test_a_file_with_damage_anywhere_is_read_or_gives_a_reason(tmp_path, name):
+    chance = random.Random(name)
+    front = "---\ntitle: T\ncategories: [a, b]\nretrieved: 2026-01-31\n---\n# H\n\nText.\n"
+    whole = {".html": PAGE, ".pdf": pdf([["One."], ["Two."]]), ".docx": word(report()), ".csv": CSV, ".jsonl": JSONL}
+    data = whole.get(os.path.splitext(name)[1], front)
+    data = data if isinstance(data, bytes) else data.encode()
+    ends = Counter()
+    for _ in range(60):
+        changed = mutated(data, chance)
+        if name == "parts.docx":
+            parts = zipfile.ZipFile(io.BytesIO(data))
+            part = chance.choice([part for part in parts.namelist() if part.endswith((".xml", ".rels"))])
+            changed = repacked(data, {part: mutated(parts.read(part), chance)})
+        try:
+            read_all(tmp_path, name, changed)
+            ends["read"] += 1
+        except Unreadable as exc:
+            ends["reason" if str(exc) else "silence"] += 1
+    assert ends["reason"] >= 5, ends
+    assert not ends["silence"], ends
 
 
 # Lists of questions and answers
