@@ -87,7 +87,7 @@ folds: $(FOLDS:%=runs/folds/%/manifest.json)
 	$(BIN)/airlock eval folds $(QUERIES) --models runs/folds --each 100
 
 runs/folds/%/manifest.json: runs/authored/manifest.json data/labels/decisions.csv data/folds.yaml
-	$(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 1 --limit 24000 --source-cap 250 \
+	$(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 1 --limit 20000 --source-cap 250 \
 		$$($(BIN)/python -c "import yaml; print(*(f'--without {s}' for s in yaml.safe_load(open('data/folds.yaml'))['$*']))") \
 		--out $(@D)
 
