@@ -530,7 +530,7 @@ def test_the_average_of_seeds_has_the_mean_of_their_weights_and_is_measured(tmp_
     (tmp_path / "on").mkdir()
     on = train_toy(tmp_path / "on", toy_entries(14, "train"), QUICK, start=tmp_path / "mean")
     assert on["start"]["seeds"] == [0, 1]
-    assert "It went on from `mean` (63 rows, seeds 0, 1, " in (tmp_path / "on" / "model" / "README.md").read_text()
+    assert "It went on from `mean` (65 rows, seeds 0, 1, " in (tmp_path / "on" / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
