@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from classifier.types import E5_SMALL, MINILM
 from training.datasets import read_all
 from training.evaluate import evaluate_classifier
 from training.fit import TrainSettings
-from training.manifest import file_sha256, provenance, write_json
+from training.manifest import command, file_sha256, provenance, write_json
 from training.train_classifier import train_classifier
 
 SHARED = Path("../shared/datasets")
@@ -130,7 +129,9 @@ def main() -> None:
         print(name, run(ARMS[name], folders[name], options.rows, options.each))
     measured = [name for name, folder in folders.items() if (folder / "figures.json").exists()]
     arms = {name: run(ARMS[name], folders[name], options.rows, options.each) for name in measured}
-    write_json(Path("results/classifier_ablations.json"), {"command": " ".join(["python", *sys.argv]), "arms": arms})
+    write_json(
+        Path("results/classifier_ablations.json"), {"command": command("python benchmarks/ablations.py"), "arms": arms}
+    )
 
 
 if __name__ == "__main__":

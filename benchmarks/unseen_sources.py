@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
 from classifier.types import Tier
 from training.evaluate import recall_at, shares
 from training.folds import FLAGGED, REFUSED
-from training.manifest import adapter_sha256, provenance, write_json
+from training.manifest import adapter_sha256, command, provenance, write_json
 
 SHARED = Path("../shared/datasets/research-only")
 TRAINED_ON = (
@@ -139,7 +138,7 @@ def main() -> None:
         for name, figures in sets.items():
             print(language, name, figures)
     result = {
-        "command": " ".join(["python", "benchmarks/unseen_sources.py", *sys.argv[1:]]),
+        "command": command("python benchmarks/unseen_sources.py"),
         "model": f"{described.name}@{described.taxonomy_version}",
         "adapter_sha256": adapter_sha256(options.model),
         "budgets": {"refused": REFUSED, "flagged": FLAGGED},

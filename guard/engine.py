@@ -21,7 +21,13 @@ from rag.types import GroundedAnswer
 log = logging.getLogger("airlock")
 
 ON_ERROR = "on_error"
-_NOT_BETWEEN = ("assistant", "tool", "function")  # messages of one turn
+_ENDS_A_TURN = ("assistant", "tool", "function")  # what stands between two turns of the user
+_KINDS = {
+    "tool": TextKind.TOOL_RESULT,
+    "function": TextKind.TOOL_RESULT,
+    "system": TextKind.SYSTEM_MESSAGE,
+    "developer": TextKind.SYSTEM_MESSAGE,
+}
 _STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
 
 
@@ -81,24 +87,7 @@ class Guard:
         Raises:
             BadRequest: there is no text to judge, or it is too long.
         """
-        started = time.perf_counter()
-        texts = self._texts_to_judge(turns)
-        try:
-            verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
-            judged = [
-                _Judged(where, verdict, *decide(self._rules, verdict, where))
-                for (where, _), verdict in zip(texts, verdicts, strict=True)
-            ]
-            said = [turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()]
-            finding = await self._find(said)
-        except PartFailure as exc:
-            return self._failed(exc, started)
-        strictest = max(filter(self._counts, judged), key=_strictness)
-        if finding:
-            route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
-        else:
-            route, rule, where = strictest.route, strictest.rule, strictest.where.value
-        return Decision(route, rule, strictest.verdict, where, timings_ms={"classify": _since(started)})
+        return await self._decide(turns, self._texts_to_judge(turns))
 
     async def admit(self, turns: Sequence[Turn]) -> tuple[Decision, Reply | None]:
         """Decide on a request, write the decision down, and answer it unless it is to be forwarded.
@@ -111,8 +100,9 @@ class Guard:
             BadRequest: the request cannot be judged.
         """
         started = time.perf_counter()
-        decision = await self.decide(turns)
-        question = "\n".join(text for where, text in self._texts_to_judge(turns) if where is TextKind.LAST_TURN)
+        texts = self._texts_to_judge(turns)
+        decision = await self._decide(turns, texts)
+        question = "\n".join(text for where, text in texts if where is TextKind.LAST_TURN)
         reply = None
         if decision.route is Route.GROUND:
             decision, reply = await self._answer(decision, question)
@@ -184,17 +174,30 @@ class Guard:
         """Let go of the journal."""
         self._parts.journal.close()
 
+    async def _decide(self, turns: Sequence[Turn], texts: Sequence[tuple[TextKind, str]]) -> Decision:
+        started = time.perf_counter()
+        try:
+            verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
+            judged = [
+                _Judged(where, verdict, *decide(self._rules, verdict, where))
+                for (where, _), verdict in zip(texts, verdicts, strict=True)
+            ]
+            said = [turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()]
+            finding = await self._find(said)
+        except PartFailure as exc:
+            return self._failed(exc, started)
+        strictest = max(filter(self._counts, judged), key=_strictness)
+        if finding:
+            route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
+        else:
+            route, rule, where = strictest.route, strictest.rule, strictest.where.value
+        return Decision(route, rule, strictest.verdict, where, timings_ms={"classify": _since(started)})
+
     def _kind(self, turn: Turn) -> TextKind | None:
         """What a turn is before it is known which one is last; None for what is not judged."""
         if turn.role == "assistant" or turn.role in self.config.conversation.trusted_roles:
             return None
-        by_role = {
-            "tool": TextKind.TOOL_RESULT,
-            "function": TextKind.TOOL_RESULT,
-            "system": TextKind.SYSTEM_MESSAGE,
-            "developer": TextKind.SYSTEM_MESSAGE,
-        }
-        return by_role.get(turn.role, TextKind.EARLIER_TURN)
+        return _KINDS.get(turn.role, TextKind.EARLIER_TURN)
 
     def _texts_to_judge(self, turns: Sequence[Turn]) -> list[tuple[TextKind, str]]:
         """Each text that is judged, the last turn's first and in order."""
@@ -202,8 +205,8 @@ class Guard:
         kinds = [self._kind(turn) if there else None for turn, there in zip(turns, written, strict=True)]
         users = [at for at, kind in enumerate(kinds) if kind is TextKind.EARLIER_TURN]
         if users:
-            between = [at for at, turn in enumerate(turns) if turn.role in _NOT_BETWEEN and at < users[-1]]
-            last = [at for at in users if at > max(between, default=-1)]
+            ends = [at for at, turn in enumerate(turns) if turn.role in _ENDS_A_TURN and at < users[-1]]
+            last = [at for at in users if at > max(ends, default=-1)]
         else:  # then whatever the model would answer to is judged as if a user had written it
             last = [at for at, there in enumerate(written) if there][-1:]
             kinds = [

@@ -1,4 +1,4 @@
-"""Average the weights of runs that differ in their seed only: one model, better on texts of other sources than each.
+"""Average the weights of runs that differ in their seed only: one model, no slower than each.
 
 Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
 inference time", arXiv 2203.05482.
@@ -22,7 +22,7 @@ from training.manifest import provenance
 from training.train_classifier import Split, complete, read_manifest, refuse_finished
 
 _OF_A_RUN = ("name", "seed", "adapter_sha256", "epochs", "seconds", "figures")
-_RECIPE = ("encoder", "taxonomy", "start", "without", "limit", "devices")
+_RECIPE = ("encoder", "taxonomy", "start", "without", "devices")
 _FREE = {"seed", "threads"}
 
 

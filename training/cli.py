@@ -135,7 +135,7 @@ def train_average(
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Average the weights of classifiers that differ in their seed: steadier on texts of other sources than each."""
+    """Average the weights of classifiers that differ in their seed only: one model, no slower than each."""
     from training.average import average_classifiers
 
     manifest = average_classifiers(models=models, data=data, out=out, labels=labels, name=name or out.name)
@@ -171,7 +171,7 @@ def eval_classifier(
     from classifier.types import Tier
     from training.datasets import TrainingError, read_all
     from training.evaluate import Judged, compare, evaluate_disguises
-    from training.manifest import adapter_sha256, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance, write_json
     from training.report import write_report
 
     torch.set_num_threads(threads)
@@ -185,7 +185,7 @@ def eval_classifier(
     judged = Judged(classifier, chosen)
     figures = judged.figures(seed=seed)
     result: dict[str, Any] = {
-        "command": _command(),
+        "command": command("airlock"),
         "adapter_sha256": adapter_sha256(folder),
         **figures,
     }
@@ -223,7 +223,7 @@ def eval_folds(
     from training.datasets import TrainingError, read_all
     from training.evaluate import Judged
     from training.folds import FLAGGED, REFUSED, pooled, read_folds, sample, summarize
-    from training.manifest import provenance, write_json
+    from training.manifest import command, provenance, write_json
 
     torch.set_num_threads(threads)
     taxonomy = Taxonomy.load(DEFAULT_MODEL / "taxonomy.yaml")
@@ -242,7 +242,7 @@ def eval_folds(
     if not found:
         raise TrainingError(f"{models} holds no model of a fold; train one with --without for each source of it")
     result = {
-        "command": _command(),
+        "command": command("airlock"),
         "budgets": {"refused": REFUSED, "flagged": FLAGGED},
         "each": each,
         "pooled": {language: pooled(found, language) for language in ("en", "zh", "other")},
@@ -273,7 +273,7 @@ def eval_data(
     from training.data_report import report, write_suspects
     from training.data_report import suspects as find_suspects
     from training.datasets import read_all
-    from training.manifest import provenance, write_json
+    from training.manifest import command, provenance, write_json
 
     known = Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml")
     rows = [row for row in read_all(data, known, labels) if row.split == "train"]
@@ -282,16 +282,9 @@ def eval_data(
     if suspects:
         write_suspects(suspects, suspected)
     files = [*data, test, *([labels] if labels else [])]
-    write_json(out, {"command": _command(), **found, **provenance(seed=seed, data=files)})
+    write_json(out, {"command": command("airlock"), **found, **provenance(seed=seed, data=files)})
     for name in ("rows", "by_tier", "by_language", "near_duplicates", "macro_f1_on_test"):
         typer.echo(f"{name}: {found[name]}")
-
-
-def _command() -> str:
-    """What was typed, with absolute paths cut to their last part: those of this machine say nothing elsewhere."""
-    import sys
-
-    return " ".join(["airlock", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 
 def _load(folder: Path) -> TierClassifier:
@@ -325,14 +318,14 @@ def eval_rag(
     from rag.interpret import ExtractiveInterpreter
     from rag.store import SAMPLE, KnowledgeBase
     from training.evaluate_rag import evaluate_rag, read_questions
-    from training.manifest import provenance, write_json
+    from training.manifest import command, provenance, write_json
 
     torch.set_num_threads(threads)
     base = load_encoder(encoder or MINILM)
     sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
     answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), ExtractiveInterpreter(sentences), k=passages)
     result = {
-        "command": _command(),
+        "command": command("airlock"),
         **evaluate_rag(answerer, read_questions(questions)),
         **provenance(seed=0, data=[questions]),
     }

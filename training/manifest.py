@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -38,6 +39,11 @@ def _short(path: Path, among: Sequence[Path]) -> str:
     names = [path.parts[-depth:] for depth in range(1, len(path.parts) + 1)]
     alone = [name for name in names if sum(other.parts[-len(name) :] == name for other in among) == 1]
     return "/".join(alone[0] if alone else path.parts)
+
+
+def command(program: str) -> str:
+    """What was typed, with absolute paths cut to their last part: those of this machine say nothing elsewhere."""
+    return " ".join([program, *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 
 def file_sha256(path: Path) -> str:
