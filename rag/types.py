@@ -62,7 +62,7 @@ class Mode(StrEnum):
     HYBRID = "hybrid"
 
 
-DEFAULT_MODE = Mode.HYBRID
+DEFAULT_MODE = Mode.DENSE
 
 
 class Status(StrEnum):

@@ -110,7 +110,7 @@ def test_words_bring_up_what_vectors_miss(tmp_path):
         writer.change(add=[document(f"d{number}", f"A sentence about topic{number}.") for number in range(30)])
     knowledge = KnowledgeBase.open(tmp_path / "kb", Deaf())
     assert knowledge.search("topic17", 1, mode=Mode.DENSE)[0].passage.document == "d0"
-    assert knowledge.search("topic17", 1)[0].passage.document == "d17"
+    assert knowledge.search("topic17", 1, mode=Mode.HYBRID)[0].passage.document == "d17"
 
 
 def test_documents_are_filtered_by_their_metadata(tmp_path):
