@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rag.answer import Answerer
     from rag.encoders import SentenceEncoder
     from rag.store import KnowledgeBase
+    from rag.types import Reranker
+    from rag.write import Writer
 
 
 def load_guard(config: Config | Path | str | None = None) -> Guard:
@@ -115,15 +117,32 @@ def load_sentences(config: Config, encoders: Encoders) -> SentenceEncoder:
 
 
 def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
-    """The knowledge base.
+    """The knowledge base, with its reranker if one is named.
 
     Raises:
         ConfigError: it is missing, damaged, or built with another encoder.
     """
     from rag.store import SAMPLE, KnowledgeBase
 
+    reranker = _reranker(config.knowledge.reranker) if config.knowledge.reranker else None
     try:
-        return KnowledgeBase.open(config.knowledge.path or SAMPLE, sentences)
+        return KnowledgeBase.open(config.knowledge.path or SAMPLE, sentences, reranker=reranker)
+    except KnowledgeError as exc:
+        raise ConfigError(f"knowledge.path: {exc}") from exc
+
+
+def load_writer(config: Config, sentences: SentenceEncoder) -> Writer:
+    """The writing side of the knowledge base, which is made if it is not there.
+
+    Raises:
+        ConfigError: none is named, or it cannot be written.
+    """
+    from rag.write import Writer
+
+    if config.knowledge.path is None:
+        raise ConfigError("knowledge.path: the sample of the package is not changed; name a folder with --kb or there")
+    try:
+        return Writer(config.knowledge.path, sentences)
     except KnowledgeError as exc:
         raise ConfigError(f"knowledge.path: {exc}") from exc
 
@@ -138,7 +157,23 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     from rag.interpret import ExtractiveInterpreter
 
     sentences = load_sentences(config, encoders)
-    return Answerer(load_knowledge(config, sentences), ExtractiveInterpreter(sentences), k=config.knowledge.passages)
+    knowledge = config.knowledge
+    return Answerer(
+        load_knowledge(config, sentences),
+        ExtractiveInterpreter(sentences),
+        k=knowledge.passages,
+        where=knowledge.where,
+        mode=knowledge.mode,
+    )
+
+
+def _reranker(folder: Path) -> Reranker:
+    from rag.rerank import CrossEncoderReranker
+
+    try:
+        return CrossEncoderReranker.load(folder)
+    except KnowledgeError as exc:
+        raise ConfigError(f"knowledge.reranker: {exc}") from exc
 
 
 def _output(config: Config, classifier: Classifier) -> AllChecks:

@@ -17,6 +17,7 @@ from classifier.types import MINILM, Handling, Tier
 from guard.errors import ConfigError
 from guard.policy import Rule
 from guard.types import Route, TextKind
+from rag.types import DEFAULT_MODE, Mode
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -96,10 +97,24 @@ class Conversation(_Section):
 class Knowledge(_Section):
     """The knowledge base that grounds answers."""
 
-    path: Path | None = Field(None, description="Folder written by `airlock kb build`; the shipped sample by default.")
+    path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
     encoder: str = MINILM
     passages: Count = Field(3, description="Passages looked at for an answer.")
+    mode: Mode = Field(DEFAULT_MODE, description="Find them by vectors (dense), by words (bm25) or by both (hybrid).")
+    where: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Metadata entries of the documents that may answer, each with its values."
+    )
+    reranker: Path | None = Field(
+        None, description="Folder of a cross-encoder that puts them in order; none by default."
+    )
     deadline_s: Seconds = 10.0
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _one_or_many(cls, where: object) -> object:
+        if not isinstance(where, dict):
+            return where
+        return {key: (value,) if isinstance(value, str) else value for key, value in where.items()}
 
 
 class Pattern(_Section):
@@ -341,6 +356,7 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
             "knowledge": knowledge.model_copy(
                 update={
                     "path": below("knowledge.path", knowledge.path),
+                    "reranker": below("knowledge.reranker", knowledge.reranker),
                     "encoder": encoder("knowledge.encoder", knowledge.encoder),
                 }
             ),

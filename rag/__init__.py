@@ -9,9 +9,11 @@ from rag.types import (
     GroundedAnswer,
     KnowledgeError,
     Limits,
+    Mode,
     Passage,
     Quarantined,
     QuarantineError,
+    Reranker,
     Status,
 )
 
@@ -24,8 +26,10 @@ __all__ = [
     "GroundedAnswer",
     "KnowledgeError",
     "Limits",
+    "Mode",
     "Passage",
     "QuarantineError",
     "Quarantined",
+    "Reranker",
     "Status",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from rag.formats import SUFFIXES, Content
 from rag.metadata import SIDECAR
 from rag.reading import ReadingProcess
 from rag.types import Corpus, Document, KnowledgeError, Limits, Quarantined, Unreadable
+
+_LISTS = (".csv", ".jsonl")
 
 
 def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
@@ -22,26 +25,77 @@ def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
     Raises:
         KnowledgeError: the folder is missing or holds no file of a known format, or no process can be started.
     """
+    documents: list[Document] = []
+    reasons: dict[Path, str] = {}
+    with ReadingProcess(limits or Limits()) as process:
+        for group in file_groups(folder):
+            found, refused = read_files(group, folder, process)
+            reasons |= refused | (twice := clashes(found, folder))
+            documents += [document for path in found.keys() - twice.keys() for document in found[path]]
+    return Corpus(
+        tuple(sorted(documents, key=lambda document: document.id)),
+        tuple(quarantined(path, folder, reasons[path]) for path in sorted(reasons)),
+    )
+
+
+def file_groups(folder: Path) -> list[list[Path]]:
+    """The files below a folder that may hold documents; those of one group may give the same ids, others not.
+
+    Raises:
+        KnowledgeError: the folder is missing or holds no file of a known format.
+    """
     if not folder.is_dir():
         raise KnowledgeError(f"knowledge source {folder} is not a folder; give one with {', '.join(SUFFIXES)} files")
     paths = [path for path in sorted(folder.rglob("*")) if _is_source(path)]
     if not any(path.suffix.lower() in SUFFIXES for path in paths):
         raise KnowledgeError(f"knowledge source {folder} holds no {', '.join(SUFFIXES)} file; add one")
+    lists = {path.with_suffix("") for path in paths if path.suffix.lower() in _LISTS}
+
+    def root(path: Path) -> Path:
+        name = path.with_suffix("")
+        return next((outer for outer in reversed(name.parents) if outer in lists), name)
+
+    return [list(group) for _, group in itertools.groupby(sorted(paths, key=root), key=root)]
+
+
+def read_files(
+    paths: Iterable[Path], folder: Path, process: ReadingProcess
+) -> tuple[dict[Path, list[Document]], dict[Path, str]]:
+    """The documents of a group's files, and for each file that is left out the reason."""
     reasons: dict[Path, str] = {}
     documents: dict[Path, list[Document]] = {}
-    with ReadingProcess(limits or Limits()) as process:
-        for path in paths:
-            try:
-                documents[path] = _read(path, folder, process)
-            except Unreadable as exc:
-                reasons[path] = str(exc)
-    for path, reason in _clashes(documents, folder).items():
-        reasons[path] = reason
-        del documents[path]
-    return Corpus(
-        tuple(sorted((item for found in documents.values() for item in found), key=lambda document: document.id)),
-        tuple(Quarantined(_printable(_below(path, folder)), _printable(reasons[path])) for path in sorted(reasons)),
-    )
+    for path in paths:
+        try:
+            documents[path] = _read(path, folder, process)
+        except Unreadable as exc:
+            reasons[path] = str(exc)
+    return documents, reasons
+
+
+def read_file(path: Path, name: str, process: ReadingProcess, *, within: Path) -> list[Document]:
+    """The documents of one file, with the sidecar beside it if there is one.
+
+    Args:
+        path: the file.
+        name: id of its document; for a list, what comes before ``/`` and the row's id.
+        process: reads it.
+        within: folder that the sidecar may not lead out of.
+
+    Raises:
+        Unreadable: the file cannot be used; the message is the reason.
+    """
+    if not name.isprintable():
+        raise Unreadable("has a name that cannot be printed; rename it")
+    sidecar = path.with_name(path.name + SIDECAR)
+    if not sidecar.exists() and not sidecar.is_symlink():
+        return [_document(name, content) for content in process.read(path)]
+    _check_place(sidecar, within)
+    return [_document(name, content) for content in process.read(path, sidecar)]
+
+
+def quarantined(path: Path, folder: Path, reason: str) -> Quarantined:
+    """A file that is left out, fit to be printed."""
+    return Quarantined(_printable(below(path, folder)), _printable(reason))
 
 
 def version(title: str, metadata: Mapping[str, str | list[str]], text: str) -> str:
@@ -62,14 +116,8 @@ def _read(path: Path, folder: Path, process: ReadingProcess) -> list[Document]:
         if described.suffix.lower() in SUFFIXES and described.exists():
             return []  # read with the file it describes
         raise Unreadable(f"describes no document; name it as the document's file is named, then {SIDECAR}")
-    name = _below(path.with_suffix(""), folder)
-    if not name.isprintable():
-        raise Unreadable("has a name that cannot be printed; rename it")
-    sidecar = path.with_name(path.name + SIDECAR)
-    if not sidecar.exists() and not sidecar.is_symlink():
-        return [_document(name, content) for content in process.read(path)]
-    _check_place(sidecar, folder)
-    return [_document(name, content) for content in process.read(path, sidecar)]
+    name = below(path.with_suffix(""), folder)
+    return read_file(path, name, process, within=folder)
 
 
 def _check_place(path: Path, folder: Path) -> None:
@@ -95,7 +143,7 @@ def _document(name: str, content: Content) -> Document:
     return Document(name, version(title, content.metadata, content.text), title, content.text, content.metadata)
 
 
-def _clashes(documents: Mapping[Path, Iterable[Document]], folder: Path) -> dict[Path, str]:
+def clashes(documents: Mapping[Path, Iterable[Document]], folder: Path) -> dict[Path, str]:
     """The files that share an id: all of them, since nothing says which is meant."""
     givers: dict[str, list[Path]] = {}
     for path, found in documents.items():
@@ -106,11 +154,12 @@ def _clashes(documents: Mapping[Path, Iterable[Document]], folder: Path) -> dict
 
 def _clash(name: str, paths: list[Path], folder: Path) -> Iterator[tuple[Path, str]]:
     for path in paths:
-        if others := [_below(other, folder) for other in paths if other != path]:
+        if others := [below(other, folder) for other in paths if other != path]:
             yield path, f"gives the document id {name!r}, and so does {', '.join(others)}; rename one of them"
 
 
-def _below(path: Path, folder: Path) -> str:
+def below(path: Path, folder: Path) -> str:
+    """A file's path below the folder, ``/`` between parts."""
     return path.relative_to(folder).as_posix()
 
 

@@ -1,69 +1,238 @@
-"""The vector index: exact search by similarity, over vectors stored in half precision."""
+"""Search by vectors: a snapshot that is never changed, and the next one made of it when documents came or went."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import hashlib
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.cache import DEFAULT_SETTINGS, Cached, IndexSettings, build_cached, load_cached, stamp
+from rag.schema import Manifest, explained, open_reader, read_manifest
 from rag.types import KnowledgeError
 
+Rows = NDArray[np.int64]
+_FAISS: Any = faiss  # whose type stubs lack the parameters of searches
+_YOUNG = 1000  # passages that may be searched beside the main ones, or a tenth of those if that is more
+_STALE = 5  # of so many cached passages, one may be out of date
+_NONE: Rows = np.empty(0, dtype=np.int64)
 
-class VectorIndex:
-    """Unit vectors, found by dot product; a flat FAISS index, so that the search is exact and a build repeatable."""
 
-    def __init__(self, index: faiss.Index) -> None:
-        self._index = index
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Passages with an index of their vectors.
+
+    Attributes:
+        index: flat or HNSW; nothing changes it any more.
+        rows: of the passages, in the index's order, ascending.
+        documents: the row of each one's document; -1 if it is gone.
+    """
+
+    index: faiss.Index
+    rows: Rows
+    documents: Rows
 
     @classmethod
-    def build(cls, vectors: NDArray[np.float32]) -> VectorIndex:
-        """An index of unit vectors, shape ``(rows, dimension)``."""
-        index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-        return cls(index)
+    def flat(cls, dimension: int, rows: Rows, documents: Rows, vectors: NDArray[np.float32]) -> Segment:
+        """A segment that is searched exactly; `vectors` has the shape ``(rows, dimension)``."""
+        index = faiss.IndexFlatIP(dimension)
+        if len(rows):
+            index.add(vectors)
+        return cls(index, rows, documents)
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> VectorIndex:
-        """Read what `to_bytes` wrote; check where the bytes come from first, FAISS does not.
+    def search(self, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None) -> list[tuple[int, float]]:
+        """The `k` nearest rows of those in the mask with their similarity, in no certain order."""
+        index, selector = self.index, None
+        most = len(self.rows) if mask is None else int(mask.sum())
+        if not most:
+            return []
+        if mask is not None:
+            selector = _FAISS.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        if isinstance(index, faiss.IndexHNSWFlat):
+            if most * 2 < len(self.rows):  # a graph of which most is hidden leads nowhere
+                index = _FAISS.downcast_index(index.storage)
+                parameters = _FAISS.SearchParameters(sel=selector)
+            else:
+                breadth = max(index.hnsw.efSearch, 2 * k)
+                parameters = _FAISS.SearchParametersHNSW(sel=selector, efSearch=breadth)
+        else:
+            parameters = _FAISS.SearchParameters(sel=selector)
+        scores, found = index.search(vector[None, :], min(k, most), params=parameters)
+        return [
+            (int(self.rows[place]), float(score))
+            for place, score in zip(found[0], np.clip(scores[0], -1, 1), strict=True)
+            if place >= 0
+        ]
 
-        Raises:
-            KnowledgeError: the bytes are no index.
-        """
-        try:
-            return cls(faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8)))
-        except RuntimeError as exc:
-            raise KnowledgeError(f"the index cannot be read: {exc}; build the knowledge base again") from exc
 
-    def to_bytes(self) -> bytes:
-        """The index as one file's content."""
-        return bytes(faiss.serialize_index(self._index))
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The vectors of all passages as one generation has them.
+
+    Attributes:
+        identity: of the knowledge base.
+        generation: of the knowledge base.
+        main: most of them.
+        young: those that came later; searched exactly.
+        dead: rows of the documents that have gone since, ascending.
+        cached: what the main segment was read from; None if it is flat.
+    """
+
+    identity: str
+    generation: int
+    main: Segment
+    young: Segment
+    dead: Rows
+    cached: Cached | None
 
     @property
-    def size(self) -> int:
-        """Number of rows."""
-        return int(self._index.ntotal)
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return int(self._index.d)
+    def kind(self) -> Literal["flat", "hnsw"]:
+        """How the main segment is searched."""
+        return "hnsw" if self.cached else "flat"
 
     def search(
-        self, vector: NDArray[np.float32], k: int, *, rows: Sequence[int] | None = None
+        self, vector: NDArray[np.float32], k: int, *, allowed: Rows | None = None, hidden: Rows = _NONE
     ) -> list[tuple[int, float]]:
-        """The `k` nearest rows and their similarity, -1 to 1, best first, equals by row.
+        """The `k` nearest passages' rows and their similarity, -1 to 1, best first, equals by row.
 
         Args:
             vector: a unit vector, shape ``(dimension,)``.
             k: how many; fewer come back if there are fewer.
-            rows: look among these only.
+            allowed: rows of the documents to look at; None for all.
+            hidden: rows of documents to leave out.
         """
-        params = None
-        if rows is not None:
-            params, selector = faiss.SearchParameters(), faiss.IDSelectorBatch(np.array(rows, dtype=np.int64))
-            params.sel = selector  # FAISS borrows it: the name must outlive the search
-        scores, found = self._index.search(vector[None, :], min(k, self.size), params=params)
-        nearest = [(int(row), float(np.clip(score, -1, 1))) for row, score in zip(found[0], scores[0], strict=True)]
-        return sorted((pair for pair in nearest if pair[0] >= 0), key=lambda pair: (-pair[1], pair[0]))
+        gone = np.concatenate([self.dead, hidden])
+        found = [
+            pair
+            for segment in (self.main, self.young)
+            for pair in segment.search(vector, k, _mask(segment, allowed, gone))
+        ]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:k]
+
+
+def load_vectors(connection: sqlite3.Connection, manifest: Manifest, folder: Path, settings: IndexSettings) -> Vectors:
+    """The vectors of the connection's transaction; from the cached index, if there is a sound one and enough of them.
+
+    Raises:
+        KnowledgeError: vectors are not those that the documents were stored with.
+    """
+    cached = load_cached(folder, manifest) if manifest.passages > settings.flat else None
+    dimension = manifest.dimension
+    if cached is None:
+        main, young = _read(connection, 0, dimension), Segment.flat(dimension, _NONE, _NONE, _no_vectors(dimension))
+        return Vectors(manifest.identity, manifest.generation, main, young, _NONE, None)
+    known = np.array(connection.execute("SELECT row, document FROM passages ORDER BY row").fetchall(), dtype=np.int64)
+    rows, documents = known.reshape(-1, 2).T
+    places = np.searchsorted(rows, cached.rows).clip(max=len(rows) - 1)
+    owners = np.where(rows[places] == cached.rows, documents[places], -1)
+    main = Segment(cached.index, cached.rows, owners)
+    young = _read(connection, int(cached.rows[-1]), dimension)
+    return Vectors(
+        manifest.identity, manifest.generation, main, young, np.array([-1]) if (owners < 0).any() else _NONE, cached
+    )
+
+
+def next_vectors(
+    old: Vectors, connection: sqlite3.Connection, manifest: Manifest, folder: Path, settings: IndexSettings
+) -> Vectors:
+    """The vectors of the connection's transaction, which is younger than `old`.
+
+    Raises:
+        KnowledgeError: vectors are not those that the documents were stored with.
+    """
+    if manifest.identity != old.identity or manifest.pruned > old.generation:  # what died since is not told
+        return load_vectors(connection, manifest, folder, settings)
+    young, last = old.young, max(_last(old.main), _last(old.young))
+    new = _read(connection, last, manifest.dimension)
+    died = connection.execute("SELECT row FROM documents WHERE died > ? ORDER BY row", (old.generation,)).fetchall()
+    dead = np.union1d(old.dead, np.array(died, dtype=np.int64).ravel())
+    waste = len(new.rows) + len(young.rows) + int(np.isin(old.main.documents, dead).sum())
+    if waste > max(_YOUNG, len(old.main.rows) // 10) and (old.cached is None or stamp(folder) != old.cached.stamp):
+        return load_vectors(connection, manifest, folder, settings)
+    if len(new.rows):
+        young = _joined(young, new, manifest.dimension)
+    return replace(old, generation=manifest.generation, young=young, dead=dead)
+
+
+def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS) -> None:
+    """Make the cached index of a large knowledge base, if there is none or a fifth of it is out of date.
+
+    Raises:
+        KnowledgeError: the base is missing or damaged.
+    """
+    with contextlib.closing(open_reader(folder)) as connection, explained(folder):
+        connection.execute("BEGIN")
+        manifest = read_manifest(connection, folder)
+        if manifest.passages <= settings.flat:
+            return
+        found = load_vectors(connection, manifest, folder, settings)
+        stale = len(found.young.rows) + int((found.main.documents < 0).sum())
+        if found.cached and stale * _STALE <= len(found.main.rows):
+            return
+        every = _read(connection, 0, manifest.dimension)
+    build_cached(folder, manifest, every.rows, every.index.reconstruct_n(0, len(every.rows)), settings)
+
+
+def seal(places: Iterator[tuple[int, int, bytes]] | list[tuple[int, int, bytes]]) -> str:
+    """SHA-256 over the passages of a document, in hex: start, stop and vector of each."""
+    digest = hashlib.sha256()
+    for start, stop, vector in places:
+        digest.update(b"%d %d " % (start, stop) + vector)
+    return digest.hexdigest()
+
+
+def _read(connection: sqlite3.Connection, after: int, dimension: int) -> Segment:
+    """The passages behind a row, each document's against its seal."""
+    rows: list[int] = []
+    documents: list[int] = []
+    vectors: list[bytes] = []
+    found = connection.execute(
+        "SELECT p.document, p.row, p.start, p.stop, p.vector, d.seal, d.id FROM passages AS p "
+        "JOIN documents AS d ON d.row = p.document WHERE p.row > ? ORDER BY p.row",
+        (after,),
+    )
+    for document, group in itertools.groupby(found, key=lambda passage: passage[0]):
+        passages = list(group)
+        if seal([passage[2:5] for passage in passages]) != passages[0][5]:
+            raise KnowledgeError(
+                f"the vectors of document {passages[0][6]!r} are damaged; build the knowledge base again"
+            )
+        rows += [passage[1] for passage in passages]
+        documents += [document] * len(passages)
+        vectors += [passage[4] for passage in passages]
+    matrix = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(-1, dimension)
+    return Segment.flat(dimension, np.array(rows, dtype=np.int64), np.array(documents, dtype=np.int64), matrix)
+
+
+def _joined(one: Segment, two: Segment, dimension: int) -> Segment:
+    vectors = [segment.index.reconstruct_n(0, len(segment.rows)) for segment in (one, two) if len(segment.rows)]
+    return Segment.flat(
+        dimension,
+        np.concatenate([one.rows, two.rows]),
+        np.concatenate([one.documents, two.documents]),
+        np.concatenate(vectors),
+    )
+
+
+def _mask(segment: Segment, allowed: Rows | None, gone: Rows) -> NDArray[np.bool_] | None:
+    mask = None if allowed is None else np.isin(segment.documents, allowed)
+    if len(gone):
+        kept = ~np.isin(segment.documents, gone)
+        mask = kept if mask is None else mask & kept
+    return mask
+
+
+def _last(segment: Segment) -> int:
+    return int(segment.rows[-1]) if len(segment.rows) else 0
+
+
+def _no_vectors(dimension: int) -> NDArray[np.float32]:
+    return np.empty((0, dimension), dtype=np.float32)

@@ -23,7 +23,7 @@ class InterpretationModel(Protocol):
         Args:
             question: as the user put it.
             evidence: passages, best first.
-            documents: by id; all that the evidence comes from, and maybe more.
+            documents: by id; those that the evidence comes from.
         """
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import yaml
 
-from rag.types import Unreadable
+from rag.types import KnowledgeError, Unreadable
 
 SIDECAR = ".meta.yaml"
 DATES = ("published", "retrieved", "expires")
@@ -60,6 +60,37 @@ def merge(own: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Metadata:
     if trust is not None and trust not in set(Trust):
         raise Unreadable(f"metadata `trust` is {trust!r}; give one of {', '.join(Trust)}")
     return metadata
+
+
+def expiry(metadata: Mapping[str, str | list[str]]) -> float | None:
+    """When a document expires, in seconds since 1970; None if it never does.
+
+    A date without a time is the last day; a time without a zone is UTC.
+
+    Raises:
+        KnowledgeError: `expires` is no ISO 8601 date.
+    """
+    text = str(metadata.get("expires") or "")
+    if not text:
+        return None
+    try:
+        ends = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise KnowledgeError(f"metadata `expires` is {text!r}, not an ISO 8601 date; write it like 2026-01-31") from exc
+    if len(text) <= len("2026-01-31"):
+        ends += timedelta(days=1)
+    return (ends if ends.tzinfo else ends.replace(tzinfo=UTC)).timestamp()
+
+
+def pairs(metadata: Mapping[str, str | list[str]]) -> list[tuple[str, str]]:
+    """What a search can ask for, as pairs of entry and value, sorted; a list gives a pair for each of its values."""
+    return sorted(
+        {
+            (key, value)
+            for key, values in metadata.items()
+            for value in ([values] if isinstance(values, str) else values)
+        }
+    )
 
 
 def _entries(data: Mapping[str, Any]) -> Iterator[tuple[str, str | list[str]]]:

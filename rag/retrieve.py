@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from rag.store import KnowledgeBase
-from rag.types import Evidence
+from rag.scope import Where
+from rag.types import DEFAULT_MODE, Evidence, Mode
+from rag.view import View
 
 _WHOLE = 4  # times k: how much of a disputed document is read
 
 
-def retrieve(knowledge: KnowledgeBase, question: str, k: int) -> list[Evidence]:
+def retrieve(
+    view: View, question: str, k: int, *, where: Where | None = None, mode: Mode = DEFAULT_MODE
+) -> list[Evidence]:
     """The passages to answer from, best first.
 
     If the best is of a disputed document, all are, so that each of its positions is there to be quoted. Otherwise
     disputed documents are left out: one stray passage of theirs would be one side of an argument.
+
+    Args:
+        view: one state of the knowledge base.
+        question: as the user put it.
+        k: passages to look at.
+        where: metadata that the documents must have; see `View.search`.
+        mode: how passages are found.
     """
-    evidence = knowledge.search(question, k)
-    disputed = [knowledge.document(item.passage.document).disputed for item in evidence]
+    evidence = view.search(question, k, where=where, mode=mode)
+    disputed = [view.document(item.passage.document).disputed for item in evidence]
     if disputed and disputed[0]:
-        return knowledge.search(question, k * _WHOLE, document=evidence[0].passage.document)
+        return view.search(question, k * _WHOLE, document=evidence[0].passage.document, mode=mode)
     return [item for item, apart in zip(evidence, disputed, strict=True) if not apart]

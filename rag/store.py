@@ -1,327 +1,197 @@
-"""The knowledge base on disk: documents, passages and index, each under a hash, replaced as a whole or not at all."""
+"""An open knowledge base: many threads read whole states of it, while this or another process changes it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from rag.chunking import DEFAULT_WORDS, embedding_text, passages
-from rag.documents import read_documents, version
-from rag.index import VectorIndex
-from rag.types import (
-    Citation,
-    Corpus,
-    Document,
-    Encoder,
-    Evidence,
-    KnowledgeError,
-    Limits,
-    Passage,
-    Quarantined,
-    QuarantineError,
-)
-
-FORMAT = 1
-SAMPLE = Path(__file__).parent / "assets" / "sample"
-_MANIFEST = "manifest.json"
-_DOCUMENTS = "documents.jsonl"
-_PASSAGES = "passages.jsonl"
-_INDEX = "index.faiss"
-_FILES = (_DOCUMENTS, _PASSAGES, _INDEX)
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a knowledge base says of itself.
-
-    Attributes:
-        format: of the files; a reader refuses one it does not know.
-        encoder: fingerprint of the encoder that made the vectors.
-        dimension: of the vectors.
-        corpus: SHA-256 over the ids and versions of all documents, in hex.
-        documents: how many there are.
-        passages: how many there are.
-        files: SHA-256 of each other file.
-    """
-
-    format: int
-    encoder: str
-    dimension: int
-    corpus: str
-    documents: int
-    passages: int
-    files: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What `build` did: the manifest that it wrote, and the files that it left out."""
-
-    manifest: Manifest
-    quarantined: tuple[Quarantined, ...]
-
-
-def build(
-    source: Path,
-    out: Path,
-    encoder: Encoder,
-    *,
-    words: int = DEFAULT_WORDS,
-    limits: Limits | None = None,
-    strict: bool = False,
-    progress: bool = False,
-) -> Built:
-    """Read the documents below `source` and put a knowledge base in the place of `out`.
-
-    The same documents and encoder give the same bytes. `out` holds either what it held or the new one whole, whatever
-    fails in between. Files that cannot be used are left out and named.
-
-    Args:
-        source: folder of documents; see `read_documents`.
-        out: a knowledge base to replace, or a path where nothing is.
-        encoder: the one that questions will be encoded with.
-        words: in a passage, at most.
-        limits: of one file; the usual ones by default.
-        strict: build nothing if any file must be left out.
-        progress: show a bar while encoding.
-
-    Raises:
-        QuarantineError: every file must be left out, or one in strict mode.
-        KnowledgeError: the documents cannot be used, or `out` is something else than a knowledge base.
-    """
-    _check_replaceable(out)
-    corpus = _read_source(source, limits, strict)
-    cut = [(document, passage) for document in corpus.documents for passage in passages(document, words)]
-    if not cut:
-        message = f"no document below {source} has a sentence to quote; add paragraphs or lists"
-        raise QuarantineError(message, corpus.quarantined)
-    vectors = encoder.encode([embedding_text(document, passage) for document, passage in cut], progress=progress)
-    files = {
-        _DOCUMENTS: _jsonl(corpus.documents),
-        _PASSAGES: _jsonl(passage for _, passage in cut),
-        _INDEX: VectorIndex.build(vectors).to_bytes(),
-    }
-    manifest = Manifest(
-        format=FORMAT,
-        encoder=encoder.fingerprint,
-        dimension=encoder.dimension,
-        corpus=corpus_hash(corpus.documents),
-        documents=len(corpus.documents),
-        passages=len(cut),
-        files={name: _sha256(data) for name, data in files.items()},
-    )
-    _replace(out, {**files, _MANIFEST: (json.dumps(asdict(manifest), indent=2) + "\n").encode()})
-    return Built(manifest, corpus.quarantined)
-
-
-def _read_source(source: Path, limits: Limits | None, strict: bool) -> Corpus:
-    corpus = read_documents(source, limits=limits)
-    if corpus.documents and not (strict and corpus.quarantined):
-        return corpus
-    kept = "in strict mode none may be" if corpus.documents else "no other is there"
-    message = f"{len(corpus.quarantined)} files below {source} are quarantined and {kept}; correct or remove them"
-    raise QuarantineError(message, corpus.quarantined)
-
-
-def corpus_hash(documents: Iterable[Document]) -> str:
-    """SHA-256 over the ids and versions of documents, in any order; the knowledge base's own version."""
-    return _sha256(json.dumps(sorted([document.id, document.version] for document in documents)).encode())
+from rag.cache import DEFAULT_SETTINGS, IndexSettings
+from rag.index import Vectors, load_vectors, next_vectors
+from rag.inspection import Statistics, faults, statistics
+from rag.schema import DATABASE, Manifest, check_encoder, corpus_hash, explained, open_reader, read_manifest
+from rag.schema import SAMPLE as SAMPLE
+from rag.scope import Where
+from rag.types import DEFAULT_MODE, Citation, Document, Encoder, Evidence, KnowledgeError, Mode, Reranker
+from rag.view import View
+from rag.write import Change, Writer
 
 
 class KnowledgeBase:
-    """An open knowledge base; read it with `open`."""
+    """A knowledge base that is searched and changed; open one with `open`.
+
+    Args:
+        folder: what `rag.build.build` or a `rag.write.Writer` made.
+        encoder: the one that it was made with.
+        reranker: puts what was found in its last order.
+        settings: of the index.
+        now: seconds since 1970; what expires is compared with it.
+    """
 
     def __init__(
         self,
         folder: Path,
-        manifest: Manifest,
-        documents: Mapping[str, Document],
-        passages: list[Passage],
-        index: VectorIndex,
         encoder: Encoder,
+        *,
+        reranker: Reranker | None = None,
+        settings: IndexSettings = DEFAULT_SETTINGS,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
-        self.manifest = manifest
-        self.documents = documents
-        self.passages = passages
-        self._index = index
         self.encoder = encoder
+        self._reranker = reranker
+        self._settings = settings
+        self._now = now
+        self._lock = threading.Lock()
+        self._free: list[sqlite3.Connection] = []
+        self._file: tuple[int, int] | None = None  # the database that the connections and vectors are of
+        self._vectors: Vectors | None = None
 
     @classmethod
-    def open(cls, folder: Path, encoder: Encoder) -> KnowledgeBase:
-        """Read a folder that `build` wrote, once every hash has been checked.
+    def open(
+        cls,
+        folder: Path,
+        encoder: Encoder,
+        *,
+        reranker: Reranker | None = None,
+        settings: IndexSettings = DEFAULT_SETTINGS,
+        now: Callable[[], float] = time.time,
+    ) -> KnowledgeBase:
+        """Open a folder, once its manifest has been compared with what it holds.
 
         Raises:
-            KnowledgeError: a file is missing or changed, the format is unknown, or the vectors are another encoder's.
+            KnowledgeError: it is missing or damaged, the format is unknown, or the vectors are another encoder's.
         """
-        manifest = _read_manifest(folder)
-        if (manifest.encoder, manifest.dimension) != (encoder.fingerprint, encoder.dimension):
-            raise KnowledgeError(
-                f"knowledge base {folder} was built with encoder {manifest.encoder[:12]}… ({manifest.dimension} "
-                f"dimensions), not with {encoder.fingerprint[:12]}… ({encoder.dimension}); build it again with this one"
-            )
-        data = {name: _read(folder, name) for name in _FILES}
-        for name, content in data.items():
-            if _sha256(content) != manifest.files.get(name):
-                raise KnowledgeError(
-                    f"knowledge base {folder}: {name} is not the file that the manifest names (its SHA-256 differs); "
-                    "restore it or build again"
-                )
+        knowledge = cls(folder, encoder, reranker=reranker, settings=settings, now=now)
+        with knowledge.view() as view:
+            knowledge._check_manifest(view)
+        return knowledge
+
+    def close(self) -> None:
+        """Let go of the files; views that are open go on."""
+        with self._lock:
+            self._forget()
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[View]:
+        """One whole state, the latest; what is committed later is not seen in it.
+
+        Raises:
+            KnowledgeError: the base is gone, damaged, or another encoder's by now.
+        """
+        connection, file = self._take()
         try:
-            documents = [Document(**row) for row in map(json.loads, data[_DOCUMENTS].splitlines())]
-            found = [Passage(**row) for row in map(json.loads, data[_PASSAGES].splitlines())]
-        except (ValueError, TypeError) as exc:
-            raise KnowledgeError(f"knowledge base {folder} is malformed: {exc}; build it again") from exc
-        index = VectorIndex.from_bytes(data[_INDEX])
-        return cls(folder, manifest, {document.id: document for document in documents}, found, index, encoder)
+            with explained(self.folder):
+                manifest, vectors = self._begin(connection, file)
+                yield View(self.folder, connection, manifest, vectors, self.encoder, self._reranker, self._now)
+        finally:
+            self._give_back(connection, file)
 
-    def search(self, query: str, k: int, *, document: str | None = None) -> list[Evidence]:
-        """The `k` passages most like a query, best first; of one document only, if it is named.
+    @property
+    def manifest(self) -> Manifest:
+        """What the base says of itself now."""
+        with self.view() as view:
+            return view.manifest
 
-        Raises:
-            KnowledgeError: `k` is below 1, or the document is unknown.
-        """
-        if k < 1:
-            raise KnowledgeError(f"search for k = {k} passages: need at least 1")
-        rows = None
-        if document is not None:
-            wanted = self.document(document).id
-            rows = [row for row, passage in enumerate(self.passages) if passage.document == wanted]
-        nearest = self._index.search(self.encoder.encode([query])[0], k, rows=rows)
-        return [Evidence(self.passages[row], score) for row, score in nearest]
+    def search(
+        self, query: str, k: int, *, document: str | None = None, where: Where | None = None, mode: Mode = DEFAULT_MODE
+    ) -> list[Evidence]:
+        """See `View.search`."""
+        with self.view() as view:
+            return view.search(query, k, document=document, where=where, mode=mode)
 
-    def document(self, document_id: str) -> Document:
-        """The document of that id.
+    def document(self, document_id: str, version: str | None = None) -> Document:
+        """See `View.document`."""
+        with self.view() as view:
+            return view.document(document_id, version)
 
-        Raises:
-            KnowledgeError: there is none.
-        """
-        try:
-            return self.documents[document_id]
-        except KeyError as exc:
-            raise KnowledgeError(f"knowledge base {self.folder} has no document {document_id!r}") from exc
+    def check(self, citation: Citation, *, current: bool = False) -> bool:
+        """See `View.check`."""
+        with self.view() as view:
+            return view.check(citation, current=current)
 
-    def check(self, citation: Citation) -> bool:
-        """Whether the quote stands in this version of the document, at its offsets, and is not empty."""
-        document = self.documents.get(citation.document)
-        return (
-            document is not None
-            and document.version == citation.version
-            and 0 <= citation.start < citation.end <= len(document.text)
-            and document.text[citation.start : citation.end] == citation.quote
-        )
+    def change(self, add: Sequence[Document] = (), remove: Sequence[str] = ()) -> Change:
+        """Add or replace documents, and remove others, all at once; see `Writer.change`."""
+        with Writer(self.folder, self.encoder, now=self._now) as writer:
+            return writer.change(add, remove)
 
     def verify(self) -> list[str]:
-        """What is wrong with the folder and with what was read from it; empty if all is sound."""
-        return [*self._file_faults(), *self._document_faults(), *self._passage_faults(), *self._count_faults()]
+        """What is wrong with the base; empty if all is sound."""
+        with self.view() as view:
+            return list(faults(view._connection, view.manifest, self.folder))
 
-    def _file_faults(self) -> Iterator[str]:
-        for name, expected in self.manifest.files.items():
-            path = self.folder / name
-            if not path.is_file():
-                yield f"{name} is missing"
-            elif _sha256(path.read_bytes()) != expected:
-                yield f"{name} has changed: its SHA-256 is not the manifest's"
+    def statistics(self) -> Statistics:
+        """How much there is, and how it is searched."""
+        with self.view() as view:
+            return statistics(view._connection, view.manifest, view._vectors, self.folder, self._now())
 
-    def _document_faults(self) -> Iterator[str]:
-        for document in self.documents.values():
-            if version(document.title, document.metadata, document.text) != document.version:
-                yield f"document {document.id} is not the version it says"
-        if corpus_hash(self.documents.values()) != self.manifest.corpus:
-            yield "the documents are not the corpus that the manifest names"
+    def _take(self) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
+        """A connection that nobody uses; a new one if the database is another file than before."""
+        with self._lock:
+            found = self._on_disk()
+            if found is not None and found != self._file:
+                self._forget()
+                self._file = found
+            if self._free:
+                return self._free.pop(), self._file
+            return open_reader(self.folder), self._file
 
-    def _passage_faults(self) -> Iterator[str]:
-        for passage in self.passages:
-            document = self.documents.get(passage.document)
-            if document is None or document.version != passage.version:
-                yield f"passage {passage.id} is of a document or version that is not here"
-            elif not passage.text or document.text[passage.start : passage.end] != passage.text:
-                yield f"passage {passage.id} does not stand at its offsets"
+    def _give_back(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
+        with self._lock:
+            if connection.in_transaction:
+                connection.rollback()
+            if file == self._file and self._file is not None:
+                self._free.append(connection)
+            else:
+                connection.close()
 
-    def _count_faults(self) -> Iterator[str]:
-        counts = (
-            ("documents", len(self.documents), self.manifest.documents),
-            ("passages", len(self.passages), self.manifest.passages),
-            ("vectors", self._index.size, self.manifest.passages),
-            ("dimensions", self._index.dimension, self.manifest.dimension),
-        )
-        for name, found, said in counts:
-            if found != said:
-                yield f"{found} {name}, the manifest says {said}"
+    def _begin(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> tuple[Manifest, Vectors]:
+        """A read transaction, and the vectors of the state that it sees."""
+        while True:
+            connection.execute("BEGIN")
+            manifest = read_manifest(connection, self.folder)
+            check_encoder(manifest, self.encoder, self.folder)
+            with self._lock:
+                vectors = self._vectors
+                if vectors is None or (vectors.identity, vectors.generation) != (
+                    manifest.identity,
+                    manifest.generation,
+                ):
+                    if vectors and vectors.identity == manifest.identity and vectors.generation > manifest.generation:
+                        connection.rollback()  # others have seen a later state: go on from that
+                        continue
+                    vectors = self._derive(vectors, connection, manifest)
+                    if file == self._file:
+                        self._vectors = vectors
+                return manifest, vectors
 
+    def _derive(self, old: Vectors | None, connection: sqlite3.Connection, manifest: Manifest) -> Vectors:
+        if old is None:
+            return load_vectors(connection, manifest, self.folder, self._settings)
+        return next_vectors(old, connection, manifest, self.folder, self._settings)
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _jsonl(rows: Iterable[Document | Passage]) -> bytes:
-    return "".join(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n" for row in rows).encode()
-
-
-def _read(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as exc:
-        raise KnowledgeError(
-            f"knowledge base {folder}: {name} cannot be read ({exc.strerror}); build one there, or name another folder"
-        ) from exc
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    try:
-        data: dict[str, Any] = json.loads(_read(folder, _MANIFEST))
-        if data["format"] != FORMAT:
-            raise KnowledgeError(
-                f"knowledge base {folder} has format {data['format']!r}, this version reads {FORMAT}; build it again"
-            )
-        return Manifest(**{**data, "files": dict(data["files"])})
-    except (ValueError, TypeError, KeyError) as exc:
-        raise KnowledgeError(f"knowledge base {folder}: {_MANIFEST} is malformed ({exc}); build it again") from exc
-
-
-def _check_replaceable(out: Path) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
-    if out.is_symlink() or not out.is_dir() or {path.name for path in out.iterdir()} - {_MANIFEST, *_FILES}:
-        raise KnowledgeError(f"{out} exists and is not a knowledge base; name another folder, or remove it")
-
-
-def _replace(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files beside `out` and swap folders; if the swap fails, `out` is what it was."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    new, old = work / "new", work / "old"
-    try:
-        new.mkdir()
-        for name, data in files.items():
-            with (new / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(new)
-        if out.exists():
-            out.rename(old)
+    def _on_disk(self) -> tuple[int, int] | None:
         try:
-            new.rename(out)
+            found = os.stat(self.folder / DATABASE)
         except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-        _sync(out.parent)
-    finally:
-        shutil.rmtree(work)
+            return None
+        return found.st_dev, found.st_ino
 
+    def _forget(self) -> None:
+        while self._free:
+            self._free.pop().close()
+        self._file = self._vectors = None
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _check_manifest(self, view: View) -> None:
+        current = "SELECT id, version FROM documents WHERE died IS NULL"
+        pairs = view._connection.execute(current).fetchall()
+        (passages,) = view._connection.execute("SELECT count(*) FROM passages").fetchone()
+        manifest = view.manifest
+        if (manifest.corpus, manifest.documents, manifest.passages) != (corpus_hash(pairs), len(pairs), passages):
+            raise KnowledgeError(
+                f"knowledge base {self.folder} holds other documents than its manifest says; build it again"
+            )

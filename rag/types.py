@@ -47,6 +47,24 @@ class Encoder(Protocol):
         """Unit vectors, shape ``(texts, dimension)``."""
 
 
+class Reranker(Protocol):
+    """Judges how well texts answer a query, more slowly and better than a comparison of vectors."""
+
+    def score(self, query: str, texts: Sequence[str]) -> Sequence[float]:
+        """One figure for each text, the higher the better; only their order counts."""
+
+
+class Mode(StrEnum):
+    """How passages are found: by the similarity of vectors, by words (BM25), or by both orders fused."""
+
+    DENSE = "dense"
+    BM25 = "bm25"
+    HYBRID = "hybrid"
+
+
+DEFAULT_MODE = Mode.DENSE
+
+
 class Status(StrEnum):
     """Whether a citation's quote stands in the document at its offsets."""
 

@@ -304,6 +304,9 @@ def eval_rag(
         str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")
     ] = None,
     passages: Annotated[int, typer.Option(min=1, help="Passages looked at for an answer.")] = 3,
+    mode: Annotated[
+        str | None, typer.Option(help="dense, bm25 or hybrid; as the gateway's default without one.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/knowledge_sample.json"),
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
@@ -317,15 +320,20 @@ def eval_rag(
     from rag.encoders import SentenceEncoder
     from rag.interpret import ExtractiveInterpreter
     from rag.store import SAMPLE, KnowledgeBase
+    from rag.types import DEFAULT_MODE, Mode
     from training.evaluate_rag import evaluate_rag, read_questions
     from training.manifest import command, provenance, write_json
 
+    if mode is not None and mode not in set(Mode):
+        raise typer.BadParameter(f"--mode {mode}: give one of {', '.join(Mode)}")
     torch.set_num_threads(threads)
     base = load_encoder(encoder or MINILM)
     sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
-    answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), ExtractiveInterpreter(sentences), k=passages)
+    knowledge, chosen = KnowledgeBase.open(kb or SAMPLE, sentences), Mode(mode) if mode else DEFAULT_MODE
+    answerer = Answerer(knowledge, ExtractiveInterpreter(sentences), k=passages, mode=chosen)
     result = {
         "command": command("airlock"),
+        "mode": chosen.value,
         **evaluate_rag(answerer, read_questions(questions)),
         **provenance(seed=0, data=[questions]),
     }

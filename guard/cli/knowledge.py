@@ -1,29 +1,36 @@
-"""`airlock kb`: build a knowledge base, search it, verify it."""
+"""`airlock kb`: build a knowledge base, change it while it is searched, search it, verify it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
+    from guard.config import Config
+    from rag.encoders import SentenceEncoder
     from rag.store import KnowledgeBase
-    from rag.types import Quarantined
+    from rag.sync import Event, Progress
+    from rag.write import Writer
 
 NAME = "kb"
-app = typer.Typer(no_args_is_help=True, help="Build, search and verify a knowledge base.")
+app = typer.Typer(no_args_is_help=True, help="Build, change, search and verify a knowledge base.")
 
 Folder = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one, else the sample.")]
+Written = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one. Made if missing.")]
+Source = Annotated[Path, typer.Argument(help="Folder of documents: Markdown, text, HTML, PDF, DOCX, CSV, JSONL.")]
 
 
 @app.command("build")
 def build(
-    source: Annotated[Path, typer.Argument(help="Folder of documents: Markdown, text, HTML, PDF, DOCX, CSV, JSONL.")],
+    source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the knowledge base.")],
     strict: Annotated[bool, typer.Option("--strict", help="Build nothing if any file must be left out.")] = False,
     config: ConfigFile = None,
@@ -31,23 +38,25 @@ def build(
 ) -> None:
     """Build a knowledge base from documents; one that is there is replaced, whole or not at all.
 
-    A broken or hostile file is left out and named, with the reason, on stderr.
+    A broken or hostile file is left out and named, with the reason, on stderr. An interrupted build is gone on with.
     """
-    from guard.assemble import Encoders, load_sentences
-    from guard.config import load_config
-    from rag.store import build as build_store
-    from rag.types import QuarantineError
+    from rag.build import build as build_base
+    from rag.types import Quarantined, QuarantineError
 
-    settings = load_config(config)
-    encoder = load_sentences(settings, Encoders(settings))
+    def report(files: Iterable[Quarantined]) -> None:
+        for file in files:
+            typer.echo(f"quarantined: {file.path}: {file.reason}", err=True)
+
+    _, encoder = _encoder(config, None)
     try:
-        built = build_store(source, out, encoder, strict=strict, progress=not as_json)
+        with _progress(as_json) as progress:
+            built = build_base(source, out, encoder, strict=strict, progress=progress)
     except QuarantineError as exc:
-        _report(exc.quarantined)
+        report(exc.quarantined)
         if as_json:
             print_json({"documents": 0, "passages": 0, "quarantined": [asdict(file) for file in exc.quarantined]})
         raise
-    _report(built.quarantined)
+    report(built.quarantined)
     if built.quarantined:
         typer.echo(f"airlock: warning: {len(built.quarantined)} files were left out of the knowledge base", err=True)
     manifest = built.manifest
@@ -57,16 +66,103 @@ def build(
         typer.echo(f"{manifest.documents} documents, {manifest.passages} passages in {out}")
 
 
+@app.command("add")
+def add(
+    files: Annotated[list[Path], typer.Argument(help="Files of documents, each with its sidecar beside it.")],
+    name: Annotated[
+        str | None, typer.Option("--as", help="Id of the one file's document; its name by default.")
+    ] = None,
+    kb: Written = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Add documents, or put them in the place of what has their ids; exit status 1 if a file cannot be used."""
+    from rag.sync import add_files
+
+    with _writer(config, kb) as writer:
+        _say(add_files(writer, files, name=name), as_json=as_json, fail_on_quarantine=True)
+        _reindex(writer)
+
+
+@app.command("remove")
+def remove(
+    ids: Annotated[list[str], typer.Argument(help="Ids of documents.")],
+    kb: Written = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Remove documents, all or none; their last versions stay for the citations that name them."""
+    from rag.sync import remove_documents
+
+    with _writer(config, kb) as writer:
+        _say(remove_documents(writer, ids), as_json=as_json)
+
+
+@app.command("sync")
+def sync(source: Source, kb: Written = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Add what is new in a folder, replace what changed, remove what is gone; an interrupted run is gone on with.
+
+    A file that cannot be used is named on stderr and keeps what it gave before.
+    """
+    from rag.sync import sync as sync_folder
+
+    with _writer(config, kb) as writer, _progress(as_json) as progress:
+        _say(sync_folder(writer, source, progress=progress), as_json=as_json)
+        _reindex(writer)
+
+
+@app.command("watch")
+def watch(source: Source, kb: Written = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Synchronise with a folder, then again on each change in it, until interrupted; a line for each change."""
+    from rag.sync import watch as watch_folder
+
+    with contextlib.suppress(KeyboardInterrupt), _writer(config, kb) as writer:
+        _say(watch_folder(writer, source), as_json=as_json, count=False)
+
+
+@app.command("prune")
+def prune(
+    before: Annotated[str, typer.Option("--before", help="Date, as 2026-01-31: versions replaced earlier go.")],
+    kb: Written = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Delete old versions of documents; citations that name them do not verify any more."""
+    from datetime import UTC, date, datetime, time
+
+    try:
+        day = date.fromisoformat(before)
+    except ValueError as exc:
+        raise typer.BadParameter(f"{before!r} is not a date; write it like 2026-01-31") from exc
+    with _writer(config, kb) as writer:
+        gone = writer.prune(datetime.combine(day, time(), UTC).timestamp())
+    if as_json:
+        print_json({"pruned": gone})
+    else:
+        typer.echo(f"{gone} old versions deleted")
+
+
 @app.command("search")
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     kb: Folder = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="Passages to show.")] = 5,
+    mode: Annotated[str | None, typer.Option("--mode", help="dense, bm25 or hybrid; the configured one.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", help="key=value: metadata that the documents must have; repeatable.")
+    ] = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show the passages nearest to a query."""
-    for found in _open(config, kb).search(query, k):
+    """Show the best passages for a query, with the similarity of their vectors."""
+    from rag.types import Mode
+
+    if mode is not None and mode not in set(Mode):
+        raise typer.BadParameter(f"--mode {mode}: give one of {', '.join(Mode)}")
+    settings, knowledge = _open(config, kb)
+    chosen = Mode(mode) if mode else settings.knowledge.mode
+    asked = {**settings.knowledge.where, **_where(where or [])}
+    for found in knowledge.search(query, k, where=asked, mode=chosen):
         passage = found.passage
         if as_json:
             names = ("id", "document", "version", "start", "end", "text")
@@ -75,29 +171,121 @@ def search(
             typer.echo(f"{found.score:.3f}  {passage.document} [{passage.start}:{passage.end}]\n  {passage.text}\n")
 
 
+@app.command("show")
+def show(
+    document: Annotated[str, typer.Argument(metavar="ID", help="Id of a document.")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="An old version; the current one by default.")
+    ] = None,
+    kb: Folder = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show a document: its versions, its metadata and its text, as it is quoted."""
+    _, knowledge = _open(config, kb)
+    with knowledge.view() as view:
+        shown, versions = view.document(document, version), view.versions(document)
+    if as_json:
+        print_json({**asdict(shown), "metadata": dict(shown.metadata), "versions": versions})
+        return
+    typer.echo(f"{shown.id}@{shown.version}\ntitle: {shown.title}")
+    for key, value in shown.metadata.items():
+        typer.echo(f"{key}: {value if isinstance(value, str) else ', '.join(value)}")
+    typer.echo(f"versions: {', '.join(known[:12] for known in versions)}\n\n{shown.text}")
+
+
 @app.command("verify")
 def verify(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """Check every hash and every offset; exit status 1 if anything is wrong."""
-    knowledge = _open(config, kb)
-    faults = knowledge.verify()
+    _, knowledge = _open(config, kb)
+    faults, manifest = knowledge.verify(), knowledge.manifest
     if as_json:
-        print_json({"sound": not faults, "faults": faults, **asdict(knowledge.manifest)})
+        print_json({"sound": not faults, "faults": faults, **asdict(manifest)})
     else:
-        manifest = knowledge.manifest
         typer.echo("\n".join(faults) or f"sound: {manifest.documents} documents, {manifest.passages} passages")
     if faults:
         raise typer.Exit(1)
 
 
-def _report(quarantined: Sequence[Quarantined]) -> None:
-    """Name on stderr, one line each, the files that were left out."""
-    for file in quarantined:
-        typer.echo(f"quarantined: {file.path}: {file.reason}", err=True)
+@app.command("stats")
+def stats(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Count documents, passages and old versions; name the index, its recall and the encoder."""
+    _, knowledge = _open(config, kb)
+    figures = asdict(knowledge.statistics())
+    if as_json:
+        print_json(figures)
+        return
+    for name, value in figures.items():
+        typer.echo(f"{name.replace('_', ' '):14} {'exact' if value is None else value}")
 
 
-def _open(config: Path | None, kb: Path | None) -> KnowledgeBase:
-    from guard.assemble import Encoders, load_knowledge, load_sentences
+def _say(events: Iterable[Event], *, as_json: bool, count: bool = True, fail_on_quarantine: bool = False) -> None:
+    """A line for each event, once it has happened; those of quarantined files on stderr."""
+    counts: dict[str, int] = {}
+    for event in events:
+        counts[event.happened] = counts.get(event.happened, 0) + 1
+        if as_json:
+            print_json({key: value for key, value in asdict(event).items() if value})
+        elif event.reason:
+            typer.echo(f"quarantined: {event.name}: {event.reason}", err=True)
+        elif event.happened != "unchanged":
+            typer.echo(f"{event.happened.value}: {event.name}")
+        sys.stdout.flush()
+    if count and not as_json:
+        typer.echo(", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do")
+    if fail_on_quarantine and counts.get("quarantined"):
+        raise typer.Exit(1)
+
+
+def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The values of each metadata entry; one that is named twice may have either."""
+    asked: dict[str, tuple[str, ...]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"--where {condition}: write it like trust=high")
+        asked[key] = (*asked.get(key, ()), value)
+    return asked
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Progress | None]:
+    """A bar on stderr, if somebody looks at it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("files", total=None)
+        yield lambda seen, total: bar.update(task, completed=seen, total=total)
+
+
+def _encoder(config: Path | None, kb: Path | None) -> tuple[Config, SentenceEncoder]:
+    from guard.assemble import Encoders, load_sentences
     from guard.config import load_config
 
-    settings = load_config(config, {"knowledge.path": str(kb.absolute())} if kb else None)
-    return load_knowledge(settings, load_sentences(settings, Encoders(settings)))
+    overrides: dict[str, Any] | None = {"knowledge.path": str(kb.absolute())} if kb else None
+    settings = load_config(config, overrides)
+    return settings, load_sentences(settings, Encoders(settings))
+
+
+def _open(config: Path | None, kb: Path | None) -> tuple[Config, KnowledgeBase]:
+    from guard.assemble import load_knowledge
+
+    settings, encoder = _encoder(config, kb)
+    return settings, load_knowledge(settings, encoder)
+
+
+def _writer(config: Path | None, kb: Path | None) -> Writer:
+    from guard.assemble import load_writer
+
+    settings, encoder = _encoder(config, kb)
+    return load_writer(settings, encoder)
+
+
+def _reindex(writer: Writer) -> None:
+    from rag.index import reindex
+
+    reindex(writer.folder)

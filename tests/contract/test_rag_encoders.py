@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from rag.answer import Answerer
+from rag.build import build
 from rag.encoders import SentenceEncoder
 from rag.interpret import ExtractiveInterpreter
-from rag.store import KnowledgeBase, build
+from rag.store import KnowledgeBase
 from rag.types import KnowledgeError
 from tests.unit.rag_cases import HashedWords
 

@@ -25,6 +25,7 @@ from guard.middleware import replay
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "classifier" / "assets" / "tiers-e5-small"
 SAMPLE = REPOSITORY / "rag" / "assets" / "sample"
+DATABASE = "knowledge.db"
 TIERS = ("safe", "conditionally_safe", "focused_attention", "unsafe")
 
 # One blatant example of each kind: the tests are of the gateway, not of the classifier's judgement.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from e2e_cases import MEDICAL, MODEL, SAFE, SAMPLE, TIERS, UNSAFE, environment
+from e2e_cases import DATABASE, MEDICAL, MODEL, SAFE, SAMPLE, TIERS, UNSAFE, environment
 
 COMMANDS = (
     "demo",
@@ -160,8 +162,9 @@ def test_a_process_reports_an_error_in_one_line(airlock_process):
 
 
 def test_ask(airlock):
-    documents = [json.loads(line) for line in (SAMPLE / "documents.jsonl").read_text(encoding="utf-8").splitlines()]
-    texts = {(document["id"], document["version"]): document["text"] for document in documents}
+    with contextlib.closing(sqlite3.connect(f"file:{SAMPLE / DATABASE}?immutable=1", uri=True)) as database:
+        rows = database.execute("SELECT id, version, text FROM documents").fetchall()
+    texts = {(name, version): text for name, version, text in rows}
     answer = airlock("ask", MEDICAL, "--json").done().json
     assert answer["abstained"] is False
     assert answer["citations"]
@@ -209,6 +212,38 @@ def test_kb_build_search_verify(airlock, tmp_path):
     assert (again.status, again.out) == (0, "1 documents, 1 passages in kb\n")
 
 
+def test_kb_changes_while_it_is_there(airlock, tmp_path):
+    (tmp_path / "docs").mkdir()
+    tea = tmp_path / "docs" / "tea.md"
+    tea.write_text("---\ntrust: high\n---\nGreen tea is brewed at 80 °C.\n", encoding="utf-8")
+    assert airlock("kb", "sync", "docs", "--kb", "kb").done().out == "added: tea\n1 added\n"
+    assert airlock("kb", "sync", "docs", "--kb", "kb").done().out == "nothing to do\n"
+    old = airlock("kb", "show", "tea", "--kb", "kb", "--json").done().json
+    tea.write_text("---\ntrust: low\n---\nGreen tea is brewed at 70 °C.\n", encoding="utf-8")
+    assert airlock("kb", "add", tea, "--as", "tea", "--kb", "kb", "--json").done().json == {
+        "happened": "changed",
+        "name": "tea",
+    }
+    shown = airlock("kb", "show", "tea", "--kb", "kb", "--json").done().json
+    assert (shown["versions"][0], "70 °C" in shown["text"]) == (old["version"], True)
+    assert "80 °C" in airlock("kb", "show", "tea", "--version", old["version"], "--kb", "kb").done().out
+    search = ("kb", "search", "green tea", "--kb", "kb", "--json")
+    for mode in ("dense", "bm25", "hybrid"):
+        assert len(airlock(*search, "--mode", mode, "--where", "trust=low").done().lines) == 1
+    assert airlock(*search, "--where", "trust=high").done().out == ""
+    figures = airlock("kb", "stats", "--kb", "kb", "--json").done().json
+    assert (figures["documents"], figures["old_versions"], figures["index"]) == (1, 1, "flat")
+    assert airlock("kb", "prune", "--before", "2999-01-01", "--kb", "kb").done().out == "1 old versions deleted\n"
+    assert airlock("kb", "remove", "tea", "--kb", "kb").done().out == "removed: tea\n1 removed\n"
+    airlock("kb", "remove", "tea", "--kb", "kb").failed("no document 'tea'")
+    airlock("kb", "add", tea).failed("the sample of the package is not changed", "--kb")
+    bad = tmp_path / "bad.pdf"
+    bad.write_bytes(b"%PDF-1.7")
+    refused = airlock("kb", "add", bad, "--kb", "kb")
+    assert refused.status == 1
+    assert refused.err.startswith("quarantined: bad.pdf: ")
+
+
 def test_kb_build_leaves_broken_files_out_and_names_them(airlock, tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "tea.html").write_text("<p>Green tea is brewed at 80 °C.</p>", encoding="utf-8")
@@ -224,7 +259,7 @@ def test_kb_build_leaves_broken_files_out_and_names_them(airlock, tmp_path):
     assert second.startswith("quarantined: evil.txt: carries an instruction to a model")
     assert warning == "airlock: warning: 2 files were left out of the knowledge base"
 
-    before = (tmp_path / "kb" / "manifest.json").read_bytes()
+    before = airlock("kb", "stats", "--kb", "kb", "--json").done().json
     strict = airlock("kb", "build", "docs", "--out", "kb", "--strict")
     assert (strict.status, strict.out) == (1, "")
     assert [line.split(":")[0] for line in strict.err.splitlines()] == ["quarantined", "quarantined", "airlock"]
@@ -233,7 +268,7 @@ def test_kb_build_leaves_broken_files_out_and_names_them(airlock, tmp_path):
     failed = airlock("kb", "build", "docs", "--out", "kb", "--json")
     assert failed.status == 1
     assert [file["path"] for file in failed.json["quarantined"]] == ["bad.pdf", "evil.txt"]
-    assert (tmp_path / "kb" / "manifest.json").read_bytes() == before
+    assert airlock("kb", "stats", "--kb", "kb", "--json").done().json == before
 
 
 def test_kb_verify_of_the_sample(airlock):
@@ -271,7 +306,7 @@ def test_doctor(airlock, tmp_path, canned):
 
 
 def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
-    _flip(kb / "index.faiss")
+    _damage(kb, "UPDATE passages SET vector = zeroblob(length(vector)) WHERE row = 1")
     write(tmp_path, knowledge={"path": "kb"}, upstream={"base_url": "http://127.0.0.1:9/v1"}, journal={"path": None})
     ran = airlock("doctor", "-c", "airlock.yaml", "--json")
     assert ran.status == 1
@@ -375,23 +410,27 @@ def test_a_wrong_encoder(airlock, tmp_path):
     airlock("classify", "hi", "-c", "airlock.yaml").failed("classifier.encoder", "encoder")
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "documents.jsonl", "passages.jsonl"])
-def test_a_knowledge_base_of_which_one_byte_changed(airlock, kb, name):
-    _flip(kb / name)
-    command = {
-        "index.faiss": ["ask", "hi"],
-        "documents.jsonl": ["kb", "search", "hi"],
-        "passages.jsonl": ["kb", "verify"],
-    }
-    airlock(*command[name], "-c", "airlock.yaml", "--json").failed("knowledge.path", name, "build again")
+@pytest.mark.parametrize(
+    ("statement", "command"),
+    [
+        ("UPDATE passages SET vector = zeroblob(length(vector)) WHERE row = 1", ["ask", "hi"]),
+        ("UPDATE manifest SET corpus = 'f'", ["kb", "search", "hi"]),
+        ("UPDATE passages SET start = start + 1 WHERE row = 1", ["kb", "verify"]),
+    ],
+)
+def test_a_knowledge_base_that_was_damaged(airlock, kb, statement, command):
+    _damage(kb, statement)
+    airlock(*command, "-c", "airlock.yaml", "--json").failed("knowledge.path", "again")
 
 
 def test_a_missing_knowledge_base(airlock, kb, tmp_path):
-    (kb / "manifest.json").write_text("{", encoding="utf-8")
-    airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", "manifest.json", "build it again")
+    (kb / DATABASE).rename(kb / "manifest.json")
+    airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", "format 1", "build it again")
     write(tmp_path, knowledge={"path": "nowhere"})
     airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", "nowhere", "build one")
     airlock("kb", "search", "hi", "--kb", "nowhere").failed("knowledge.path", "nowhere")
+    write(tmp_path, knowledge={"reranker": "nowhere"})
+    airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.reranker", "nowhere", "model.safetensors")
 
 
 def test_a_taken_port(airlock):
@@ -476,7 +515,6 @@ def test_wrong_usage_is_status_2(airlock, arguments, words):
     assert "Traceback" not in ran.err
 
 
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+def _damage(kb: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(kb / DATABASE)) as database, database:
+        database.execute(statement)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import http.client
 import json
 import re
-from pathlib import Path
+import sqlite3
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import httpx
 import openai
 import pytest
 from e2e_cases import (
+    DATABASE,
     DISTRESS,
     KEY,
     LEAKING,
@@ -490,8 +492,10 @@ def test_after_all_this_the_gateway_lives_and_has_kept_no_prompt(gateway, http):
 
 def _documents() -> dict[tuple[str, str], dict[str, Any]]:
     """The sample's documents by id and version."""
-    rows = map(json.loads, Path(SAMPLE, "documents.jsonl").read_text(encoding="utf-8").splitlines())
-    return {(row["id"], row["version"]): row for row in rows}
+    with contextlib.closing(sqlite3.connect(f"file:{SAMPLE / DATABASE}?immutable=1", uri=True)) as database:
+        rows = database.execute("SELECT id, version, title, text FROM documents").fetchall()
+    names = ("id", "version", "title", "text")
+    return {(row[0], row[1]): dict(zip(names, row, strict=True)) for row in rows}
 
 
 def _answers(received: bytes, *, stream: bool) -> list[dict[str, Any]]:

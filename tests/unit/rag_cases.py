@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.documents import version
+from rag.types import Document
+
 MEDICINES = """---
 title: Paracetamol
 publisher: Test
@@ -60,6 +63,12 @@ def write_source(folder: Path) -> Path:
     (folder / "voting.md").write_text(VOTING, encoding="utf-8")
     (folder / "speed.txt").write_text(SPEED, encoding="utf-8")
     return folder
+
+
+def document(name: str, text: str, title: str = "", **metadata: str | list[str]) -> Document:
+    """A document of that text; its title is its id, if none is given."""
+    title = title or name
+    return Document(name, version(title, metadata, text), title, text, metadata)
 
 
 class HashedWords:

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from rag.answer import Answerer
+from rag.build import build
 from rag.interpret import ExtractiveInterpreter, Selection
-from rag.store import KnowledgeBase, build
+from rag.store import KnowledgeBase
 from tests.unit.rag_cases import HashedWords, write_source
 from training.datasets import TrainingError
 from training.evaluate_rag import Question, evaluate_rag, read_questions

@@ -1,46 +1,156 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
-from rag.index import VectorIndex
-from rag.types import KnowledgeError
+from rag.cache import INDEX, INDEX_NOTE, IndexSettings
+from rag.index import reindex
+from rag.store import KnowledgeBase
+from rag.types import Mode
+from rag.write import Writer
+from tests.unit.rag_cases import HashedWords, document
+
+SMALL = IndexSettings(flat=100, neighbours=16, construction=80, sample=50)
+NAMES = [f"d{number:03}" for number in range(300)]
+
+
+def text(number):
+    return f"Topic{number} and thing{number % 17} with colour{number % 5} near place{number % 29}."
+
+
+def knowledge_of(folder, count=300):
+    with Writer(folder, HashedWords(64)) as writer:
+        writer.change(add=[document(NAMES[number], text(number)) for number in range(count)])
+    return folder
 
 
 @pytest.fixture
-def vectors():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(50, 32)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def folder(tmp_path):
+    return knowledge_of(tmp_path / "kb")
 
 
-def test_search_agrees_with_the_dot_product(vectors):
-    index = VectorIndex.build(vectors)
-    found = index.search(vectors[7], 5)
-    similarity = vectors @ vectors[7]
-    assert [row for row, _ in found] == np.argsort(-similarity)[:5].tolist()
-    assert [score for _, score in found] == pytest.approx(np.sort(similarity)[::-1][:5].tolist(), abs=2e-3)
-    assert (index.size, index.dimension) == (50, 32)
+def opened(folder, settings=SMALL):
+    return KnowledgeBase.open(folder, HashedWords(64), settings=settings)
 
 
-def test_search_can_be_kept_to_some_rows(vectors):
-    found = VectorIndex.build(vectors).search(vectors[7], 5, rows=[3, 9])
-    assert {row for row, _ in found} == {3, 9}
+def nearest(knowledge, query, k=10, **options):
+    return [
+        (item.passage.document, round(item.score, 5)) for item in knowledge.search(query, k, mode=Mode.DENSE, **options)
+    ]
 
 
-def test_more_than_all_gives_all_and_equals_come_by_row(vectors):
-    index = VectorIndex.build(np.stack([vectors[0]] * 3))
-    assert [row for row, _ in index.search(vectors[0], 10)] == [0, 1, 2]
+def test_exact_search_agrees_with_the_dot_product(folder):
+    vectors = HashedWords(64).encode([f"{NAMES[number]}\n{text(number)}" for number in range(300)])
+    query = HashedWords(64).encode(["topic7 thing7"])[0]
+    order = np.lexsort((np.arange(300), -(vectors @ query)))[:10]
+    found = opened(folder).search("topic7 thing7", 10, mode=Mode.DENSE)
+    assert [item.score for item in found] == pytest.approx((vectors @ query)[order].tolist(), abs=1e-6)
+    assert found[0].passage.document == "d007"
 
 
-def test_scores_stay_within_minus_one_and_one(vectors):
-    index = VectorIndex.build(vectors)
-    scores = [score for row in vectors for vector in (row, -row) for _, score in index.search(vector * 1.001, 50)]
-    assert max(scores) == 1.0
-    assert min(scores) == -1.0
+def test_a_large_base_gets_a_measured_graph_and_finds_what_exact_search_finds(folder):
+    exact = opened(folder)
+    reindex(folder, SMALL)
+    approximate = opened(folder)
+    figures = approximate.statistics()
+    assert (figures.index, exact.statistics().index) == ("hnsw", "flat")
+    assert 0.95 <= figures.recall <= 1
+    hits = []
+    for number in range(0, 300, 10):
+        least = nearest(exact, text(number))[-1][1]  # others may be just as near
+        hits.append(sum(score >= least for _, score in nearest(approximate, text(number))))
+    assert np.mean(hits) >= 9
+    assert approximate.verify() == []
 
 
-def test_bytes_come_back_the_same_and_others_are_refused(vectors):
-    data = VectorIndex.build(vectors).to_bytes()
-    assert VectorIndex.build(vectors).to_bytes() == data
-    assert VectorIndex.from_bytes(data).search(vectors[3], 4) == VectorIndex.build(vectors).search(vectors[3], 4)
-    with pytest.raises(KnowledgeError, match="cannot be read"):
-        VectorIndex.from_bytes(data[: len(data) // 2])
+def test_a_small_base_gets_none(folder):
+    reindex(folder)
+    assert not (folder / INDEX).exists()
+
+
+def test_a_graph_that_finds_too_little_is_not_used(folder):
+    reindex(folder, dataclasses.replace(SMALL, recall=1.1))
+    assert not (folder / INDEX).exists()
+    assert opened(folder).statistics().index == "flat"
+
+
+@pytest.mark.parametrize("damage", ["byte", "cut", "missing", "note", "no note"])
+def test_a_damaged_graph_is_not_used_and_made_anew(folder, damage):
+    reindex(folder, SMALL)
+    data = (folder / INDEX).read_bytes()
+    match damage:
+        case "byte":
+            (folder / INDEX).write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+        case "cut":
+            (folder / INDEX).write_bytes(data[:5000])
+        case "missing":
+            (folder / INDEX).unlink()
+        case "note":
+            (folder / INDEX_NOTE).write_text("[", encoding="utf-8")
+        case "no note":
+            (folder / INDEX_NOTE).unlink()
+    knowledge = opened(folder)
+    assert knowledge.statistics().index == "flat"
+    assert nearest(knowledge, text(7))[0][0] == "d007"
+    assert bool(knowledge.verify()) is (damage in ("byte", "cut", "missing"))
+    reindex(folder, SMALL)
+    assert opened(folder).statistics().index == "hnsw"
+
+
+def test_the_graph_of_another_base_is_not_used(folder, tmp_path):
+    other = knowledge_of(tmp_path / "other")
+    reindex(other, SMALL)
+    for name in (INDEX, INDEX_NOTE):
+        (folder / name).write_bytes((other / name).read_bytes())
+    assert opened(folder).statistics().index == "flat"
+
+
+def test_what_changed_since_the_graph_is_seen(folder):
+    reindex(folder, SMALL)
+    for knowledge in (opened(folder), opened(folder)):  # one that derives, one that reads what is there
+        nearest(knowledge, "x")
+        with Writer(folder, HashedWords(64)) as writer:
+            writer.change(add=[document("new", "Zebra zebra zebra."), document("d007", "Now about giraffes.")])
+            writer.change(remove=["d008"] if "d008" in writer.current_versions(["d008"]) else [])
+        assert knowledge.statistics().index == "hnsw"
+        assert nearest(knowledge, "zebra", 1)[0][0] == "new"
+        assert "d008" not in dict(nearest(knowledge, text(8), 300))
+        assert "giraffes" in knowledge.search("giraffes", 1, mode=Mode.DENSE)[0].passage.text
+    knowledge = opened(folder)
+    assert nearest(knowledge, "zebra", 1)[0][0] == "new"
+    assert "d008" not in dict(nearest(knowledge, text(8), 300))
+
+
+def test_a_narrow_filter_is_searched_exactly(folder):
+    reindex(folder, SMALL)
+    assert {name for name, _ in nearest(opened(folder), text(7), document="d250")} == {"d250"}
+
+
+def test_a_stale_graph_is_made_anew_and_a_running_reader_takes_it(folder, monkeypatch):
+    monkeypatch.setattr("rag.index._YOUNG", 10)
+    reindex(folder, SMALL)
+    knowledge = opened(folder)
+    note = json.loads((folder / INDEX_NOTE).read_text(encoding="utf-8"))
+    with Writer(folder, HashedWords(64)) as writer:
+        writer.change(add=[document(f"e{number}", f"Other{number} matter.") for number in range(90)])
+    assert nearest(knowledge, "other17 matter", 1)[0][0] == "e17"
+    reindex(folder, SMALL)
+    assert json.loads((folder / INDEX_NOTE).read_text(encoding="utf-8"))["generation"] == note["generation"] + 1
+    knowledge.change(remove=["e18"])
+    with knowledge.view() as view:
+        view.search("x", 1)
+        assert view._vectors.cached.stamp != note["sha256"]
+        assert len(view._vectors.young.rows) == 0
+    assert nearest(knowledge, "other17 matter", 1)[0][0] == "e17"
+
+
+def test_many_changes_are_merged_into_the_flat_segment(tmp_path, monkeypatch):
+    monkeypatch.setattr("rag.index._YOUNG", 5)
+    folder = knowledge_of(tmp_path / "kb", 20)
+    knowledge = opened(folder)
+    for number in range(20, 40):
+        knowledge.change(add=[document(NAMES[number], text(number))], remove=[NAMES[number - 20]])
+        assert {name for name, _ in nearest(knowledge, "x", 99)} == set(NAMES[number - 19 : number + 1])
+    with knowledge.view() as view:
+        assert len(view._vectors.main.rows) + len(view._vectors.young.rows) <= 20 + 6

@@ -1,31 +1,45 @@
+import contextlib
 import dataclasses
-import hashlib
-import json
+import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+import rag.schema
+from rag.build import build
 from rag.documents import read_documents
-from rag.store import SAMPLE, KnowledgeBase, build, corpus_hash
-from rag.types import Citation, KnowledgeError, Limits, QuarantineError, Status
-from tests.unit.rag_cases import HashedWords, write_source
+from rag.schema import DATABASE, SAMPLE, corpus_hash
+from rag.store import KnowledgeBase
+from rag.types import Citation, KnowledgeError, Mode, Status
+from rag.write import Writer
+from tests.unit.rag_cases import HashedWords, document, write_source
 
-FILES = ("documents.jsonl", "index.faiss", "manifest.json", "passages.jsonl")
+DAY = 86400.0
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    build(write_source(folder / "source"), folder / "kb", HashedWords())
+    return (folder / "kb" / DATABASE).read_bytes()
 
 
 @pytest.fixture
-def source(tmp_path):
-    return write_source(tmp_path / "source")
-
-
-@pytest.fixture
-def folder(tmp_path, source):
-    build(source, tmp_path / "kb", HashedWords())
+def folder(tmp_path, built):
+    (tmp_path / "kb").mkdir()
+    (tmp_path / "kb" / DATABASE).write_bytes(built)
     return tmp_path / "kb"
 
 
-def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+@pytest.fixture
+def knowledge(folder):
+    return KnowledgeBase.open(folder, HashedWords())
+
+
+def damage(folder, statement, *values):
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as database, database:
+        database.execute(statement, values)
 
 
 def citation(source, start, end, **changes):
@@ -46,128 +60,118 @@ def citation(source, start, end, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def test_a_built_knowledge_base_opens_verifies_and_finds(folder):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
+def found(knowledge, query, **options):
+    return {item.passage.document for item in knowledge.search(query, 50, **options)}
+
+
+def test_a_built_knowledge_base_opens_verifies_and_finds(knowledge):
     assert knowledge.verify() == []
     best, *rest = knowledge.search("maximum of paracetamol in a day", 3)
     assert (best.passage.document, len(rest)) == ("health/paracetamol", 2)
-    assert best.score > rest[0].score >= rest[1].score
-    assert set(knowledge.documents) == {"health/paracetamol", "speed", "voting"}
+    assert best.score > max(item.score for item in rest)
+    with knowledge.view() as view:
+        assert view.document_ids() == ["health/paracetamol", "speed", "voting"]
+        text = view.document(best.passage.document).text
+    assert text[best.passage.start : best.passage.end] == best.passage.text
 
 
-def test_search_in_one_document_gives_its_passages_only(folder):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
-    found = knowledge.search("maximum of paracetamol", 10, document="voting")
-    assert {item.passage.document for item in found} == {"voting"}
-    assert len(found) == 3
+def test_search_in_one_document_gives_its_passages_only(knowledge):
+    for mode in Mode:
+        found = knowledge.search("paracetamol voting age supporters opponents", 10, document="voting", mode=mode)
+        assert {item.passage.document for item in found} == {"voting"}
+        assert len(found) == 3
 
 
-def test_search_refuses_what_it_cannot_do(folder):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
+def test_search_refuses_what_it_cannot_do(knowledge):
     with pytest.raises(KnowledgeError, match="k = 0"):
         knowledge.search("x", 0)
     with pytest.raises(KnowledgeError, match="no document 'nowhere'"):
         knowledge.search("x", 1, document="nowhere")
+    with pytest.raises(KnowledgeError, match="no document 'speed' of version 0"):
+        knowledge.document("speed", "0")
 
 
-def test_two_builds_are_the_same_byte_for_byte(tmp_path, source, folder):
-    build(source, tmp_path / "again", HashedWords())
-    assert content(tmp_path / "again") == content(folder)
-    assert sorted(content(folder)) == sorted(FILES)
+def test_scores_are_similarities_in_every_mode(knowledge):
+    query = "stopping distance"
+    scores = {mode: {item.passage.id: item.score for item in knowledge.search(query, 6, mode=mode)} for mode in Mode}
+    assert set(scores[Mode.BM25]) == {"speed#0"}
+    assert scores[Mode.BM25]["speed#0"] == pytest.approx(scores[Mode.DENSE]["speed#0"])
+    assert scores[Mode.HYBRID] == pytest.approx(scores[Mode.DENSE])
 
 
-def test_a_changed_document_changes_the_corpus(tmp_path, source, folder):
-    before = KnowledgeBase.open(folder, HashedWords()).manifest.corpus
-    (source / "speed.txt").write_text("Another text.", encoding="utf-8")
-    assert build(source, folder, HashedWords()).manifest.corpus != before
-    assert KnowledgeBase.open(folder, HashedWords()).document("speed").text == "Another text."
+def test_words_bring_up_what_vectors_miss(tmp_path):
+    class Deaf(HashedWords):
+        """Hears no difference between words."""
+
+        def encode(self, texts, *, progress=False):
+            return super().encode(["same"] * len(texts))
+
+    with Writer(tmp_path / "kb", Deaf()) as writer:
+        writer.change(add=[document(f"d{number}", f"A sentence about topic{number}.") for number in range(30)])
+    knowledge = KnowledgeBase.open(tmp_path / "kb", Deaf())
+    assert knowledge.search("topic17", 1, mode=Mode.DENSE)[0].passage.document == "d0"
+    assert knowledge.search("topic17", 1, mode=Mode.HYBRID)[0].passage.document == "d17"
 
 
-@pytest.mark.parametrize("name", ["documents.jsonl", "passages.jsonl", "index.faiss"])
-def test_one_changed_byte_is_refused_and_reported(folder, name):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
-    data = bytearray((folder / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / name).write_bytes(data)
-    with pytest.raises(KnowledgeError, match=f"{name} is not the file that the manifest names"):
-        KnowledgeBase.open(folder, HashedWords())
-    assert knowledge.verify() == [f"{name} has changed: its SHA-256 is not the manifest's"]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_refused(folder, name):
-    (folder / name).unlink()
-    with pytest.raises(KnowledgeError, match=f"{name} cannot be read"):
-        KnowledgeBase.open(folder, HashedWords())
-
-
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(KnowledgeError, match=r"manifest\.json cannot be read"):
-        KnowledgeBase.open(tmp_path / "nowhere", HashedWords())
+def test_documents_are_filtered_by_their_metadata(tmp_path):
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(
+            add=[
+                document("a", "Tea is hot.", trust="high", language="en"),
+                document("b", "Tea is warm.", trust="low", language="en"),
+                document("c", "Tea is cold.", trust="high", topics=["tea", "ice"]),
+            ]
+        )
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords())
+    for mode in Mode:
+        assert found(knowledge, "tea", mode=mode) == {"a", "b", "c"}
+        assert found(knowledge, "tea", mode=mode, where={"trust": ["high"]}) == {"a", "c"}
+        assert found(knowledge, "tea", mode=mode, where={"trust": ["high", "low"]}) == {"a", "b", "c"}
+        assert found(knowledge, "tea", mode=mode, where={"trust": ["high"], "language": ["en"]}) == {"a"}
+        assert found(knowledge, "tea", mode=mode, where={"topics": ["ice"]}) == {"c"}
+        assert found(knowledge, "tea", mode=mode, where={"trust": ["' OR 1=1 --"], "x'": ["y"]}) == set()
+        assert found(knowledge, "tea", mode=mode, where={"trust": []}) == set()
 
 
 @pytest.mark.parametrize(
-    ("manifest", "message"),
+    ("expires", "last"),
     [
-        ("{", "is malformed"),
-        ("[]", "is malformed"),
-        ('{"format": 1}', "is malformed"),
-        ('{"format": 1, "files": ["index.faiss"]}', "is malformed"),
-        ('{"format": 99}', "has format 99, this version reads 1"),
+        ("2026-01-31", 1769904000.0),  # the end of that day, UTC
+        ("2026-01-31T12:00:00", 1769860800.0),
+        ("2026-01-31T12:00:00+02:00", 1769853600.0),
     ],
 )
-def test_a_manifest_it_does_not_understand_is_refused(folder, manifest, message):
-    (folder / "manifest.json").write_text(manifest, encoding="utf-8")
-    with pytest.raises(KnowledgeError, match=message):
-        KnowledgeBase.open(folder, HashedWords())
+def test_what_has_expired_is_neither_found_nor_cited(tmp_path, expires, last):
+    now = [last - 1]
+    tea = document("tea", "Tea is hot.", expires=expires)
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(add=[tea, document("milk", "Milk is cold.")])
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords(), now=lambda: now[0])
+    assert found(knowledge, "tea") == {"tea", "milk"}
+    assert knowledge.check(citation(tea, 0, 11))
+    now[0] = last
+    for mode in (Mode.DENSE, Mode.HYBRID):
+        assert found(knowledge, "tea", mode=mode) == {"milk"}
+    assert found(knowledge, "tea", mode=Mode.BM25) == set()
+    assert found(knowledge, "tea", document="tea") == set()
+    assert not knowledge.check(citation(tea, 0, 11))
+    assert knowledge.statistics().expired == 1
+    assert knowledge.verify() == []
 
 
-@pytest.mark.parametrize("other", [HashedWords(fingerprint="other"), HashedWords(dimension=128)])
-def test_another_encoder_is_refused(folder, other):
-    with pytest.raises(KnowledgeError, match="was built with encoder"):
-        KnowledgeBase.open(folder, other)
+def test_a_reranker_has_the_last_word(folder):
+    class Longest:
+        def score(self, query, texts):
+            return [len(text) for text in texts]
+
+    knowledge = KnowledgeBase.open(folder, HashedWords(), reranker=Longest())
+    best = knowledge.search("paracetamol", 1)[0]
+    every = KnowledgeBase.open(folder, HashedWords()).search("paracetamol", 50)
+    assert len(best.passage.text) == max(len(item.passage.text) for item in every)
+    assert best.score == next(item.score for item in every if item.passage.id == best.passage.id)
 
 
-def test_a_passage_off_its_offsets_is_reported(folder):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
-    knowledge.passages[1] = dataclasses.replace(knowledge.passages[1], start=knowledge.passages[1].start + 1)
-    assert knowledge.verify() == [f"passage {knowledge.passages[1].id} does not stand at its offsets"]
-
-
-def test_a_changed_text_or_count_is_reported(folder):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
-    knowledge.documents["speed"] = dataclasses.replace(knowledge.documents["speed"], title="Other")
-    knowledge.passages.pop()
-    faults = knowledge.verify()
-    assert faults == ["document speed is not the version it says", "5 passages, the manifest says 6"]
-
-
-def test_a_missing_file_and_a_stray_passage_are_reported(folder):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
-    (folder / "index.faiss").unlink()
-    knowledge.passages[0] = dataclasses.replace(knowledge.passages[0], document="nowhere")
-    del knowledge.documents["speed"]
-    assert knowledge.verify() == [
-        "index.faiss is missing",
-        "the documents are not the corpus that the manifest names",
-        "passage health/paracetamol#0 is of a document or version that is not here",
-        "passage speed#0 is of a document or version that is not here",
-        "2 documents, the manifest says 3",
-    ]
-
-
-def test_files_of_another_shape_are_refused(folder):
-    data = b'{"id": "a"}\n'
-    (folder / "documents.jsonl").write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    manifest["files"]["documents.jsonl"] = hashlib.sha256(data).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(KnowledgeError, match="build it again"):
-        KnowledgeBase.open(folder, HashedWords())
-
-
-def test_check_accepts_only_the_quote_at_its_place_in_this_version(folder):
-    knowledge = KnowledgeBase.open(folder, HashedWords())
+def test_check_accepts_only_the_quote_at_its_place_in_this_version(knowledge):
     document = knowledge.document("speed")
     assert knowledge.check(citation(document, 21, 40))
     assert not knowledge.check(citation(document, 21, 40, quote=document.text[22:41]))
@@ -180,95 +184,112 @@ def test_check_accepts_only_the_quote_at_its_place_in_this_version(folder):
     assert not knowledge.check(citation(document, 21, 10_000))
 
 
-def test_a_build_that_fails_leaves_what_was_there(source, folder, tmp_path):
-    class Broken(HashedWords):
-        def encode(self, texts, *, progress=False):
-            raise RuntimeError("out of memory")
-
-    before = content(folder)
-    (source / "speed.txt").write_text("Another text.", encoding="utf-8")
-    with pytest.raises(RuntimeError, match="out of memory"):
-        build(source, folder, Broken())
-    assert content(folder) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kb", "source"]
+# What is refused
 
 
-@pytest.mark.parametrize("failing", [1, 2])
-def test_a_swap_that_fails_leaves_what_was_there(source, folder, tmp_path, monkeypatch, failing):
-    before = content(folder)
-    (source / "speed.txt").write_text("Another text.", encoding="utf-8")
-    rename, calls = Path.rename, []
-
-    def fail_once(self, target):
-        calls.append(target)
-        if len(calls) == failing:
-            raise OSError("disk gone")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail_once)
-    with pytest.raises(OSError, match="disk gone"):
-        build(source, folder, HashedWords())
-    assert content(folder) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kb", "source"]
-    monkeypatch.undo()
-    build(source, folder, HashedWords())
-    assert content(folder) != before
+@pytest.mark.parametrize("other", [HashedWords(fingerprint="other"), HashedWords(dimension=128)])
+def test_another_encoder_is_refused(folder, other):
+    with pytest.raises(KnowledgeError, match="was built with encoder"):
+        KnowledgeBase.open(folder, other)
+    with pytest.raises(KnowledgeError, match="was built with encoder"):
+        Writer(folder, other)
 
 
-def test_a_folder_that_is_no_knowledge_base_is_not_replaced(source, folder, tmp_path):
-    with pytest.raises(KnowledgeError, match="is not a knowledge base"):
-        build(source, source, HashedWords())
-    (folder / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(KnowledgeError, match="is not a knowledge base"):
-        build(source, folder, HashedWords())
-    assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
-    (tmp_path / "link").symlink_to(folder)
-    with pytest.raises(KnowledgeError, match="is not a knowledge base"):
-        build(source, tmp_path / "link", HashedWords())
-    (tmp_path / "empty").mkdir()
-    build(source, tmp_path / "empty", HashedWords())
+def test_a_missing_base_and_one_of_the_old_format_are_refused(tmp_path):
+    with pytest.raises(KnowledgeError, match=r"knowledge\.db is not there; build one"):
+        KnowledgeBase.open(tmp_path, HashedWords())
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(KnowledgeError, match="has format 1, this version reads 2; build it again"):
+        KnowledgeBase.open(tmp_path, HashedWords())
+    with pytest.raises(KnowledgeError, match="not a knowledge base of this format"):
+        Writer(tmp_path, HashedWords())
 
 
-def test_documents_without_a_sentence_are_refused(tmp_path):
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "a.md").write_text("# Heading only\n", encoding="utf-8")
-    with pytest.raises(KnowledgeError, match="has a sentence to quote"):
-        build(tmp_path / "source", tmp_path / "kb", HashedWords())
-    assert not (tmp_path / "kb").exists()
+def test_another_format_is_refused(folder):
+    damage(folder, "PRAGMA user_version = 99")
+    with pytest.raises(KnowledgeError, match="has format 99, this version reads 2"):
+        KnowledgeBase.open(folder, HashedWords())
 
 
-def test_the_shipped_sample_is_built_from_the_documents_in_the_repository():
-    manifest = json.loads((SAMPLE / "manifest.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + b"\xff" * 5000, b"no database" * 100])
+def test_a_file_that_is_no_base_is_refused(folder, content):
+    (folder / DATABASE).write_bytes(content)
+    with pytest.raises(KnowledgeError, match=r"build it again|cannot be used"):
+        KnowledgeBase.open(folder, HashedWords())
+
+
+@pytest.mark.parametrize(
+    ("statement", "refused"),
+    [
+        ("UPDATE manifest SET corpus = 'f'", "other documents than its manifest says"),
+        ("UPDATE manifest SET documents = 4", "other documents than its manifest says"),
+        ("UPDATE manifest SET passages = 7", "other documents than its manifest says"),
+        ("DELETE FROM documents WHERE id = 'speed'", "other documents than its manifest says"),
+        ("DELETE FROM manifest", "has lost its manifest"),
+        ("UPDATE passages SET vector = zeroblob(1024) WHERE row = 2", "vectors of document .* are damaged"),
+        ("UPDATE passages SET start = start + 1 WHERE row = 2", "vectors of document .* are damaged"),
+    ],
+)
+def test_what_is_not_what_the_manifest_says_is_refused(folder, statement, refused):
+    damage(folder, statement)
+    with pytest.raises(KnowledgeError, match=refused):
+        KnowledgeBase.open(folder, HashedWords())
+
+
+@pytest.mark.parametrize("column", ["text", "title"])
+def test_a_damaged_document_is_never_shown(folder, knowledge, column):
+    damage(folder, f"UPDATE documents SET {column} = replace({column}, 'S', 'Z') WHERE id = 'speed'")
+    for use in (lambda: knowledge.document("speed"), lambda: knowledge.search("stopping distance", 1)):
+        with pytest.raises(KnowledgeError, match="document 'speed' is damaged"):
+            use()
+    assert knowledge.verify() == ["document speed is not the version it says"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE documents SET text = 'x' WHERE id = 'speed'", "a passage that does not stand in its text"),
+        ("UPDATE documents SET expires = 1 WHERE id = 'speed'", "document speed is not the version it says"),
+        ("UPDATE documents SET metadata = '{' WHERE id = 'speed'", "metadata that cannot be read"),
+        ("UPDATE passages SET vector = zeroblob(1024) WHERE row = 2", "not those it was stored with"),
+        ("UPDATE entries SET value = 'Other' WHERE key = 'publisher'", "is filtered by other metadata than it has"),
+        ("DELETE FROM words WHERE rowid = 1", "index of words does not hold the passages"),
+        ("UPDATE manifest SET passages = 7", "6 passages, the manifest says 7"),
+        ("UPDATE manifest SET corpus = 'f'", "not the corpus that the manifest names"),
+    ],
+)
+def test_verify_names_what_is_wrong(folder, knowledge, statement, fault):
+    damage(folder, statement)
+    assert any(fault in said for said in knowledge.verify())
+
+
+def test_the_hash_of_a_corpus_takes_documents_in_and_out():
+    one, two = ("a", "1"), ("b", "2")
+    both = corpus_hash([one, two])
+    assert both == corpus_hash([two, one]) != corpus_hash([one])
+    assert corpus_hash([two], both, sign=-1) == corpus_hash([one])
+    assert corpus_hash([("a", "2"), ("b", "1")]) != both
+
+
+# Where nothing can be written
+
+
+def test_a_folder_that_cannot_be_written_is_read_without_a_trace(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    knowledge = KnowledgeBase.open(folder, HashedWords())
+    assert knowledge.search("paracetamol", 1)
+    assert [path.name for path in folder.iterdir()] == [DATABASE]
+
+
+def test_the_shipped_sample_is_built_from_the_documents_in_the_repository(monkeypatch):
     documents = read_documents(Path(__file__).parents[2] / "data" / "knowledge").documents
-    assert corpus_hash(documents) == manifest["corpus"], "run: airlock kb build data/knowledge --out rag/assets/sample"
-    encoder = HashedWords(manifest["dimension"], manifest["encoder"])
-    assert KnowledgeBase.open(SAMPLE, encoder).verify() == []
-
-
-def test_the_manifest_names_encoder_and_counts(folder):
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    assert (manifest["encoder"], manifest["dimension"]) == ("hashed-words", 256)
-    assert (manifest["documents"], manifest["passages"]) == (3, 6)
-
-
-def test_a_build_names_what_it_left_out(source, tmp_path):
-    (source / "bad.pdf").write_bytes(b"%PDF-1.7")
-    built = build(source, tmp_path / "kb", HashedWords())
-    assert built.manifest.documents == 3
-    assert [file.path for file in built.quarantined] == ["bad.pdf"]
-
-
-def test_a_strict_build_and_one_without_documents_leave_what_was_there(source, folder):
-    before = content(folder)
-    (source / "bad.pdf").write_bytes(b"%PDF-1.7")
-    with pytest.raises(QuarantineError, match=r"1 files below .* in strict mode none may be") as caught:
-        build(source, folder, HashedWords(), strict=True)
-    assert [file.path for file in caught.value.quarantined] == ["bad.pdf"]
-    with pytest.raises(QuarantineError, match=r"4 files below .* no other is there"):
-        build(source, folder, HashedWords(), limits=Limits(bytes=1))
-    assert content(folder) == before
-    assert build(source, folder, HashedWords(), limits=Limits(bytes=1000)).manifest.documents == 3
-
-
-def test_a_strict_build_of_sound_files_is_built(source, tmp_path):
-    assert build(source, tmp_path / "kb", HashedWords(), strict=True).quarantined == ()
+    with contextlib.closing(rag.schema.open_reader(SAMPLE)) as connection:
+        manifest = rag.schema.read_manifest(connection, SAMPLE)
+    current = corpus_hash((item.id, item.version) for item in documents)
+    assert manifest.corpus == current, (
+        "run: rm -r rag/assets/sample && airlock kb build data/knowledge --out rag/assets/sample"
+    )
+    knowledge = KnowledgeBase.open(SAMPLE, HashedWords(manifest.dimension, manifest.encoder))
+    assert knowledge.verify() == []
+    assert knowledge.statistics().old_versions == 0
+    assert [path.name for path in SAMPLE.iterdir()] == [DATABASE]

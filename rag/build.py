@@ -1,0 +1,216 @@
+"""Build a knowledge base from a folder of documents: beside the old one, and then in its place in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from rag.cache import INDEX, INDEX_NOTE
+from rag.chunking import DEFAULT_WORDS
+from rag.documents import read_documents
+from rag.index import reindex
+from rag.schema import (
+    DATABASE,
+    OLD_FILES,
+    Manifest,
+    check_encoder,
+    explained,
+    open_reader,
+    open_writer,
+    read_manifest,
+)
+from rag.sync import Happened, Progress, sync
+from rag.types import Encoder, KnowledgeError, Limits, Quarantined, QuarantineError
+from rag.write import WAIT_S, Writer
+
+_OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", INDEX, INDEX_NOTE, *OLD_FILES}
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What `build` did: the manifest of the base, and the files that it left out."""
+
+    manifest: Manifest
+    quarantined: tuple[Quarantined, ...]
+
+
+def build(
+    source: Path,
+    out: Path,
+    encoder: Encoder,
+    *,
+    words: int = DEFAULT_WORDS,
+    limits: Limits | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Built:
+    """Read the documents below `source` and put a knowledge base in the place of `out`.
+
+    It is made in a hidden folder beside `out`, which a build that was interrupted leaves there and the next one goes on
+    from. Until it is whole, `out` is what it was. A base that is there keeps its old versions for the citations that
+    name them, and those who search it go on without a break; what cannot be used as a base any more is replaced.
+
+    Args:
+        source: folder of documents; see `read_documents`.
+        out: a knowledge base to replace, or a path where nothing is.
+        encoder: the one that questions will be encoded with.
+        words: in a passage, at most.
+        limits: of one file; the usual ones by default.
+        strict: build nothing if any file must be left out.
+        progress: is told how many files were looked at.
+
+    Raises:
+        QuarantineError: every file must be left out, or one in strict mode.
+        KnowledgeError: the documents cannot be used, or `out` is something else than a knowledge base.
+    """
+    _check_replaceable(out)
+    if strict and (files := read_documents(source, limits=limits).quarantined):
+        raise QuarantineError(_message(files, source, "in strict mode none may be"), files)
+    staged = out.parent / f".{out.name}.building"
+    _discard_other(staged, encoder, words)
+    with Writer(staged, encoder, words=words) as writer:
+        events = list(sync(writer, source, limits=limits, progress=progress))
+        writer.prune(float("inf"))
+    files = tuple(Quarantined(event.name, event.reason) for event in events if event.happened is Happened.QUARANTINED)
+    manifest = _finish(staged)
+    if not manifest.passages:
+        shutil.rmtree(staged)
+        if not manifest.documents and files:
+            raise QuarantineError(_message(files, source, "no other is there"), files)
+        raise QuarantineError(f"no document below {source} has a sentence to quote; add paragraphs or lists", files)
+    if _usable(out):
+        _replace_documents(out, staged)
+        shutil.rmtree(staged)
+    else:
+        _swap(staged, out)
+    reindex(out)
+    with contextlib.closing(open_reader(out)) as connection, explained(out):
+        return Built(read_manifest(connection, out), files)
+
+
+def _message(files: tuple[Quarantined, ...], source: Path, kept: str) -> str:
+    return f"{len(files)} files below {source} are quarantined and {kept}; correct or remove them"
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_symlink() or not out.is_dir() or {path.name for path in out.iterdir()} - _OWN:
+        raise KnowledgeError(f"{out} exists and is not a knowledge base; name another folder, or remove it")
+
+
+def _discard_other(staged: Path, encoder: Encoder, words: int) -> None:
+    """Remove what an interrupted build left, unless this one can go on from it."""
+    if not staged.exists():
+        return
+    try:
+        with contextlib.closing(open_reader(staged)) as connection, explained(staged):
+            manifest = read_manifest(connection, staged)
+        check_encoder(manifest, encoder, staged)
+        if manifest.words == words:
+            return
+    except KnowledgeError:
+        pass
+    shutil.rmtree(staged)
+
+
+def _finish(folder: Path) -> Manifest:
+    """Make one compact file of the database, which can also be read where nothing can be written.
+
+    Raises:
+        KnowledgeError: another build uses it.
+    """
+    with contextlib.closing(open_writer(folder, WAIT_S)) as connection, explained(folder, WAIT_S):
+        connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA journal_mode = WAL")
+        return read_manifest(connection, folder)
+
+
+def _usable(folder: Path) -> bool:
+    """Whether a folder holds a sound database of this format."""
+    try:
+        with contextlib.closing(open_reader(folder)) as connection, explained(folder):
+            read_manifest(connection, folder)
+            return bool(connection.execute("PRAGMA quick_check").fetchone()[0] == "ok")
+    except KnowledgeError:
+        return False
+
+
+def _replace_documents(out: Path, staged: Path) -> None:
+    """Put the documents of one base in the place of all of another, in one commit.
+
+    Old versions stay. A document that is the same in both is stored once, under a new row.
+    """
+    with contextlib.closing(open_writer(out, WAIT_S)) as connection, explained(out, WAIT_S):
+        connection.execute("ATTACH ? AS staged", (f"file:{quote(os.fspath((staged / DATABASE).absolute()))}?mode=ro",))
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            generation = read_manifest(connection, out).generation + 1
+            documents, passages = (
+                connection.execute(
+                    f"SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '{table}'"
+                ).fetchone()[0]
+                for table in ("documents", "passages")
+            )
+            values = {"generation": generation, "now": time.time(), "documents": documents, "passages": passages}
+            for statement in filter(str.strip, _REPLACE.split(";")):
+                connection.execute(statement, values)
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.rollback()
+
+
+_REPLACE = """
+DELETE FROM words;
+DELETE FROM passages;
+DELETE FROM entries;
+DELETE FROM files;
+UPDATE documents SET died = :generation, removed = :now, file = NULL WHERE died IS NULL;
+DELETE FROM documents WHERE died = :generation
+    AND EXISTS (SELECT 1 FROM staged.documents AS s WHERE s.id = documents.id AND s.version = documents.version);
+INSERT INTO documents (row, id, version, born, expires, file, seal, title, metadata, text)
+    SELECT row + :documents, id, version, :generation, expires, file, seal, title, metadata, text FROM staged.documents;
+INSERT INTO passages SELECT row + :passages, document + :documents, number, start, stop, vector FROM staged.passages;
+INSERT INTO entries SELECT key, value, document + :documents FROM staged.entries;
+INSERT INTO words (rowid, text) SELECT rowid + :passages, text FROM staged.words;
+INSERT INTO files SELECT * FROM staged.files;
+UPDATE manifest SET (encoder, dimension, words, corpus, documents, passages) =
+    (SELECT encoder, dimension, words, corpus, documents, passages FROM staged.manifest),
+    generation = :generation, pruned = :generation;
+"""
+
+
+def _swap(new: Path, out: Path) -> None:
+    """Put one folder in the place of another; if that fails, `out` is what it was."""
+    if not out.exists():
+        new.rename(out)
+        _sync(out.parent)
+        return
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        out.rename(work / "old")
+        try:
+            new.rename(out)
+        except OSError:
+            (work / "old").rename(out)
+            raise
+        _sync(out.parent)
+    finally:
+        shutil.rmtree(work)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""Search by words: BM25 in SQLite's FTS5, for scripts with and without spaces between words."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import unicodedata
+from collections.abc import Iterator
+
+import regex
+
+from rag.scope import Scope
+
+TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mc Mn'"
+
+_MOST_PHRASES = 256  # of a query; an encoder reads no more words either
+_UNSPACED = r"(?:(?!\p{M})[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー]\p{M}*)"
+_CHARACTER = regex.compile(_UNSPACED)
+_RUN = regex.compile(rf"(?P<unspaced>{_UNSPACED}+)|(?:(?!{_UNSPACED})[\p{{L}}\p{{N}}\p{{Co}}\p{{Mc}}\p{{Mn}}])+")
+
+
+def spaced(text: str) -> str:
+    """What is indexed of a text: characters of scripts that write no spaces stand alone, all others in their words."""
+    return _CHARACTER.sub(lambda found: f" {found[0]} ", unicodedata.normalize("NFKC", text))
+
+
+def match_expression(query: str) -> str:
+    """An FTS5 expression for any of a query's words; empty without one.
+
+    Every word is quoted and made of letters and digits alone, so that no text is taken for syntax. A run of characters
+    without spaces asks for each two that follow one another.
+    """
+    phrases = itertools.islice(dict.fromkeys(_phrases(query)), _MOST_PHRASES)
+    return " OR ".join(f'"{phrase}"' for phrase in phrases)
+
+
+def search_words(connection: sqlite3.Connection, query: str, k: int, scope: Scope) -> list[int]:
+    """The rows of the `k` passages with the highest BM25 for a query, best first, equals by row."""
+    expression = match_expression(query)
+    if not expression:
+        return []
+    found = connection.execute(
+        "SELECT words.rowid FROM words JOIN passages AS p ON p.row = words.rowid JOIN documents AS d "
+        f"ON d.row = p.document WHERE words MATCH ? AND {scope.condition} ORDER BY words.rank, words.rowid LIMIT ?",
+        (expression, *scope.values, k),
+    )
+    return [row for (row,) in found]
+
+
+def _phrases(query: str) -> Iterator[str]:
+    for run in _RUN.finditer(unicodedata.normalize("NFKC", query)):
+        if run["unspaced"] is None:
+            yield run[0]
+            continue
+        characters = _CHARACTER.findall(run[0])
+        pairs = [f"{one} {two}" for one, two in itertools.pairwise(characters)]
+        yield from pairs or characters

@@ -1,0 +1,117 @@
+"""The rows of a document in the database: checked, stored, ended and counted within a writer's transaction."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rag.chunking import embedding_text
+from rag.documents import version as version_of
+from rag.index import seal
+from rag.lexical import spaced
+from rag.metadata import expiry, pairs
+from rag.schema import corpus_hash
+from rag.types import Document, KnowledgeError, Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document that is ready to be stored.
+
+    Attributes:
+        document: as it was read.
+        passages: with the vector of each as little-endian float32; None if the base has this version.
+    """
+
+    document: Document
+    passages: tuple[tuple[Passage, bytes], ...] | None
+
+
+def check_document(document: Document) -> None:
+    """Refuse a document that could not be read or cited again.
+
+    Raises:
+        KnowledgeError: its id, text, metadata or version is not sound.
+    """
+    if not document.id or not document.id.isprintable():
+        raise KnowledgeError(f"document id {document.id!r} is empty or cannot be printed; name it otherwise")
+    try:
+        "".join([document.id, document.title, document.text, *itertools.chain(*pairs(document.metadata))]).encode()
+    except UnicodeEncodeError as exc:
+        raise KnowledgeError(f"document {document.id!r} holds half of a surrogate pair; correct its text") from exc
+    if version_of(document.title, document.metadata, document.text) != document.version:
+        raise KnowledgeError(
+            f"document {document.id!r} is not of the version it says; take `rag.documents.version` of it"
+        )
+    expiry(document.metadata)
+
+
+def store_document(connection: sqlite3.Connection, item: Prepared, generation: int) -> None:
+    """Store a document with its passages, as of a generation."""
+    document, made = item.document, item.passages or ()
+    row = connection.execute(
+        "INSERT INTO documents (id, version, born, expires, seal, title, metadata, text) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            document.id,
+            document.version,
+            generation,
+            expiry(document.metadata),
+            seal((passage.start, passage.end, vector) for passage, vector in made),
+            document.title,
+            json.dumps(dict(document.metadata), ensure_ascii=False),
+            document.text,
+        ),
+    ).lastrowid
+    connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", [(*pair, row) for pair in pairs(document.metadata)])
+    for number, (passage, vector) in enumerate(made):
+        place = connection.execute(
+            "INSERT INTO passages (document, number, start, stop, vector) VALUES (?, ?, ?, ?, ?)",
+            (row, number, passage.start, passage.end, vector),
+        ).lastrowid
+        words = spaced(embedding_text(document, passage))
+        connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (place, words))
+
+
+def end_document(connection: sqlite3.Connection, name: str, generation: int, now: float) -> int:
+    """Keep the text for the citations that name it; its passages are deleted, so many."""
+    query = "SELECT row FROM documents WHERE id = ? AND died IS NULL"
+    (row,) = connection.execute(query, (name,)).fetchone()
+    connection.execute("DELETE FROM words WHERE rowid IN (SELECT row FROM passages WHERE document = ?)", (row,))
+    passages = connection.execute("DELETE FROM passages WHERE document = ?", (row,)).rowcount
+    connection.execute("DELETE FROM entries WHERE document = ?", (row,))
+    connection.execute("UPDATE documents SET died = ?, removed = ?, file = NULL WHERE row = ?", (generation, now, row))
+    return passages
+
+
+def forget_files(connection: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Forget that the files of these documents were read, so that they are read again."""
+    query = "DELETE FROM files WHERE path = (SELECT file FROM documents WHERE id = ? AND died IS NULL)"
+    connection.executemany(query, [(name,) for name in names])
+
+
+def count(
+    connection: sqlite3.Connection,
+    generation: int,
+    gone: list[tuple[str, str]],
+    come: list[tuple[str, str]],
+    passages: int,
+) -> None:
+    """Bring the manifest up to date.
+
+    Args:
+        connection: in the writer's transaction.
+        generation: that it makes.
+        gone: ids and versions of documents that were ended.
+        come: ids and versions of those that were stored.
+        passages: how many more there are.
+    """
+    (corpus,) = connection.execute("SELECT corpus FROM manifest").fetchone()
+    corpus = corpus_hash(come, corpus_hash(gone, corpus, sign=-1))
+    connection.execute(
+        "UPDATE manifest SET generation = ?, corpus = ?, documents = documents + ?, passages = passages + ?",
+        (generation, corpus, len(come) - len(gone), passages),
+    )

@@ -1,0 +1,289 @@
+"""Bring a knowledge base up to date with files: once, of a whole folder, or whenever a file changes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from rag.documents import below, clashes, file_groups, quarantined, read_file, read_files
+from rag.metadata import SIDECAR
+from rag.reading import ReadingProcess
+from rag.rows import Prepared
+from rag.types import Document, KnowledgeError, Limits, Unreadable
+from rag.write import Change, Origin, Writer
+
+BATCH = 64  # documents that are embedded together
+
+_READING = "1"  # changes when files are read in another way, so that they are read again
+_DEBOUNCE_MS = 300
+_STEP_MS = 50
+
+Progress = Callable[[int, int], None]  # files looked at, files in all
+
+
+class Happened(StrEnum):
+    """What became of a document or a file."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+    UNCHANGED = "unchanged"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that was done, and has reached the disk.
+
+    Attributes:
+        happened: what.
+        name: the document's id, or the path of a quarantined file.
+        reason: why the file is quarantined; empty otherwise.
+    """
+
+    happened: Happened
+    name: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Read:
+    """A file that was read, and what is to be done for it."""
+
+    name: str
+    digest: str | None
+    documents: list[Document]
+    gone: list[str] = field(default_factory=list)
+
+
+def sync(
+    writer: Writer,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    touched: Collection[Path] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Event]:
+    """Make a knowledge base hold what a folder holds: add what is new, replace what changed, remove what is gone.
+
+    A file whose content is known is not read again. A file that is quarantined keeps the documents that it gave before,
+    until it is gone or can be used again. Documents that came from no folder stay. Each document is committed by
+    itself, and an event comes after its commit, so that a run that is interrupted goes on where it stopped.
+
+    Args:
+        writer: of the knowledge base.
+        folder: of documents; see `read_documents`.
+        limits: of one file; the usual ones by default.
+        touched: known files and folders are looked at only if they are among these; all by default.
+        progress: is told after each batch.
+
+    Raises:
+        KnowledgeError: the folder is missing or holds no file of a known format, or the base cannot be written.
+    """
+    limits = limits or Limits()
+    groups = file_groups(folder)
+    total, seen = sum(len(group) for group in groups), 0
+    present = {below(path, folder) for group in groups for path in group}
+    known = writer.files()
+    waiting: list[_Read] = []
+    with ReadingProcess(limits) as process:
+        for group in groups:
+            digests: dict[Path, str | None] = {}
+            for path in group:
+                name = below(path, folder)
+                unread = touched is not None and name in known and not _among(path, touched)
+                digest = known[name][0] if unread else _digest(path, limits)
+                if digest is None or name not in known or known[name][0] != digest:
+                    digests[path] = digest
+                elif reason := known[name][1]:
+                    yield _quarantine(path, folder, reason)
+            if digests:
+                reads, reasons = _read_group(writer, folder, digests, process, present)
+                waiting += reads
+                for path, reason in reasons.items():
+                    yield _quarantine(path, folder, reason)
+            seen += len(group)
+            if sum(len(read.documents) for read in waiting) >= BATCH:
+                yield from _store(writer, waiting)
+                waiting.clear()
+                if progress:
+                    progress(seen, total)
+    yield from _store(writer, waiting)
+    yield from _remove_missing(writer, present)
+    if progress:
+        progress(total, total)
+
+
+def watch(
+    writer: Writer,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Event]:
+    """Synchronise once, then again on each change below the folder, until `stop` is set or the process is interrupted.
+
+    Raises:
+        KnowledgeError: see `sync`.
+    """
+    from watchfiles import watch as watch_files
+
+    changes = watch_files(
+        folder,
+        watch_filter=None,
+        debounce=_DEBOUNCE_MS,
+        step=_STEP_MS,
+        stop_event=stop,
+        rust_timeout=200,
+        yield_on_timeout=True,
+        ignore_permission_denied=True,
+    )
+    quarantine: set[Event] = set()
+    next(changes, None)  # from here on every change is noticed
+    touched: Collection[Path] | None = None
+    while True:
+        now = set()
+        for event in sync(writer, folder, limits=limits, touched=touched, progress=progress):
+            if event.happened is Happened.QUARANTINED:
+                now.add(event)
+            if event.happened is not Happened.UNCHANGED and event not in quarantine:
+                yield event
+        quarantine = now
+        progress = None
+        for found in changes:
+            if found:
+                touched = {Path(name) for _, name in found}
+                break
+        else:
+            return
+
+
+def add_files(
+    writer: Writer, files: Sequence[Path], *, name: str | None = None, limits: Limits | None = None
+) -> Iterator[Event]:
+    """Add single files, or put them in the place of what has their ids; each document is committed by itself.
+
+    Args:
+        writer: of the knowledge base.
+        files: each with its sidecar beside it.
+        name: id of the one file's document; its name without suffix by default.
+        limits: of one file; the usual ones by default.
+
+    Raises:
+        KnowledgeError: a file is missing, two give one id, or the base cannot be written.
+    """
+    names = {path: name or path.with_suffix("").name for path in files}
+    for path in names:
+        if not path.is_file():
+            raise KnowledgeError(f"file {path} does not exist; name a document's file")
+    if len(set(names.values())) < len(names) or (name and len(files) > 1):
+        raise KnowledgeError(f"{len(files)} files would give one document id; add them one by one, each with an id")
+    with ReadingProcess(limits or Limits()) as process:
+        for path, given in names.items():
+            try:
+                documents = read_file(path, given, process, within=path.parent)
+            except Unreadable as exc:
+                yield _quarantine(path, path.parent, str(exc))
+                continue
+            yield from _store(writer, [_Read("", None, documents)])
+
+
+def remove_documents(writer: Writer, ids: Sequence[str]) -> Iterator[Event]:
+    """Remove documents, all in one commit; `sync` brings back those whose files are still there.
+
+    Raises:
+        KnowledgeError: one of them is not there, or the base cannot be written; nothing has changed then.
+    """
+    yield from _events(writer.change(remove=list(dict.fromkeys(ids))))
+
+
+def _read_group(
+    writer: Writer,
+    folder: Path,
+    digests: dict[Path, str | None],
+    process: ReadingProcess,
+    present: Collection[str],
+) -> tuple[list[_Read], dict[Path, str]]:
+    """The new and changed files of a group, and the reasons for those that are left out."""
+    found, reasons = read_files(digests, folder, process)
+    for path, reason in reasons.items():
+        digest = digests[path]
+        if digest is not None:
+            writer.quarantine(below(path, folder), digest, quarantined(path, folder, reason).reason)
+    twice = clashes(found, folder)
+    given = {document.id for documents in found.values() for document in documents}
+    unread = set(present) - {below(path, folder) for path in found}
+    reads = []
+    for path, documents in found.items():
+        name = below(path, folder)
+        owners = writer.owners(document.id for document in documents)
+        other = next((document for document, owner in owners.items() if owner in unread), None)
+        if other is not None:
+            twice[path] = f"gives the document id {other!r}, and so does {owners[other]}; rename one of them"
+        elif path not in twice and documents:  # a sidecar has none
+            gone = [document for document in writer.documents_of(name) if document not in given]
+            reads.append(_Read(name, digests[path], documents, gone))
+    return reads, reasons | twice
+
+
+def _store(writer: Writer, reads: Sequence[_Read]) -> Iterator[Event]:
+    """Embed together, commit one by one; a file counts as read with its last document."""
+    documents = [document for read in reads for document in read.documents]
+    prepared = {item.document.id: item for item in writer.prepare(documents)}
+    for read in reads:
+        items = [prepared[document.id] for document in read.documents]
+        kept = [item for item in items if item.passages is None]
+        new = [item for item in items if item.passages is not None]
+        parts = [[item] for item in new[:-1]] + [[*new[-1:], *kept]]
+        for number, part in enumerate(parts, 1):
+            last = number == len(parts)
+            origin = Origin(read.name, read.digest if last else None) if read.name else None
+            yield from _events(_commit(writer, part, read.gone if last else [], origin))
+
+
+def _commit(writer: Writer, prepared: Sequence[Prepared], remove: Sequence[str], origin: Origin | None) -> Change:
+    while (change := writer.commit(prepared, remove, origin=origin)) is None:
+        prepared = writer.prepare([item.document for item in prepared])
+    return change
+
+
+def _remove_missing(writer: Writer, present: Collection[str]) -> Iterator[Event]:
+    for path in writer.origins():
+        if path not in present:
+            for name in writer.documents_of(path):
+                yield from _events(_commit(writer, [], [name], None))
+            writer.forget_file(path)
+
+
+def _events(change: Change) -> Iterator[Event]:
+    for happened in (Happened.ADDED, Happened.CHANGED, Happened.REMOVED, Happened.UNCHANGED):
+        for name in getattr(change, happened.value):
+            yield Event(happened, name)
+
+
+def _quarantine(path: Path, folder: Path, reason: str) -> Event:
+    file = quarantined(path, folder, reason)
+    return Event(Happened.QUARANTINED, file.path, file.reason)
+
+
+def _digest(path: Path, limits: Limits) -> str | None:
+    """Names what a file and its sidecar hold and how they are read; None if they cannot be read whole."""
+    digest = hashlib.sha256(f"{_READING} {limits}".encode())
+    try:
+        for part in (path, path.with_name(path.name + SIDECAR)):
+            if part.exists():
+                if not part.is_file() or part.stat().st_size > limits.bytes:
+                    return None
+                digest.update(part.read_bytes() + b"\0")
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _among(path: Path, touched: Collection[Path]) -> bool:
+    return any(part in touched for part in (path, path.with_name(path.name + SIDECAR), *path.parents))

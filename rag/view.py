@@ -1,0 +1,178 @@
+"""One whole state of a knowledge base: all that is read in a view is of one moment, whatever is written meanwhile."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.documents import version as version_of
+from rag.fusion import fuse
+from rag.index import Vectors
+from rag.lexical import search_words
+from rag.metadata import expiry
+from rag.schema import Manifest
+from rag.scope import Scope, Where
+from rag.types import DEFAULT_MODE, Citation, Document, Encoder, Evidence, KnowledgeError, Mode, Passage, Reranker
+
+_DEPTH = 50  # passages of each order that are fused
+_RERANKED = 20  # passages that a reranker reads, or k if that is more
+_DOCUMENT = "SELECT id, version, title, text, metadata FROM documents WHERE "
+
+
+class View:
+    """A knowledge base as one generation has it; `KnowledgeBase.view` gives one. Not for several threads at once.
+
+    Args:
+        folder: the knowledge base's.
+        connection: in a transaction that stays open as long as the view is used.
+        manifest: as the transaction sees it.
+        vectors: of the same generation.
+        encoder: for queries.
+        reranker: puts what was found in its last order, if there is one.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        connection: sqlite3.Connection,
+        manifest: Manifest,
+        vectors: Vectors,
+        encoder: Encoder,
+        reranker: Reranker | None,
+        now: Callable[[], float],
+    ) -> None:
+        self._folder = folder
+        self._connection = connection
+        self.manifest = manifest
+        self._vectors = vectors
+        self._encoder = encoder
+        self._reranker = reranker
+        self._now = now
+        self._documents: dict[tuple[str, str | None], Document] = {}
+
+    @property
+    def generation(self) -> int:
+        """Of the knowledge base: how many changes were committed before."""
+        return self.manifest.generation
+
+    def search(
+        self, query: str, k: int, *, document: str | None = None, where: Where | None = None, mode: Mode = DEFAULT_MODE
+    ) -> list[Evidence]:
+        """The `k` best passages for a query, best first; fewer if there are fewer.
+
+        Args:
+            query: in any words.
+            k: how many.
+            document: look at this document only.
+            where: look at documents that have, for each metadata entry, one of its values.
+            mode: by vectors, by words, or by both.
+
+        Raises:
+            KnowledgeError: `k` is below 1, the document is unknown, or the base is damaged.
+        """
+        if k < 1:
+            raise KnowledgeError(f"search for k = {k} passages: need at least 1")
+        if document is not None:
+            self.document(document)
+        scope = Scope.make(self._now(), document=document, where=where)
+        vector = np.asarray(self._encoder.encode([query])[0], dtype=np.float32)
+        least = max(k, _RERANKED) if self._reranker else k
+        depth = max(least, _DEPTH) if mode is Mode.HYBRID else least
+        nearest = [] if mode is Mode.BM25 else self._nearest(vector, depth, scope)
+        orders = [[row for row, _ in nearest]]
+        if mode is not Mode.DENSE:
+            orders.append(search_words(self._connection, query, depth, scope))
+        scores = dict(nearest)
+        found = [self._evidence(row, vector, scores.get(row)) for row in fuse(orders)[:least]]
+        return self._reranked(query, found)[:k]
+
+    def document(self, document_id: str, version: str | None = None) -> Document:
+        """The document of that id: the current one, or the version named, which may be an old one.
+
+        Raises:
+            KnowledgeError: there is none, or it is damaged.
+        """
+        found = self._find(document_id, version)
+        if found is None:
+            which = f"document {document_id!r}" + (f" of version {version}" if version else "")
+            raise KnowledgeError(f"knowledge base {self._folder} has no {which}")
+        return found
+
+    def document_ids(self) -> list[str]:
+        """The ids of the current documents, in their order."""
+        return [name for (name,) in self._connection.execute("SELECT id FROM documents WHERE died IS NULL ORDER BY id")]
+
+    def versions(self, document_id: str) -> list[str]:
+        """Every version that is kept of a document, the oldest first."""
+        rows = self._connection.execute("SELECT version FROM documents WHERE id = ? ORDER BY row", (document_id,))
+        return list(dict.fromkeys(version for (version,) in rows))
+
+    def check(self, citation: Citation, *, current: bool = False) -> bool:
+        """Whether the quote stands in this version of the document, at its offsets, and is not empty.
+
+        Args:
+            citation: of any version that is kept and has not expired.
+            current: whether it must be of the current version.
+        """
+        document = self._find(citation.document, None if current else citation.version)
+        return (
+            document is not None
+            and document.version == citation.version
+            and not self._expired(document)
+            and 0 <= citation.start < citation.end <= len(document.text)
+            and document.text[citation.start : citation.end] == citation.quote
+        )
+
+    def _find(self, document_id: str, version: str | None) -> Document | None:
+        key = document_id, version
+        if key not in self._documents:
+            which, values = ("died IS NULL", ()) if version is None else ("version = ? LIMIT 1", (version,))
+            row = self._connection.execute(f"{_DOCUMENT} id = ? AND {which}", (document_id, *values)).fetchone()
+            if row is None:
+                return None
+            self._documents[key] = _document(row, self._folder)
+        return self._documents[key]
+
+    def _expired(self, document: Document) -> bool:
+        ends = expiry(document.metadata)
+        return ends is not None and ends <= self._now()
+
+    def _nearest(self, vector: NDArray[np.float32], k: int, scope: Scope) -> list[tuple[int, float]]:
+        allowed = scope.allowed(self._connection)
+        return self._vectors.search(vector, k, allowed=allowed, hidden=scope.expired(self._connection))
+
+    def _evidence(self, row: int, vector: NDArray[np.float32], score: float | None) -> Evidence:
+        name, number, start, stop, stored = self._connection.execute(
+            "SELECT d.id, p.number, p.start, p.stop, p.vector FROM passages AS p "
+            "JOIN documents AS d ON d.row = p.document WHERE p.row = ?",
+            (row,),
+        ).fetchone()
+        document = self.document(name)
+        if score is None:  # found by its words
+            score = float(np.clip(np.frombuffer(stored, dtype="<f4") @ vector, -1, 1))
+        passage = Passage(f"{name}#{number}", name, document.version, start, stop, document.text[start:stop])
+        return Evidence(passage, score)
+
+    def _reranked(self, query: str, found: list[Evidence]) -> list[Evidence]:
+        if self._reranker is None or not found:
+            return found
+        scores = self._reranker.score(query, [item.passage.text for item in found])
+        order = sorted(range(len(found)), key=lambda place: -float(scores[place]))  # stable: equals as they were
+        return [found[place] for place in order]
+
+
+def _document(row: tuple[str, str, str, str, str], folder: Path) -> Document:
+    name, version, title, text, metadata = row
+    try:
+        document = Document(name, version, title, text, json.loads(metadata))
+    except ValueError:
+        document = None
+    if document is None or version_of(title, document.metadata, text) != version:
+        raise KnowledgeError(f"knowledge base {folder}: document {name!r} is damaged; build it again")
+    return document

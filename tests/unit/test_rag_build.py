@@ -1,0 +1,171 @@
+from pathlib import Path
+
+import pytest
+
+from rag.build import build
+from rag.schema import DATABASE
+from rag.store import KnowledgeBase
+from rag.types import KnowledgeError, Limits, Mode, QuarantineError
+from tests.unit.rag_cases import HashedWords, write_source
+from tests.unit.test_rag_store import citation
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_source(tmp_path / "source")
+
+
+@pytest.fixture
+def folder(tmp_path, source):
+    build(source, tmp_path / "kb", HashedWords())
+    return tmp_path / "kb"
+
+
+class Broken(HashedWords):
+    """Fails at the second document."""
+
+    def encode(self, texts, *, progress=False):
+        if any("voting" in text for text in texts):
+            raise RuntimeError("out of memory")
+        return super().encode(texts)
+
+
+def corpus(folder, encoder=None):
+    return KnowledgeBase.open(folder, encoder or HashedWords()).manifest.corpus
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_two_builds_hold_the_same(tmp_path, source, folder):
+    again = build(source, tmp_path / "again", HashedWords()).manifest
+    assert corpus(folder) == again.corpus
+    one, two = (KnowledgeBase.open(path, HashedWords()) for path in (folder, tmp_path / "again"))
+    for mode in Mode:
+        assert one.search("voting age", 9, mode=mode) == two.search("voting age", 9, mode=mode)
+    assert names(tmp_path) == ["again", "kb", "source"]
+
+
+def test_a_base_that_is_replaced_keeps_old_versions_and_is_seen_by_readers(source, folder):
+    knowledge = KnowledgeBase.open(folder, HashedWords())
+    old = knowledge.document("speed")
+    (source / "speed.txt").write_text("Another text.", encoding="utf-8")
+    build(source, folder, HashedWords())
+    assert knowledge.document("speed").text == "Another text."
+    assert knowledge.search("another text", 1)[0].passage.document == "speed"
+    assert knowledge.check(citation(old, 21, 40))
+    assert knowledge.statistics().old_versions == 1
+    assert knowledge.verify() == []
+
+
+def test_another_encoder_replaces_the_vectors_and_running_readers_refuse(source, folder):
+    other = HashedWords(dimension=64, fingerprint="other")
+    knowledge = KnowledgeBase.open(folder, HashedWords())
+    build(source, folder, other)
+    assert KnowledgeBase.open(folder, other).verify() == []
+    with pytest.raises(KnowledgeError, match="was built with encoder other"):
+        knowledge.search("x", 1)
+
+
+def test_a_build_that_fails_leaves_what_was_there_and_the_next_goes_on(source, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("rag.sync.BATCH", 1)
+    before = corpus(folder)
+    (source / "speed.txt").write_text("Another text.", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        build(source, folder, Broken())
+    assert corpus(folder) == before
+    assert names(tmp_path) == [".kb.building", "kb", "source"]
+    asked = []
+
+    class Counting(HashedWords):
+        def encode(self, texts, *, progress=False):
+            asked.extend(texts)
+            return super().encode(texts)
+
+    build(source, folder, Counting())
+    assert asked
+    assert all("voting" in text for text in asked)  # the others were kept
+    assert corpus(folder) != before
+    assert names(tmp_path) == ["kb", "source"]
+
+
+def test_what_another_encoder_left_is_not_gone_on_with(source, tmp_path):
+    with pytest.raises(RuntimeError, match="out of memory"):
+        build(source, tmp_path / "kb", Broken(dimension=32, fingerprint="broken"))
+    assert build(source, tmp_path / "kb", HashedWords()).manifest.documents == 3
+    assert KnowledgeBase.open(tmp_path / "kb", HashedWords()).verify() == []
+
+
+@pytest.mark.parametrize("left", ["old format", "damaged", "empty"])
+def test_what_cannot_be_used_is_replaced(source, folder, left):
+    match left:
+        case "old format":
+            (folder / DATABASE).unlink()
+            (folder / "manifest.json").write_text("{}", encoding="utf-8")
+        case "damaged":
+            data = (folder / DATABASE).read_bytes()
+            (folder / DATABASE).write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+        case "empty":
+            (folder / DATABASE).unlink()
+    build(source, folder, HashedWords())
+    assert names(folder) == [DATABASE]
+    assert KnowledgeBase.open(folder, HashedWords()).verify() == []
+
+
+def test_a_swap_that_fails_leaves_what_was_there(source, folder, monkeypatch):
+    (folder / DATABASE).rename(folder / "manifest.json")  # of no use
+    rename, calls = Path.rename, []
+
+    def fail_once(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError("disk gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(OSError, match="disk gone"):
+        build(source, folder, HashedWords())
+    assert names(folder) == ["manifest.json"]
+
+
+def test_a_folder_that_is_no_knowledge_base_is_not_replaced(source, folder, tmp_path):
+    with pytest.raises(KnowledgeError, match="is not a knowledge base"):
+        build(source, source, HashedWords())
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(KnowledgeError, match="is not a knowledge base"):
+        build(source, folder, HashedWords())
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(KnowledgeError, match="is not a knowledge base"):
+        build(source, tmp_path / "link", HashedWords())
+
+
+def test_documents_without_a_sentence_are_refused(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.md").write_text("# Heading only\n", encoding="utf-8")
+    with pytest.raises(KnowledgeError, match="has a sentence to quote"):
+        build(tmp_path / "source", tmp_path / "kb", HashedWords())
+    assert names(tmp_path) == ["source"]
+
+
+def test_a_build_names_what_it_left_out(source, tmp_path):
+    (source / "bad.pdf").write_bytes(b"%PDF-1.7")
+    built = build(source, tmp_path / "kb", HashedWords())
+    assert built.manifest.documents == 3
+    assert [file.path for file in built.quarantined] == ["bad.pdf"]
+
+
+def test_a_strict_build_and_one_without_documents_leave_what_was_there(source, folder, tmp_path):
+    before = corpus(folder)
+    (source / "bad.pdf").write_bytes(b"%PDF-1.7")
+    with pytest.raises(QuarantineError, match=r"1 files below .* in strict mode none may be") as caught:
+        build(source, folder, HashedWords(), strict=True)
+    assert [file.path for file in caught.value.quarantined] == ["bad.pdf"]
+    with pytest.raises(QuarantineError, match=r"4 files below .* no other is there"):
+        build(source, folder, HashedWords(), limits=Limits(bytes=1))
+    assert corpus(folder) == before
+    assert names(tmp_path) == ["kb", "source"]
+
+
+def test_a_strict_build_of_sound_files_is_built(source, tmp_path):
+    assert build(source, tmp_path / "kb", HashedWords(), strict=True).quarantined == ()
