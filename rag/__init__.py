@@ -1,31 +1,47 @@
 """Output door: answers made of sentences from a trusted knowledge base, each traced to its place there."""
 
+from rag.grounding import check_answer
 from rag.types import (
+    Checked,
     Citation,
     Corpus,
     Document,
     Encoder,
     Evidence,
+    Gate,
     GroundedAnswer,
+    GroundingReport,
+    InputError,
     KnowledgeError,
     Limits,
     Passage,
     Quarantined,
     QuarantineError,
+    Source,
     Status,
+    Support,
+    SupportModel,
 )
 
 __all__ = [
+    "Checked",
     "Citation",
     "Corpus",
     "Document",
     "Encoder",
     "Evidence",
+    "Gate",
     "GroundedAnswer",
+    "GroundingReport",
+    "InputError",
     "KnowledgeError",
     "Limits",
     "Passage",
     "QuarantineError",
     "Quarantined",
+    "Source",
     "Status",
+    "Support",
+    "SupportModel",
+    "check_answer",
 ]

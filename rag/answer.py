@@ -6,7 +6,7 @@ from rag.grounding import compose, ground
 from rag.interpret import InterpretationModel
 from rag.retrieve import retrieve
 from rag.store import KnowledgeBase
-from rag.types import GroundedAnswer
+from rag.types import DEFAULT_GATE, Gate, GroundedAnswer, SupportModel
 
 MAX_QUESTION = 1000  # characters; an encoder reads a few hundred words
 
@@ -18,12 +18,24 @@ class Answerer:
         knowledge: where every quote must stand.
         interpreter: proposes an answer; what it cannot prove is taken out.
         k: passages to look at.
+        support: judges paraphrases; without one only quotes are left.
+        gate: how strict the citation gate is.
     """
 
-    def __init__(self, knowledge: KnowledgeBase, interpreter: InterpretationModel, k: int = 3) -> None:
+    def __init__(
+        self,
+        knowledge: KnowledgeBase,
+        interpreter: InterpretationModel,
+        k: int = 3,
+        *,
+        support: SupportModel | None = None,
+        gate: Gate = DEFAULT_GATE,
+    ) -> None:
         self.knowledge = knowledge
         self._interpreter = interpreter
         self._k = k
+        self._support = support
+        self._gate = gate
 
     def answer(self, question: str) -> GroundedAnswer:
         """An answer whose every sentence is cited, or an abstention; a long question is read up to `MAX_QUESTION`."""
@@ -32,4 +44,6 @@ class Answerer:
             return compose((), ())
         evidence = retrieve(self.knowledge, question, self._k)
         answer = self._interpreter.answer(question, evidence, self.knowledge.documents)
-        return ground(answer, self.knowledge.check)
+        return ground(
+            answer, evidence, self.knowledge.documents, self.knowledge.check, support=self._support, gate=self._gate
+        )
