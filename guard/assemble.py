@@ -13,7 +13,7 @@ from guard.journal import Journal, NoJournal, SqliteJournal
 from guard.memory import RememberingClassifier
 from guard.output import AllChecks, ClassifierCheck, PatternCheck
 from guard.types import Classifier
-from rag.types import KnowledgeError
+from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
     from classifier.encoder import Encoder
@@ -138,7 +138,17 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     from rag.interpret import ExtractiveInterpreter
 
     sentences = load_sentences(config, encoders)
-    return Answerer(load_knowledge(config, sentences), ExtractiveInterpreter(sentences), k=config.knowledge.passages)
+    return Answerer(
+        load_knowledge(config, sentences),
+        ExtractiveInterpreter(sentences),
+        k=config.knowledge.passages,
+        gate=gate(config),
+    )
+
+
+def gate(config: Config) -> Gate:
+    """The citation gate's thresholds and limits."""
+    return Gate(**config.grounding.model_dump())
 
 
 def _output(config: Config, classifier: Classifier) -> AllChecks:

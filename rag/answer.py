@@ -1,14 +1,18 @@
-"""Answer a question from the knowledge base: retrieve, interpret, check every citation; or abstain."""
+"""Answer a question from the knowledge base, or abstain; check an answer that somebody else gave."""
 
 from __future__ import annotations
 
-from rag.grounding import compose, ground
+from collections.abc import Sequence
+
+from rag.grounding import check_answer, compose, ground
 from rag.interpret import InterpretationModel
 from rag.retrieve import retrieve
+from rag.segments import segments
 from rag.store import KnowledgeBase
-from rag.types import DEFAULT_GATE, Gate, GroundedAnswer, SupportModel
+from rag.types import DEFAULT_GATE, Gate, GroundedAnswer, GroundingReport, InputError, Passage, SupportModel
 
 MAX_QUESTION = 1000  # characters; an encoder reads a few hundred words
+MAX_SEARCHED = 50  # sentences of an answer that are looked up
 
 
 class Answerer:
@@ -47,3 +51,24 @@ class Answerer:
         return ground(
             answer, evidence, self.knowledge.documents, self.knowledge.check, support=self._support, gate=self._gate
         )
+
+    def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
+        """Hold an answer against passages; without any, against what the knowledge base has for each sentence.
+
+        Raises:
+            InputError: the answer is empty, or it or the passages are beyond a limit.
+        """
+        evidence: Sequence[str | Passage] = self._evidence(answer) if passages is None else passages
+        return check_answer(answer, evidence, support=self._support, gate=self._gate)
+
+    def _evidence(self, answer: str) -> list[Passage]:
+        if len(answer) > self._gate.answer_characters:
+            return []  # refused by the check
+        found = segments(answer)
+        if len(found) > MAX_SEARCHED:
+            raise InputError(
+                f"{len(found)} sentences, at most {MAX_SEARCHED} are looked up; split it, or give passages", "answer"
+            )
+        said = (answer[each.start : each.end].encode("utf-8", "replace").decode("utf-8") for each in found)
+        items = [item for words in said for item in self.knowledge.search(words[:MAX_QUESTION], self._k)]
+        return list({item.passage.id: item.passage for item in items}.values())

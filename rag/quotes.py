@@ -18,7 +18,7 @@ _CLUSTER = 24  # marks on one character that are composed with it
 _HIDDEN = r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]+"  # soft hyphens, zero-width and direction marks
 _EMPHASIS = r"(?<![^\W_])[*_`]+|[*_`]+(?![^\W_])"
 _MARKS = r"[\u0300-\u036f\u3099\u309a]"
-_STABLE = r"\xc0-\u0131\u0400-\u045f\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"  # plain as they are
+_STABLE = r"\xc0-\u0131\u0400-\u045f\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 _ODD = re.compile(
     rf"[^\S ]\s*|\s{{2,}}|{_HIDDEN}|{_EMPHASIS}|[^\x00-\x7f{_STABLE}]{_MARKS}{{0,{_CLUSTER}}}"
     rf"|[\x21-\x7f{_STABLE}]{_MARKS}{{1,{_CLUSTER}}}"

@@ -19,6 +19,7 @@ COMMANDS = (
     "serve",
     "check",
     "ask",
+    "ground",
     "classify",
     "kb",
     "kb build",
