@@ -164,7 +164,7 @@ def test_a_paragraph_is_a_quote_of_several_sentences():
         ("Paracetamol eases pain. It is sold without prescription.", [LEAFLET], None),
         ("Paracetamol cures colds. However, it does not reduce swelling.", [LEAFLET], ""),
         ("Paracetamol eases pain. It is safe.", [LEAFLET, "Aspirin thins. It is safe."], "Paracetamol eases pain."),
-        ("Tea is hot. So wait. Rest is useful.", ["Tea is hot. Rest is useful. So wait."], "Tea is hot. Rest is useful."),
+        ("Tea is hot. So wait. Rest is good.", ["Tea is hot. Rest is good. So wait."], "Tea is hot. Rest is good."),
         ("他今年八岁。他会游泳。", ["他会游泳。"], ""),
         ("- Take more than eight tablets.\n- Drink alcohol.", [LIST], ""),
         ("Never do this:\n- Take more than eight tablets.\n- Drink alcohol.", [LIST], None),
@@ -313,7 +313,7 @@ TEXT = st.text(
     st.characters(codec="utf-8") | st.sampled_from(" .!?;,\n-*#|1234567890abcABC不一二。，；：\"'"), max_size=300
 )
 WORDS = st.lists(
-    st.sampled_from("Rest tea 5 mg 2024 Dr. e.g. not 不得 克 hot - * it It (b) 1. “so” ; : , 。 . ! \n \n\n".split(" ")),
+    st.sampled_from("Rest tea 5 mg 2024 Dr. e.g. not 不得 克 hot - * It (b) 1. “so” ; : , 。 . ! \n \n\n".split(" ")),
     max_size=60,
 ).map(" ".join)  # fmt: skip
 
