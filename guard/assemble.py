@@ -13,7 +13,7 @@ from guard.journal import Journal, NoJournal, SqliteJournal
 from guard.memory import RememberingClassifier
 from guard.output import AllChecks, ClassifierCheck, PatternCheck
 from guard.types import Classifier
-from rag.types import KnowledgeError
+from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
     from classifier.encoder import Encoder
@@ -164,7 +164,13 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         k=knowledge.passages,
         where=knowledge.where,
         mode=knowledge.mode,
+        gate=gate(config),
     )
+
+
+def gate(config: Config) -> Gate:
+    """The citation gate's thresholds and limits."""
+    return Gate(**config.grounding.model_dump())
 
 
 def _reranker(folder: Path) -> Reranker:

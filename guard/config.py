@@ -117,6 +117,18 @@ class Knowledge(_Section):
         return {key: (value,) if isinstance(value, str) else value for key, value in where.items()}
 
 
+class Grounding(_Section):
+    """The citation gate: how strict it is, and how much it reads; see `rag.types.Gate`."""
+
+    supported: Share = Field(0.8, description="Probability of a support model from which a paraphrase stays.")
+    contradicted: Share = Field(0.5, description="Probability of a support model from which it is contradicted.")
+    overlap: Share = Field(0.25, description="Share of a sentence's words below which no evidence is like it.")
+    kept: Share = Field(0.5, description="Share of an answer below which what remains of it does not answer.")
+    answer_characters: Count = 20_000
+    passage_characters: Count = 1_000_000
+    passage_sentences: Count = 20_000
+
+
 class Pattern(_Section):
     """A regular expression that no answer of the model may hold; its longest match must be bounded."""
 
@@ -261,6 +273,7 @@ class Config(_Section):
     classifier: ClassifierSection = ClassifierSection()
     conversation: Conversation = Conversation()
     knowledge: Knowledge = Knowledge()
+    grounding: Grounding = Grounding()
     output: Output = Output()
     policy: PolicySection = PolicySection()
     journal: JournalSection = JournalSection()

@@ -14,9 +14,9 @@ from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
 from guard.journal import Journal
 from guard.policy import decide
 from guard.runner import Runner
-from guard.sound import sound_answer, sound_findings, sound_verdicts
+from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
 from guard.types import Answerer, Classifier, Decision, Finding, Reply, ResponseCheck, Route, TextKind, Turn
-from rag.types import GroundedAnswer
+from rag.types import GroundedAnswer, GroundingReport
 
 log = logging.getLogger("airlock")
 
@@ -124,6 +124,15 @@ class Guard:
             PartFailure: the knowledge base failed or answered rubbish.
         """
         return await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
+
+    async def ground(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
+        """What passages, or without any the knowledge base, say of each sentence of an answer.
+
+        Raises:
+            BadRequest: the answer is empty, or it or the passages are beyond a limit of `grounding`.
+            PartFailure: the knowledge base failed or answered rubbish.
+        """
+        return await self._ground.run(lambda: sound_report(self._parts.answerer.check(answer, passages), answer))
 
     async def find(self, texts: Sequence[str]) -> Finding | None:
         """Why a text of the model must not leave, or None.

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -117,6 +117,15 @@ class AskRequest(BaseModel):
     question: str
 
 
+class GroundRequest(BaseModel):
+    """An answer, and the passages to hold it against; without any, what the knowledge base has for its sentences."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answer: str
+    passages: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
+
+
 def own_api(guard: Guard) -> FastAPI:
     """Airlock's own endpoints."""
     api = FastAPI(title="Airlock", docs_url=None, redoc_url=None)
@@ -144,6 +153,15 @@ def own_api(guard: Guard) -> FastAPI:
         await guard.record(decision, request.question)
         response.headers[DECISION_HEADER.decode()] = decision.id
         return answer_dict(answer)
+
+    @api.post("/v1/airlock/ground")
+    async def ground(request: GroundRequest, response: Response) -> dict[str, Any]:
+        """Hold an answer against evidence, sentence by sentence."""
+        report = await guard.ground(request.answer, request.passages)
+        decision = Decision(Route.GROUND, "ground")
+        await guard.record(decision, request.answer)
+        response.headers[DECISION_HEADER.decode()] = decision.id
+        return report.as_dict()
 
     @api.exception_handler(AirlockError)
     async def failed(_: Request, exc: AirlockError) -> Response:
@@ -226,7 +244,7 @@ def _names_models(path: str) -> bool:
 def _not_served(method: str, path: str, *, status: int) -> BadRequest:
     return BadRequest(
         f"Airlock does not serve {method} {path}: it would pass unguarded. It serves POST {CHAT}, GET /v1/models, "
-        "POST /v1/airlock/check, POST /v1/airlock/ask and GET /healthz",
+        "POST /v1/airlock/check, POST /v1/airlock/ask, POST /v1/airlock/ground and GET /healthz",
         status=status,
         code="not_served",
     )

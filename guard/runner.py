@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from classifier.types import ClassifierError, TextTooLong
 from guard.errors import AirlockError, BadRequest, PartFailure
-from rag.types import KnowledgeError
+from rag.types import InputError, KnowledgeError
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Runner:
 
         Raises:
             PartFailure: it raised, or the deadline passed.
-            BadRequest: the text is too long to be judged.
+            BadRequest: the text is too long to be judged, or there is none.
             AirlockError: as raised by the function.
         """
         if self._stuck >= self._max_stuck:
@@ -95,6 +95,8 @@ class Runner:
                 settle(outcome.set_exception, exc)
             except TextTooLong as exc:
                 settle(outcome.set_exception, BadRequest(str(exc), param="messages", code="context_length_exceeded"))
+            except InputError as exc:
+                settle(outcome.set_exception, BadRequest(str(exc), param=exc.param))
             except (ClassifierError, KnowledgeError) as exc:
                 settle(outcome.set_exception, PartFailure(self.part, str(exc)))
             except BaseException as exc:  # noqa: BLE001 - the one place: whatever a part raises, nothing passes

@@ -7,7 +7,7 @@ import math
 from classifier.types import Handling, Tier, Verdict
 from guard.errors import PartFailure
 from guard.types import Finding
-from rag.types import GroundedAnswer, Status
+from rag.types import GroundedAnswer, GroundingReport, Status
 
 
 def sound_verdicts(verdicts: object, expected: int) -> list[Verdict]:
@@ -45,7 +45,7 @@ def sound_findings(findings: object, expected: int) -> list[Finding | None]:
 
 
 def sound_answer(answer: object) -> GroundedAnswer:
-    """The answer, if it is an abstention, or text of which every word is a supported quote.
+    """The answer, if it is an abstention, or text of which every word is a quote or rests on one.
 
     Raises:
         PartFailure: it is neither.
@@ -55,13 +55,31 @@ def sound_answer(answer: object) -> GroundedAnswer:
     rest = list(answer.answer)
     for citation in answer.citations:
         span = slice(citation.answer_start, citation.answer_end)
-        if citation.status is not Status.SUPPORTED or not citation.quote or answer.answer[span] != citation.quote:
+        said = answer.answer[span]
+        misquoted = said != citation.quote if citation.verbatim else not said
+        if citation.status is not Status.SUPPORTED or not citation.quote or misquoted:
             raise PartFailure(
                 "knowledge", f"returned rubbish: a citation of {citation.document!r} is not in the answer"
             )
         if not math.isfinite(citation.score):
             raise PartFailure("knowledge", f"returned rubbish: a citation's score is {citation.score}")
-        rest[span] = " " * len(citation.quote)
+        rest[span] = " " * len(said)
     if "".join(rest).strip() or answer.abstained != (not answer.citations):
         raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
     return answer
+
+
+def sound_report(report: object, answer: str) -> GroundingReport:
+    """The report, if it is on this answer and keeps nothing that is not supported.
+
+    Raises:
+        PartFailure: it is not.
+    """
+    if not isinstance(report, GroundingReport) or report.answer != answer:
+        raise PartFailure("knowledge", "returned rubbish: not a report on this answer")
+    kept = [checked for checked in report.sentences if checked.status is Status.SUPPORTED]
+    if any(answer[checked.start : checked.end] != checked.text for checked in report.sentences):
+        raise PartFailure("knowledge", "returned rubbish: a sentence is not in the answer")
+    if report.kept and (report.abstained or not all(checked.text in report.kept for checked in kept) or not kept):
+        raise PartFailure("knowledge", "returned rubbish: what is kept is not what is supported")
+    return report

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from classifier.types import Verdict
-from rag.types import Citation, GroundedAnswer
+from rag.types import Citation, GroundedAnswer, GroundingReport
 
 
 class Route(StrEnum):
@@ -120,6 +120,10 @@ class Answerer(Protocol):
 
     def answer(self, question: str) -> GroundedAnswer:
         """An answer whose every sentence is cited, or an abstention."""
+        ...
+
+    def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
+        """What passages, or without any the knowledge base, say of each sentence of an answer."""
         ...
 
 

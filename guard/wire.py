@@ -314,7 +314,7 @@ def _extras(decision: Decision, reply: Reply) -> dict[str, Any]:
 
 def citation_dict(citation: Citation) -> dict[str, Any]:
     """A citation as it is written on the wire and on the command line."""
-    names = ("passage", "document", "version", "title", "url", "start", "end", "quote", "score", "status")
+    names = ("passage", "document", "version", "title", "url", "start", "end", "quote", "score", "status", "verbatim")
     return {name: getattr(citation, name) for name in names}
 
 

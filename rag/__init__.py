@@ -1,12 +1,17 @@
 """Output door: answers made of sentences from a trusted knowledge base, each traced to its place there."""
 
+from rag.grounding import check_answer
 from rag.types import (
+    Checked,
     Citation,
     Corpus,
     Document,
     Encoder,
     Evidence,
+    Gate,
     GroundedAnswer,
+    GroundingReport,
+    InputError,
     KnowledgeError,
     Limits,
     Mode,
@@ -14,16 +19,23 @@ from rag.types import (
     Quarantined,
     QuarantineError,
     Reranker,
+    Source,
     Status,
+    Support,
+    SupportModel,
 )
 
 __all__ = [
+    "Checked",
     "Citation",
     "Corpus",
     "Document",
     "Encoder",
     "Evidence",
+    "Gate",
     "GroundedAnswer",
+    "GroundingReport",
+    "InputError",
     "KnowledgeError",
     "Limits",
     "Mode",
@@ -31,5 +43,9 @@ __all__ = [
     "QuarantineError",
     "Quarantined",
     "Reranker",
+    "Source",
     "Status",
+    "Support",
+    "SupportModel",
+    "check_answer",
 ]

@@ -1,15 +1,30 @@
-"""Answer a question from the knowledge base: retrieve, interpret, check every citation; or abstain."""
+"""Answer a question from the knowledge base, or abstain; check an answer that somebody else gave."""
 
 from __future__ import annotations
 
-from rag.grounding import compose, ground
+from collections.abc import Sequence
+
+from rag.grounding import check_answer, compose, ground
 from rag.interpret import InterpretationModel
 from rag.retrieve import retrieve
 from rag.scope import Where
+from rag.segments import segments
 from rag.store import KnowledgeBase
-from rag.types import DEFAULT_MODE, Citation, GroundedAnswer, Mode
+from rag.types import (
+    DEFAULT_GATE,
+    DEFAULT_MODE,
+    Citation,
+    Gate,
+    GroundedAnswer,
+    GroundingReport,
+    InputError,
+    Mode,
+    Passage,
+    SupportModel,
+)
 
 MAX_QUESTION = 1000  # characters; an encoder reads a few hundred words
+MAX_SEARCHED = 50  # sentences of an answer that are looked up
 
 
 class Answerer:
@@ -21,6 +36,8 @@ class Answerer:
         k: passages to look at.
         where: metadata that the documents must have; see `View.search`.
         mode: how passages are found.
+        support: judges paraphrases; without one only quotes are left.
+        gate: how strict the citation gate is.
     """
 
     def __init__(
@@ -31,12 +48,16 @@ class Answerer:
         *,
         where: Where | None = None,
         mode: Mode = DEFAULT_MODE,
+        support: SupportModel | None = None,
+        gate: Gate = DEFAULT_GATE,
     ) -> None:
         self.knowledge = knowledge
         self._interpreter = interpreter
         self._k = k
         self._where = where
         self._mode = mode
+        self._support = support
+        self._gate = gate
 
     def answer(self, question: str) -> GroundedAnswer:
         """An answer whose every sentence is cited, or an abstention; a long question is read up to `MAX_QUESTION`.
@@ -55,4 +76,30 @@ class Answerer:
             def check(citation: Citation) -> bool:
                 return citation.document in documents and view.check(citation, current=True)
 
-            return ground(answer, check)
+            return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
+
+    def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
+        """Hold an answer against passages; without any, against what the knowledge base has for each sentence.
+
+        Raises:
+            InputError: the answer is empty, or it or the passages are beyond a limit.
+        """
+        evidence: Sequence[str | Passage] = self._evidence(answer) if passages is None else passages
+        return check_answer(answer, evidence, support=self._support, gate=self._gate)
+
+    def _evidence(self, answer: str) -> list[Passage]:
+        if len(answer) > self._gate.answer_characters:
+            return []  # refused by the check
+        found = segments(answer)
+        if len(found) > MAX_SEARCHED:
+            raise InputError(
+                f"{len(found)} sentences, at most {MAX_SEARCHED} are looked up; split it, or give passages", "answer"
+            )
+        said = (answer[each.start : each.end].encode("utf-8", "replace").decode("utf-8") for each in found)
+        with self.knowledge.view() as view:
+            items = [
+                item
+                for words in said
+                for item in view.search(words[:MAX_QUESTION], self._k, where=self._where, mode=self._mode)
+            ]
+        return list({item.passage.id: item.passage for item in items}.values())

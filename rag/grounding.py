@@ -1,11 +1,64 @@
-"""Make answers out of quotes, and take out of an answer again whatever its citations do not prove."""
+"""The citation gate: hold every sentence of an answer against evidence, and keep what the evidence proves.
+
+A sentence is supported if it is a quote (`rag.quotes`), or if no hard fact in it differs from the evidence
+(`rag.facts`) and a support model confirms it. What is not supported goes, and with it each sentence that leans on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from rag.types import Citation, Evidence, GroundedAnswer, Status
+from rag.alignment import Aligner, Candidate
+from rag.chunking import sentences
+from rag.facts.comparison import READ, Facts, Fault, compare, facts
+from rag.facts.language import language_of
+from rag.quotes import Quotable, normal, under_leads
+from rag.references import opener, pronoun
+from rag.segments import Segment, segments
+from rag.support import judge
+from rag.types import (
+    DEFAULT_GATE,
+    Checked,
+    Citation,
+    Document,
+    Encoder,
+    Evidence,
+    Gate,
+    GroundedAnswer,
+    GroundingReport,
+    InputError,
+    Passage,
+    Source,
+    Status,
+    SupportModel,
+)
+
+_TIED = 0.05  # difference of scores that tells no two sentences of the evidence apart
+_READ_AROUND = 2000  # characters of a passage that a support model is given
+
+
+def check_answer(
+    answer: str,
+    passages: Sequence[str | Passage],
+    *,
+    support: SupportModel | None = None,
+    encoder: Encoder | None = None,
+    gate: Gate = DEFAULT_GATE,
+) -> GroundingReport:
+    """Hold every sentence of an answer against passages.
+
+    Args:
+        answer: plain text or Markdown.
+        passages: the evidence, best first.
+        support: judges paraphrases; without one they are unverifiable.
+        encoder: finds evidence for paraphrases that share few words with it.
+        gate: thresholds and limits.
+
+    Raises:
+        InputError: the answer is empty, or it or the passages are beyond a limit of the gate.
+    """
+    return _report(answer, passages, segments(_measured(answer, passages, gate)), (), support, encoder, gate)
 
 
 def compose(citations: Iterable[Citation], searched: Iterable[Evidence]) -> GroundedAnswer:
@@ -13,27 +66,341 @@ def compose(citations: Iterable[Citation], searched: Iterable[Evidence]) -> Grou
 
     The citations come back with the places of their quotes in the answer.
     """
+    return _compose(((citation.quote, citation) for citation in citations), searched)
+
+
+def ground(
+    answer: GroundedAnswer,
+    evidence: Sequence[Evidence],
+    documents: Mapping[str, Document],
+    check: Callable[[Citation], bool],
+    *,
+    support: SupportModel | None = None,
+    gate: Gate = DEFAULT_GATE,
+) -> GroundedAnswer:
+    """The part of an answer that the evidence proves, each sentence cited; every other word goes.
+
+    Args:
+        answer: an interpretation model's, taken at its word for nothing; its citations only say where its quotes end.
+        evidence: what it was to answer from.
+        documents: by id; all that the evidence comes from, and maybe more.
+        check: whether a quote stands where its citation says; see `KnowledgeBase.check`.
+        support: judges paraphrases; without one only quotes are left.
+        gate: thresholds and limits.
+
+    Raises:
+        InputError: the answer or the evidence is beyond a limit of the gate.
+    """
+    if not answer.answer.strip():
+        return compose((), answer.searched)
+    passages = [item.passage for item in evidence]
+    own = [
+        Source(number, sentence.start - passage.start, sentence.end - passage.start)
+        for number, passage in enumerate(passages)
+        if passage.document in documents
+        for sentence in sentences(documents[passage.document].text)
+        if passage.start <= sentence.start and sentence.end <= passage.end
+    ]
+    _measured(answer.answer, passages, gate)
+    report = _report(answer.answer, passages, _segments_of(answer), own, support, None, gate)
+    proposed = {(citation.document, citation.start, citation.end): citation for citation in answer.citations}
+    said: list[tuple[str, Citation]] = []
+    whole = 0
+    for checked in report.sentences:
+        whole += len(checked.text)
+        if checked.status is Status.SUPPORTED:
+            citation = _citation(checked, evidence, documents, proposed)
+            if citation and check(citation):
+                said.append((citation.quote if citation.verbatim else checked.text, citation))
+    if report.abstained or sum(len(text) for text, _ in said) < gate.kept * whole:
+        said = []
+    return _compose(said, answer.searched)
+
+
+def _measured(answer: str, passages: Sequence[str | Passage], gate: Gate) -> str:
+    if not answer.strip():
+        raise InputError("there is no text; give the answer to check", "answer")
+    if len(answer) > gate.answer_characters:
+        raise InputError(f"{len(answer)} characters, at most {gate.answer_characters} are checked; split it", "answer")
+    length = sum(len(_text(passage)) for passage in passages)
+    if length > gate.passage_characters:
+        raise InputError(f"{length} characters, at most {gate.passage_characters} are read; give fewer", "passages")
+    return answer
+
+
+def _report(
+    answer: str,
+    passages: Sequence[str | Passage],
+    found: Sequence[Segment],
+    own: Sequence[Source],
+    support: SupportModel | None,
+    encoder: Encoder | None,
+    gate: Gate,
+) -> GroundingReport:
+    evidence = Quotable([_text(passage) for passage in passages], own, gate.passage_sentences)
+    checked = _quotes(answer, found, evidence)
+    if any(sentence is None for sentence in checked):
+        checked = _paraphrases(answer, found, checked, evidence, Aligner(evidence, encoder), support, gate)
+    sound = _leaning(answer, found, [sentence for sentence in checked if sentence], evidence)
+    kept = [segment for segment, sentence in zip(found, sound, strict=True) if sentence.status is Status.SUPPORTED]
+    share = sum(segment.end - segment.start for segment in kept) / max(1, sum(s.end - s.start for s in found))
+    abstained = not kept or share < gate.kept
+    return GroundingReport(
+        answer=answer,
+        passages=tuple(
+            passage if isinstance(passage, Passage) else Passage(str(number), "", "", 0, len(passage), passage)
+            for number, passage in enumerate(passages)
+        ),
+        sentences=tuple(sound),
+        kept="" if abstained else _joined(answer, kept),
+        abstained=abstained,
+    )
+
+
+def _quotes(answer: str, found: Sequence[Segment], evidence: Quotable) -> list[Checked | None]:
+    """Each sentence that is a quote; a paragraph that is one as a whole comes first."""
+    blocks: dict[int, list[Segment]] = {}
+    for segment in found:
+        blocks.setdefault(segment.block, []).append(segment)
+    checked: list[Checked | None] = []
+    before: Source | None = None
+    for block in blocks.values():
+        whole = evidence.find(answer[block[0].start : block[-1].end]) if len(block) > 1 else []
+        for segment in block:
+            places = evidence.find(answer[segment.start : segment.end]) or whole
+            place = next((place for place in places if before and _follows(before, place, evidence)), None)
+            place = place or (places[0] if places else None)
+            checked.append(_quote(answer, segment, place) if place else None)
+            before = place
+    return checked
+
+
+def _quote(answer: str, segment: Segment, place: Source) -> Checked:
+    reason = "stands in the evidence word for word"
+    return _checked(answer, segment, Status.SUPPORTED, "quote", reason, (place,), 1.0)
+
+
+def _paraphrases(
+    answer: str,
+    found: Sequence[Segment],
+    checked: Sequence[Checked | None],
+    evidence: Quotable,
+    aligner: Aligner,
+    support: SupportModel | None,
+    gate: Gate,
+) -> list[Checked | None]:
+    """The sentences that are no quotes, by their facts and then by the support model."""
+    result = list(checked)
+    waiting: list[tuple[int, list[Candidate]]] = []
+    for at, segment in enumerate(found):
+        if result[at] is None:
+            result[at], left = _by_facts(answer, segment, evidence, aligner, support is not None, gate)
+            if left:
+                waiting.append((at, left))
+    if support is not None and waiting:
+        claims = [(answer[found[at].start : found[at].end], _around(left, evidence)) for at, left in waiting]
+        for (at, left), (status, score) in zip(waiting, judge(support, claims, gate), strict=True):
+            places = tuple(candidate.place for candidate in left)
+            reason = f"the support model finds it {status.value}"
+            result[at] = _checked(answer, found[at], status, "support-model", reason, places, score)
+    return result
+
+
+def _by_facts(
+    answer: str, segment: Segment, evidence: Quotable, aligner: Aligner, model: bool, gate: Gate
+) -> tuple[Checked, list[Candidate]]:
+    """What the hard rules say of a sentence, and the candidates that a support model is to look at."""
+    words = normal(answer[segment.start : segment.end]).text
+    if len(words) > READ:
+        reason = f"is longer than the {READ} characters that are compared"
+        return _checked(answer, segment, Status.UNVERIFIABLE, "length", reason, (), 0.0), []
+    candidates = aligner.candidates(words)
+    score = candidates[0].score if candidates else 0.0
+    if not candidates or (score < gate.overlap and not model):
+        reason = "no sentence of the evidence is like it"
+        return _checked(answer, segment, Status.UNSUPPORTED, "no-evidence", reason, (), score), []
+    tied = [candidate for candidate in candidates if candidate.score >= score - _TIED]
+    faults = [_fault(words, candidate, aligner, evidence) for candidate in tied]
+    left = [candidate for candidate, fault in zip(tied, faults, strict=True) if fault is None]
+    places = tuple(candidate.place for candidate in left or tied[:1])
+    fault = faults[0]
+    if not left and fault:
+        status = Status.CONTRADICTED if fault.contradicted else Status.UNSUPPORTED
+        return _checked(answer, segment, status, fault.rule, fault.reason, places, score), []
+    reason = "is no quote, and there is no support model to judge a paraphrase"
+    return _checked(answer, segment, Status.UNVERIFIABLE, "paraphrase", reason, places, score), left
+
+
+def _fault(words: str, best: Candidate, aligner: Aligner, evidence: Quotable) -> Fault | None:
+    passage, known = evidence.passage(best.place.passage), _facts_of(evidence, best.place)
+    claim = facts(words, known.language)
+    if not claim.alike(known):
+        claim = facts(words, language_of(words, default=known.language))
+    return compare(claim, known, [_facts_of(evidence, place) for place in aligner.around(best)], passage)
+
+
+def _facts_of(evidence: Quotable, place: Source) -> Facts:
+    return facts(evidence.normal(place), language_of(evidence.passage(place.passage)))
+
+
+def _around(candidates: Sequence[Candidate], evidence: Quotable) -> list[str]:
+    """The passages of the candidates, of long ones what is around the candidate."""
+    found = []
+    for candidate in candidates:
+        passage, known = evidence.passage(candidate.place.passage), evidence.normal(candidate.place)
+        start = max(0, passage.find(known) - max(0, _READ_AROUND - len(known)) // 2)
+        found.append(passage[start : start + _READ_AROUND])
+    return list(dict.fromkeys(found))
+
+
+def _leaning(answer: str, found: Sequence[Segment], checked: list[Checked], evidence: Quotable) -> list[Checked]:
+    """The same, without support for a sentence that leans on one which is not there, or is another in the evidence."""
+    leads = {item: lead for item, lead in under_leads(answer, found)}
+    by_segment = dict(zip(found, range(len(found)), strict=True))
+    result: list[Checked] = []
+    for at, (segment, sentence) in enumerate(zip(found, checked, strict=True)):
+        reason = ""
+        if sentence.status is Status.SUPPORTED:
+            before = result[at - 1] if at else None
+            lead = leads.get(segment)
+            reason = _misplaced(sentence, before, evidence) or _mislead(
+                sentence, result[by_segment[lead]] if lead else None, evidence
+            )
+        if reason:
+            sentence = replace(sentence, status=Status.UNVERIFIABLE, rule="reference", reason=reason)
+        result.append(sentence)
+    return result
+
+
+def _misplaced(sentence: Checked, before: Checked | None, evidence: Quotable) -> str:
+    word = opener(sentence.text)
+    if not word or before is None:
+        return ""
+    if before.status is not Status.SUPPORTED:
+        return f"starts with {word!r}, and the sentence before it is removed"
+    both = sentence.rule == before.rule == "quote"
+    if both and not _follows(before.evidence[0], sentence.evidence[0], evidence, through=pronoun(word)):
+        return f"starts with {word!r}, and follows another sentence in the evidence"
+    return ""
+
+
+def _mislead(sentence: Checked, lead: Checked | None, evidence: Quotable) -> str:
+    """Whether a list item stands below another line than in the evidence, where such a line turns what it says."""
+    known = evidence.leads.get(sentence.evidence[0]) if sentence.rule == "quote" else None
+    said = lead.evidence[0] if lead and lead.status is Status.SUPPORTED else None
+    return "" if known == said else "stands below another line in the evidence, which turns what it says"
+
+
+def _follows(before: Source, place: Source, evidence: Quotable, *, through: bool = False) -> bool:
+    """Whether a place is that of the next sentence of the same passage.
+
+    Args:
+        before: place of the sentence before.
+        place: place of the sentence.
+        evidence: the passages.
+        through: sentences that themselves lean on the ones before may stand between.
+    """
+    if before.passage != place.passage or place.start < before.end:
+        return False
+    between = (
+        Source(place.passage, segment.start, segment.end)
+        for segment in evidence.segments[place.passage]
+        if before.end <= segment.start and segment.end <= place.start
+    )
+    return all(through and opener(evidence.normal(skipped)) for skipped in between)
+
+
+def _checked(
+    answer: str,
+    segment: Segment,
+    status: Status,
+    rule: str,
+    reason: str,
+    evidence: tuple[Source, ...],
+    score: float,
+) -> Checked:
+    text = answer[segment.start : segment.end]
+    return Checked(segment.start, segment.end, text, status, rule, reason, evidence, score)
+
+
+def _joined(answer: str, kept: Sequence[Segment]) -> str:
+    """The sentences that are left, with their list markers, in their paragraphs."""
+    text = ""
+    before: Segment | None = None
+    for segment in kept:
+        if before is None or segment.block != before.block:
+            gap = "" if before is None else ("\n\n" if "\n\n" in answer[before.end : segment.marker + 1] else "\n")
+            first = answer[segment.marker : segment.start]
+            marker = first if not any(character.isalnum() for character in first.strip("0123456789")) else ""
+            text += gap + marker
+        else:
+            text += " " if answer[before.end : before.end + 1].isspace() else ""
+        text += answer[segment.start : segment.end]
+        before = segment
+    return text
+
+
+def _segments_of(answer: GroundedAnswer) -> list[Segment]:
+    """The sentences of an answer; a span that it cites with its own words is one, whatever is in it."""
+    found: list[Segment] = []
+    position = 0
+    for citation in sorted(answer.citations, key=lambda citation: citation.answer_start):
+        start, end = citation.answer_start, citation.answer_end
+        if position <= start < end and answer.answer[start:end] == citation.quote:
+            found += _shifted(answer.answer[position:start], position, len(found))
+            found.append(Segment(start, end, len(found), start))
+            position = end
+    return found + _shifted(answer.answer[position:], position, len(found))
+
+
+def _shifted(text: str, offset: int, block: int) -> list[Segment]:
+    return [
+        Segment(each.start + offset, each.end + offset, each.block + block, each.marker + offset)
+        for each in segments(text)
+    ]
+
+
+def _citation(
+    checked: Checked,
+    evidence: Sequence[Evidence],
+    documents: Mapping[str, Document],
+    proposed: Mapping[tuple[str, int, int], Citation],
+) -> Citation | None:
+    place = checked.evidence[0]
+    item = evidence[place.passage]
+    passage = item.passage
+    document = documents.get(passage.document)
+    if document is None:
+        return None
+    start, end = passage.start + place.start, passage.start + place.end
+    score = proposed[key].score if (key := (document.id, start, end)) in proposed else item.score
+    return Citation(
+        passage=passage.id,
+        document=document.id,
+        version=passage.version,
+        title=document.title,
+        url=document.url,
+        start=start,
+        end=end,
+        quote=passage.text[place.start : place.end],
+        score=score,
+        status=Status.SUPPORTED,
+        answer_start=checked.start,
+        answer_end=checked.end,
+        verbatim=checked.rule == "quote",
+    )
+
+
+def _compose(said: Iterable[tuple[str, Citation]], searched: Iterable[Evidence]) -> GroundedAnswer:
     text = ""
     placed: list[Citation] = []
-    for citation in citations:
+    for words, citation in said:
         if placed:
             text += " " if placed[-1].document == citation.document else "\n\n"
-        start, text = len(text), text + citation.quote
+        start, text = len(text), text + words
         placed.append(replace(citation, answer_start=start, answer_end=len(text)))
     return GroundedAnswer(answer=text, abstained=not placed, citations=tuple(placed), searched=tuple(searched))
 
 
-def ground(answer: GroundedAnswer, check: Callable[[Citation], bool]) -> GroundedAnswer:
-    """The part of an answer that is quoted and proved; every other word goes.
-
-    Args:
-        answer: an interpretation model's, taken at its word for nothing.
-        check: whether a quote stands where its citation says; see `KnowledgeBase.check`.
-    """
-    checked = (replace(citation, status=_status(answer, citation, check)) for citation in answer.citations)
-    return compose((citation for citation in checked if citation.status is Status.SUPPORTED), answer.searched)
-
-
-def _status(answer: GroundedAnswer, citation: Citation, check: Callable[[Citation], bool]) -> Status:
-    said = answer.answer[citation.answer_start : citation.answer_end]
-    return Status.SUPPORTED if said == citation.quote and check(citation) else Status.REMOVED
+def _text(passage: str | Passage) -> str:
+    return passage if isinstance(passage, str) else passage.text

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,18 @@ class KnowledgeError(Exception):
 
 class Unreadable(KnowledgeError):
     """One file that is left out of a knowledge base; the message is the reason and does not repeat the file's name."""
+
+
+class InputError(KnowledgeError):
+    """What a caller asked to have checked is empty or beyond a limit.
+
+    Attributes:
+        param: the argument at fault: ``answer`` or ``passages``.
+    """
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(f"{param}: {message}")
+        self.param = param
 
 
 class QuarantineError(KnowledgeError):
@@ -65,11 +77,29 @@ class Mode(StrEnum):
 DEFAULT_MODE = Mode.DENSE
 
 
-class Status(StrEnum):
-    """Whether a citation's quote stands in the document at its offsets."""
+class SupportModel(Protocol):
+    """Judges whether a passage says what a claim says."""
 
-    SUPPORTED = "supported"
-    REMOVED = "removed"
+    def support(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Support]:
+        """One judgement for each pair of passage and claim, in order."""
+
+
+class Status(StrEnum):
+    """What the evidence says of a sentence; only a supported one stays in an answer."""
+
+    SUPPORTED = "supported"  # the evidence says it
+    UNSUPPORTED = "unsupported"  # the evidence does not say it
+    CONTRADICTED = "contradicted"  # the evidence says something else
+    UNVERIFIABLE = "unverifiable"  # nothing here can tell
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """A support model's judgement of one claim; the probabilities sum to 1."""
+
+    supported: float
+    contradicted: float
+    not_stated: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +217,10 @@ class Citation:
         end: character after the last.
         quote: ``document.text[start:end]``.
         score: similarity of the quote to the question, -1 to 1.
-        status: whether the quote was found at its offsets.
+        status: what the quote says of the sentence of the answer.
         answer_start: first character of the sentence in the answer that rests on this quote.
         answer_end: character after the last.
+        verbatim: whether that sentence is the quote; else it is a paraphrase that a support model confirmed.
     """
 
     passage: str
@@ -204,6 +235,113 @@ class Citation:
     status: Status
     answer_start: int
     answer_end: int
+    verbatim: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place in the evidence: ``passages[passage].text[start:end]``."""
+
+    passage: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One sentence of an answer, and what the evidence says of it.
+
+    Attributes:
+        start: first character of the sentence in the answer.
+        end: character after the last.
+        text: ``answer[start:end]``.
+        status: a sentence stays in the answer only if it is supported.
+        rule: what decided: ``quote``, ``support-model``, or the rule that failed, such as ``number`` or ``negation``.
+        reason: the same in words.
+        evidence: the quote, or the sentences that it was compared with; empty where nothing is like it.
+        score: 1 for a quote, the support model's probability of its verdict, else the share of the sentence's words,
+            weighted by their rarity, that the evidence has.
+    """
+
+    start: int
+    end: int
+    text: str
+    status: Status
+    rule: str
+    reason: str
+    evidence: tuple[Source, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroundingReport:
+    """An answer held against evidence.
+
+    Attributes:
+        answer: as it was given.
+        passages: the evidence.
+        sentences: every sentence of the answer, in order.
+        kept: what remains of the answer; empty when abstained.
+        abstained: whether what remains is too little to be an answer.
+    """
+
+    answer: str
+    passages: tuple[Passage, ...]
+    sentences: tuple[Checked, ...]
+    kept: str
+    abstained: bool
+
+    @property
+    def supported(self) -> bool:
+        """Whether every sentence is, and there is one."""
+        return bool(self.sentences) and all(checked.status is Status.SUPPORTED for checked in self.sentences)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of the command line and the API; of the passages, their places and not their texts."""
+        return {
+            "supported": self.supported,
+            "abstained": self.abstained,
+            "kept": self.kept,
+            "sentences": [
+                asdict(checked) | {"status": checked.status.value, "score": round(checked.score, 4)}
+                for checked in self.sentences
+            ],
+            "passages": [
+                {name: getattr(passage, name) for name in ("id", "document", "version", "start", "end")}
+                for passage in self.passages
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How strict the citation gate is, and how much it reads.
+
+    Attributes:
+        supported: probability of a support model from which a paraphrase is supported.
+        contradicted: probability of a support model from which a paraphrase is contradicted.
+        overlap: share of a sentence's words, 0 to 1, below which no evidence is like it.
+        kept: share of the answer's characters below which what remains does not answer.
+        answer_characters: of an answer, at most.
+        passage_characters: of all passages together, at most.
+        passage_sentences: of all passages together, at most.
+    """
+
+    supported: float = 0.8
+    contradicted: float = 0.5
+    overlap: float = 0.25
+    kept: float = 0.5
+    answer_characters: int = 20_000
+    passage_characters: int = 1_000_000
+    passage_sentences: int = 20_000
+
+    def __post_init__(self) -> None:
+        for name in ("supported", "contradicted", "overlap", "kept"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise KnowledgeError(f"gate {name} = {getattr(self, name)}: need a share between 0 and 1")
+
+
+DEFAULT_GATE = Gate()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from guard.engine import Guard, Parts
 from guard.errors import JournalError
 from guard.journal import NoJournal
 from guard.types import Finding
+from rag.grounding import check_answer
 from rag.types import Citation, GroundedAnswer, Status
 
 CHAT = "/v1/chat/completions"
@@ -111,6 +112,9 @@ class Library:
         if "nothing" in question:
             return GroundedAnswer("", True, ())
         return GroundedAnswer(QUOTE, False, (citation(),))
+
+    def check(self, answer, passages=None):
+        return check_answer(answer, [QUOTE] if passages is None else passages)
 
 
 class MemoryJournal:

@@ -21,6 +21,7 @@ COMMANDS = (
     "serve",
     "check",
     "ask",
+    "ground",
     "classify",
     "kb",
     "kb build",

@@ -317,6 +317,10 @@ def test_check_and_ask_over_http(gateway, http, canned):
         assert citation["quote"] in answer["answer"]
     assert decision_row(gateway.journal, asked.headers[HEADER]) is not None
     assert http.post("/v1/airlock/ask", json={"question": "zxqv wrtk plmn"}).json()["abstained"] is True
+
+    grounded = http.post("/v1/airlock/ground", json={"answer": answer["answer"]})
+    assert (grounded.status_code, grounded.json()["supported"]) == (200, True)
+    assert decision_row(gateway.journal, grounded.headers[HEADER]) is not None
     assert len(canned.arrived) == arrived
 
 

@@ -81,7 +81,7 @@ FAULTS = {
         "quote not in answer": returns(GroundedAnswer(QUOTE.lower(), False, (citation(),))),
         "quote elsewhere": returns(GroundedAnswer(f"{QUOTE} ", False, (citation(start=1),))),
         "extra words": returns(GroundedAnswer(f"{QUOTE} Or ten.", False, (citation(),))),
-        "removed": returns(GroundedAnswer(QUOTE, False, (citation(status=Status.REMOVED),))),
+        "removed": returns(GroundedAnswer(QUOTE, False, (citation(status=Status.UNSUPPORTED),))),
         "score nan": returns(GroundedAnswer(QUOTE, False, (citation(score=NAN),))),
         "citations none": returns(GroundedAnswer(QUOTE, False, None)),
         "answer none": returns(GroundedAnswer(None, False, ())),

@@ -1,0 +1,221 @@
+"""Hold the facts of a claim against those of its evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+from rag.facts.dates import dates, terms
+from rag.facts.names import Name, codes, names
+from rag.facts.numbers import numbers
+from rag.facts.polarity import turned
+from rag.facts.types import Date, Number, Term
+from rag.facts.words import coverage, words
+
+READ = 2000  # characters of a sentence that are compared
+_ALIKE = 0.5  # share of a claim's words from which a sentence is about the same thing
+_COPY = 0.6  # likeness from which one sentence is the other with a word replaced
+_TOKENS = 200  # of a sentence, for that: the comparison takes the square of them
+_SHORT = 6  # tokens that may take a name's place
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What rules find in a sentence.
+
+    Attributes:
+        text: the sentence, normalised (`rag.quotes.normal`), at most `READ` characters.
+        language: a guess.
+        numbers: with their units.
+        dates: also single years and months.
+        terms: times, weekdays, rates, codes.
+        names: words that look like one.
+        words: stems of its content words.
+    """
+
+    text: str
+    language: str
+    numbers: tuple[Number, ...]
+    dates: tuple[Date, ...]
+    terms: tuple[Term, ...]
+    names: tuple[Name, ...]
+    words: tuple[str, ...]
+
+    def alike(self, evidence: Facts) -> bool:
+        """Whether a sentence of the evidence has most of this one's words, and so is about the same thing."""
+        return coverage(self.words, evidence.words) >= _ALIKE
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a claim cannot rest on its evidence.
+
+    Attributes:
+        rule: the kind of fact, such as ``number`` or ``negation``.
+        reason: the same in words.
+        contradicted: whether the evidence says something else; else it only does not say it.
+    """
+
+    rule: str
+    reason: str
+    contradicted: bool
+
+
+@lru_cache(maxsize=1024)
+def facts(text: str, language: str) -> Facts:
+    """The facts of a normalised sentence in a language of `rag.facts.language`."""
+    text = text[:READ]
+    free = text
+    found_codes = codes(text)
+    free = _without(free, found_codes)
+    found_dates = dates(free)
+    free = _without(free, found_dates)
+    found_terms = terms(free)
+    free = _without(free, [term for term in found_terms if term.kind == "time"])
+    return Facts(
+        text=text,
+        language=language,
+        numbers=tuple(numbers(free, language)),
+        dates=tuple(found_dates),
+        terms=tuple([*found_codes, *found_terms]),
+        names=tuple(names(text, language)),
+        words=tuple(words(text)),
+    )
+
+
+def compare(claim: Facts, best: Facts, others: Sequence[Facts] = (), context: str = "") -> Fault | None:
+    """The first fact of a claim that its evidence lacks or contradicts; None if there is none.
+
+    Args:
+        claim: the sentence to check.
+        best: the sentence of the evidence that is most like it.
+        others: further sentences like it, where facts may stand that `best` says nothing of.
+        context: the normalised passage around `best`, where names may stand.
+    """
+    alike = claim.alike(best)
+    for fault in (*_missing(claim, best, others, alike), *_names(claim, best, context, alike)):
+        return fault
+    if order := _order(claim, best):
+        return order
+    if alike and claim.language == best.language:
+        turn = turned(_without(claim.text, claim.dates), _without(best.text, best.dates), claim.language)
+        if turn:
+            return Fault(turn.rule, turn.reason, contradicted=turn.opposed)
+    return None
+
+
+def _without(text: str, found: Sequence[Date | Term]) -> str:
+    for fact in found:
+        text = text[: fact.start] + " " * len(fact.text) + text[fact.start + len(fact.text) :]
+    return text
+
+
+def _missing(claim: Facts, best: Facts, others: Sequence[Facts], alike: bool) -> Iterator[Fault]:
+    kinds: tuple[tuple[str, Callable[[Facts], Sequence[Number | Date | Term]]], ...] = (
+        ("number", lambda facts: facts.numbers),
+        ("date", lambda facts: facts.dates),
+        ("", lambda facts: facts.terms),
+    )
+    for rule, of in kinds:
+        for fact in of(claim):
+            if isinstance(fact, Number) and not fact.needed:
+                continue
+            if _known(fact, of(best)) or _in_other_form(fact, best):
+                continue
+            name = rule or (fact.kind if isinstance(fact, Term) else "")
+            said = [known for known in of(best) if fact.against(known) and not _known(known, of(claim))]  # type: ignore[arg-type]
+            if said:
+                reason = f"the evidence says {said[0].text!r}, the claim {fact.text!r}"
+                yield Fault(name, reason, contradicted=alike)
+            elif not any(_known(fact, of(other)) or _in_other_form(fact, other) for other in others):
+                yield Fault(name, f"the evidence lacks {fact.text!r}", contradicted=False)
+
+
+def _known(fact: Number | Date | Term, known: Sequence[Number | Date | Term]) -> bool:
+    return any(type(fact) is type(other) and fact.says(other) for other in known)  # type: ignore[arg-type]
+
+
+def _in_other_form(fact: Number | Date | Term, evidence: Facts) -> bool:
+    """Whether a bare number is a year or an hour of the evidence, or a year one of its bare numbers."""
+    if isinstance(fact, Date):
+        year, month, day = fact.parts[0]
+        return month is day is None and any(number.value == year and not number.unit for number in evidence.numbers)
+    if isinstance(fact, Number) and not fact.unit:
+        hours = [term.value for term in evidence.terms if term.kind == "time"]
+        years = [date.parts[0] for date in evidence.dates]
+        return (fact.value.denominator == 1 and (int(fact.value), None, None) in years) or (
+            fact.value < 25 and f"{int(fact.value):02}:00" in hours
+        )
+    return False
+
+
+def _names(claim: Facts, best: Facts, context: str, alike: bool) -> Iterator[Fault]:
+    """Names that the evidence lacks, and names that stand in the place of another."""
+    replaced = _replaced(claim, best)
+    for name in claim.names:
+        if _has(best.text, name.text):
+            continue
+        instead = next((known.text for said, known in replaced if name.text in said), "")
+        if instead:
+            yield Fault("name", f"the evidence says {instead!r}, the claim {name.text!r}", contradicted=alike)
+        elif name.sure and (not _has(context, name.text) or _other_names(claim, best)):
+            yield Fault("name", f"the evidence lacks {name.text!r}", contradicted=False)
+    for said, known in replaced:
+        if (known.sure or best.language == "zh") and not _has(claim.text, known.text):
+            yield Fault("name", f"the evidence says {known.text!r}, the claim {said!r}", contradicted=alike)
+
+
+def _replaced(claim: Facts, best: Facts) -> list[tuple[str, Name]]:
+    """Short runs of the claim, and the names of the evidence whose place they take, if all else is much the same."""
+    mine, theirs = list(_TOKEN.finditer(claim.text)), list(_TOKEN.finditer(best.text))
+    if max(len(mine), len(theirs)) > _TOKENS:
+        return []
+    matcher = SequenceMatcher(None, [m[0].casefold() for m in mine], [t[0].casefold() for t in theirs], autojunk=False)
+    if matcher.ratio() < _COPY:
+        return []
+    found = []
+    for kind, first, last, left, right in matcher.get_opcodes():
+        if kind == "replace" and max(last - first, right - left) <= _SHORT:
+            said = claim.text[mine[first].start() : mine[last - 1].end()]
+            start, end = theirs[left].start(), theirs[right - 1].end()
+            found += [(said, name) for name in best.names if name.start < end and start < name.start + len(name.text)]
+    return found
+
+
+def _has(text: str, name: str) -> bool:
+    if not name.isascii() and "\u3040" <= name[0] <= "\u9fff":
+        return name in text
+    stem = name.casefold().removesuffix("'s").removesuffix("’s")
+    return bool(re.search(rf"(?<!\w){re.escape(stem)}(?:['’]?s)?(?!\w)", text.casefold()))
+
+
+def _other_names(claim: Facts, best: Facts) -> bool:
+    """Whether the best sentence has a name that the claim lacks, so that another name is another fact."""
+    return any(name.sure and not _has(claim.text, name.text) for name in best.names)
+
+
+def _order(claim: Facts, best: Facts) -> Fault | None:
+    """The same facts in the same words, but one in the other's place."""
+    kinds: tuple[Callable[[Facts], list[tuple[int, str, object]]], ...] = (
+        lambda facts: [(n.start, n.text, (n.value, n.unit)) for n in facts.numbers if n.needed],
+        lambda facts: [(d.start, d.text, d.parts) for d in facts.dates],
+        lambda facts: [(n.start, n.text, n.text.casefold()) for n in facts.names],
+    )
+    for of in kinds:
+        mine, theirs = sorted(of(claim), key=lambda fact: fact[0]), sorted(of(best), key=lambda fact: fact[0])
+        said, known = [fact[2] for fact in mine], [fact[2] for fact in theirs]
+        if said != known and len(said) > 1 and sorted(map(repr, said)) == sorted(map(repr, known)):
+            if _frame(claim.text, mine) == _frame(best.text, theirs):
+                return Fault("order", "the evidence has the same facts, each in another's place", contradicted=True)
+    return None
+
+
+def _frame(text: str, found: Sequence[tuple[int, str, object]]) -> list[str]:
+    """All words but the facts, in order."""
+    for start, written, _ in found:
+        text = text[:start] + " " * len(written) + text[start + len(written) :]
+    return [token[0].casefold() for token in _TOKEN.finditer(text)]

@@ -1,0 +1,159 @@
+"""What turns a sentence round: negation, conditions, quantifiers, modality, opposites."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from rag.facts.cues import CUES, Cues, compiled
+from rag.facts.words import coverage, words
+
+_ALIKE = 0.5  # share of a clause's words from which two clauses are of the same thing
+_NOT_NEGATING = re.compile(
+    r"\bnot only\b|\bnot just\b|\bno (?:more|less|fewer|later) than\b|\bnot (?:more|less|fewer) than\b|\bno solo\b"
+    r"|\bnicht nur\b|\bpas seulement\b"
+    r"|不[超少低高多]于?过?|不到|なければな(?:りません|らない)|かもしれ(?:ません|ない)",
+    re.IGNORECASE,
+)
+_WHEN = r"when|in case|wenn|quand|lorsque|en cas|cuando|en caso|时|的话|場合|とき|れば|たら"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A difference that turns what the evidence says.
+
+    Attributes:
+        rule: ``negation``, ``opposite``, ``condition``, or a class of words such as ``quantifier``.
+        reason: the same in words.
+        opposed: whether the evidence says the opposite; else it says something less or something bound.
+        words: the claim's and the evidence's, of an opposite.
+    """
+
+    rule: str
+    reason: str
+    opposed: bool
+    words: tuple[str, ...] = ()
+
+
+def turned(claim: str, evidence: str, language: str) -> Turn | None:
+    """The first difference between a claim and the sentence of the evidence that is about the same thing.
+
+    Args:
+        claim: normalised.
+        evidence: normalised, in the same language.
+        language: one of `rag.facts.language`.
+    """
+    cues = CUES[language]
+    pairs = list(_pairs(claim, evidence, cues, language))
+    negation = next(filter(None, (_negation(mine, theirs, cues, language) for mine, theirs in pairs)), None)
+    opposite = _opposite(claim, evidence, language)
+    if negation and opposite and not compiled(cues.negation, language).search(" ".join(opposite.words)):
+        return None  # "not safe" and "dangerous"
+    if negation or opposite:
+        return negation or opposite
+    for mine, theirs in pairs:
+        for name in cues.classes:
+            if found := _class(name, (mine, claim), (theirs, evidence), language):
+                return found
+    return _condition(claim, evidence, cues, language)
+
+
+def _pairs(claim: str, evidence: str, cues: Cues, language: str) -> Iterator[tuple[str, str]]:
+    """Each clause of the claim with the clause of the evidence that is most like it."""
+    theirs = [(clause, words(_bare(clause, cues, language))) for clause in _clauses(evidence, cues, language)]
+    clauses = _clauses(claim, cues, language)
+    parallel = len(clauses) == len(theirs) and coverage(words(claim), words(evidence)) >= _ALIKE
+    for at, mine in enumerate(clauses):
+        said = words(_bare(mine, cues, language))
+        score, _, best = max(
+            ((coverage(said, known), coverage(known, said), clause) for clause, known in theirs),
+            default=(0.0, 0.0, ""),
+        )
+        if score >= _ALIKE:
+            yield mine, best
+        elif parallel:
+            yield mine, theirs[at][0]
+
+
+def _clauses(text: str, cues: Cues, language: str) -> list[str]:
+    ends = rf"[,;:!?()\u3001\"]|\.(?!\d)|\s-\s|{compiled(cues.clause, language).pattern}"
+    return [clause for clause in re.split(ends, text, flags=re.IGNORECASE) if clause and clause.strip()]
+
+
+def _bare(clause: str, cues: Cues, language: str) -> str:
+    """A clause without the words that may turn it, so that only what it is about is compared."""
+    for name in cues.classes:
+        clause = _classed(name, language)[0].sub("", clause)
+    return compiled(cues.negation, language).sub("", clause)
+
+
+def _negation(mine: str, theirs: str, cues: Cues, language: str) -> Turn | None:
+    pattern = compiled(cues.negation, language)
+    said = pattern.search(_NOT_NEGATING.sub(" ", mine))
+    known = pattern.search(_NOT_NEGATING.sub(" ", theirs))
+    if bool(said) == bool(known):
+        return None
+    where, cue = ("claim", said) if said else ("evidence", known)
+    return Turn("negation", f"only the {where} is negated ({cue[0] if cue else ''})", opposed=True)
+
+
+def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
+    for left, right in CUES[language].opposites:
+        sides = [compiled(side, language) for side in (left, right)]
+        mine = [side.search(claim) for side in sides]
+        theirs = [side.search(evidence) for side in sides]
+        for one, other in ((0, 1), (1, 0)):
+            said, known = mine[one], theirs[other]
+            if said and known and not mine[other] and not theirs[one]:
+                return Turn(
+                    "opposite", f"the evidence says {known[0]!r}, the claim {said[0]!r}", True, (said[0], known[0])
+                )
+    return None
+
+
+@cache
+def _classed(name: str, language: str) -> tuple[re.Pattern[str], dict[str, str]]:
+    """A pattern for all words of a class, the longest first, and which value each group stands for."""
+    values = CUES[language].classes[name]
+    phrases = sorted(
+        ((phrase, value) for value, pattern in values.items() for phrase in pattern.split("|")),
+        key=lambda entry: -len(entry[0]),
+    )
+    groups = {f"g{number}": value for number, (_, value) in enumerate(phrases)}
+    pattern = "|".join(f"(?P<g{number}>{phrase})" for number, (phrase, _) in enumerate(phrases))
+    return compiled(pattern, language), groups
+
+
+def _class(name: str, claim: tuple[str, str], evidence: tuple[str, str], language: str) -> Turn | None:
+    """A difference in one class of words; claim and evidence are each a clause and its sentence."""
+    mine, theirs = (_values(name, clause, language) for clause in (claim[0], evidence[0]))
+    added = [said for value, said in mine.items() if value not in theirs]
+    dropped = [known for value, known in theirs.items() if value not in mine]
+    if added and dropped:
+        return Turn(name, f"the evidence says {dropped[0]!r}, the claim {added[0]!r}", opposed=True)
+    if added and not mine.keys() & _values(name, evidence[1], language).keys():
+        return Turn(name, f"the evidence does not say {added[0]!r}", opposed=False)
+    if dropped and not theirs.keys() & _values(name, claim[1], language).keys():
+        return Turn(name, f"the evidence says {dropped[0]!r}, the claim leaves it out", opposed=False)
+    return None
+
+
+def _values(name: str, text: str, language: str) -> dict[str, str]:
+    """The values of a class that a text has, each with its words."""
+    pattern, groups = _classed(name, language)
+    return {groups[found.lastgroup]: found[0] for found in pattern.finditer(text) if found.lastgroup}
+
+
+def _condition(claim: str, evidence: str, cues: Cues, language: str) -> Turn | None:
+    pattern = compiled(cues.condition, language)
+    said, known = pattern.search(claim), pattern.search(evidence)
+    when = compiled(_WHEN, language)
+    if known and not said and not when.search(claim):
+        return Turn(
+            "condition", f"the evidence has a condition ({known[0]!r}) that the claim leaves out", opposed=False
+        )
+    if said and not known and not when.search(evidence):
+        return Turn("condition", f"the claim has a condition ({said[0]!r}) that the evidence lacks", opposed=False)
+    return None

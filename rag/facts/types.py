@@ -1,0 +1,85 @@
+"""What a fact is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number with its unit.
+
+    Attributes:
+        value: in the base unit of its dimension, where it has one.
+        unit: the dimension, such as ``mass``, or what is counted; empty without.
+        text: as it is written.
+        needed: whether evidence must have it; False for words such as ``a`` that only may stand for a number.
+        start: first character in the normalised sentence.
+    """
+
+    value: Fraction
+    unit: str
+    text: str
+    start: int
+    needed: bool = True
+
+    def says(self, other: Number) -> bool:
+        """Whether evidence with `other` says this."""
+        return self.value == other.value and self.unit in ("", other.unit)
+
+    def against(self, other: Number) -> bool:
+        """Whether `other` is of the same kind."""
+        return other.needed and (self.unit == other.unit or "" in (self.unit, other.unit) or self.value == other.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """A date or a part of one; what is not said is None.
+
+    Attributes:
+        parts: each reading as year, month and day; 3/4/2024 has two.
+        text: as it is written.
+    """
+
+    parts: tuple[tuple[int | None, int | None, int | None], ...]
+    text: str
+    start: int
+
+    def says(self, other: Date) -> bool:
+        """Whether evidence with `other`, which may say more, says this."""
+        return any(
+            all(mine in (None, theirs) for mine, theirs in zip(reading, known, strict=True))
+            for reading in self.parts
+            for known in other.parts
+        )
+
+    def against(self, other: Date) -> bool:
+        """Whether `other` is of the same kind: both name a year, or a month, or a day."""
+        return any(
+            mine is not None and theirs is not None for mine, theirs in zip(self.parts[0], other.parts[0], strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A fact that is a word of a closed kind: a time of day, a weekday, how often, a code.
+
+    Attributes:
+        kind: ``time``, ``weekday``, ``rate`` or ``code``.
+        value: the same for every way to write it.
+        text: as it is written.
+    """
+
+    kind: str
+    value: str
+    text: str
+    start: int
+
+    def says(self, other: Term) -> bool:
+        """Whether evidence with `other` says this."""
+        return (self.kind, self.value) == (other.kind, other.value)
+
+    def against(self, other: Term) -> bool:
+        """Whether `other` is of the same kind."""
+        return self.kind == other.kind

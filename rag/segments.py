@@ -1,0 +1,125 @@
+"""Cut an answer or a passage into sentences: every word is in one, also those of headings, lists and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sentencex import get_sentence_boundaries
+
+_LANGUAGE = "en"  # as in `rag.chunking`
+_BULLET = re.compile(r"[ \t]*(?:(?:[-*+•‣▪–]|#{1,6}|>)[ \t]+|\|[ \t]*)")
+_NUMBER = re.compile(r"[ \t]*(\d{1,3})[.)][ \t]+")
+_HEADING = re.compile(r"[ \t]*#{1,6}[ \t]")
+_DAY = re.compile(r"\b\d{1,2}\.$")
+_MONTH = re.compile(r"(?:jan|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence: ``text[start:end]``, without list marker or surrounding white space.
+
+    Attributes:
+        start: first character.
+        end: character after the last.
+        block: number of its paragraph, heading, list item or table row.
+        marker: first character of the block's list marker or heading mark; that of the block's words without one.
+    """
+
+    start: int
+    end: int
+    block: int
+    marker: int
+
+
+def segments(text: str) -> list[Segment]:
+    """The sentences of a text, in order; what holds no letter and no digit is none.
+
+    A line break inside a paragraph ends no sentence. The numbers of a list that counts from 1 are not its words.
+    """
+    found = []
+    for number, (marker, start, end) in enumerate(_blocks(text)):
+        for first, last in _sentences(text[start:end]):
+            found.append(Segment(start + first, start + last, number, marker))
+    return found
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each paragraph, heading, list item or table row."""
+    counted = _counting(text)
+    block: tuple[int, int, int] | None = None
+    heading = False
+    for line in re.finditer(r"[^\n\r]+", text):
+        start = _behind_markers(text, line.start(), line.end(), counted)
+        gap = block is not None and re.search(r"\n[^\S\n]*\n|\r[^\S\r\n]*\r", text[block[2] : line.start() + 1])
+        if not text[start : line.end()].strip():
+            new = True
+            start = line.end()
+        else:
+            new = block is None or heading or start != line.start() or bool(gap)
+        if new:
+            if block and block[1] < block[2]:
+                yield block
+            block = (line.start(), start, line.end()) if start < line.end() else None
+        elif block:
+            block = (block[0], block[1], line.end())
+        heading = bool(_HEADING.match(line[0]))
+    if block:
+        yield block
+
+
+def _behind_markers(text: str, start: int, end: int, counted: set[int]) -> int:
+    """Where the words of a line begin; the line's start if it has no marker."""
+    while start < end:
+        marker = _BULLET.match(text, start, end)
+        if marker is None and start in counted:
+            marker = _NUMBER.match(text, start, end)
+        if marker is None:
+            break
+        start = marker.end()
+    return start
+
+
+def _counting(text: str) -> set[int]:
+    """Where the lines start that are numbered 1, 2, 3 …; a lone number may be a fact."""
+    runs: list[list[int]] = []
+    expected = 0
+    for line in re.finditer(r"[^\n\r]+", text):
+        number = _NUMBER.match(line[0])
+        if number is None:
+            continue
+        found = int(number[1])
+        if found == 1:
+            runs.append([])
+        elif found != expected:
+            expected = 0
+            continue
+        runs[-1].append(line.start())
+        expected = found + 1
+    return {start for run in runs if len(run) > 1 for start in run}
+
+
+def _sentences(block: str) -> Iterator[tuple[int, int]]:
+    pending: tuple[int, int] | None = None
+    for boundary in get_sentence_boundaries(_LANGUAGE, block):
+        start, end = boundary["start_index"], boundary["end_index"]
+        if pending and _goes_on(block[slice(*pending)].rstrip(), block[start:end].lstrip()):
+            start = pending[0]
+        elif pending:
+            yield from _trimmed(block, *pending)
+        pending = (start, end)
+    if pending:
+        yield from _trimmed(block, *pending)
+
+
+def _goes_on(before: str, after: str) -> bool:
+    """Whether a full stop was no end: what follows is in lower case, or the month of a German date."""
+    small = after[:1].islower() or not any(character.isalnum() for character in after)
+    return (small and before[-1:] == ".") or bool(_DAY.search(before[-4:]) and _MONTH.match(after))
+
+
+def _trimmed(block: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    words = block[start:end]
+    if any(character.isalnum() for character in words):
+        yield end - len(words.lstrip()), start + len(words.rstrip())

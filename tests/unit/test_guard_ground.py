@@ -1,0 +1,111 @@
+"""`airlock ground` over HTTP and on the command line, without a model."""
+
+import asyncio
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from guard.assemble import gate
+from guard.cli import app
+from guard.config import load_config
+from guard.errors import BadRequest, PartFailure
+from guard.proxy import Gateway
+from guard.sound import sound_report
+from rag import Gate, check_answer
+from tests.doubles import QUOTE, MemoryJournal, Upstream, exchange, make_guard, returns
+
+PATH = "/v1/airlock/ground"
+EDITED = QUOTE.replace("four", "two")
+
+
+def post(body, journal=None):
+    guard = make_guard(journal=journal or MemoryJournal())
+    return asyncio.run(exchange(Gateway(guard, Upstream()), body, path=PATH))
+
+
+def test_an_answer_is_held_against_passages():
+    journal = MemoryJournal()
+    answer = post({"answer": f"{QUOTE} {EDITED}", "passages": ["Other words.", QUOTE]}, journal)
+    assert answer.status == 200
+    assert [checked["status"] for checked in answer.json["sentences"]] == ["supported", "contradicted"]
+    assert answer.json["sentences"][0]["evidence"] == [{"passage": 1, "start": 0, "end": len(QUOTE)}]
+    assert (answer.json["kept"], answer.json["supported"]) == (QUOTE, False)
+    ((decision, prompt),) = journal.decisions
+    assert (decision.rule, prompt) == ("ground", f"{QUOTE} {EDITED}")
+    assert answer.headers["x-airlock-decision"] == decision.id
+
+
+def test_without_passages_the_knowledge_base_is_asked():
+    assert post({"answer": QUOTE}).json["supported"] is True
+    assert post({"answer": EDITED}).json["supported"] is False
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "answer"),
+        ({"answer": 5}, "answer"),
+        ({"answer": ""}, "answer"),
+        ({"answer": "a" * 20_001, "passages": ["b"]}, "answer"),
+        ({"answer": "a", "passages": "b"}, "passages"),
+        ({"answer": "a", "passages": []}, "passages"),
+        ({"answer": "a", "passages": [5]}, "passages.0"),
+        ({"answer": "a", "passages": ["b"] * 1001}, "passages"),
+        ({"answer": "a", "passages": ["b" * 1_000_001]}, "passages"),
+        ({"answer": "a", "extra": 1}, "extra"),
+    ],
+)
+def test_bad_input_is_an_error_that_names_the_field(body, param):
+    answer = post(body)
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == param
+    assert param in answer.json["error"]["message"]
+
+
+def test_the_gate_is_set_by_the_configuration():
+    assert gate(load_config()) == Gate()
+    assert gate(load_config(None, {"grounding.kept": 0.9})) == Gate(kept=0.9)
+
+
+@pytest.mark.parametrize("report", [None, check_answer("Other words.", ["b"])])
+def test_rubbish_of_the_part_is_a_failure(report):
+    with pytest.raises(PartFailure, match="knowledge"):
+        sound_report(report, QUOTE)
+
+
+def test_a_part_at_fault_is_unavailable():
+    class Broken:
+        check = staticmethod(returns(None))
+
+    guard = make_guard(answerer=Broken())
+    assert asyncio.run(exchange(Gateway(guard, Upstream()), {"answer": QUOTE}, path=PATH)).status == 503
+
+
+def run(*arguments, stdin=None):
+    return CliRunner().invoke(app, ["ground", *arguments], input=stdin)
+
+
+def test_the_command_line_shows_each_sentence(tmp_path):
+    passages = tmp_path / "passages.jsonl"
+    passages.write_text(json.dumps({"text": "Other words."}) + "\n\n" + json.dumps({"text": QUOTE}), encoding="utf-8")
+    said = run(QUOTE, "--passages", str(passages), "--json")
+    assert (said.exit_code, json.loads(said.output)["supported"]) == (0, True)
+    (tmp_path / "answer.txt").write_text(EDITED, encoding="utf-8")
+    said = run("--file", str(tmp_path / "answer.txt"), "--passage", QUOTE)
+    assert said.exit_code == 1
+    assert said.output.startswith("contradicted ")
+    assert f"passage 0 [0:{len(QUOTE)}] {QUOTE}" in said.output
+    assert run("-", "--passage", "Other words.", "--passage", QUOTE, stdin=QUOTE).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("a", "--file", "b"), ("a", "--kb", "b", "--passage", "c")])
+def test_wrong_usage(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"text": 5}'])
+def test_passages_that_are_none_are_an_error(tmp_path, content):
+    path = tmp_path / "passages.jsonl"
+    path.write_text(content, encoding="utf-8")
+    assert isinstance(run("a", "--passages", str(path)).exception, BadRequest)
