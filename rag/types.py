@@ -47,11 +47,27 @@ class Encoder(Protocol):
         """Unit vectors, shape ``(texts, dimension)``."""
 
 
+class SupportModel(Protocol):
+    """Judges whether a passage says what a claim says."""
+
+    def support(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Support]:
+        """One judgement for each pair of passage and claim, in order."""
+
+
 class Status(StrEnum):
     """Whether a citation's quote stands in the document at its offsets."""
 
     SUPPORTED = "supported"
     REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """A support model's judgement of one claim; the probabilities sum to 1."""
+
+    supported: float
+    contradicted: float
+    not_stated: float
 
 
 @dataclass(frozen=True, slots=True)

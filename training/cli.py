@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from training import grounding_cli
+
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
 
@@ -38,6 +40,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @evaluate.callback()
 def _group() -> None:
     pass
+
+
+train.command("reader")(grounding_cli.train_reader)
+train.command("support")(grounding_cli.train_support)
+evaluate.command("reader")(grounding_cli.eval_reader)
+evaluate.command("support")(grounding_cli.eval_support)
 
 
 @train.command("classifier")
