@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rag.reader import EvidenceReader, Excerpt, Reading
 from rag.types import Encoder
 from training.grounding_rows import EvidenceRow
-from training.intervals import area, interval, mean
+from training.intervals import area, best_threshold, interval, mean
 from training.negatives import swapped
 
 Values = NDArray[np.float64]
@@ -45,7 +45,6 @@ def choose_thresholds(reader: EvidenceReader, rows: Sequence[EvidenceRow], *, se
     others = [row for row in rows if not row.answers] + swapped(rows, seed=seed, near=1)
     no = np.array([reading.answers for reading in reader.read([excerpt(row) for row in others])])
     yes = np.array([reading.answers for reading in readings])
-    steps = [step / 100 for step in range(1, 100)]
 
     def sentences(threshold: float) -> float:
         pairs = zip(answerable, readings, strict=True)
@@ -54,7 +53,7 @@ def choose_thresholds(reader: EvidenceReader, rows: Sequence[EvidenceRow], *, se
     def passages(threshold: float) -> float:
         return float((yes >= threshold).mean() + ((no < threshold).mean() if len(no) else 0.0))
 
-    return {"passage": max(steps, key=passages), "sentence": max(steps, key=sentences)}
+    return {"passage": best_threshold(passages), "sentence": best_threshold(sentences)}
 
 
 def evaluate_reader(
@@ -79,7 +78,7 @@ def evaluate_reader(
     figures = _figures(asked, elsewhere, seed=seed)
     for key in ("source", "lang"):
         figures[f"by_{key}"] = {
-            str(name): _figures(_only(asked, key, name), _only(elsewhere, key, name), seed=seed, resamples=200)
+            str(name): _figures(_only(asked, key, name), _only(elsewhere, key, name), seed=seed)
             for name in np.unique(asked[key])
         }
     return {"thresholds": dict(reader.settings.thresholds), **figures}
@@ -110,12 +109,12 @@ def _judge(reader: EvidenceReader, rows: Sequence[EvidenceRow], encoder: Encoder
     return columns
 
 
-def _figures(asked: Columns, elsewhere: Columns, *, seed: int, resamples: int = 1000) -> dict[str, Any]:
+def _figures(asked: Columns, elsewhere: Columns, *, seed: int) -> dict[str, Any]:
     counted, yes = asked["counted"], asked["answerable"]
     both = np.isin(asked["source"], np.intersect1d(asked["source"][yes], asked["source"][~yes]))
 
     def over(values: Values) -> dict[str, float | None]:
-        return interval(mean(values), len(values), seed=seed, resamples=resamples)
+        return interval(mean(values), len(values), seed=seed)
 
     def abstention(column: str) -> dict[str, Any]:
         mine, theirs = asked[column], elsewhere[column]
@@ -123,8 +122,8 @@ def _figures(asked: Columns, elsewhere: Columns, *, seed: int, resamples: int = 
         unanswerable = area(yes[both], mine[both])
         taken_out = area(truth, np.concatenate([mine[yes], theirs]))
         return {
-            "unanswerable": interval(unanswerable, int(both.sum()), seed=seed, resamples=resamples),
-            "passage_taken_out": interval(taken_out, len(truth), seed=seed, resamples=resamples),
+            "unanswerable": interval(unanswerable, int(both.sum()), seed=seed),
+            "passage_taken_out": interval(taken_out, len(truth), seed=seed),
         }
 
     result: dict[str, Any] = {

@@ -12,7 +12,7 @@ from rag.support import SupportReader
 from rag.types import Encoder, Support
 from training.edits import SOURCE, overlap
 from training.grounding_rows import ClaimRow, Label
-from training.intervals import area, balanced_accuracy, interval, mean
+from training.intervals import area, balanced_accuracy, best_threshold, interval, mean
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -20,12 +20,12 @@ _ORDER = (Label.SUPPORTED, Label.CONTRADICTED, Label.NOT_STATED)
 
 
 def choose_threshold(reader: SupportReader, rows: Sequence[ClaimRow]) -> float:
-    """The probability of *supported* that best tells supported rows from others; see `best_threshold`."""
+    """The probability of *supported* that best tells supported rows from others; see `threshold_of`."""
     judged = reader.support([(row.passage, row.claim) for row in rows])
-    return best_threshold(np.array([support.supported for support in judged]), rows)
+    return threshold_of(np.array([support.supported for support in judged]), rows)
 
 
-def best_threshold(scores: Values, rows: Sequence[ClaimRow]) -> float:
+def threshold_of(scores: Values, rows: Sequence[ClaimRow]) -> float:
     """Where the balanced accuracy is best: the mean of that on labelled and that on built rows.
 
     Args:
@@ -40,7 +40,7 @@ def best_threshold(scores: Values, rows: Sequence[ClaimRow]) -> float:
         found = [balanced_accuracy(truth[part], said[part])(np.arange(part.sum())) for part in parts]
         return float(np.nanmean(found)) if not np.isnan(found).all() else 0.0
 
-    return max((step / 100 for step in range(1, 100)), key=accuracy)
+    return best_threshold(accuracy)
 
 
 def evaluate_support(
@@ -71,17 +71,16 @@ def evaluate_support(
     scores = {"model": (np.array([found.supported for found in judged]), reader.settings.threshold("supported"))}
     if encoder and dev:
         for name, score in (("word_overlap", _overlaps), ("similarity", _similarities(encoder))):
-            scores[name] = (score(rows), best_threshold(score(dev), dev))
+            scores[name] = (score(rows), threshold_of(score(dev), dev))
     built = np.array([row.source == SOURCE for row in rows], dtype=bool)
     apart = np.array([row.source in held_out for row in rows], dtype=bool)
     groups = {"edits": built, "held_out": apart, "labelled": ~built & ~apart}
     sources = {source: np.array([row.source == source for row in rows]) for source in sorted({r.source for r in rows})}
 
-    def figures(mask: Mask, resamples: int = 1000) -> dict[str, Any]:
+    def figures(mask: Mask) -> dict[str, Any]:
         some = [row for row, inside in zip(rows, mask, strict=True) if inside]
         found = {
-            name: _two_way(some, values[mask], threshold, seed=seed, resamples=resamples)
-            for name, (values, threshold) in scores.items()
+            name: _two_way(some, values[mask], threshold, seed=seed) for name, (values, threshold) in scores.items()
         }
         return {
             "rows": len(some),
@@ -90,16 +89,17 @@ def evaluate_support(
             **({"baselines": found} if found else {}),
         }
 
+    of_groups = {name: figures(mask) for name, mask in groups.items() if mask.any()}
     said = scores["model"][0] >= scores["model"][1]
     right = said == _truth(rows)
     kinds = sorted({row.kind for row in rows if row.kind})
     return {
         "thresholds": {name: threshold for name, (_, threshold) in scores.items()},
-        **{f"{name}_balanced_accuracy": figures(mask)["balanced_accuracy"] for name, mask in groups.items()},
-        **{name: figures(mask) for name, mask in groups.items() if mask.any()},
+        **{f"{name}_balanced_accuracy": group["balanced_accuracy"] for name, group in of_groups.items()},
+        **of_groups,
         "held_out_sources": sorted(held_out),
         "by_edit": {kind: _share(right, [row.kind == kind for row in rows], seed) for kind in kinds},
-        "by_source": {source: figures(mask, resamples=200) for source, mask in sources.items()},
+        "by_source": {source: figures(mask) for source, mask in sources.items()},
     }
 
 
@@ -107,14 +107,12 @@ def _truth(rows: Sequence[ClaimRow]) -> Mask:
     return np.array([row.label is Label.SUPPORTED for row in rows], dtype=bool)
 
 
-def _two_way(
-    rows: Sequence[ClaimRow], values: Values, threshold: float, *, seed: int, resamples: int
-) -> dict[str, Any]:
+def _two_way(rows: Sequence[ClaimRow], values: Values, threshold: float, *, seed: int) -> dict[str, Any]:
     truth = _truth(rows)
     accuracy, ranked = balanced_accuracy(truth, values >= threshold), area(truth, values)
     return {
-        "balanced_accuracy": interval(accuracy, len(rows), seed=seed, resamples=resamples),
-        "auroc": interval(ranked, len(rows), seed=seed, resamples=resamples),
+        "balanced_accuracy": interval(accuracy, len(rows), seed=seed),
+        "auroc": interval(ranked, len(rows), seed=seed),
     }
 
 
@@ -128,7 +126,7 @@ def _three_way(rows: Sequence[ClaimRow], judged: Sequence[Support], *, seed: int
         of = [(told[at] == label)[truth[at] == label] for label in range(len(_ORDER))]
         return float(np.mean([each.mean() for each in of])) if all(len(each) for each in of) else float("nan")
 
-    return interval(recall, len(some), seed=seed, resamples=200)
+    return interval(recall, len(some), seed=seed)
 
 
 def _share(right: Mask, mask: Sequence[bool], seed: int) -> dict[str, Any]:

@@ -88,15 +88,13 @@ def fit_pairs(
     size = math.ceil(len(train) / recipe.batch)
     steps = size * recipe.epochs
     learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    optimizer, schedule = _optimizer(model, recipe, steps)
+    optimizer = _optimizer(model, recipe)
     _standardize(model, base, train, recipe)
     mean = {name: value.detach().clone() for name, value in learnt.items()}
     best = {name: value.clone() for name, value in mean.items()}
     standard = {"centre": model.centre, "spread": model.spread}
     kept: Groups = {"learnt": learnt, "mean": mean, "best": best, "standard": standard}
     state = checkpoint.restore(kept, optimizer)
-    for _ in range(state.step):
-        schedule.step()
     while state.step < steps:
         epoch, done = divmod(state.step, size)
         _reading(model)
@@ -104,11 +102,11 @@ def fit_pairs(
             _batches(train, recipe.batch, random.Random(f"{recipe.seed}/{epoch}")), done, size
         ):
             torch.manual_seed(hash((recipe.seed, state.step)))  # dropout
+            _set_rates(optimizer, state.step, steps)
             value = _loss(model, base, batch, loss)
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
             optimizer.step()
-            schedule.step()
             optimizer.zero_grad(set_to_none=True)
             state.step += 1
             state.total += value.item()
@@ -196,15 +194,17 @@ def _reading(model: PairModel) -> None:
     model.encoder.eval()
 
 
-def _optimizer(
-    model: PairModel, recipe: PairRecipe, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _optimizer(model: PairModel, recipe: PairRecipe) -> torch.optim.Optimizer:
     adapter = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": adapter, "lr": recipe.lr}, {"params": model.head.parameters(), "lr": 2 * recipe.lr}],
+    return torch.optim.AdamW(
+        [{"params": adapter, "peak": recipe.lr}, {"params": model.head.parameters(), "peak": 2 * recipe.lr}],
         weight_decay=0.01,
     )
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """The learning rates of a step: linear warm-up, then linear decay."""
     warm = max(1, steps // 20)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
-    )
+    share = min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share

@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
+_RESAMPLES = 1000
 Places = NDArray[np.int64]
 Figure = Callable[[Places], float]
 
 
-def interval(figure: Figure, rows: int, *, seed: int, resamples: int = 1000) -> dict[str, float | None]:
+def interval(figure: Figure, rows: int, *, seed: int) -> dict[str, float | None]:
     """A figure of all rows and, over samples of them, between which values it lies 95 times in 100.
 
     Args:
         figure: computes it from the places of some rows; NaN where these do not define it.
         rows: how many there are.
         seed: of the samples.
-        resamples: how many samples.
     """
     rng = np.random.default_rng(seed)
     value = figure(np.arange(rows)) if rows else math.nan
     if math.isnan(value):
         return {"value": None, "low": None, "high": None}
-    found = [figure(rng.integers(0, rows, rows)) for _ in range(resamples)]
+    found = [figure(rng.integers(0, rows, rows)) for _ in range(_RESAMPLES)]
     low, high = np.nanpercentile(found, [2.5, 97.5])
     return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
@@ -37,7 +37,12 @@ def area(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> Figure:
 
     def figure(at: Places) -> float:
         chosen = positive[at]
-        return float(roc_auc_score(chosen, score[at])) if 0 < chosen.sum() < len(chosen) else math.nan
+        positives = int(chosen.sum())
+        negatives = len(chosen) - positives
+        if not positives or not negatives:
+            return math.nan
+        ranks = rankdata(score[at])[chosen].sum()  # the statistic of Mann and Whitney
+        return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
 
     return figure
 
@@ -57,6 +62,14 @@ def balanced_accuracy(positive: NDArray[np.bool_], said: NDArray[np.bool_]) -> F
 def mean(values: NDArray[np.float64]) -> Figure:
     """The mean, as a figure for `interval`."""
     return lambda at: float(values[at].mean()) if len(at) else math.nan
+
+
+def best_threshold(score: Callable[[float], float]) -> float:
+    """The hundredth that scores best; of several, the middle one, which is farthest from doing worse."""
+    steps = [step / 100 for step in range(1, 100)]
+    scores = [score(step) for step in steps]
+    best = [step for step, found in zip(steps, scores, strict=True) if found == max(scores)]
+    return best[len(best) // 2]
 
 
 def told(figures: Mapping[str, Any], *path: str) -> str:

@@ -48,15 +48,14 @@ class PairRun:
     without: Sequence[str] = ()
     limit: int | None = None
 
-    def start(self) -> dict[str, Any]:
-        """Set the threads; the provenance.
+    def start(self) -> None:
+        """Set the threads.
 
         Raises:
             TrainingError: the folder already holds a model.
         """
         refuse_finished(self.out)
         torch.set_num_threads(self.recipe.threads)
-        return provenance(seed=self.recipe.seed, data=self.files)
 
     def split(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """The rows to train on, and those of `dev`.
@@ -91,6 +90,7 @@ class PairRun:
         model = untrained(base, OUTPUTS[self.task], self.recipe)
         asked: dict[str, Any] = {"task": self.task, "settings": asdict(self.recipe), "without": sorted(self.without)}
         asked |= {"limit": self.limit}
+        made_from = provenance(seed=self.recipe.seed, data=self.files)
         hashes = sorted(file_sha256(path) for path in self.files)
         checkpoint = Checkpoint.at(self._progress, {**asked, "encoder": base.sha256, "data": hashes})
         started = time.monotonic()
@@ -98,7 +98,7 @@ class PairRun:
         finished = self._progress / "model"  # moved when all is measured, so that no half-made model can be used
         model.save(finished)
         self.settings(base).save(finished)
-        return finished, {**asked, "epochs": epochs, "seconds": round(time.monotonic() - started, 1)}
+        return finished, {**asked, "epochs": epochs, "seconds": round(time.monotonic() - started, 1), **made_from}
 
     def complete(self, finished: Path, made: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         """Write card and manifest and put all into place; the manifest.

@@ -52,7 +52,7 @@ def train_reader(run: PairRun, encoder_name: str) -> dict[str, Any]:
         ClassifierError: the encoder is at fault.
         KnowledgeError: the encoder does not read windows of that length.
     """
-    made_from = run.start()
+    run.start()
     train, dev = run.split(trainable(read_evidence(run.files), run.without))
     base = load_encoder(encoder_name)
     learnt, held = (
@@ -63,7 +63,7 @@ def train_reader(run: PairRun, encoder_name: str) -> dict[str, Any]:
     run.settings(base, thresholds).save(finished)
     figures = evaluate_reader(EvidenceReader.load(finished, base), dev, seed=run.recipe.seed)
     counts = {"train": len(train), "dev": len(dev), "windows": len(learnt)}
-    return run.complete(finished, {**made, "rows": counts, "figures": figures, **made_from}, train)
+    return run.complete(finished, {**made, "rows": counts, "figures": figures}, train)
 
 
 def examples(base: Base, rows: Sequence[EvidenceRow], window: int) -> list[Example[ReadingTarget]]:

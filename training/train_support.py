@@ -61,7 +61,7 @@ def train_support(
         ClassifierError: the encoder is at fault.
         KnowledgeError: the encoder does not read windows of that length.
     """
-    made_from = run.start()
+    run.start()
     seed = run.recipe.seed
     built = built_pairs(paragraphs, run.without, seed=seed)
     train, dev = run.split(trainable(read_claims(data), run.without))
@@ -74,7 +74,7 @@ def train_support(
     run.settings(base, {"supported": threshold}).save(finished)
     figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
     counts = {"train": len(train), "built": sum(row.source == SOURCE for row in train), "dev": len(dev)}
-    made |= {"edits": edits, "rows": counts, "figures": figures, **made_from}
+    made |= {"edits": edits, "rows": counts, "figures": figures}
     return run.complete(finished, made, train)
 
 
