@@ -312,6 +312,7 @@ def eval_rag(
         str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")
     ] = None,
     passages: Annotated[int, typer.Option(min=1, help="Passages looked at for an answer.")] = 3,
+    reader: Annotated[Path | None, typer.Option(help="Let this evidence reader choose the sentences.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/knowledge_sample.json"),
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
@@ -323,17 +324,26 @@ def eval_rag(
     from classifier.types import MINILM
     from rag.answer import Answerer
     from rag.encoders import SentenceEncoder
-    from rag.interpret import ExtractiveInterpreter
+    from rag.interpret import ExtractiveInterpreter, InterpretationModel
     from rag.store import SAMPLE, KnowledgeBase
     from training.evaluate_rag import evaluate_rag, read_questions
-    from training.manifest import command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance, write_json
 
     torch.set_num_threads(threads)
     base = load_encoder(encoder or MINILM)
     sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
-    answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), ExtractiveInterpreter(sentences), k=passages)
+    interpreter: InterpretationModel = ExtractiveInterpreter(sentences)
+    if reader:
+        from rag.pairs import PairSettings
+        from rag.reader import EvidenceReader, ReaderInterpreter
+
+        named = PairSettings.load(reader, "reader").encoder
+        on = base if named == base.name else load_encoder(named)  # one copy in memory where both are the same
+        interpreter = ReaderInterpreter(EvidenceReader.load(reader, on), sentences)
+    answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), interpreter, k=passages)
     result = {
         "command": command("airlock"),
+        **({"reader_sha256": adapter_sha256(reader)} if reader else {}),
         **evaluate_rag(answerer, read_questions(questions)),
         **provenance(seed=0, data=[questions]),
     }
