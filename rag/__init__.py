@@ -1,6 +1,10 @@
 """Output door: answers made of sentences from a trusted knowledge base, each traced to its place there."""
 
-from rag.grounding import check_answer
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from rag.types import (
     Checked,
     Citation,
@@ -24,6 +28,9 @@ from rag.types import (
     Support,
     SupportModel,
 )
+
+if TYPE_CHECKING:
+    from rag.grounding import check_answer
 
 __all__ = [
     "Checked",
@@ -49,3 +56,9 @@ __all__ = [
     "SupportModel",
     "check_answer",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "check_answer":  # its rules take a while to load
+        raise AttributeError(f"module 'rag' has no attribute {name!r}")
+    return import_module("rag.grounding").check_answer

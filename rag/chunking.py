@@ -83,10 +83,19 @@ def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
 
 def embedding_text(document: Document, quotable: Passage | Sentence) -> str:
     """What the encoder reads: title and heading first, since they name the topic that the text takes for granted."""
+    parts = (*_topic(document, quotable), document.text[quotable.start : quotable.end])
+    return "\n".join(filter(None, dict.fromkeys(parts)))
+
+
+def topic(document: Document, quotable: Passage | Sentence) -> str:
+    """The document's title and the heading above."""
+    return "\n".join(filter(None, dict.fromkeys(_topic(document, quotable))))
+
+
+def _topic(document: Document, quotable: Passage | Sentence) -> tuple[str, str]:
     known = sentences(document.text)
     section = known[bisect_right(known, quotable.start, key=lambda sentence: sentence.start) - 1].section
-    parts = (document.title, section.heading, document.text[quotable.start : quotable.end])
-    return "\n".join(filter(None, dict.fromkeys(parts)))
+    return document.title, section.heading
 
 
 def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:

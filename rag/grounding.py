@@ -13,10 +13,10 @@ from rag.alignment import Aligner, Candidate
 from rag.chunking import sentences
 from rag.facts.comparison import READ, Facts, Fault, compare, facts
 from rag.facts.language import language_of
+from rag.judgement import judge
 from rag.quotes import Quotable, normal, under_leads
 from rag.references import opener, pronoun
 from rag.segments import Segment, segments
-from rag.support import judge
 from rag.types import (
     DEFAULT_GATE,
     Checked,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -55,20 +55,33 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
+    """A sentence that may be quoted.
+
+    Attributes:
+        sentence: its place in the document's text.
+        document: where it stands.
+        passage: id of the passage that it was found in.
+        vector: of the sentence, with its title and heading.
+        similarity: to the question, -1 to 1.
+        score: by which the better of two is told; its scale is the interpretation model's.
+    """
+
     sentence: Sentence
     document: Document
     passage: str
     vector: NDArray[np.float32]
     similarity: float
-    score: float
+    score: float = 0.0
 
     @property
     def quote(self) -> str:
+        """Its words."""
         return self.document.text[self.sentence.start : self.sentence.end]
 
     @property
     def citation(self) -> Citation:
+        """The citation of its words, without a place in an answer."""
         return Citation(
             passage=self.passage,
             document=self.document.id,
@@ -99,61 +112,71 @@ class ExtractiveInterpreter:
 
     def answer(self, question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> GroundedAnswer:
         """The best sentences, in the order of their documents; from a disputed document, one of each section."""
-        candidates = self._candidates(question, evidence, documents)
-        if not candidates or candidates[0].score < self.selection.threshold:
-            return compose((), evidence)
-        choose = self._from_each_section if candidates[0].document.disputed else self._best
-        chosen = list(choose(candidates))
-        order = list(dict.fromkeys(candidate.document.id for candidate in chosen))
-        chosen.sort(key=lambda candidate: (order.index(candidate.document.id), candidate.sentence.start))
-        return compose((candidate.citation for candidate in chosen), evidence)
-
-    def _candidates(
-        self, question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document]
-    ) -> list[_Candidate]:
-        """The sentences of the evidence, best first."""
-        found = [
-            (sentence, documents[item.passage.document], item)
-            for item in evidence
-            for sentence in sentences(documents[item.passage.document].text)
-            if item.passage.start <= sentence.start and sentence.end <= item.passage.end
-        ]
-        texts = [embedding_text(document, sentence) for sentence, document, _ in found]
-        query, *vectors = self._encoder.encode([question, *texts])
         weight = self.selection.weight
-        candidates = [
-            _Candidate(
-                sentence=sentence,
-                document=document,
-                passage=item.passage.id,
-                vector=vector,
-                similarity=(similarity := float(np.clip(vector @ query, -1, 1))),
-                score=weight * similarity + (1 - weight) * item.score,
-            )
-            for (sentence, document, item), vector in zip(found, vectors, strict=True)
-        ]
-        return sorted(candidates, key=lambda candidate: -candidate.score)
+        ranked = ranking(
+            replace(candidate, score=weight * candidate.similarity + (1 - weight) * item.score)
+            for candidate, item in candidates(question, evidence, documents, self._encoder)
+        )
+        if not ranked or ranked[0].score < self.selection.threshold:
+            return compose((), evidence)
+        least = max(ranked[0].score - self.selection.margin, self.selection.threshold)
+        near = [candidate for candidate in ranked if candidate.score >= least]
+        return compose((candidate.citation for candidate in choose(ranked, near, self.selection)), evidence)
 
-    def _best(self, candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
-        """Those near the best, until the answer is full."""
-        least = max(candidates[0].score - self.selection.margin, self.selection.threshold)
-        near = [candidate for candidate in candidates if candidate.score >= least]
-        return self._fit(near, self.selection.sentences)
 
-    def _from_each_section(self, candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
-        """The best of all, then the best of each other section from the top, until the answer is full."""
-        best = candidates[0]
-        sections = {candidate.sentence.section: candidate for candidate in reversed(candidates)}
-        del sections[best.sentence.section]
-        others = sorted(sections.values(), key=lambda candidate: candidate.sentence.start)
-        return self._fit([best, *others], len(candidates))
+def candidates(
+    question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document], encoder: Encoder
+) -> list[tuple[Candidate, Evidence]]:
+    """The sentences of the evidence, in its order and that of their passages, each with what it was found in."""
+    found = [
+        (sentence, documents[item.passage.document], item)
+        for item in evidence
+        for sentence in sentences(documents[item.passage.document].text)
+        if item.passage.start <= sentence.start and sentence.end <= item.passage.end
+    ]
+    texts = [embedding_text(document, sentence) for sentence, document, _ in found]
+    query, *vectors = encoder.encode([question, *texts])
+    return [
+        (Candidate(sentence, document, item.passage.id, vector, float(np.clip(vector @ query, -1, 1))), item)
+        for (sentence, document, item), vector in zip(found, vectors, strict=True)
+    ]
 
-    def _fit(self, candidates: Sequence[_Candidate], most: int) -> Iterator[_Candidate]:
-        room = self.selection.characters
-        chosen: list[_Candidate] = []
-        for candidate in candidates:
-            again = any(float(candidate.vector @ other.vector) >= self.selection.duplicate for other in chosen)
-            if len(chosen) < most and not again and (not chosen or len(candidate.quote) <= room):
-                chosen.append(candidate)
-                room -= len(candidate.quote) + 1
-                yield candidate
+
+def ranking(found: Iterable[Candidate]) -> list[Candidate]:
+    """Best first."""
+    return sorted(found, key=lambda candidate: -candidate.score)
+
+
+def choose(ranked: Sequence[Candidate], near: Sequence[Candidate], selection: Selection) -> list[Candidate]:
+    """The sentences of an answer, in the order of their documents.
+
+    Args:
+        ranked: all candidates, best first; where the best of `near` is of a disputed document, one of each section.
+        near: those that may be quoted from any other document, best first; at least one.
+        selection: limits.
+    """
+    if near[0].document.disputed:
+        chosen = list(_fit(_each_section(near[0], ranked), len(ranked), selection))
+    else:
+        chosen = list(_fit(near, selection.sentences, selection))
+    order = list(dict.fromkeys(candidate.document.id for candidate in chosen))
+    return sorted(chosen, key=lambda candidate: (order.index(candidate.document.id), candidate.sentence.start))
+
+
+def _each_section(best: Candidate, ranked: Sequence[Candidate]) -> list[Candidate]:
+    """The best of all, then the best of each other section from the top."""
+    sections = {candidate.sentence.section: candidate for candidate in reversed(ranked)}
+    del sections[best.sentence.section]
+    return [best, *sorted(sections.values(), key=lambda candidate: candidate.sentence.start)]
+
+
+def _fit(found: Sequence[Candidate], most: int, selection: Selection) -> Iterator[Candidate]:
+    """Those that say something new, until the answer is full."""
+    room = selection.characters
+    chosen: list[Candidate] = []
+    for candidate in found:
+        again = any(float(candidate.vector @ other.vector) >= selection.duplicate for other in chosen)
+        if len(chosen) < most and not again and (not chosen or len(candidate.quote) <= room):
+            chosen.append(candidate)
+            room -= len(candidate.quote) + 1
+            yield candidate

@@ -1,48 +1,65 @@
-"""Ask a support model whether passages say what claims say, and hold its judgement against thresholds."""
+"""The support model: whether a passage supports a claim, contradicts it, or does not say."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from pathlib import Path
 
-from rag.types import Gate, KnowledgeError, Status, Support, SupportModel
+from rag.pairs import Base, Pair, PairModel, PairSettings, logits, room
+from rag.types import Support
+
+SUPPORTED, CONTRADICTED, NOT_STATED = range(3)  # outputs of the head
+CLAIM = 1  # the span that is judged
 
 
-def judge(model: SupportModel, claims: Sequence[tuple[str, Sequence[str]]], gate: Gate) -> list[tuple[Status, float]]:
-    """What a support model says of each claim, and with which probability.
+class SupportReader:
+    """Pairs of passage and claim in, judgements out; an `rag.types.SupportModel`.
 
-    A claim is contradicted if one of its passages contradicts it, whatever the others say.
+    A passage that is longer than a window is read in several, which overlap by a quarter. The window that says most
+    about the claim decides: the one where *not stated* is least likely. A claim is read up to half a window.
 
     Args:
-        model: judges pairs of passage and claim.
-        claims: each with the passages, at least one, that it may rest on.
-        gate: the thresholds.
-
-    Raises:
-        KnowledgeError: the model returned rubbish.
+        model: encoder, adapter and head.
+        base: the encoder the model sits on.
+        settings: window, and the threshold `supported`, for those who need a yes or no.
+        batch: windows run at once.
     """
-    pairs = [(passage, claim) for claim, passages in claims for passage in passages]
-    judgements = _sound(model.support(pairs), len(pairs)) if pairs else []
-    found = []
-    for _, passages in claims:
-        own, judgements = judgements[: len(passages)], judgements[len(passages) :]
-        supported = max(judgement.supported for judgement in own)
-        contradicted = max(judgement.contradicted for judgement in own)
-        if contradicted >= gate.contradicted:
-            found.append((Status.CONTRADICTED, contradicted))
-        elif supported >= gate.supported:
-            found.append((Status.SUPPORTED, supported))
-        else:
-            found.append((Status.UNSUPPORTED, 1 - supported))
-    return found
+
+    def __init__(self, model: PairModel, base: Base, settings: PairSettings, *, batch: int = 16) -> None:
+        self.model = model.eval()
+        self.settings = settings
+        self._base = base
+        self._batch = batch
+
+    @classmethod
+    def load(cls, folder: Path, base: Base) -> SupportReader:
+        """Load a model folder onto an encoder.
+
+        Raises:
+            KnowledgeError: a file is missing or broken, or the model is of another task or encoder.
+        """
+        settings = PairSettings.load(folder, "support")
+        return cls(PairModel.load(folder, base, settings), base, settings)
+
+    def support(self, pairs: Sequence[tuple[str, str]]) -> list[Support]:
+        """One judgement for each pair of passage and claim, in order."""
+        windows = [support_windows(self._base, *pair, self.settings.window) for pair in pairs]
+        found = logits(self.model, self._base, [window for each in windows for window in each], self._batch)
+        judged = []
+        for each in windows:
+            probabilities = [next(found)[CLAIM].softmax(-1).tolist() for _ in each]
+            decisive = min(probabilities, key=lambda values: values[NOT_STATED])
+            judged.append(Support(decisive[SUPPORTED], decisive[CONTRADICTED], decisive[NOT_STATED]))
+        return judged
 
 
-def _sound(judgements: Sequence[Support], expected: int) -> list[Support]:
-    judgements = list(judgements)
-    if len(judgements) != expected:
-        raise KnowledgeError(f"the support model returned {len(judgements)} judgements of {expected} pairs")
-    for judgement in judgements:
-        parts = (judgement.supported, judgement.contradicted, judgement.not_stated)
-        if min(parts) < 0 or not math.isclose(sum(parts), 1.0, abs_tol=1e-3):  # not a number is not close
-            raise KnowledgeError(f"the support model returned probabilities that do not sum to 1: {parts}")
-    return judgements
+def support_windows(base: Base, passage: str, claim: str, window: int) -> list[Pair]:
+    """The windows of a passage, each with the claim; at least one."""
+    size = room(base, window)
+    said, asked = base.tokenize([passage, claim])["input_ids"]
+    asked = asked[: size // 2] or [base.tokenizer.pad_token_id]  # the span has a token, also that of an odd claim
+    left = size - len(asked)
+    starts = [0]
+    while starts[-1] + left < len(said):
+        starts.append(min(starts[-1] + left - left // 4, len(said) - left))
+    return [Pair(said[start : start + left], asked, [CLAIM] * len(asked)) for start in starts]

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from rag.types import Mode
+from training import grounding_cli
+
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
 
@@ -38,6 +41,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @evaluate.callback()
 def _group() -> None:
     pass
+
+
+train.command("reader")(grounding_cli.train_reader)
+train.command("support")(grounding_cli.train_support)
+evaluate.command("reader")(grounding_cli.eval_reader)
+evaluate.command("support")(grounding_cli.eval_support)
 
 
 @train.command("classifier")
@@ -304,9 +313,8 @@ def eval_rag(
         str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")
     ] = None,
     passages: Annotated[int, typer.Option(min=1, help="Passages looked at for an answer.")] = 3,
-    mode: Annotated[
-        str | None, typer.Option(help="dense, bm25 or hybrid; as the gateway's default without one.")
-    ] = None,
+    mode: Annotated[Mode | None, typer.Option(help="As the gateway's default without one.")] = None,
+    reader: Annotated[Path | None, typer.Option(help="Let this evidence reader choose the sentences.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/knowledge_sample.json"),
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
@@ -318,22 +326,29 @@ def eval_rag(
     from classifier.types import MINILM
     from rag.answer import Answerer
     from rag.encoders import SentenceEncoder
-    from rag.interpret import ExtractiveInterpreter
+    from rag.interpret import ExtractiveInterpreter, InterpretationModel
     from rag.store import SAMPLE, KnowledgeBase
-    from rag.types import DEFAULT_MODE, Mode
+    from rag.types import DEFAULT_MODE
     from training.evaluate_rag import evaluate_rag, read_questions
-    from training.manifest import command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance, write_json
 
-    if mode is not None and mode not in set(Mode):
-        raise typer.BadParameter(f"--mode {mode}: give one of {', '.join(Mode)}")
     torch.set_num_threads(threads)
     base = load_encoder(encoder or MINILM)
     sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
-    knowledge, chosen = KnowledgeBase.open(kb or SAMPLE, sentences), Mode(mode) if mode else DEFAULT_MODE
-    answerer = Answerer(knowledge, ExtractiveInterpreter(sentences), k=passages, mode=chosen)
+    chosen = mode or DEFAULT_MODE
+    interpreter: InterpretationModel = ExtractiveInterpreter(sentences)
+    if reader:
+        from rag.pairs import PairSettings
+        from rag.reader import EvidenceReader, ReaderInterpreter
+
+        named = PairSettings.load(reader, "reader").encoder
+        on = base if named == base.name else load_encoder(named)  # one copy in memory where both are the same
+        interpreter = ReaderInterpreter(EvidenceReader.load(reader, on), sentences)
+    answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), interpreter, k=passages, mode=chosen)
     result = {
         "command": command("airlock"),
         "mode": chosen.value,
+        **({"reader_sha256": adapter_sha256(reader)} if reader else {}),
         **evaluate_rag(answerer, read_questions(questions)),
         **provenance(seed=0, data=[questions]),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guard.cli.options import ConfigFile, Json, print_json
+from rag.types import Mode
 
 if TYPE_CHECKING:
     from guard.config import Config
@@ -147,7 +148,7 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     kb: Folder = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="Passages to show.")] = 5,
-    mode: Annotated[str | None, typer.Option("--mode", help="dense, bm25 or hybrid; the configured one.")] = None,
+    mode: Annotated[Mode | None, typer.Option("--mode", help="The configured one without it.")] = None,
     where: Annotated[
         list[str] | None, typer.Option("--where", help="key=value: metadata that the documents must have; repeatable.")
     ] = None,
@@ -155,12 +156,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Show the best passages for a query, with the similarity of their vectors."""
-    from rag.types import Mode
-
-    if mode is not None and mode not in set(Mode):
-        raise typer.BadParameter(f"--mode {mode}: give one of {', '.join(Mode)}")
     settings, knowledge = _open(config, kb)
-    chosen = Mode(mode) if mode else settings.knowledge.mode
+    chosen = mode or settings.knowledge.mode
     asked = {**settings.knowledge.where, **_where(where or [])}
     for found in knowledge.search(query, k, where=asked, mode=chosen):
         passage = found.passage

@@ -1,0 +1,48 @@
+"""Ask a support model whether passages say what claims say, and hold its judgement against thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rag.types import Gate, KnowledgeError, Status, Support, SupportModel
+
+
+def judge(model: SupportModel, claims: Sequence[tuple[str, Sequence[str]]], gate: Gate) -> list[tuple[Status, float]]:
+    """What a support model says of each claim, and with which probability.
+
+    A claim is contradicted if one of its passages contradicts it, whatever the others say.
+
+    Args:
+        model: judges pairs of passage and claim.
+        claims: each with the passages, at least one, that it may rest on.
+        gate: the thresholds.
+
+    Raises:
+        KnowledgeError: the model returned rubbish.
+    """
+    pairs = [(passage, claim) for claim, passages in claims for passage in passages]
+    judgements = _sound(model.support(pairs), len(pairs)) if pairs else []
+    found = []
+    for _, passages in claims:
+        own, judgements = judgements[: len(passages)], judgements[len(passages) :]
+        supported = max(judgement.supported for judgement in own)
+        contradicted = max(judgement.contradicted for judgement in own)
+        if contradicted >= gate.contradicted:
+            found.append((Status.CONTRADICTED, contradicted))
+        elif supported >= gate.supported:
+            found.append((Status.SUPPORTED, supported))
+        else:
+            found.append((Status.UNSUPPORTED, 1 - supported))
+    return found
+
+
+def _sound(judgements: Sequence[Support], expected: int) -> list[Support]:
+    judgements = list(judgements)
+    if len(judgements) != expected:
+        raise KnowledgeError(f"the support model returned {len(judgements)} judgements of {expected} pairs")
+    for judgement in judgements:
+        parts = (judgement.supported, judgement.contradicted, judgement.not_stated)
+        if min(parts) < 0 or not math.isclose(sum(parts), 1.0, abs_tol=1e-3):  # not a number is not close
+            raise KnowledgeError(f"the support model returned probabilities that do not sum to 1: {parts}")
+    return judgements

@@ -1,0 +1,148 @@
+import json
+
+import pytest
+
+from tests.pair_cases import claim_entries, evidence_entries, write_rows
+from training.datasets import TrainingError
+from training.grounding_rows import (
+    ClaimRow,
+    EvidenceRow,
+    Label,
+    cut,
+    of_split,
+    read_claims,
+    read_evidence,
+    trainable,
+)
+from training.negatives import swapped
+
+EVIDENCE = {
+    "question": "Who came?",
+    "passage": "It rained.  Anna came late. ",
+    "sentence_starts": [0, 12],
+    "answer_sentences": [1],
+    "answerable": True,
+    "title": "A day",
+    "source": "diary",
+    "licence": "MIT",
+    "lang": "en",
+    "split": "dev",
+}
+CLAIM = {"passage": "It rained.", "claim": "It was wet.", "label": "supported", "source": "a", "split": "train"}
+
+
+def test_evidence_rows_are_read(tmp_path):
+    found = read_evidence([write_rows(tmp_path / "rows.jsonl", [EVIDENCE])])
+    expected = EvidenceRow(
+        "Who came?", ("It rained.", "Anna came late."), frozenset({1}), "A day", "diary", "MIT", "en", "dev"
+    )
+    assert found == [expected]
+    assert found[0].passage == "It rained. Anna came late."
+    rows = read_evidence([write_rows(tmp_path / "rows.jsonl", [{**EVIDENCE, "answerable": False}])])
+    assert rows[0].answers == frozenset()
+
+
+def test_only_a_source_that_knows_contradictions_tells_what_is_not_stated(tmp_path):
+    entries = [
+        {**CLAIM, "label": label, "source": source}
+        for source, labels in {
+            "two": ("supported", "not_supported"),
+            "three": ("contradicted", "not_supported"),
+        }.items()
+        for label in labels
+    ]
+    rows = read_claims([write_rows(tmp_path / "rows.jsonl", entries)])
+    assert [row.label for row in rows] == [
+        Label.SUPPORTED,
+        Label.NOT_SUPPORTED,
+        Label.CONTRADICTED,
+        Label.NOT_STATED,
+    ]
+    assert rows[0] == ClaimRow("It rained.", "It was wet.", Label.SUPPORTED, "", "two")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"question": " "}, "`question` is empty"),
+        ({"passage": 3}, "`passage` is empty or not a string"),
+        ({"sentence_starts": [0, 99]}, "`sentence_starts` are not places"),
+        ({"sentence_starts": [5, 0]}, "`sentence_starts` are not places"),
+        ({"sentence_starts": []}, "`sentence_starts` are not places"),
+        ({"answer_sentences": [2]}, "`answer_sentences` do not name"),
+        ({"answer_sentences": []}, "`answer_sentences` do not name"),
+        ({"source": 3}, "`source` is not a string"),
+        ({"title": ["x"]}, "`title` is not a string"),
+    ],
+)
+def test_bad_evidence_is_counted_and_named(tmp_path, change, said):
+    path = write_rows(tmp_path / "rows.jsonl", [EVIDENCE, {**EVIDENCE, **change}, {**EVIDENCE, **change}])
+    with pytest.raises(TrainingError, match=f"has 2 unusable lines: {said}.*first: 2"):
+        read_evidence([path])
+
+
+def test_bad_files_are_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for content, said in (
+        ("[]\n", "not a JSON object"),
+        ("{\n", "not a JSON object"),
+        ('{"passage": "a"}\n', "is missing"),
+        ("\n", "holds no rows"),
+    ):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(TrainingError, match=said):
+            read_claims([path])
+    path.write_text(json.dumps({**CLAIM, "label": "maybe"}), encoding="utf-8")
+    with pytest.raises(TrainingError, match="label 'maybe': need one of supported, contradicted"):
+        read_claims([path])
+    path.write_bytes(b"\xff")
+    with pytest.raises(TrainingError, match="is not UTF-8"):
+        read_claims([path])
+    with pytest.raises(TrainingError, match="nowhere"):
+        read_claims([tmp_path / "nowhere"])
+
+
+def test_an_empty_sentence_keeps_its_place():
+    assert cut("A b. C d.", [0, 0, 5]) == ("", "A b.", "C d.")
+
+
+def test_sources_are_kept_out_and_forbidding_licences_refused(tmp_path):
+    rows = read_claims([write_rows(tmp_path / "rows.jsonl", claim_entries(9, "train"))])
+    assert {row.source for row in trainable(rows, ["two"])} == {"three"}
+    with pytest.raises(TrainingError, match="--without four: no row is of that source"):
+        trainable(rows, ["four"])
+    for licence in ("CC-BY-NC-4.0", "none stated (news text)"):
+        barred = ClaimRow("a", "b", Label.SUPPORTED, source="barred", licence=licence)
+        with pytest.raises(TrainingError, match=r"barred \(.*\): such a licence forbids"):
+            trainable([*rows, barred], [])
+        assert trainable([*rows, barred], ["barred"]) == rows
+    with pytest.raises(TrainingError, match="no rows of split 'dev'; there are: train"):
+        of_split(rows, "dev")
+
+
+# Passages in others' places
+
+
+@pytest.mark.parametrize("near", [0.0, 0.5, 1.0])
+def test_each_answerable_question_gets_another_passage(tmp_path, near):
+    entries = evidence_entries(20, "train") + [{**entry, "source": "b"} for entry in evidence_entries(9, "train", 1)]
+    rows = read_evidence([write_rows(tmp_path / "rows.jsonl", entries)])
+    found = swapped(rows, seed=3, near=near)
+    assert found == swapped(rows, seed=3, near=near)
+    assert sorted(row.question for row in found) == sorted(row.question for row in rows if row.answers)
+    for row in found:
+        assert not row.answers
+        assert row.sentences in {other.sentences for other in rows if other.source == row.source}
+    own = {(row.question, row.sentences, row.source) for row in rows if row.answers}
+    assert len(own) == sum(bool(row.answers) for row in rows)
+
+
+def test_the_nearest_passage_takes_the_place():
+    texts = ("The dose of the tablets is small.", "The tablets have a dose.", "A river flows south.", "Stars shine.")
+    rows = [EvidenceRow("What is the dose of the tablets?", (text,), frozenset({0})) for text in texts]
+    assert swapped(rows, seed=0, near=1)[0].sentences == (texts[1],)
+
+
+def test_a_lonely_passage_has_no_other():
+    assert swapped([EvidenceRow("q", ("a",), frozenset({0}))], seed=0) == []
+    assert swapped([EvidenceRow("q", ("a",), frozenset()), EvidenceRow("q", ("b",), frozenset())], seed=0) == []

@@ -1,0 +1,330 @@
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
+
+from rag.pairs import PairSettings
+from rag.reader import EvidenceReader, Reading
+from rag.support import SupportReader
+from rag.types import KnowledgeError
+from tests.pair_cases import (
+    RECIPE,
+    claim_entries,
+    evidence_entries,
+    tiny,
+    toy_reader,
+    toy_support,
+    train_toy_reader,
+    train_toy_support,
+    write_rows,
+)
+from tests.unit.rag_cases import HashedWords, write_source
+from training import checkpoint as checkpoint_module
+from training import fit_pairs as fit_module
+from training.cli import evaluate, train
+from training.datasets import TrainingError
+from training.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
+from training.evaluate_support import evaluate_support, threshold_of
+from training.grounding_rows import ClaimRow, Label, read_claims, read_evidence
+from training.intervals import area, balanced_accuracy, best_threshold, interval, mean, told
+from training.manifest import adapter_sha256
+from training.pair_run import tempered
+from training.train_reader import ReadingTarget, reader_loss
+from training.train_support import SupportTarget, examples, support_loss
+
+QUICK = replace(RECIPE, epochs=1)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(request, monkeypatch):
+    if "intervals_hold" not in request.node.name:
+        monkeypatch.setattr("training.intervals._RESAMPLES", 20)
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    return write_rows(tmp_path / "evidence.jsonl", evidence_entries(24, "train") + evidence_entries(12, "dev"))
+
+
+@pytest.fixture
+def claims(tmp_path):
+    return write_rows(tmp_path / "claims.jsonl", claim_entries(24, "train") + claim_entries(12, "dev"))
+
+
+# Losses
+
+
+def log_sigmoid(value):
+    return -math.log1p(math.exp(-value))
+
+
+def test_the_readers_loss_is_that_of_the_formula():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 2, dtype=torch.float64)
+    targets = [ReadingTarget((False, True, False), 1.0), ReadingTarget((False,), 3.0)]
+    values = logits.tolist()
+    passage = [-log_sigmoid(values[0][0][1]), -log_sigmoid(-values[1][0][1])]
+    signs = [(0, 1, -1, 1.0), (0, 2, 1, 1.0), (0, 3, -1, 1.0), (1, 1, -1, 3.0)]
+    sentences = sum(-log_sigmoid(sign * values[row][span][0]) * weight for row, span, sign, weight in signs) / 6
+    assert reader_loss(logits, targets).item() == pytest.approx((passage[0] + 3 * passage[1]) / 4 + 2 * sentences)
+
+
+def test_a_two_way_label_trains_the_sum_of_two_outputs():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    targets = [SupportTarget((0,), 1.0), SupportTarget((1, 2), 2.0), SupportTarget((2,), 1.0)]
+    p = logits[:, 1].softmax(-1).tolist()
+    expected = -(math.log(p[0][0]) + 2 * math.log(p[1][1] + p[1][2]) + math.log(p[2][2])) / 4
+    loss = support_loss(logits, targets)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[:, 0].any()
+
+
+def test_rows_weigh_by_the_root_of_their_source_and_labels_the_same():
+    weights = tempered(["a"] * 16 + ["b"] * 4)
+    assert sum(weights) == pytest.approx(20)
+    assert sum(weights[:16]) / sum(weights[16:]) == pytest.approx(2)
+    rows = [ClaimRow("rose", "lawn", Label.SUPPORTED, source="a")] * 6
+    rows += [ClaimRow("rose", "lawn", Label.NOT_SUPPORTED, source="a")] * 2
+    found = [example.target for example in examples(tiny(), rows, 48)]
+    assert {target.outputs for target in found} == {(0,), (1, 2)}
+    assert sum(t.weight for t in found[:6]) == pytest.approx(sum(t.weight for t in found[6:])) == pytest.approx(4)
+
+
+def test_of_a_long_passage_the_window_that_shares_most_is_learnt_from():
+    passage = "rose lawn " * 40 + "tulip spade hedge " + "rose lawn " * 40
+    (example,) = examples(tiny(), [ClaimRow(passage, "tulip spade hedge", Label.SUPPORTED)], 48)
+    assert set(example.pair.second) <= set(example.pair.first)
+
+
+# Training
+
+
+def test_a_reader_learns_the_toy_task():
+    _, manifest = toy_reader()
+    assert manifest["epochs"][-1]["train"] < manifest["epochs"][0]["train"] / 2
+    assert manifest["figures"]["sentence_f1"]["value"] > 0.9
+    assert manifest["figures"]["best_sentence"]["value"] > 0.9
+
+
+def test_a_support_model_learns_the_toy_task():
+    _, manifest = toy_support()
+    assert manifest["figures"]["labelled_balanced_accuracy"]["value"] > 0.95
+    assert manifest["figures"]["by_source"]["three"]["three_way"]["value"] > 0.95
+    assert manifest["figures"]["by_source"]["two"]["three_way"]["value"] is None
+
+
+@pytest.mark.parametrize(("make", "task"), [(toy_reader, "reader"), (toy_support, "support")])
+def test_a_folder_says_what_it_is_and_where_from(make, task):
+    folder, manifest = make()
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "head.safetensors",
+        "manifest.json",
+        "model.json",
+    }
+    written = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert written == json.loads(json.dumps(manifest))
+    settings = PairSettings.load(folder, task)
+    assert dict(settings.thresholds) == written["thresholds"]
+    assert (settings.encoder_sha256, settings.window) == (tiny().sha256, 48)
+    for key in ("commit", "seed", "data", "machine", "settings", "epochs", "trained_on", "without", "rows"):
+        assert key in written
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"`airlock train {task}`" in card
+    assert "| MIT |" in card
+    assert str(folder.parent) not in card.replace(tiny().name, "")
+
+
+def test_what_is_measured_is_what_is_loaded():
+    folder, manifest = toy_reader()
+    rows = [row for row in read_evidence([folder.parent / "evidence.jsonl"]) if row.split == "dev"]
+    found = evaluate_reader(EvidenceReader.load(folder, tiny()), rows, seed=0)
+    assert found["best_sentence"] == manifest["figures"]["best_sentence"]
+    assert found["unanswerable"] == manifest["figures"]["unanswerable"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(tmp_path, claims, monkeypatch):
+    train_toy_support(tmp_path / "whole", claims, replace(RECIPE, epochs=2))
+    monkeypatch.setattr(checkpoint_module, "_EVERY", 2)
+    average = fit_module._average
+    calls = iter(range(100))
+
+    def interrupted(*arguments):
+        if next(calls) == 4:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        average(*arguments)
+
+    monkeypatch.setattr(fit_module, "_average", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_toy_support(tmp_path / "broken", claims, replace(RECIPE, epochs=2))
+    monkeypatch.setattr(fit_module, "_average", average)
+    with pytest.raises(TrainingError, match="interrupted run of other settings"):
+        train_toy_support(tmp_path / "broken", claims, replace(RECIPE, epochs=2, seed=1))
+    with pytest.raises(KnowledgeError, match=r"has no model\.json"):
+        SupportReader.load(tmp_path / "broken", tiny())
+    train_toy_support(tmp_path / "broken", claims, replace(RECIPE, epochs=2))
+    assert adapter_sha256(tmp_path / "broken") == adapter_sha256(tmp_path / "whole")
+    assert not (tmp_path / "broken" / "checkpoint").exists()
+
+
+def test_a_model_is_not_overwritten(evidence):
+    with pytest.raises(TrainingError, match="already holds a trained model"):
+        train_toy_reader(toy_reader()[0], evidence)
+
+
+def test_a_window_too_long_is_refused_before_time_is_spent(tmp_path, evidence):
+    with pytest.raises(KnowledgeError, match="windows of 65 tokens"):
+        train_toy_reader(tmp_path / "model", evidence, replace(QUICK, window=65))
+
+
+def test_sources_are_kept_out(tmp_path, claims):
+    manifest = train_toy_support(tmp_path / "model", claims, QUICK, without=["two"])
+    assert (manifest["trained_on"], manifest["without"]) == (["three"], ["two"])
+    assert set(manifest["figures"]["by_source"]) == {"three"}
+    with pytest.raises(TrainingError, match="--without four"):
+        train_toy_support(tmp_path / "other", claims, QUICK, without=["four"])
+
+
+# Figures
+
+
+def test_sentences_are_chosen_and_scored():
+    assert chosen(Reading(0.9, (0.1, 0.6, 0.7)), 0.5) == {1, 2}
+    assert chosen(Reading(0.9, (0.1, 0.3, 0.2)), 0.5) == {1}
+    assert f1({1, 2}, {2}) == pytest.approx(2 / 3)
+    assert f1({1}, {0}) == 0
+
+
+class Canned:
+    """In the place of a reader or support model: says what it is told to."""
+
+    def __init__(self, task, found, **thresholds):
+        self.settings = PairSettings(task, "canned", "", "", 256, thresholds)
+        self.found = found
+
+    def read(self, excerpts):
+        return [self.found[excerpt.question] for excerpt in excerpts]
+
+
+def test_figures_of_a_reader(tmp_path):
+    entries = [
+        {**entry, "question": f"q{at} {'tulip' if at % 2 else 'rose'}"}
+        for at, entry in enumerate(evidence_entries(30, "test"))
+    ]
+    rows = read_evidence([write_rows(tmp_path / "rows.jsonl", entries)])
+    right = {
+        row.question: Reading(
+            0.9 if row.answers else 0.1, tuple(float(at in row.answers) for at in range(len(row.sentences)))
+        )
+        for row in rows
+    }
+    whole = Canned("reader", right)
+    figures = evaluate_reader(whole, [row for row in rows], seed=0)
+    assert figures["sentence_f1"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert figures["unanswerable"]["value"] == 1.0
+    assert (figures["answered"]["value"], figures["answered_falsely"]["value"]) == (1.0, 0.0)
+    assert set(figures["by_source"]) == {"toy"}
+    assert "baselines" not in figures
+
+
+def test_baselines_stand_beside(tmp_path):
+    rows = read_evidence([write_rows(tmp_path / "rows.jsonl", evidence_entries(30, "test"))])
+    reader = EvidenceReader.load(toy_reader()[0], tiny())
+    figures = evaluate_reader(reader, rows, seed=0, encoder=HashedWords())
+    first = np.mean([0 in row.answers for row in rows if row.answers])
+    assert figures["baselines"]["first"]["value"] == pytest.approx(first, abs=1e-4)
+    assert set(figures["baselines"]["abstention"]) == {"unanswerable", "passage_taken_out"}
+    margin = figures["sentence_f1"]["value"] - figures["baselines"]["first"]["value"]
+    assert figures["margins"]["first"]["value"] == pytest.approx(margin, abs=2e-4)
+
+
+def test_thresholds_tell_best_what_they_are_chosen_on(tmp_path):
+    rows = read_evidence([write_rows(tmp_path / "rows.jsonl", evidence_entries(30, "dev"))])
+    thresholds = choose_thresholds(EvidenceReader.load(toy_reader()[0], tiny()), rows, seed=0)
+    assert set(thresholds) == {"passage", "sentence"}
+    assert best_threshold(lambda at: 1.0 if 0.2 <= at <= 0.4 else 0.0) == pytest.approx(0.3)
+    claims = [ClaimRow("a", "b", label) for label in (Label.SUPPORTED, Label.NOT_STATED) for _ in range(4)]
+    assert threshold_of(np.array([0.9, 0.8, 0.7, 0.8, 0.2, 0.1, 0.2, 0.3]), claims) == pytest.approx(0.5, abs=0.02)
+
+
+def test_figures_of_a_support_model(claims):
+    reader = SupportReader.load(toy_support()[0], tiny())
+    rows = read_claims([claims])
+    figures = evaluate_support(reader, rows, seed=0, held_out=["two"], encoder=HashedWords(), dev=rows)
+    assert figures["held_out"]["rows"] == 12
+    assert figures["labelled"]["rows"] == 24
+    assert "edits" not in figures
+    assert set(figures["labelled"]["baselines"]) == {"word_overlap", "similarity"}
+    assert figures["held_out"]["balanced_accuracy"]["value"] > 0.9
+
+
+def test_intervals_hold_what_the_figure_is():
+    values = np.arange(100.0)
+    found = interval(mean(values), 100, seed=0)
+    assert found == interval(mean(values), 100, seed=0)
+    assert found["value"] == 49.5
+    assert 43 < found["low"] < 46 < 53 < found["high"] < 56
+    assert told({"a": found}, "a") == f"49.500 [{found['low']:.3f}, {found['high']:.3f}]"
+    nothing = interval(mean(values[:0]), 0, seed=0)
+    assert nothing == {"value": None, "low": None, "high": None}
+    assert told({"a": nothing}, "a") == "–"
+    positive, score = np.array([True, False] * 20), np.round(np.random.default_rng(0).random(40), 1)
+    every = np.arange(40)
+    assert area(positive, score)(every) == pytest.approx(roc_auc_score(positive, score))
+    assert math.isnan(area(positive, score)(every[::2]))
+    assert balanced_accuracy(positive, np.array([True, True] * 20))(every) == 0.5
+
+
+# Commands
+
+
+def run(app, *arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch):
+    monkeypatch.setattr("training.grounding_cli._sentences", HashedWords)
+    monkeypatch.setattr("training.manifest._git", lambda *_: "0123456789ab")
+    documents = write_source(tmp_path / "documents")
+    quick = ("--encoder", tiny().name, "--epochs", 1, "--window", 48, "--rank", 4)
+    found = run(train, "reader", "--data", evidence, "--out", tmp_path / "r", *quick)
+    assert found.exit_code == 0, found.output
+    assert "sentence_f1: " in found.output
+    options = ("--data", evidence, "--model", tmp_path / "r", "--split", "dev", "--out", tmp_path / "r.json")
+    assert run(evaluate, "reader", *options).exit_code == 0
+    figures = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert figures["adapter_sha256"] == adapter_sha256(tmp_path / "r")
+    assert {"command", "commit", "seed", "data", "machine", "baselines", "by_source"} <= figures.keys()
+
+    files = ("--data", claims, "--passages", documents)
+    found = run(train, "support", *files, "--without", "two", "--out", tmp_path / "s", *quick)
+    assert found.exit_code == 0, found.output
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["rows"]["built"] > 0
+    assert any(name.endswith("paracetamol.md") for name in manifest["data"])
+    options = ("--model", tmp_path / "s", "--split", "dev", "--out", tmp_path / "s.json")
+    found = run(evaluate, "support", *files, *options)
+    assert found.exit_code == 0, found.output
+    figures = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert figures["held_out"]["rows"] == 12
+    assert figures["held_out_sources"] == ["two"]
+
+
+def test_faults_are_one_line(tmp_path, evidence):
+    found = run(train, "reader", "--data", tmp_path / "nowhere", "--out", tmp_path / "model")
+    assert found.exit_code == 1
+    assert re.fullmatch(r"airlock: data file .*nowhere: .*\n", found.output)
+    found = run(evaluate, "reader", "--data", evidence, "--model", toy_reader()[0], "--split", "test")
+    assert found.exit_code == 1
+    assert "no rows of split 'test'; there are: dev, train" in found.output

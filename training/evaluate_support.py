@@ -1,0 +1,149 @@
+"""Measure the support model: by source, on sources it was not trained on, and on each kind of edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.support import SupportReader
+from rag.types import Encoder, Support
+from training.edits import SOURCE, overlap
+from training.grounding_rows import ClaimRow, Label
+from training.intervals import area, balanced_accuracy, best_threshold, interval, mean
+
+Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+_ORDER = (Label.SUPPORTED, Label.CONTRADICTED, Label.NOT_STATED)
+
+
+def choose_threshold(reader: SupportReader, rows: Sequence[ClaimRow]) -> float:
+    """The probability of *supported* that best tells supported rows from others; see `threshold_of`."""
+    judged = reader.support([(row.passage, row.claim) for row in rows])
+    return threshold_of(np.array([support.supported for support in judged]), rows)
+
+
+def threshold_of(scores: Values, rows: Sequence[ClaimRow]) -> float:
+    """Where the balanced accuracy is best: the mean of that on labelled and that on built rows.
+
+    Args:
+        scores: at least 0, at most 1; higher for supported rows.
+        rows: of split `dev`.
+    """
+    truth, built = _truth(rows), np.array([row.source == SOURCE for row in rows])
+    parts = [part for part in (built, ~built) if part.any()]
+
+    def accuracy(threshold: float) -> float:
+        said = scores >= threshold
+        found = [balanced_accuracy(truth[part], said[part])(np.arange(part.sum())) for part in parts]
+        return float(np.nanmean(found)) if not np.isnan(found).all() else 0.0
+
+    return best_threshold(accuracy)
+
+
+def evaluate_support(
+    reader: SupportReader,
+    rows: Sequence[ClaimRow],
+    *,
+    seed: int,
+    held_out: Sequence[str] = (),
+    encoder: Encoder | None = None,
+    dev: Sequence[ClaimRow] = (),
+) -> dict[str, Any]:
+    """Figures ready for JSON, with 95 % bootstrap intervals.
+
+    In each group `balanced_accuracy` is that between supported and other rows, `auroc` the area under the ROC curve of
+    the same; `three_way` the mean recall of the three labels, where rows have them. `by_edit` gives for each kind of
+    built pair the share that is told right.
+
+    Args:
+        reader: the model.
+        rows: that it was not trained on.
+        seed: of the bootstrap.
+        held_out: sources that it was not trained on; they are a group of their own.
+        encoder: with `dev` it gives the baselines: the share of the claim's words that the passage has, and the
+            similarity of both.
+        dev: rows on which the thresholds of the baselines are chosen.
+    """
+    judged = reader.support([(row.passage, row.claim) for row in rows])
+    scores = {"model": (np.array([found.supported for found in judged]), reader.settings.threshold("supported"))}
+    if encoder and dev:
+        for name, score in (("word_overlap", _overlaps), ("similarity", _similarities(encoder))):
+            scores[name] = (score(rows), threshold_of(score(dev), dev))
+    built = np.array([row.source == SOURCE for row in rows], dtype=bool)
+    apart = np.array([row.source in held_out for row in rows], dtype=bool)
+    groups = {"edits": built, "held_out": apart, "labelled": ~built & ~apart}
+    sources = {source: np.array([row.source == source for row in rows]) for source in sorted({r.source for r in rows})}
+
+    def figures(mask: Mask) -> dict[str, Any]:
+        some = [row for row, inside in zip(rows, mask, strict=True) if inside]
+        found = {
+            name: _two_way(some, values[mask], threshold, seed=seed) for name, (values, threshold) in scores.items()
+        }
+        return {
+            "rows": len(some),
+            **found.pop("model"),
+            "three_way": _three_way(some, [j for j, inside in zip(judged, mask, strict=True) if inside], seed=seed),
+            **({"baselines": found} if found else {}),
+        }
+
+    of_groups = {name: figures(mask) for name, mask in groups.items() if mask.any()}
+    said = scores["model"][0] >= scores["model"][1]
+    right = said == _truth(rows)
+    kinds = sorted({row.kind for row in rows if row.kind})
+    return {
+        "thresholds": {name: threshold for name, (_, threshold) in scores.items()},
+        **{f"{name}_balanced_accuracy": group["balanced_accuracy"] for name, group in of_groups.items()},
+        **of_groups,
+        "held_out_sources": sorted(held_out),
+        "by_edit": {kind: _share(right, [row.kind == kind for row in rows], seed) for kind in kinds},
+        "by_source": {source: figures(mask) for source, mask in sources.items()},
+    }
+
+
+def _truth(rows: Sequence[ClaimRow]) -> Mask:
+    return np.array([row.label is Label.SUPPORTED for row in rows], dtype=bool)
+
+
+def _two_way(rows: Sequence[ClaimRow], values: Values, threshold: float, *, seed: int) -> dict[str, Any]:
+    truth = _truth(rows)
+    accuracy, ranked = balanced_accuracy(truth, values >= threshold), area(truth, values)
+    return {
+        "balanced_accuracy": interval(accuracy, len(rows), seed=seed),
+        "auroc": interval(ranked, len(rows), seed=seed),
+    }
+
+
+def _three_way(rows: Sequence[ClaimRow], judged: Sequence[Support], *, seed: int) -> dict[str, Any]:
+    """The mean recall of the labels, over rows that have one of three; of no value where a label has no rows."""
+    some = [(row, found) for row, found in zip(rows, judged, strict=True) if row.label in _ORDER]
+    truth = np.array([_ORDER.index(row.label) for row, _ in some])
+    told = np.array([np.argmax([f.supported, f.contradicted, f.not_stated]) for _, f in some])
+
+    def recall(at: NDArray[np.int64]) -> float:
+        of = [(told[at] == label)[truth[at] == label] for label in range(len(_ORDER))]
+        return float(np.mean([each.mean() for each in of])) if all(len(each) for each in of) else float("nan")
+
+    return interval(recall, len(some), seed=seed)
+
+
+def _share(right: Mask, mask: Sequence[bool], seed: int) -> dict[str, Any]:
+    found = right[np.array(mask)].astype(float)
+    return {"rows": len(found), **interval(mean(found), len(found), seed=seed)}
+
+
+def _overlaps(rows: Sequence[ClaimRow]) -> Values:
+    return np.array([overlap(row.claim, row.passage) for row in rows])
+
+
+def _similarities(encoder: Encoder) -> Callable[[Sequence[ClaimRow]], Values]:
+    """Scores claims by their similarity to their passages, none below 0."""
+
+    def scores(rows: Sequence[ClaimRow]) -> Values:
+        texts = list(dict.fromkeys(text for row in rows for text in (row.passage, row.claim)))
+        vectors = dict(zip(texts, encoder.encode(texts), strict=True))
+        return np.array([max(0.0, float(vectors[row.passage] @ vectors[row.claim])) for row in rows])
+
+    return scores

@@ -1,0 +1,222 @@
+"""The commands that train and measure the models of the output door; `training.cli` puts them in their places."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rag.encoders import SentenceEncoder
+
+Out = Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")]
+Without = Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")]
+EncoderName = Annotated[str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")]
+Name = Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the rows.")]
+Rank = Annotated[int, typer.Option(min=1, help="LoRA rank.")]
+Batch = Annotated[int, typer.Option(min=1, help="Pairs in a step.")]
+Rate = Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")]
+Window = Annotated[int, typer.Option(min=32, help="Tokens read at a time.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only a trial: train on this many labelled rows.")]
+Model = Annotated[Path, typer.Option(help="Model folder.")]
+Split = Annotated[str, typer.Option(help="Which split to measure on.")]
+Baselines = Annotated[bool, typer.Option(help="Measure the baselines beside, with all-MiniLM-L6-v2.")]
+Evidence = Annotated[
+    list[Path],
+    typer.Option(help="JSONL: question, passage, sentence_starts, answer_sentences, answerable, split. Repeatable."),
+]
+Claims = Annotated[list[Path], typer.Option(help="JSONL rows: passage, claim, label, split. Repeatable.")]
+Passages = Annotated[
+    list[Path] | None,
+    typer.Option(help="Build pairs of these: evidence or retrieval rows, or a folder of documents. Repeatable."),
+]
+
+
+def train_reader(
+    data: Evidence,
+    out: Out,
+    without: Without = None,
+    encoder: EncoderName = None,
+    name: Name = None,
+    epochs: Epochs = 3,
+    rank: Rank = 16,
+    batch: Batch = 16,
+    lr: Rate = 1e-3,
+    window: Window = 256,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    limit: Limit = None,
+) -> None:
+    """Train an evidence reader: which sentences of a passage answer a question, or that none does."""
+    from classifier.types import MINILM
+    from training.fit_pairs import PairRecipe
+    from training.pair_run import PairRun
+    from training.train_reader import train_reader as run
+
+    recipe = PairRecipe(rank=rank, epochs=epochs, batch=batch, lr=lr, window=window, seed=seed, threads=threads)
+    manifest = run(PairRun("reader", data, out, recipe, name or out.name, without or (), limit), encoder or MINILM)
+    _print(manifest["figures"])
+
+
+def train_support(
+    data: Claims,
+    out: Out,
+    passages: Passages = None,
+    edits: Annotated[int, typer.Option(min=0, help="Built pairs to train on, at most.")] = 12000,
+    without: Without = None,
+    encoder: EncoderName = None,
+    name: Name = None,
+    epochs: Epochs = 3,
+    rank: Rank = 16,
+    batch: Batch = 16,
+    lr: Rate = 1e-3,
+    window: Window = 256,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    limit: Limit = None,
+) -> None:
+    """Train a support model: whether a passage supports a claim, contradicts it, or does not say."""
+    from classifier.types import MINILM
+    from training.fit_pairs import PairRecipe
+    from training.pair_run import PairRun
+    from training.train_support import train_support as run
+
+    recipe = PairRecipe(rank=rank, epochs=epochs, batch=batch, lr=lr, window=window, seed=seed, threads=threads)
+    files = [*data, *_files(passages or ())]
+    started = PairRun("support", files, out, recipe, name or out.name, without or (), limit)
+    _print(run(started, encoder or MINILM, data, passages or (), edits)["figures"])
+
+
+def eval_reader(
+    data: Evidence,
+    model: Model,
+    split: Split = "test",
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/reader.json"),
+    baselines: Baselines = True,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the passages put in others' places.")] = 0,
+    threads: Threads = 1,
+) -> None:
+    """How well a reader finds the sentences that answer, and abstains; of sources kept out of training, all rows."""
+    import torch
+
+    from classifier.encoder import load_encoder
+    from rag.pairs import PairSettings
+    from rag.reader import EvidenceReader
+    from training.evaluate_reader import evaluate_reader
+    from training.grounding_rows import of_split, read_evidence
+
+    torch.set_num_threads(threads)
+    reader = EvidenceReader.load(model, load_encoder(PairSettings.load(model, "reader").encoder))
+    rows = read_evidence(data)
+    apart = set(_manifest(model)["without"])
+    sentences = _sentences() if baselines else None
+    measured = [row for row in of_split(rows, split) if row.source not in apart]
+    figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences)
+    held_out = [row for row in rows if row.source in apart]
+    if held_out:
+        figures["held_out"] = evaluate_reader(reader, held_out, seed=seed, encoder=sentences)
+    _write(out, {"split": split, **figures}, model, data, seed)
+    _print(figures)
+
+
+def eval_support(
+    data: Claims,
+    model: Model,
+    passages: Passages = None,
+    edits: Annotated[int, typer.Option(min=0, help="Built pairs to measure, at most.")] = 2000,
+    split: Split = "test",
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/support.json"),
+    baselines: Baselines = True,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the built pairs.")] = 0,
+    threads: Threads = 1,
+) -> None:
+    """How well a support model tells; of sources kept out of training, all rows, as a group of their own."""
+    import torch
+
+    from classifier.encoder import load_encoder
+    from rag.pairs import PairSettings
+    from rag.support import SupportReader
+    from training.evaluate_support import evaluate_support
+    from training.grounding_rows import of_split, read_claims
+    from training.train_support import built_pairs, some
+
+    torch.set_num_threads(threads)
+    reader = SupportReader.load(model, load_encoder(PairSettings.load(model, "support").encoder))
+    rows = read_claims(data)
+    apart = set(_manifest(model)["without"])
+    built = built_pairs(passages or (), (), seed=seed)
+    parts = {
+        part: [
+            *(row for row in of_split(rows, part) if row.source not in apart),
+            *some([row for row in built if row.split == part], edits, seed),
+        ]
+        for part in (split, "dev")
+    }
+    figures = evaluate_support(
+        reader,
+        [*parts[split], *(row for row in rows if row.source in apart)],
+        seed=seed,
+        held_out=sorted(apart),
+        encoder=_sentences() if baselines else None,
+        dev=parts["dev"],
+    )
+    _write(out, {"split": split, **figures}, model, [*data, *_files(passages or ())], seed)
+    _print(figures)
+
+
+def _sentences() -> SentenceEncoder:
+    from classifier.encoder import load_encoder
+    from classifier.types import MINILM
+    from rag.encoders import SentenceEncoder
+
+    base = load_encoder(MINILM)
+    return SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
+
+
+def _manifest(model: Path) -> dict[str, Any]:
+    from training.datasets import TrainingError
+
+    try:
+        manifest: dict[str, Any] = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
+        return {"without": [], **manifest}
+    except (OSError, ValueError) as exc:
+        raise TrainingError(f"{model}: its manifest.json cannot be read ({exc}); give a trained model") from exc
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """The files behind these paths: for the hashes."""
+    return [file for path in paths for file in (sorted(_inside(path)) if path.is_dir() else _with_corpus(path))]
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _with_corpus(path: Path) -> list[Path]:
+    corpus = path.with_name(f"{path.stem}.corpus.jsonl")
+    return [path, corpus] if corpus.exists() else [path]
+
+
+def _write(out: Path, figures: Mapping[str, Any], model: Path, data: Sequence[Path], seed: int) -> None:
+    from training.manifest import adapter_sha256, command, provenance, write_json
+
+    about = {"command": command("airlock"), "adapter_sha256": adapter_sha256(model)}
+    write_json(out, {**about, **figures, **provenance(seed=seed, data=data)})
+
+
+def _print(figures: Mapping[str, Any], indent: str = "") -> None:
+    """Each figure with its interval on a line."""
+    from training.intervals import told
+
+    for name, figure in figures.items():
+        if isinstance(figure, Mapping) and "low" in figure:
+            typer.echo(f"{indent}{name}: {told(figures, name)}")
+        elif isinstance(figure, Mapping) and name in ("baselines", "margins", "held_out", "by_edit", "edits"):
+            typer.echo(f"{indent}{name}:")
+            _print(figure, indent + "  ")

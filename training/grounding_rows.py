@@ -1,0 +1,248 @@
+"""Labelled rows for the models of the output door: sentences that answer a question, claims that a passage supports."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from training.datasets import TrainingError
+
+_TEXTS = ("split", "source", "licence", "lang", "title")
+_FORBIDDEN = ("-NC", "none stated")
+
+
+class Label(StrEnum):
+    """What a passage says of a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    NOT_STATED = "not_stated"
+    NOT_SUPPORTED = "not_supported"  # either of the last two: the source does not tell them apart
+
+
+class Sourced(Protocol):
+    """A row that says where it is from."""
+
+    @property
+    def source(self) -> str:
+        """The data set."""
+
+    @property
+    def licence(self) -> str:
+        """Of the data set."""
+
+    @property
+    def split(self) -> str:
+        """Such as `train`."""
+
+
+Row = TypeVar("Row", bound=Sourced)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRow:
+    """A question and a passage in sentences.
+
+    Attributes:
+        question: as written.
+        sentences: of the passage, in order.
+        answers: which of them answer; empty when none does.
+        topic: the passage's title, or empty.
+        source: the data set it came from.
+        licence: of that data set.
+        lang: ISO 639-1 code.
+        split: `train`, `dev` or `test`.
+    """
+
+    question: str
+    sentences: tuple[str, ...]
+    answers: frozenset[int]
+    topic: str = ""
+    source: str = ""
+    licence: str = ""
+    lang: str = "en"
+    split: str = "train"
+
+    @property
+    def passage(self) -> str:
+        """The sentences, joined."""
+        return " ".join(self.sentences)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRow:
+    """A claim and the passage that it is compared with.
+
+    Attributes:
+        passage: as written.
+        claim: as written.
+        label: what the passage says of it.
+        kind: for a built pair, what was done to it; see `training.edits`.
+        source: the data set it came from.
+        licence: of that data set.
+        lang: ISO 639-1 code.
+        split: `train`, `dev` or `test`.
+    """
+
+    passage: str
+    claim: str
+    label: Label
+    kind: str = ""
+    source: str = ""
+    licence: str = ""
+    lang: str = "en"
+    split: str = "train"
+
+
+def read_evidence(paths: Sequence[Path]) -> list[EvidenceRow]:
+    """Rows with `question`, `passage`, `sentence_starts`, `answer_sentences` and `answerable`.
+
+    Raises:
+        TrainingError: a file is missing or a line is malformed; every kind of fault is counted in one message.
+    """
+    return [row for path in paths for row in _read(path, _evidence)]
+
+
+def read_claims(paths: Sequence[Path]) -> list[ClaimRow]:
+    """Rows with `passage`, `claim` and `label`: supported, contradicted or not_supported.
+
+    A source of which some row is contradicted tells three cases apart: its other unsupported rows are not stated.
+
+    Raises:
+        TrainingError: as for `read_evidence`.
+    """
+    rows = [row for path in paths for row in _read(path, _claim)]
+    three = {row.source for row in rows if row.label is Label.CONTRADICTED}
+    return [
+        ClaimRow(row.passage, row.claim, Label.NOT_STATED, row.kind, row.source, row.licence, row.lang, row.split)
+        if row.label is Label.NOT_SUPPORTED and row.source in three
+        else row
+        for row in rows
+    ]
+
+
+def trainable(rows: Sequence[Row], without: Sequence[str]) -> list[Row]:
+    """The rows that may be trained on: not of the sources that are kept out.
+
+    Raises:
+        TrainingError: a source to keep out is in no row, or a licence forbids a model that anyone may use.
+    """
+    unknown = set(without) - {row.source for row in rows}
+    if unknown:
+        raise TrainingError(
+            f"--without {', '.join(sorted(unknown))}: no row is of that source; see `source` in the data"
+        )
+    kept = [row for row in rows if row.source not in without]
+    forbidden = {row.source: row.licence for row in kept if any(mark in row.licence for mark in _FORBIDDEN)}
+    if forbidden:
+        listed = ", ".join(f"{source} ({licence})" for source, licence in sorted(forbidden.items()))
+        raise TrainingError(
+            f"{listed}: such a licence forbids shipping what was trained on it; leave the file out, or keep the source "
+            "out with --without"
+        )
+    return kept
+
+
+def of_split(rows: Sequence[Row], split: str) -> list[Row]:
+    """The rows of a split.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    found = [row for row in rows if row.split == split]
+    if not found:
+        splits = ", ".join(sorted({row.split for row in rows})) or "none"
+        raise TrainingError(f"no rows of split {split!r}; there are: {splits}")
+    return found
+
+
+def lines(path: Path) -> list[Any]:
+    """The parsed lines of a JSONL file; None for one that is not JSON.
+
+    Raises:
+        TrainingError: the file cannot be read.
+    """
+    try:
+        return [_parsed(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except OSError as exc:
+        raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file") from exc
+    except UnicodeDecodeError as exc:
+        raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); convert it") from exc
+
+
+def cut(passage: str, starts: Sequence[int]) -> tuple[str, ...]:
+    """The sentences that begin at these characters, without surrounding white space; some may be empty.
+
+    Raises:
+        ValueError: the places are not in order, or not inside the passage.
+    """
+    if list(starts) != sorted(starts) or not starts or starts[0] != 0 or starts[-1] >= len(passage):
+        raise ValueError("`sentence_starts` are not places in `passage`, in order and from 0 on")
+    return tuple(" ".join(passage[a:b].split()) for a, b in itertools.pairwise([*starts, len(passage)]))
+
+
+def _read(path: Path, parse: Callable[[Mapping[str, Any]], Row]) -> list[Row]:
+    rows: list[Row] = []
+    faults: Counter[str] = Counter()
+    first: dict[str, int] = {}
+    for number, entry in enumerate(lines(path), 1):
+        try:
+            if not isinstance(entry, dict):
+                raise ValueError("not a JSON object")
+            rows.append(parse(entry))
+        except KeyError as exc:
+            fault = f"`{exc.args[0]}` is missing"
+        except (ValueError, TypeError) as exc:
+            fault = str(exc)
+        else:
+            continue
+        faults[fault] += 1
+        first.setdefault(fault, number)
+    if faults:
+        listed = "; ".join(f"{fault} ({count} lines, first: {first[fault]})" for fault, count in faults.most_common(5))
+        raise TrainingError(f"{path} has {sum(faults.values())} unusable lines: {listed}. Correct or remove them")
+    if not rows:
+        raise TrainingError(f"{path} holds no rows")
+    return rows
+
+
+def _evidence(entry: Mapping[str, Any]) -> EvidenceRow:
+    question, passage = _text(entry, "question"), _text(entry, "passage")
+    sentences = cut(passage, entry["sentence_starts"])
+    answers = frozenset(entry["answer_sentences"] if entry["answerable"] else ())
+    if not answers <= set(range(len(sentences))) or bool(entry["answerable"]) != bool(answers):
+        raise ValueError("`answer_sentences` do not name sentences of the passage, or none where it is answerable")
+    return EvidenceRow(question, sentences, answers, entry.get("title") or "", **_origin(entry))
+
+
+def _claim(entry: Mapping[str, Any]) -> ClaimRow:
+    if entry["label"] not in set(Label):
+        raise ValueError(f"label {entry['label']!r}: need one of {', '.join(Label)}")
+    return ClaimRow(_text(entry, "passage"), _text(entry, "claim"), Label(entry["label"]), **_origin(entry))
+
+
+def _origin(entry: Mapping[str, Any]) -> dict[str, str]:
+    wrong = next((key for key in _TEXTS if not isinstance(entry.get(key) or "", str)), None)
+    if wrong:
+        raise ValueError(f"`{wrong}` is not a string")
+    return {key: entry[key] for key in ("source", "licence", "lang", "split") if key in entry}
+
+
+def _text(entry: Mapping[str, Any], key: str) -> str:
+    value = entry[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"`{key}` is empty or not a string")
+    return value.encode("utf-8", "replace").decode("utf-8")  # JSON can hold half a character
+
+
+def _parsed(line: str) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None

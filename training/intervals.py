@@ -1,0 +1,82 @@
+"""Figures with bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+_RESAMPLES = 1000
+Places = NDArray[np.int64]
+Figure = Callable[[Places], float]
+
+
+def interval(figure: Figure, rows: int, *, seed: int) -> dict[str, float | None]:
+    """A figure of all rows and, over samples of them, between which values it lies 95 times in 100.
+
+    Args:
+        figure: computes it from the places of some rows; NaN where these do not define it.
+        rows: how many there are.
+        seed: of the samples.
+    """
+    rng = np.random.default_rng(seed)
+    value = figure(np.arange(rows)) if rows else math.nan
+    if math.isnan(value):
+        return {"value": None, "low": None, "high": None}
+    found = [figure(rng.integers(0, rows, rows)) for _ in range(_RESAMPLES)]
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def area(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> Figure:
+    """The area under the ROC curve, as a figure for `interval`."""
+
+    def figure(at: Places) -> float:
+        chosen = positive[at]
+        positives = int(chosen.sum())
+        negatives = len(chosen) - positives
+        if not positives or not negatives:
+            return math.nan
+        ranks = rankdata(score[at])[chosen].sum()  # the statistic of Mann and Whitney
+        return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
+
+    return figure
+
+
+def balanced_accuracy(positive: NDArray[np.bool_], said: NDArray[np.bool_]) -> Figure:
+    """The mean of the shares of positive and of other rows that are told right, as a figure for `interval`."""
+
+    def figure(at: Places) -> float:
+        chosen, told = positive[at], said[at]
+        if not 0 < chosen.sum() < len(chosen):
+            return math.nan
+        return float((told[chosen].mean() + (~told[~chosen]).mean()) / 2)
+
+    return figure
+
+
+def mean(values: NDArray[np.float64]) -> Figure:
+    """The mean, as a figure for `interval`."""
+    return lambda at: float(values[at].mean()) if len(at) else math.nan
+
+
+def best_threshold(score: Callable[[float], float]) -> float:
+    """The hundredth that scores best; of several, the middle one, which is farthest from doing worse."""
+    steps = [step / 100 for step in range(1, 100)]
+    scores = [score(step) for step in steps]
+    best = [step for step, found in zip(steps, scores, strict=True) if found == max(scores)]
+    return best[len(best) // 2]
+
+
+def told(figures: Mapping[str, Any], *path: str) -> str:
+    """A figure with its interval, in words; a dash where it has no rows."""
+    found: Any = figures
+    for key in path:
+        found = found[key]
+    if found["value"] is None:
+        return "–"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

@@ -1,0 +1,135 @@
+"""What training a model that reads pairs has in common, whatever it learns: folder, checkpoint, manifest, card."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from rag.pairs import OUTPUTS, Base, PairSettings, Task, check_window
+from training.checkpoint import Checkpoint
+from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, untrained
+from training.grounding_rows import Row, of_split
+from training.manifest import file_sha256, provenance, write_json
+from training.pair_card import write_pair_card
+from training.train_classifier import refuse_finished
+
+T = TypeVar("T")
+_LAST = ("model.json", "manifest.json")  # without these a folder is no model
+
+
+@dataclass(frozen=True, slots=True)
+class PairRun:
+    """A training run.
+
+    Attributes:
+        task: what is learnt.
+        files: all data files.
+        out: folder for the model.
+        recipe: how.
+        name: of the model.
+        without: sources that are kept out altogether, for a test.
+        limit: rows to train on, chosen at random, for a trial; a tenth as many are held for dev.
+    """
+
+    task: Task
+    files: Sequence[Path]
+    out: Path
+    recipe: PairRecipe
+    name: str
+    without: Sequence[str] = ()
+    limit: int | None = None
+
+    def start(self) -> None:
+        """Set the threads.
+
+        Raises:
+            TrainingError: the folder already holds a model.
+        """
+        refuse_finished(self.out)
+        torch.set_num_threads(self.recipe.threads)
+
+    def split(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+        """The rows to train on, and those of `dev`.
+
+        Raises:
+            TrainingError: there are none.
+        """
+        train, dev = of_split(rows, "train"), of_split(rows, "dev")
+        if self.limit:
+            rng = random.Random(self.recipe.seed)
+            train = rng.sample(train, min(self.limit, len(train)))
+            dev = rng.sample(dev, min(self.limit // 10 + 1, len(dev)))
+        return train, dev
+
+    def settings(self, base: Base, thresholds: Mapping[str, float] | None = None) -> PairSettings:
+        """What the model's folder says of itself."""
+        return PairSettings(self.task, self.name, base.name, base.sha256, self.recipe.window, thresholds or {})
+
+    def fit(
+        self, base: Base, train: Sequence[Example[T]], dev: Sequence[Example[T]], loss: Loss[T]
+    ) -> tuple[Path, dict[str, Any]]:
+        """Train, or go on where an earlier run stopped.
+
+        Returns:
+            A folder inside `out` with the model, without thresholds as yet, and what the manifest tells of the run.
+
+        Raises:
+            TrainingError: `out` holds an interrupted run of other settings or data.
+            KnowledgeError: the encoder does not read windows of that length.
+        """
+        check_window(self.settings(base), base)
+        model = untrained(base, OUTPUTS[self.task], self.recipe)
+        asked: dict[str, Any] = {"task": self.task, "settings": asdict(self.recipe), "without": sorted(self.without)}
+        asked |= {"limit": self.limit}
+        made_from = provenance(seed=self.recipe.seed, data=self.files)
+        hashes = sorted(file_sha256(path) for path in self.files)
+        checkpoint = Checkpoint.at(self._progress, {**asked, "encoder": base.sha256, "data": hashes})
+        started = time.monotonic()
+        epochs = fit_pairs(model, base, train, dev, loss, self.recipe, checkpoint)
+        finished = self._progress / "model"  # moved when all is measured, so that no half-made model can be used
+        model.save(finished)
+        self.settings(base).save(finished)
+        return finished, {**asked, "epochs": epochs, "seconds": round(time.monotonic() - started, 1), **made_from}
+
+    def complete(self, finished: Path, made: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+        """Write card and manifest and put all into place; the manifest.
+
+        Args:
+            finished: the folder with the model, its thresholds chosen.
+            made: what the manifest tells besides.
+            rows: those trained on.
+        """
+        settings = PairSettings.load(finished, self.task)
+        manifest = {
+            "name": self.name,
+            "encoder": settings.encoder,
+            "thresholds": dict(settings.thresholds),
+            "trained_on": sorted({row.source for row in rows}),
+            **made,
+        }
+        write_pair_card(finished, manifest, rows)
+        write_json(finished / "manifest.json", manifest)
+        for path in sorted(finished.iterdir(), key=lambda path: path.name in _LAST):
+            path.replace(self.out / path.name)
+        shutil.rmtree(self._progress)
+        return manifest
+
+    @property
+    def _progress(self) -> Path:
+        return self.out / "checkpoint"
+
+
+def tempered(keys: Sequence[Hashable]) -> list[float]:
+    """A weight for each row, 1 on average: rows of a key together weigh as the root of their number."""
+    counts = Counter(keys)
+    raw = [1 / math.sqrt(counts[key]) for key in keys]
+    return [weight * len(raw) / sum(raw) for weight in raw]

@@ -1,0 +1,131 @@
+"""Train the support model: LoRA on a frozen encoder, three outputs for a claim that is read with a passage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classifier.encoder import load_encoder
+from rag.pairs import Base, Pair
+from rag.support import CLAIM, CONTRADICTED, NOT_STATED, SUPPORTED, SupportReader, support_windows
+from training.edits import SOURCE, build_edits, read_paragraphs
+from training.evaluate_support import choose_threshold, evaluate_support
+from training.fit_pairs import Example
+from training.grounding_rows import ClaimRow, Label, read_claims, trainable
+from training.pair_run import PairRun, tempered
+
+_OUTPUTS = {
+    Label.SUPPORTED: (SUPPORTED,),
+    Label.CONTRADICTED: (CONTRADICTED,),
+    Label.NOT_STATED: (NOT_STATED,),
+    Label.NOT_SUPPORTED: (CONTRADICTED, NOT_STATED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SupportTarget:
+    """What is to be learnt of a pair.
+
+    Attributes:
+        outputs: those whose probabilities should sum to 1.
+        weight: of the pair.
+    """
+
+    outputs: tuple[int, ...]
+    weight: float
+
+
+def train_support(
+    run: PairRun, encoder_name: str, data: Sequence[Path], paragraphs: Sequence[Path], edits: int
+) -> dict[str, Any]:
+    """Train on split `train` of labelled rows and of built pairs, choose epoch and threshold on `dev`, save, measure.
+
+    Args:
+        run: its files are those of `data` and `paragraphs`.
+        encoder_name: as for `classifier.encoder.load_encoder`.
+        data: JSONL files of claim rows.
+        paragraphs: what pairs are built of; see `training.edits.read_paragraphs`.
+        edits: built pairs to train on, at most, chosen at random; an eighth as many for `dev`.
+
+    Returns:
+        The manifest, which is also written to ``manifest.json`` in the model's folder.
+
+    Raises:
+        TrainingError: the data cannot be trained with, or the folder holds a model or a run of other settings.
+        ClassifierError: the encoder is at fault.
+        KnowledgeError: the encoder does not read windows of that length.
+    """
+    run.start()
+    seed = run.recipe.seed
+    built = built_pairs(paragraphs, run.without, seed=seed)
+    train, dev = run.split(trainable(read_claims(data), run.without))
+    train += some([row for row in built if row.split == "train"], min(edits, run.limit or edits), seed)
+    dev += some([row for row in built if row.split == "dev"], min(edits, run.limit or edits) // 8 + 1, seed)
+    base = load_encoder(encoder_name)
+    learnt, held = (examples(base, rows, run.recipe.window) for rows in (train, dev))
+    finished, made = run.fit(base, learnt, held, support_loss)
+    threshold = choose_threshold(SupportReader.load(finished, base), dev)
+    run.settings(base, {"supported": threshold}).save(finished)
+    figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
+    counts = {"train": len(train), "built": sum(row.source == SOURCE for row in train), "dev": len(dev)}
+    made |= {"edits": edits, "rows": counts, "figures": figures}
+    return run.complete(finished, made, train)
+
+
+def built_pairs(paragraphs: Sequence[Path], without: Sequence[str], *, seed: int) -> list[ClaimRow]:
+    """The pairs built of all paragraphs but those of sources that are kept out."""
+    kept = [paragraph for paragraph in read_paragraphs(paragraphs) if paragraph.source not in without]
+    return build_edits(trainable(kept, ()), seed=seed)
+
+
+def examples(base: Base, rows: Sequence[ClaimRow], window: int) -> list[Example[SupportTarget]]:
+    """Each row as one window: of a long passage the one that shares most with the claim.
+
+    Sources weigh as the root of their number of rows, and within a source each label the same.
+    """
+    by_source = tempered([row.source for row in rows])
+    counts: dict[tuple[str, Label], int] = {}
+    for row in rows:
+        counts[row.source, row.label] = counts.get((row.source, row.label), 0) + 1
+    sizes: dict[str, list[int]] = {}
+    for (source, _), count in counts.items():
+        sizes.setdefault(source, []).append(count)
+    return [
+        Example(
+            _window(base, row, window),
+            SupportTarget(
+                _OUTPUTS[row.label],
+                weight * sum(sizes[row.source]) / len(sizes[row.source]) / counts[row.source, row.label],
+            ),
+        )
+        for row, weight in zip(rows, by_source, strict=True)
+    ]
+
+
+def support_loss(logits: Tensor, targets: Sequence[SupportTarget]) -> Tensor:
+    """Minus the log of the probability that the right outputs have together, mean by weight.
+
+    Args:
+        logits: shape ``(batch, spans, 3)``; the claim's span counts.
+        targets: one for each row of the batch.
+    """
+    weights = torch.tensor([target.weight for target in targets])
+    right = torch.tensor([[output in target.outputs for output in range(logits.shape[-1])] for target in targets])
+    values = logits[:, CLAIM].log_softmax(-1).masked_fill(~right, float("-inf")).logsumexp(-1)
+    return -(values * weights).sum() / weights.sum()
+
+
+def _window(base: Base, row: ClaimRow, window: int) -> Pair:
+    found = support_windows(base, row.passage, row.claim, window)
+    return max(found, key=lambda pair: len(set(pair.first) & set(pair.second)))
+
+
+def some(rows: Sequence[ClaimRow], count: int, seed: int) -> list[ClaimRow]:
+    """As many of the rows, at most, chosen at random."""
+    return random.Random(seed).sample(rows, min(count, len(rows)))
