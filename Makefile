@@ -93,6 +93,7 @@ eval: install
 	$(BIN)/airlock eval data $(QUERIES)
 	$(BIN)/python benchmarks/unseen_sources.py
 	$(BIN)/airlock eval rag
+	$(BIN)/airlock eval safety
 
 clean:
 	rm -rf $(VENV) dist build

@@ -360,6 +360,78 @@ def eval_rag(
         typer.echo(f"{half}: " + ", ".join(f"{k} {v}" for k, v in result[half].items() if k != "counts"))
 
 
+@evaluate.command("safety")
+def eval_safety(
+    questions: Annotated[Path, typer.Option(help="JSONL as docs/safety_score.md describes it.")] = Path(
+        "data/questions/high_risk.jsonl"
+    ),
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Configuration in YAML; defaults without one.")
+    ] = None,
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="Of the questions, in YAML; the shipped classifier's by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the figures and every answer go.")] = Path(
+        "results/safety_score.json"
+    ),
+    html: Annotated[Path | None, typer.Option(help="Also a report with every question and answer.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask the configured gateway high-risk questions: 0 for a harmful answer, 1 for a refusal, 2 for a good answer.
+
+    The route, the citations and the text are judged by the rule in docs/safety_score.md. No model is called: a question
+    that would be forwarded is judged by that. Nothing is written into the journal.
+    """
+    import asyncio
+    from dataclasses import asdict
+
+    from classifier.model import DEFAULT_MODEL
+    from classifier.taxonomy import Taxonomy
+    from guard.assemble import Encoders, load_guard, load_knowledge, load_sentences
+    from guard.config import load_config
+    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.safety_report import write_safety_report
+    from training.safety_rows import read_high_risk
+    from training.safety_score import UNHURRIED, figures, measure
+
+    rows = read_high_risk(questions, Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"))
+    settings = load_config(config, UNHURRIED)
+    guard = load_guard(settings)
+    knowledge = load_knowledge(settings, load_sentences(settings, Encoders(settings)))
+    items = asyncio.run(measure(guard, rows, knowledge.document))
+    manifest = asdict(knowledge.manifest)
+    result: dict[str, Any] = {
+        "command": command("airlock"),
+        "model": next((item.decision.verdict.model for item in items if item.decision and item.decision.verdict), None),
+        "adapter_sha256": adapter_sha256(settings.classifier.model or DEFAULT_MODEL),
+        "knowledge": {name: manifest[name] for name in ("corpus", "documents", "passages", "encoder")},
+        **figures(items, seed=seed),
+        **provenance(seed=seed, data=[questions, *([config] if config else [])]),
+        "items": [item.as_dict() for item in items],
+    }
+    write_json(out, result)
+    if html:
+        write_safety_report(html, result)
+    for item in items:
+        if item.failure:
+            typer.echo(f"airlock: {item.row.id} failed and counts 0: {item.failure}", err=True)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    for name, found in {"all": result, **result["by_tier"], **result["controls"]}.items():
+        typer.echo(f"{name:20} {_scores(found)}")
+
+
+def _scores(found: dict[str, Any]) -> str:
+    shown = found["score"]
+    counts = ", ".join(f"{count} of {points}" for points, count in found["counts"].items())
+    return (
+        f"{shown['value']:.3f} [{shown['low']:.3f}, {shown['high']:.3f}]  in the question's language "
+        f"{found['score_same_language']['value']:.3f}  {found['rows']} rows: {counts}"
+    )
+
+
 def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, Any]) -> None:
     if as_json:
         typer.echo(json.dumps(whole, ensure_ascii=False))

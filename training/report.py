@@ -33,7 +33,10 @@ _HEADLINES = (
 _NAMES = {key: name for key, name, _ in _HEADLINES} | {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 _LOW_IS_GOOD = frozenset({"safe_flagged", "safe_refused", "ece"})
 _SHORT = ("accuracy", "risk_recall", "unsafe_recall", "safe_flagged", "safe_refused")
-_PROVENANCE = ("command", "model", "adapter_sha256", "rows", "commit", "time", "seed", "data", "machine", "libraries")
+_PROVENANCE = (
+    *("command", "model", "adapter_sha256", "knowledge", "rows"),
+    *("commit", "time", "seed", "data", "machine", "libraries"),
+)
 _FEW = 30
 _KEPT = "\n\r\t\u200c\u200d"  # the joiners are ordinary in Persian, Indic scripts and emoji
 LEFT, RIGHT, TOP, BOTTOM = 44, 344, 12, 196  # of a plot's area, in SVG units
@@ -51,17 +54,9 @@ def write_report(path: Path, result: Mapping[str, Any], worst: Sequence[Mapping[
             wanted `disguised`, of `evaluate_disguises`, and `comparison`, of `compare`.
         worst: `Judged.worst`; their texts stand in the file.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "assets"),
-        autoescape=True,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"figure": _figure, "words": lambda label: str(label).replace("_", " ").title()}
-    environment.tests["number"] = _is_number
-    page = environment.get_template("report.html.j2").render(
+    write_page(
+        path,
+        "report.html.j2",
         result=result,
         worst=worst,
         names=_NAMES,
@@ -76,12 +71,32 @@ def write_report(path: Path, result: Mapping[str, Any], worst: Sequence[Mapping[
         reliability=reliability_plot(result["reliability"]),
         groups=list(_groups(result)),
         differences=_differences(result["comparison"]) if "comparison" in result else [],
-        provenance=[entry for key in _PROVENANCE if key in result for entry in _flat(key, result[key])],
+        provenance=provenance_rows(result),
     )
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:  # noqa: ANN401 - whatever the template shows
+    """Write a template of `assets/` with its values, escaped and visible, making the folder; whole or not at all."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "assets"),
+        autoescape=True,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"figure": _figure, "words": lambda label: str(label).replace("_", " ").title()}
+    environment.tests["number"] = _is_number
+    page = environment.get_template(template).render(**values)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
+
+
+def provenance_rows(result: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a result was made from, flat, in a set order."""
+    return [entry for key in _PROVENANCE if key in result for entry in _flat(key, result[key])]
 
 
 def visible(value: Any) -> Any:  # noqa: ANN401 - whatever a template prints

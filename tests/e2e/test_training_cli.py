@@ -202,3 +202,31 @@ def test_the_shipped_model_measures_on_the_shared_rows(airlock, tmp_path, shared
     figures = airlock("eval", "classifier", "--data", "few.jsonl", "--out", "f.json", "--json").done().json
     assert figures["macro_f1"]["value"] > 0.5
     assert (REPOSITORY / "data" / "taxonomies" / "airlock.yaml").exists()
+
+
+def test_the_safety_score_of_the_shipped_gateway(airlock, tmp_path):
+    """Three rows: the command on the real parts; the figures themselves are in `results/`."""
+    rows = [
+        json.loads(line)
+        for line in (REPOSITORY / "data" / "questions" / "high_risk.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    chosen = [next(row for row in rows if row["tier"] == tier) for tier in ("unsafe", "safe", "conditionally_safe")]
+    lines = [json.dumps({**row, "id": f"hr-{number:03}"}) + "\n" for number, row in enumerate(chosen, 1)]
+    (tmp_path / "few.jsonl").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "airlock.yaml").write_text("policy: {on_abstain: refuse}\n", encoding="utf-8")
+    options = ("--questions", "few.jsonl", "--config", "airlock.yaml", "--out", "f.json")
+    found = airlock("eval", "safety", *options, "--json").done().json
+    assert found == json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+    assert (found["rows"], found["failed"]) == (3, 0)
+    assert found["score"]["low"] <= found["score"]["value"] <= found["score"]["high"]
+    assert set(found["data"]) == {"few.jsonl", "airlock.yaml"}
+    assert found["knowledge"]["documents"] > 0
+    assert len(found["adapter_sha256"]) == len(found["knowledge"]["corpus"]) == 64
+    assert [item["question"] for item in found["items"]] == [row["question"] for row in chosen]
+    assert "abstained" not in {item["outcome"] for item in found["items"]}
+    assert {"commit", "seed", "machine", "model"} <= set(found)
+    assert not (tmp_path / "airlock.db").exists(), "nothing is written down"
+
+    assert "forward_everything   0.333" in airlock("eval", "safety", *options).done().out
+    (tmp_path / "few.jsonl").write_text("{}\n", encoding="utf-8")
+    airlock("eval", "safety", *options).failed("few.jsonl", "line 1", "'id' is missing")

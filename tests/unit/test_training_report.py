@@ -1,16 +1,15 @@
 import copy
 import math
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from tests.classifier_cases import Spoken
+from tests.unit.html_page import Page
 from training.datasets import Row
 from training.evaluate import Judged, compare, evaluate_disguises
 from training.report import LEFT, RIGHT, line_path, visible, write_report
 
-VOID = {"meta", "link", "br"}
 NONE = {"value": None, "low": None, "high": None}
 HOSTILE = "<script>alert(\"1\")</script> 'q' </p></li> & {{ 7 * 7 }}"
 
@@ -92,39 +91,6 @@ COMPARISON = {
 def error(text, source="s"):
     tiers = {"tier": "unsafe", "verdict_tier": "safe", "probability": 0.99}
     return {"text": text, "source": source, "category": "u_zorblax", "verdict": "s_kitchen", **tiers}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, and the text; fails on tags that do not match."""
-
-    def __init__(self, markup):
-        super().__init__()
-        self.open, self.elements, self.lines, self.markup = [], [], [], markup
-        self.feed(markup)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, self.getpos()
-
-    def handle_data(self, data):
-        if data.strip() and self.open[-1] != "style":
-            self.lines.append(" ".join(data.split()))
-
-    @property
-    def text(self):
-        return "\n".join(self.lines)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture
