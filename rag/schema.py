@@ -220,7 +220,10 @@ def explained(folder: Path, wait_s: float = _READ_WAIT_S) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as exc:
-        if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        code = getattr(exc, "sqlite_errorcode", None)
+        if code is None:  # of the Python module itself: text that is not UTF-8
+            raise KnowledgeError(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise KnowledgeError(
                 f"knowledge base {folder} is written by another process for more than {wait_s:g} seconds; "
                 "wait until it has ended"

@@ -133,6 +133,7 @@ def watch(
     """
     from watchfiles import watch as watch_files
 
+    folder = folder.resolve()  # changes are told by whole paths
     changes = watch_files(
         folder,
         watch_filter=None,

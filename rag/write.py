@@ -171,7 +171,9 @@ class Writer:
                 added=tuple(item.document.id for item in new if item.document.id not in current),
                 changed=tuple(item.document.id for item in new if item.document.id in current),
                 removed=tuple(removed),
-                unchanged=tuple(item.document.id for item in prepared if item not in new),
+                unchanged=tuple(
+                    item.document.id for item in prepared if current.get(item.document.id) == item.document.version
+                ),
             )
             names = [item.document.id for item in prepared]
             if origin is None:

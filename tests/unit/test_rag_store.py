@@ -159,6 +159,14 @@ def test_what_has_expired_is_neither_found_nor_cited(tmp_path, expires, last):
     assert knowledge.verify() == []
 
 
+def test_the_last_day_there_is_means_never(tmp_path):
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(add=[document("tea", "Tea is hot.", expires="9999-12-31")])
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords())
+    assert found(knowledge, "tea") == {"tea"}
+    assert knowledge.verify() == []
+
+
 def test_a_reranker_has_the_last_word(folder):
     class Longest:
         def score(self, query, texts):
@@ -234,6 +242,12 @@ def test_what_is_not_what_the_manifest_says_is_refused(folder, statement, refuse
     damage(folder, statement)
     with pytest.raises(KnowledgeError, match=refused):
         KnowledgeBase.open(folder, HashedWords())
+
+
+def test_text_that_is_no_utf_8_is_damage(folder, knowledge):
+    damage(folder, "UPDATE documents SET text = CAST(x'ff41' AS TEXT) WHERE id = 'speed'")
+    with pytest.raises(KnowledgeError, match="is damaged"):
+        knowledge.document("speed")
 
 
 @pytest.mark.parametrize("column", ["text", "title"])

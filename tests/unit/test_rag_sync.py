@@ -1,5 +1,6 @@
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -177,12 +178,14 @@ def test_an_empty_folder_is_refused_and_removes_nothing(writer, source):
     assert opened(writer).manifest.documents == 3
 
 
-def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source):
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source, monkeypatch, relative):
+    monkeypatch.chdir(source.parent)
     events, stop = [], threading.Event()
 
     def follow():
         with Writer(writer.folder, HashedWords()) as own:
-            events.extend(watch(own, source, stop=stop))
+            events.extend(watch(own, Path(source.name) if relative else source, stop=stop))
 
     def until(seen):
         started = time.monotonic()
@@ -199,6 +202,8 @@ def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source):
         time.sleep(0.5)
         write(source / "zebra.md", "Zebras are striped.")
         until(lambda: any(e.passage.document == "zebra" for e in knowledge.search("zebras striped", 1)))
+        write(source / "zebra.md", "Zebras gallop.")
+        until(lambda: knowledge.document("zebra").text == "Zebras gallop.")
         (source / "zebra.md").unlink()
         until(lambda: knowledge.manifest.documents == 3)
         (source / "health").rename(source / "body")
