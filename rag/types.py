@@ -20,6 +20,10 @@ class Unreadable(KnowledgeError):
     """One file that is left out of a knowledge base; the message is the reason and does not repeat the file's name."""
 
 
+class Unfinished(Unreadable):
+    """Reading the file took too long, failed or ended the reader: another time it may be read."""
+
+
 class InputError(KnowledgeError):
     """What a caller asked to have checked is empty or beyond a limit.
 

@@ -190,6 +190,8 @@ class Writer:
             )
             if origin and origin.hash is not None:
                 connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, NULL)", (origin.path, origin.hash))
+            elif origin:  # what it held before is not all there any more
+                connection.execute("DELETE FROM files WHERE path = ?", (origin.path,))
             if new or removed:
                 gone = [(name, current[name]) for name in (*change.changed, *removed)]
                 come = [(item.document.id, item.document.version) for item in new]

@@ -10,7 +10,7 @@ from typing import Any
 from rag.chunking import headings, sentences
 from rag.instructions import find_instruction
 from rag.metadata import Metadata, merge, parse_yaml
-from rag.types import Limits, Unreadable
+from rag.types import Limits, Unfinished, Unreadable
 
 SUFFIXES = (".csv", ".docx", ".htm", ".html", ".jsonl", ".markdown", ".md", ".pdf", ".txt")
 _SIDECAR_BYTES = 64 * 1024
@@ -94,7 +94,7 @@ def _bytes(path: Path, most: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(most + 1)
     except OSError as exc:
-        raise Unreadable(f"cannot be read ({exc.strerror})") from exc
+        raise Unfinished(f"cannot be read ({exc.strerror})") from exc
     if len(data) > most:
         raise Unreadable(f"has more than the {most} bytes allowed; split it")
     if not data.strip():
@@ -110,7 +110,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         return parse_yaml(decode(_bytes(path, _SIDECAR_BYTES)), where)
     except Unreadable as exc:
         reason = str(exc)
-        raise Unreadable(reason if reason.startswith(where) else f"{where} {reason}") from exc
+        raise type(exc)(reason if reason.startswith(where) else f"{where} {reason}") from exc
 
 
 def _content(found: Extracted, beside: Mapping[str, Any], limits: Limits) -> Content:

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from pathlib import Path
@@ -7,12 +8,12 @@ import pytest
 from rag.build import build
 from rag.store import KnowledgeBase
 from rag.sync import Happened, add_files, remove_documents, sync, watch
-from rag.types import KnowledgeError
+from rag.types import KnowledgeError, Unfinished
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, write_source
 
 ADDED, CHANGED, REMOVED, QUARANTINED = Happened.ADDED, Happened.CHANGED, Happened.REMOVED, Happened.QUARANTINED
-WAIT_S = 60
+WAIT_S = 20
 
 
 @pytest.fixture
@@ -136,6 +137,98 @@ def test_an_interrupted_run_goes_on_where_it_stopped(writer, source, monkeypatch
     assert (ADDED, first.name) not in run(writer, source)
     assert len(names) == 2
     assert opened(writer).manifest.documents == 3
+
+
+def rows(names, answer="It is so."):
+    return "".join(f'{{"id": "{n}", "question": "What is {n}?", "answer": "{answer}"}}\n' for n in names)
+
+
+def test_a_long_list_is_embedded_in_batches_and_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("rag.sync.BATCH", 2)
+    asked = []
+
+    class Counting(HashedWords):
+        def encode(self, texts, *, progress=False):
+            asked.append(len(texts))
+            return super().encode(texts)
+
+    write(tmp_path / "s" / "list.jsonl", rows("abcde"))
+    with Writer(tmp_path / "kb", Counting()) as writer:
+        events = sync(writer, tmp_path / "s")
+        assert {next(events).name for _ in range(3)} == {"list/a", "list/b", "list/c"}
+        events.close()
+        assert sum(asked) == 4
+        run(writer, tmp_path / "s")
+        assert (sum(asked), max(asked)) == (6, 2)
+        assert opened(writer).manifest.documents == 5
+
+
+def test_a_list_that_was_stored_by_half_and_went_back_is_read_again(writer, tmp_path, monkeypatch):
+    monkeypatch.setattr("rag.sync.BATCH", 1)
+    write(tmp_path / "s" / "list.jsonl", rows("ab"))
+    run(writer, tmp_path / "s")
+    write(tmp_path / "s" / "list.jsonl", rows("ab", "It is otherwise."))
+    events = sync(writer, tmp_path / "s")
+    next(events)
+    events.close()
+    write(tmp_path / "s" / "list.jsonl", rows("ab"))
+    assert (CHANGED, "list/a") in run(writer, tmp_path / "s")
+
+
+@pytest.mark.parametrize("error", [PermissionError, FileNotFoundError])
+def test_what_is_out_of_reach_for_now_stays(writer, source, monkeypatch, error):
+    run(writer, source)
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("health"):
+            raise error(1, "refused", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    told = {(QUARANTINED, "health")} if error is PermissionError else set()
+    assert run(writer, source) == told
+    assert opened(writer).document("health/paracetamol")
+    monkeypatch.undo()
+    (source / "health").rename(source / "body")
+    (source / "health").symlink_to(source / "body")
+    assert run(writer, source) == {(ADDED, "body/paracetamol"), (REMOVED, "health/paracetamol")}
+
+
+def test_what_another_process_added_meanwhile_stays(writer, source, monkeypatch):
+    monkeypatch.setattr("rag.sync.BATCH", 1)
+    events = sync(writer, source)
+    next(events)
+    write(source / "new.md", "A new text.")
+    with Writer(writer.folder, HashedWords()) as other:
+        assert (ADDED, "new") in run(other, source)
+    assert REMOVED not in {event.happened for event in events}
+    assert opened(writer).document("new").text == "A new text."
+
+
+def test_a_reason_that_lies_outside_the_content_is_not_kept_for_it(writer, source, tmp_path):
+    (tmp_path / "outside.md").write_text("A text.", encoding="utf-8")
+    (source / "link.md").symlink_to(tmp_path / "outside.md")
+    write(source / "later.md.meta.yaml", "trust: low")
+    quarantined = {(QUARANTINED, "link.md"), (QUARANTINED, "later.md.meta.yaml")}
+    assert quarantined <= run(writer, source)
+    (source / "link.md").unlink()
+    write(source / "link.md", "A text.")
+    write(source / "later.md", "Later.")
+    assert run(writer, source) == {(ADDED, "link"), (ADDED, "later")}
+
+
+def test_a_file_whose_reading_failed_is_read_again_but_not_at_each_change(writer, source, monkeypatch):
+    from rag.reading import ReadingProcess
+
+    def fail(self, path, *_, **__):
+        raise Unfinished("takes longer than 0 seconds to read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ReadingProcess, "read", fail)
+        assert (QUARANTINED, "speed.txt") in run(writer, source)
+    assert (QUARANTINED, "speed.txt") in run(writer, source, touched={source / "voting.md"})
+    assert (ADDED, "speed") in run(writer, source)
 
 
 def test_documents_that_came_from_no_folder_stay(writer, source, tmp_path):
