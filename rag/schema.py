@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
@@ -118,22 +119,74 @@ def corpus_hash(pairs: Iterable[tuple[str, str]], start: str = "0", *, sign: int
     return f"{total % 2**256:064x}"
 
 
-def open_reader(folder: Path) -> sqlite3.Connection:
+class Access(StrEnum):
+    """How a reader opens the database file."""
+
+    SHARED = "mode=rw"  # ours to write: readers and writers know of one another
+    LOGGED = "mode=ro"  # not ours to write, but somebody's log lies beside it
+    FROZEN = "mode=ro&immutable=1"  # not ours to write, all of it in the one file: no lock is taken
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFile:
+    """A database file as it was found; what is read from it may be kept as long as an equal one is found.
+
+    Attributes:
+        access: how it is read.
+        place: device and inode.
+        state: size, and nanoseconds of the last change, of a frozen file; nobody tells its readers of a change.
+    """
+
+    access: Access
+    place: tuple[int, int]
+    state: tuple[int, int]
+
+    @classmethod
+    def find(cls, folder: Path) -> DatabaseFile:
+        """The file of a knowledge base.
+
+        Raises:
+            KnowledgeError: there is none.
+        """
+        path = _existing(folder)
+        try:
+            found = path.stat()
+        except OSError as exc:
+            raise KnowledgeError(f"knowledge base {folder} cannot be used ({exc.strerror}); check the folder") from exc
+        access = _access(folder, path)
+        state = (found.st_size, found.st_mtime_ns) if access is Access.FROZEN else (0, 0)
+        return cls(access, (found.st_dev, found.st_ino), state)
+
+    def check_unchanged(self, folder: Path) -> None:
+        """Refuse what was read of a frozen file if it was written meanwhile.
+
+        Raises:
+            KnowledgeError: it was.
+        """
+        if self.access is not Access.FROZEN:
+            return
+        with contextlib.suppress(OSError):  # gone: what was read is of one state
+            found = (folder / DATABASE).stat()
+            state = found.st_size, found.st_mtime_ns
+            if (found.st_dev, found.st_ino) == self.place and state != self.state:
+                raise KnowledgeError(f"knowledge base {folder} was written by another while it was read; ask again")
+
+
+def open_reader(folder: Path, file: DatabaseFile | None = None) -> sqlite3.Connection:
     """A connection that reads.
 
-    A base in a folder that this process may not write, or the package's sample, is read without a trace: where all of
-    it is in the one file, it is taken for one that nobody changes.
+    A base in a folder that this process may not write, or the package's sample, is read without a trace.
+
+    Args:
+        folder: a knowledge base.
+        file: as it was found; it is looked for without one.
 
     Raises:
         KnowledgeError: there is no knowledge base, or it cannot be opened.
     """
-    path = _existing(folder)
+    file = file or DatabaseFile.find(folder)
     with explained(folder):
-        if folder != SAMPLE and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
-            return _connect(path, "mode=rw", _READ_WAIT_S, "query_only = 1")
-        log = path.with_name(path.name + "-wal")
-        fixed = not log.exists() or not log.stat().st_size
-        return _connect(path, "mode=ro&immutable=1" if fixed else "mode=ro", _READ_WAIT_S, "query_only = 1")
+        return _connect(folder / DATABASE, file.access, _READ_WAIT_S, "query_only = 1")
 
 
 def open_writer(folder: Path, wait_s: float) -> sqlite3.Connection:
@@ -242,13 +295,22 @@ def _existing(folder: Path) -> Path:
     raise KnowledgeError(f"knowledge base {folder}: {DATABASE} is not there; build one there, or name another folder")
 
 
+def _access(folder: Path, path: Path) -> Access:
+    if folder != SAMPLE and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
+        return Access.SHARED
+    with contextlib.suppress(OSError):
+        if path.with_name(path.name + "-wal").stat().st_size:
+            return Access.LOGGED
+    return Access.FROZEN
+
+
 def _tables(connection: sqlite3.Connection) -> int:
     (found,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return int(found)
 
 
 def _connect(path: Path, how: str, wait_s: float, pragma: str) -> sqlite3.Connection:
-    uri = f"file:{quote(os.fspath(path.absolute()))}?{how}"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{how}"
     connection = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA {pragma}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from rag.chunking import DEFAULT_WORDS, embedding_text, passages
 from rag.rows import Prepared, check_document, count, end_document, forget_files, store_document
-from rag.schema import check_encoder, create, explained, open_writer, read_manifest
+from rag.schema import DatabaseFile, check_encoder, create, explained, open_writer, read_manifest
 from rag.types import Document, Encoder, KnowledgeError, Passage
 
 WAIT_S = 30.0
@@ -80,6 +80,7 @@ class Writer:
         self._encoder = encoder
         self._wait_s = wait_s
         self._now = now
+        self._file = DatabaseFile.find(folder)
         self._connection = open_writer(folder, wait_s)
         try:
             with explained(folder, wait_s):
@@ -256,6 +257,8 @@ class Writer:
         with explained(self.folder, self._wait_s):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                if DatabaseFile.find(self.folder).place != self._file.place:
+                    raise KnowledgeError(f"knowledge base {self.folder} was replaced by another; begin again")
                 check_encoder(read_manifest(self._connection, self.folder), self._encoder, self.folder)
                 yield self._connection
                 self._connection.execute("COMMIT")

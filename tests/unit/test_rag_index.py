@@ -6,6 +6,7 @@ import pytest
 
 from rag.cache import INDEX, INDEX_NOTE, IndexSettings
 from rag.index import reindex
+from rag.schema import DATABASE
 from rag.store import KnowledgeBase
 from rag.types import Mode
 from rag.write import Writer
@@ -106,6 +107,34 @@ def test_the_graph_of_another_base_is_not_used(folder, tmp_path):
     assert opened(folder).statistics().index == "flat"
 
 
+@pytest.mark.parametrize("others", [1, 60])
+def test_a_graph_that_is_not_of_the_rows_there_are_is_not_used(tmp_path, others):
+    """A base that was restored from a copy and went another way than the one that the graph was made of."""
+    folder = knowledge_of(tmp_path / "kb", 200)
+    copy = (folder / DATABASE).read_bytes()
+    with Writer(folder, HashedWords(64)) as writer:
+        writer.change(add=[document(NAMES[number], text(number)) for number in range(200, 250)])
+    reindex(folder, SMALL)
+    (folder / DATABASE).write_bytes(copy)
+    assert opened(folder).statistics().index == "hnsw"  # all it holds is in the graph
+    with Writer(folder, HashedWords(64)) as writer:
+        writer.change(add=[document(f"e{number}", f"Zebra{number} matter.") for number in range(others)])
+    knowledge = opened(folder)
+    assert knowledge.statistics().index == "flat"
+    assert nearest(knowledge, "zebra0 matter", 1)[0][0] == "e0"
+    reindex(folder, SMALL)
+    assert opened(folder).statistics().index == "hnsw"
+
+
+@pytest.mark.parametrize("key", ["passages", "ef_search", "recall_at_10"])
+def test_a_note_that_lacks_something_is_not_used(folder, key):
+    reindex(folder, SMALL)
+    note = json.loads((folder / INDEX_NOTE).read_text(encoding="utf-8"))
+    del note[key]
+    (folder / INDEX_NOTE).write_text(json.dumps(note), encoding="utf-8")
+    assert opened(folder).statistics().index == "flat"
+
+
 def test_what_changed_since_the_graph_is_seen(folder):
     reindex(folder, SMALL)
     for knowledge in (opened(folder), opened(folder)):  # one that derives, one that reads what is there
@@ -140,8 +169,8 @@ def test_a_stale_graph_is_made_anew_and_a_running_reader_takes_it(folder, monkey
     knowledge.change(remove=["e18"])
     with knowledge.view() as view:
         view.search("x", 1)
-        assert view._vectors.cached.stamp != note["sha256"]
-        assert len(view._vectors.young.rows) == 0
+        assert view.vectors().cached.stamp != note["sha256"]
+        assert len(view.vectors().young.rows) == 0
     assert nearest(knowledge, "other17 matter", 1)[0][0] == "e17"
 
 
@@ -153,4 +182,4 @@ def test_many_changes_are_merged_into_the_flat_segment(tmp_path, monkeypatch):
         knowledge.change(add=[document(NAMES[number], text(number))], remove=[NAMES[number - 20]])
         assert {name for name, _ in nearest(knowledge, "x", 99)} == set(NAMES[number - 19 : number + 1])
     with knowledge.view() as view:
-        assert len(view._vectors.main.rows) + len(view._vectors.young.rows) <= 20 + 6
+        assert len(view.vectors().main.rows) + len(view.vectors().young.rows) <= 20 + 6

@@ -295,6 +295,34 @@ def test_a_folder_that_cannot_be_written_is_read_without_a_trace(folder, monkeyp
     assert [path.name for path in folder.iterdir()] == [DATABASE]
 
 
+def test_what_another_writes_to_a_folder_that_is_not_ours_is_seen_or_refused(folder, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    knowledge = KnowledgeBase.open(folder, HashedWords())
+    knowledge.search("paracetamol", 1)
+
+    def change(text):
+        with monkeypatch.context() as other:
+            other.setattr(os, "access", access)
+            with Writer(folder, HashedWords()) as writer:
+                writer.change(add=[document("new", text)])
+
+    change("A zebra.")
+    assert knowledge.search("zebra", 1)[0].passage.text == "A zebra."
+
+    def be_overtaken():
+        with knowledge.view() as view:
+            view.search("zebra", 1)
+            change("A giraffe.")
+
+    with pytest.raises(KnowledgeError, match="was written by another while it was read"):
+        be_overtaken()
+    with Writer(folder, HashedWords()) as writer:  # whose log stays while it is open
+        writer.change(add=[document("more", "A lion.")])
+        assert knowledge.search("lion", 1)[0].passage.text == "A lion."
+    assert knowledge.search("giraffe", 1)[0].passage.text == "A giraffe."
+
+
 def test_the_shipped_sample_is_built_from_the_documents_in_the_repository(monkeypatch):
     documents = read_documents(Path(__file__).parents[2] / "data" / "knowledge").documents
     with contextlib.closing(rag.schema.open_reader(SAMPLE)) as connection:
