@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ INDEX_NOTE = "index.json"
 _FAISS: Any = faiss  # whose type stubs lack some of it
 _BREADTHS = (64, 128, 256, 512, 1024)  # efSearch, tried from the left
 _K = 10
+_LEFT_S = 3600.0
 _EQUAL = 1e-6
 _SEED = 0
 
@@ -84,7 +86,7 @@ def build_cached(
     vectors: NDArray[np.float32],
     settings: IndexSettings,
 ) -> None:
-    """Make the graph, measure it and keep it; nothing is kept if its recall stays too low.
+    """Make the graph, measure it and keep it; only the note of that is kept if its recall stays too low.
 
     Args:
         folder: the knowledge base's.
@@ -103,29 +105,31 @@ def build_cached(
         recall = _recall(exact, index.search(vectors[sample], _K + 1)[0])
         if recall >= settings.recall:
             break
-    else:
-        remove_cached(folder)
-        return
+    remove_leftovers(folder)
     said = {
         "identity": manifest.identity,
         "generation": manifest.generation,
         "passages": len(rows),
+        "last": int(rows[-1]),
         "recall_at_10": round(recall, 4),
         "ef_search": breadth,
         "settings": asdict(settings),
     }
-    with _replacing(folder / INDEX) as file:
-        file.write(rows.astype("<i8").tobytes())
-        _FAISS.write_index(index, _FAISS.PyCallbackIOWriter(file.write))
-        file.seek(0)
-        said["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    if recall < settings.recall:
+        (folder / INDEX).unlink(missing_ok=True)
+    else:
+        with _replacing(folder / INDEX) as file:
+            file.write(rows.astype("<i8").tobytes())
+            _FAISS.write_index(index, _FAISS.PyCallbackIOWriter(file.write))
+            file.seek(0)
+            said["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     with _replacing(folder / INDEX_NOTE) as file:
         file.write(json.dumps(said, indent=2).encode())
 
 
 def load_cached(folder: Path, manifest: Manifest) -> Cached | None:
     """The index that is kept for this knowledge base; None if there is none, or it is damaged or another base's."""
-    said = _note(folder)
+    said = read_note(folder)
     if said.get("identity") != manifest.identity:
         return None
     try:
@@ -146,18 +150,26 @@ def load_cached(folder: Path, manifest: Manifest) -> Cached | None:
     return Cached(index, rows, recall, breadth, digest)
 
 
-def remove_cached(folder: Path) -> None:
-    """Take the cached index away."""
-    for name in (INDEX_NOTE, INDEX):
-        (folder / name).unlink(missing_ok=True)
-
-
 def stamp(folder: Path) -> str:
     """Names the state of the cached index; empty without one."""
-    return str(_note(folder).get("sha256", ""))
+    return str(read_note(folder).get("sha256", ""))
 
 
-def _note(folder: Path) -> dict[str, Any]:
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one that was written and never put in its place."""
+    return path.name.startswith((f".{INDEX}-", f".{INDEX_NOTE}-"))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the files of processes that were killed while they wrote an index."""
+    for path in filter(is_leftover, folder.iterdir()):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFT_S:  # else it may be written now
+                path.unlink(missing_ok=True)
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What is said of the cached index; empty without one. Without `sha256`, no graph was good enough to be kept."""
     try:
         said = json.loads((folder / INDEX_NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

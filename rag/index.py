@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.cache import DEFAULT_SETTINGS, Cached, IndexSettings, build_cached, load_cached, stamp
+from rag.cache import DEFAULT_SETTINGS, Cached, IndexSettings, build_cached, load_cached, read_note, stamp
 from rag.schema import Manifest, corpus_hash, explained, open_reader, read_manifest
 from rag.types import KnowledgeError
 
@@ -166,8 +166,13 @@ def next_vectors(
     return replace(old, generation=manifest.generation, corpus=manifest.corpus, newest=newest, young=young, dead=dead)
 
 
-def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS) -> None:
+def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS, *, check: bool = True) -> None:
     """Make the cached index of a large knowledge base, if there is none or a fifth of it is out of date.
+
+    Args:
+        folder: the knowledge base.
+        settings: of the index.
+        check: whether one that is not out of date is compared with the passages, and made anew if it is damaged.
 
     Raises:
         KnowledgeError: the base is missing or damaged.
@@ -177,11 +182,12 @@ def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS) -> None:
         manifest = read_manifest(connection, folder)
         if manifest.passages <= settings.flat:
             return
-        found = load_vectors(connection, manifest, folder, settings)
-        stale = len(found.young.rows) + int((found.main.documents < 0).sum())
-        if found.cached and stale * _STALE <= len(found.main.rows):
-            return
-        del found
+        note = read_note(folder)
+        if not _is_stale(connection, manifest, note):
+            if "sha256" not in note and note.get("settings") == asdict(settings):
+                return  # no graph of these passages is good enough
+            if "sha256" in note and (not check or _is_sound(connection, manifest, folder)):
+                return
         rows, _, vectors = _read_all(connection, 0, manifest.dimension)
     build_cached(folder, manifest, rows, vectors, settings)
 
@@ -192,6 +198,20 @@ def seal(places: Iterator[tuple[int, int, bytes]] | list[tuple[int, int, bytes]]
     for start, stop, vector in places:
         digest.update(b"%d %d " % (start, stop) + vector)
     return digest.hexdigest()
+
+
+def _is_stale(connection: sqlite3.Connection, manifest: Manifest, note: Mapping[str, Any]) -> bool:
+    """Whether too many passages came or went since a note of the cached index was written, or it is another base's."""
+    passages, last = note.get("passages"), note.get("last")
+    if note.get("identity") != manifest.identity or not isinstance(passages, int) or not isinstance(last, int):
+        return True
+    (kept,) = connection.execute("SELECT count(*) FROM passages WHERE row <= ?", (last,)).fetchone()
+    return (manifest.passages - kept + max(passages - kept, 0)) * _STALE > passages
+
+
+def _is_sound(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> bool:
+    cached = load_cached(folder, manifest)
+    return cached is not None and _cached_segment(connection, cached, manifest.dimension) is not None
 
 
 def _follows(old: Vectors, connection: sqlite3.Connection, manifest: Manifest) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rag.lexical import TOKENIZER
-from rag.types import Encoder, KnowledgeError
+from rag.types import Encoder, KnowledgeError, Unusable
 
 FORMAT = 2
 DATABASE = "knowledge.db"
@@ -241,16 +241,21 @@ def read_manifest(connection: sqlite3.Connection, folder: Path) -> Manifest:
     """The manifest, as the connection's transaction sees it.
 
     Raises:
-        KnowledgeError: the format is another.
+        Unusable: the format is an older one, or the manifest is lost.
+        KnowledgeError: the format is a newer one.
     """
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found != FORMAT:
-        raise KnowledgeError(f"knowledge base {folder} has format {found}, this version reads {FORMAT}; build it again")
+    if found > FORMAT:
+        raise KnowledgeError(
+            f"knowledge base {folder} has format {found}, this version reads {FORMAT}; use a newer one"
+        )
+    if found < FORMAT:
+        raise Unusable(f"knowledge base {folder} has format {found}, this version reads {FORMAT}; build it again")
     row = connection.execute(
         "SELECT identity, encoder, dimension, words, generation, pruned, corpus, documents, passages FROM manifest"
     ).fetchone()
     if row is None:
-        raise KnowledgeError(f"knowledge base {folder} has lost its manifest; build it again")
+        raise Unusable(f"knowledge base {folder} has lost its manifest; build it again")
     return Manifest(FORMAT, *row)
 
 
@@ -273,9 +278,9 @@ def explained(folder: Path, wait_s: float = _READ_WAIT_S) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as exc:
-        code = getattr(exc, "sqlite_errorcode", None)
-        if code is None:  # of the Python module itself: text that is not UTF-8
-            raise KnowledgeError(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
+        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # none for text that is not UTF-8
+        if code == sqlite3.SQLITE_ERROR:
+            raise Unusable(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
         if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise KnowledgeError(
                 f"knowledge base {folder} is written by another process for more than {wait_s:g} seconds; "
@@ -283,7 +288,7 @@ def explained(folder: Path, wait_s: float = _READ_WAIT_S) -> Iterator[None]:
             ) from exc
         raise KnowledgeError(f"knowledge base {folder} cannot be used ({exc}); check the disk and the folder") from exc
     except sqlite3.DatabaseError as exc:
-        raise KnowledgeError(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
+        raise Unusable(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
 
 
 def _existing(folder: Path) -> Path:
@@ -291,8 +296,8 @@ def _existing(folder: Path) -> Path:
     if path.is_file():
         return path
     if (folder / OLD_FILES[0]).is_file():
-        raise KnowledgeError(f"knowledge base {folder} has format 1, this version reads {FORMAT}; build it again")
-    raise KnowledgeError(f"knowledge base {folder}: {DATABASE} is not there; build one there, or name another folder")
+        raise Unusable(f"knowledge base {folder} has format 1, this version reads {FORMAT}; build it again")
+    raise Unusable(f"knowledge base {folder}: {DATABASE} is not there; build one there, or name another folder")
 
 
 def _access(folder: Path, path: Path) -> Access:

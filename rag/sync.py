@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from rag.cache import DEFAULT_SETTINGS, IndexSettings
 from rag.documents import below, clashes, file_groups, quarantined, read_file, read_files
+from rag.index import reindex
 from rag.metadata import SIDECAR
 from rag.reading import ReadingProcess
 from rag.rows import Prepared
@@ -135,9 +137,12 @@ def watch(
     *,
     limits: Limits | None = None,
     stop: threading.Event | None = None,
+    settings: IndexSettings = DEFAULT_SETTINGS,
     progress: Progress | None = None,
 ) -> Iterator[Event]:
     """Synchronise once, then again on each change below the folder, until `stop` is set or the process is interrupted.
+
+    Each time, the cached index is made anew if too much of it is out of date.
 
     Raises:
         KnowledgeError: see `sync`.
@@ -167,6 +172,7 @@ def watch(
                 yield event
         quarantine = now
         progress = None
+        reindex(writer.folder, settings, check=touched is None)
         for found in changes:
             if found:
                 touched = {Path(name) for _, name in found}

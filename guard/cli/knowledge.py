@@ -81,8 +81,10 @@ def add(
     from rag.sync import add_files
 
     with _writer(config, kb) as writer:
-        _say(add_files(writer, files, name=name), as_json=as_json, fail_on_quarantine=True)
+        counts = _say(add_files(writer, files, name=name), as_json=as_json)
         _reindex(writer)
+    if counts.get("quarantined"):
+        raise typer.Exit(1)
 
 
 @app.command("remove")
@@ -216,8 +218,8 @@ def stats(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -
         typer.echo(f"{name.replace('_', ' '):14} {'exact' if value is None else value}")
 
 
-def _say(events: Iterable[Event], *, as_json: bool, count: bool = True, fail_on_quarantine: bool = False) -> None:
-    """A line for each event, once it has happened; those of quarantined files on stderr."""
+def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[str, int]:
+    """A line for each event, once it has happened, those of quarantined files on stderr; and how many of each."""
     counts: dict[str, int] = {}
     for event in events:
         counts[event.happened] = counts.get(event.happened, 0) + 1
@@ -230,8 +232,7 @@ def _say(events: Iterable[Event], *, as_json: bool, count: bool = True, fail_on_
         sys.stdout.flush()
     if count and not as_json:
         typer.echo(", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do")
-    if fail_on_quarantine and counts.get("quarantined"):
-        raise typer.Exit(1)
+    return counts
 
 
 def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:

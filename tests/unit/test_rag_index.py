@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from rag.cache import INDEX, INDEX_NOTE, IndexSettings
 from rag.index import reindex
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
+from rag.sync import watch
 from rag.types import Mode
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document
@@ -74,6 +78,43 @@ def test_a_graph_that_finds_too_little_is_not_used(folder):
     reindex(folder, dataclasses.replace(SMALL, recall=1.1))
     assert not (folder / INDEX).exists()
     assert opened(folder).statistics().index == "flat"
+
+
+def test_a_graph_that_found_too_little_is_not_made_again_at_once(folder, monkeypatch):
+    strict = dataclasses.replace(SMALL, recall=1.1)
+    reindex(folder, strict)
+    made = []
+    monkeypatch.setattr("rag.index.build_cached", lambda *arguments: made.append(arguments))
+    reindex(folder, strict)
+    assert made == []
+    assert opened(folder).verify() == []
+    reindex(folder, SMALL)  # of which less is asked
+    assert len(made) == 1
+
+
+def test_old_leftovers_of_an_index_are_removed_and_young_ones_not(folder):
+    for name, age in ((".index.hnsw-old", 7200), (".index.json-young", 0)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    reindex(folder, SMALL)
+    assert not (folder / ".index.hnsw-old").exists()
+    assert (folder / ".index.json-young").exists()
+
+
+def test_watching_makes_the_graph_of_what_has_grown(tmp_path):
+    source, stop = tmp_path / "source", threading.Event()
+    source.mkdir()
+    (source / "list.jsonl").write_text(
+        "".join(
+            json.dumps({"id": NAMES[n], "question": f"What is {n}?", "answer": text(n)}) + "\n" for n in range(120)
+        ),
+        encoding="utf-8",
+    )
+    with Writer(tmp_path / "kb", HashedWords(64)) as writer:
+        for number, _ in enumerate(watch(writer, source, stop=stop, settings=SMALL), 1):
+            if number == 120:
+                stop.set()
+    assert opened(tmp_path / "kb").statistics().index == "hnsw"
 
 
 @pytest.mark.parametrize("damage", ["byte", "cut", "missing", "note", "no note"])
