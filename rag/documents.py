@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rag.formats import SUFFIXES, Content
 from rag.metadata import SIDECAR
+from rag.place import open_inside
 from rag.reading import ReadingProcess
 from rag.types import Corpus, Document, KnowledgeError, Limits, Quarantined, Unreadable
 
@@ -85,7 +86,7 @@ def read_file(path: Path, name: str, process: ReadingProcess, *, within: Path) -
         path: the file.
         name: id of its document; for a list, what comes before ``/`` and the row's id.
         process: reads it.
-        within: folder that the sidecar may not lead out of.
+        within: folder that neither may lead out of.
 
     Raises:
         Unreadable: the file cannot be used; the message is the reason.
@@ -93,10 +94,8 @@ def read_file(path: Path, name: str, process: ReadingProcess, *, within: Path) -
     if not name.isprintable():
         raise Unreadable("has a name that cannot be printed; rename it")
     sidecar = path.with_name(path.name + SIDECAR)
-    if not sidecar.exists() and not sidecar.is_symlink():
-        return [_document(name, content) for content in process.read(path)]
-    _check_place(sidecar, within)
-    return [_document(name, content) for content in process.read(path, sidecar)]
+    beside = sidecar if os.path.lexists(sidecar) else None
+    return [_document(name, content) for content in process.read(path, within, beside)]
 
 
 def quarantined(path: Path, folder: Path, reason: str) -> Quarantined:
@@ -130,31 +129,14 @@ def _is_source(name: str) -> bool:
 
 
 def _read(path: Path, folder: Path, process: ReadingProcess) -> list[Document]:
-    _check_place(path, folder)
     if path.name.endswith(SIDECAR):
+        open_inside(path, folder).close()
         described = path.with_name(path.name.removesuffix(SIDECAR))
         if described.suffix.lower() in SUFFIXES and described.exists():
             return []  # read with the file it describes
         raise Unreadable(f"describes no document; name it as the document's file is named, then {SIDECAR}")
     name = below(path.with_suffix(""), folder)
     return read_file(path, name, process, within=folder)
-
-
-def _check_place(path: Path, folder: Path) -> None:
-    try:
-        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
-    except (OSError, RuntimeError) as exc:  # RuntimeError: a link to itself
-        raise Unreadable(f"{_named(path)}leads nowhere; remove the link") from exc
-    if not inside:
-        raise Unreadable(
-            f"{_named(path)}is a link out of the folder; copy the file into the folder, or remove the link"
-        )
-    if not path.is_file():
-        raise Unreadable(f"{_named(path)}is not a regular file; remove it")
-
-
-def _named(path: Path) -> str:
-    return f"sidecar {path.name} " if path.name.endswith(SIDECAR) else ""
 
 
 def _document(name: str, content: Content) -> Document:

@@ -206,7 +206,7 @@ def _is_stale(connection: sqlite3.Connection, manifest: Manifest, note: Mapping[
     if note.get("identity") != manifest.identity or not isinstance(passages, int) or not isinstance(last, int):
         return True
     (kept,) = connection.execute("SELECT count(*) FROM passages WHERE row <= ?", (last,)).fetchone()
-    return (manifest.passages - kept + max(passages - kept, 0)) * _STALE > passages
+    return bool((manifest.passages - kept + max(passages - kept, 0)) * _STALE > passages)
 
 
 def _is_sound(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> bool:

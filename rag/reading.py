@@ -46,8 +46,8 @@ class ReadingProcess:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def read(self, path: Path, sidecar: Path | None = None) -> list[Content]:
-        """The documents of one file; see `rag.formats.read_file`.
+    def read(self, path: Path, within: Path, sidecar: Path | None = None) -> list[Content]:
+        """The documents of one file below a folder; see `rag.formats.read_file`.
 
         Raises:
             Unreadable: the file cannot be used.
@@ -57,6 +57,7 @@ class ReadingProcess:
         process = self._process or self._start()
         asked = {
             "path": os.fspath(path.absolute()),
+            "within": os.fspath(within.absolute()),
             "sidecar": os.fspath(sidecar.absolute()) if sidecar else None,
             "limits": dataclasses.asdict(self._limits),
         }
@@ -145,7 +146,7 @@ def _reply(asked: dict[str, Any]) -> dict[str, Any]:
     _bound_memory(limits.memory)
     sidecar = Path(asked["sidecar"]) if asked["sidecar"] else None
     try:
-        contents = read_file(Path(asked["path"]), limits, sidecar)
+        contents = read_file(Path(asked["path"]), limits, sidecar, Path(asked["within"]))
     except Unreadable as exc:
         return {"reason": str(exc), "unfinished": isinstance(exc, Unfinished)}
     except RecursionError:

@@ -15,6 +15,7 @@ from rag.cache import DEFAULT_SETTINGS, IndexSettings
 from rag.documents import below, clashes, file_groups, quarantined, read_file, read_files
 from rag.index import reindex
 from rag.metadata import SIDECAR
+from rag.place import open_inside
 from rag.reading import ReadingProcess
 from rag.rows import Prepared
 from rag.types import Document, KnowledgeError, Limits, Unfinished, Unreadable
@@ -108,7 +109,7 @@ def sync(
             for path in group:
                 name = below(path, folder)
                 unread = touched is not None and name in known and not _among(path, touched)
-                digest = known[name][0] if unread else _digest(path, limits)
+                digest = known[name][0] if unread else _digest(path, folder, limits)
                 if digest is None or name not in known or known[name][0] != digest:
                     digests[path] = digest
                 elif reason := known[name][1]:
@@ -188,7 +189,7 @@ def add_files(
 
     Args:
         writer: of the knowledge base.
-        files: each with its sidecar beside it.
+        files: each with its sidecar beside it; a link stands for the file that it leads to.
         name: id of the one file's document; its name without suffix by default.
         limits: of one file; the usual ones by default.
 
@@ -204,7 +205,8 @@ def add_files(
     with ReadingProcess(limits or Limits()) as process:
         for path, given in names.items():
             try:
-                documents = read_file(path, given, process, within=path.parent)
+                place = path.resolve()
+                documents = read_file(place, given, process, within=place.parent)
             except Unreadable as exc:
                 yield _quarantine(path, path.parent, str(exc))
                 continue
@@ -309,20 +311,20 @@ def _quarantine(path: Path, folder: Path, reason: str) -> Event:
     return Event(Happened.QUARANTINED, file.path, file.reason)
 
 
-def _digest(path: Path, limits: Limits) -> str | None:
+def _digest(path: Path, folder: Path, limits: Limits) -> str | None:
     """Names all that decides how a file with its sidecar is read; None if they cannot be read whole."""
     digest = hashlib.sha256(f"{_READING} {limits}".encode())
+    if path.name.endswith(SIDECAR):
+        digest.update(b"of a file" if os.path.exists(str(path).removesuffix(SIDECAR)) else b"of none")
     try:
-        if path.name.endswith(SIDECAR):
-            digest.update(b"of a file" if path.with_name(path.name.removesuffix(SIDECAR)).exists() else b"of none")
         for part in (path, path.with_name(path.name + SIDECAR)):
-            if part.is_symlink():
-                digest.update(os.fsencode(os.path.realpath(part)) + b"\0")
-            if part.exists():
-                if not part.is_file() or part.stat().st_size > limits.bytes:
+            if part == path or os.path.lexists(part):
+                with open_inside(part, folder) as file:
+                    data = file.read(limits.bytes + 1)
+                if len(data) > limits.bytes:
                     return None
-                digest.update(part.read_bytes() + b"\0")
-    except OSError:
+                digest.update(data + b"\0")
+    except (OSError, Unreadable):
         return None
     return digest.hexdigest()
 

@@ -46,9 +46,9 @@ def reads(monkeypatch):
 
     read, names = ReadingProcess.read, []
 
-    def noted(self, path, sidecar=None):
+    def noted(self, path, *more):
         names.append(path.name)
-        return read(self, path, sidecar)
+        return read(self, path, *more)
 
     monkeypatch.setattr(ReadingProcess, "read", noted)
     return names
@@ -221,7 +221,7 @@ def test_a_reason_that_lies_outside_the_content_is_not_kept_for_it(writer, sourc
 def test_a_file_whose_reading_failed_is_read_again_but_not_at_each_change(writer, source, monkeypatch):
     from rag.reading import ReadingProcess
 
-    def fail(self, path, *_, **__):
+    def fail(self, path, *_):
         raise Unfinished("takes longer than 0 seconds to read")
 
     with monkeypatch.context() as patched:
