@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -26,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, help="Build, change, search and verify a
 
 Folder = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one, else the sample.")]
 Written = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one. Made if missing.")]
+Changed = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one.")]
 Source = Annotated[Path, typer.Argument(help="Folder of documents: Markdown, text, HTML, PDF, DOCX, CSV, JSONL.")]
 
 
@@ -90,14 +92,14 @@ def add(
 @app.command("remove")
 def remove(
     ids: Annotated[list[str], typer.Argument(help="Ids of documents.")],
-    kb: Written = None,
+    kb: Changed = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Remove documents, all or none; their last versions stay for the citations that name them."""
     from rag.sync import remove_documents
 
-    with _writer(config, kb) as writer:
+    with _writer(config, kb, make=False) as writer:
         _say(remove_documents(writer, ids), as_json=as_json)
 
 
@@ -126,7 +128,7 @@ def watch(source: Source, kb: Written = None, config: ConfigFile = None, as_json
 @app.command("prune")
 def prune(
     before: Annotated[str, typer.Option("--before", help="Date, as 2026-01-31: versions replaced earlier go.")],
-    kb: Written = None,
+    kb: Changed = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -137,7 +139,7 @@ def prune(
         day = date.fromisoformat(before)
     except ValueError as exc:
         raise typer.BadParameter(f"{before!r} is not a date; write it like 2026-01-31") from exc
-    with _writer(config, kb) as writer:
+    with _writer(config, kb, make=False) as writer:
         gone = writer.prune(datetime.combine(day, time(), UTC).timestamp())
     if as_json:
         print_json({"pruned": gone})
@@ -167,7 +169,8 @@ def search(
             names = ("id", "document", "version", "start", "end", "text")
             print_json({"score": round(found.score, 4), **{name: getattr(passage, name) for name in names}})
         else:
-            typer.echo(f"{found.score:.3f}  {passage.document} [{passage.start}:{passage.end}]\n  {passage.text}\n")
+            where_from = f"{passage.document} [{passage.start}:{passage.end}]"
+            typer.echo(_shown(f"{found.score:.3f}  {where_from}\n  {passage.text}\n"))
 
 
 @app.command("show")
@@ -187,10 +190,10 @@ def show(
     if as_json:
         print_json({**asdict(shown), "metadata": dict(shown.metadata), "versions": versions})
         return
-    typer.echo(f"{shown.id}@{shown.version}\ntitle: {shown.title}")
+    typer.echo(_shown(f"{shown.id}@{shown.version}\ntitle: {shown.title}"))
     for key, value in shown.metadata.items():
-        typer.echo(f"{key}: {value if isinstance(value, str) else ', '.join(value)}")
-    typer.echo(f"versions: {', '.join(known[:12] for known in versions)}\n\n{shown.text}")
+        typer.echo(_shown(f"{key}: {value if isinstance(value, str) else ', '.join(value)}"))
+    typer.echo(_shown(f"versions: {', '.join(known[:12] for known in versions)}\n\n{shown.text}"))
 
 
 @app.command("verify")
@@ -235,6 +238,11 @@ def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[
     return counts
 
 
+def _shown(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return re.sub(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The values of each metadata entry; one that is named twice may have either."""
     asked: dict[str, tuple[str, ...]] = {}
@@ -276,11 +284,11 @@ def _open(config: Path | None, kb: Path | None) -> tuple[Config, KnowledgeBase]:
     return settings, load_knowledge(settings, encoder)
 
 
-def _writer(config: Path | None, kb: Path | None) -> Writer:
+def _writer(config: Path | None, kb: Path | None, *, make: bool = True) -> Writer:
     from guard.assemble import load_writer
 
     settings, encoder = _encoder(config, kb)
-    return load_writer(settings, encoder)
+    return load_writer(settings, encoder, make=make)
 
 
 def _reindex(writer: Writer) -> None:
