@@ -202,6 +202,7 @@ def open_writer(folder: Path, wait_s: float) -> sqlite3.Connection:
     path = _existing(folder)
     with explained(folder, wait_s):
         connection = _connect(path, "mode=rw", wait_s, "synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = 1")  # macOS: through the disk's own cache too
         if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             connection.close()
             raise KnowledgeError(f"knowledge base {folder} cannot be written; make the folder writable")

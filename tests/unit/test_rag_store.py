@@ -167,6 +167,33 @@ def test_the_last_day_there_is_means_never(tmp_path):
     assert knowledge.verify() == []
 
 
+def test_words_are_ranked_alone_where_all_is_in_scope(tmp_path):
+    now, asked = [0.0], []
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(
+            add=[
+                document("a", "Tea is hot.", expires="2026-01-31"),
+                document("b", "Tea and tea is warm."),
+                document("c", "Ice."),
+            ]
+        )
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords(), now=lambda: now[0])
+
+    def order(**options):
+        with knowledge.view() as view:
+            view._connection.set_trace_callback(asked.append)
+            best = [item.passage.document for item in view.search("tea", 9, mode=Mode.BM25, **options)]
+            view._connection.set_trace_callback(None)
+        joined = any("JOIN" in said and "MATCH" in said for said in asked)
+        asked.clear()
+        return best, joined
+
+    assert order() == (["b", "a"], False)
+    assert order(document="b") == (["b"], True)
+    now[0] = 2e9
+    assert order() == (["b"], True)
+
+
 def test_a_reranker_has_the_last_word(folder):
     class Longest:
         def score(self, query, texts):
@@ -321,6 +348,20 @@ def test_what_another_writes_to_a_folder_that_is_not_ours_is_seen_or_refused(fol
         writer.change(add=[document("more", "A lion.")])
         assert knowledge.search("lion", 1)[0].passage.text == "A lion."
     assert knowledge.search("giraffe", 1)[0].passage.text == "A giraffe."
+
+
+def test_figures_can_be_had_while_the_log_goes_away(knowledge, monkeypatch):
+    is_file = Path.is_file
+
+    def gone(self):
+        if self.name.endswith("-wal"):
+            raise FileNotFoundError
+        return is_file(self)
+
+    with Writer(knowledge.folder, HashedWords()) as writer:
+        writer.change(add=[document("new", "Text.")])
+        monkeypatch.setattr(Path, "is_file", gone)
+        assert knowledge.statistics().bytes > 0
 
 
 def test_the_shipped_sample_is_built_from_the_documents_in_the_repository(monkeypatch):
