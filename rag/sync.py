@@ -39,6 +39,7 @@ class Happened(StrEnum):
     REMOVED = "removed"
     UNCHANGED = "unchanged"
     QUARANTINED = "quarantined"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Event:
 
     Attributes:
         happened: what.
-        name: the document's id, or the path of a quarantined file.
-        reason: why the file is quarantined; empty otherwise.
+        name: the document's id, the path of a quarantined file, or the folder of a run that failed.
+        reason: why the file is quarantined, or what failed; empty otherwise.
     """
 
     happened: Happened
@@ -143,10 +144,11 @@ def watch(
 ) -> Iterator[Event]:
     """Synchronise once, then again on each change below the folder, until `stop` is set or the process is interrupted.
 
-    Each time, the cached index is made anew if too much of it is out of date.
+    Each time, the cached index is made anew if too much of it is out of date. A run that fails, other than the first,
+    is told of, and made up for at the next change.
 
     Raises:
-        KnowledgeError: see `sync`.
+        KnowledgeError: the first run failed; see `sync`.
     """
     from watchfiles import watch as watch_files
 
@@ -163,20 +165,26 @@ def watch(
     )
     quarantine: set[Event] = set()
     next(changes, None)  # from here on every change is noticed
-    touched: Collection[Path] | None = None
+    first, touched = True, None
     while True:
         now = set()
-        for event in sync(writer, folder, limits=limits, touched=touched, progress=progress):
-            if event.happened is Happened.QUARANTINED:
-                now.add(event)
-            if event.happened is not Happened.UNCHANGED and event not in quarantine:
-                yield event
-        quarantine = now
-        progress = None
-        reindex(writer.folder, settings, check=touched is None)
+        try:
+            for event in sync(writer, folder, limits=limits, touched=touched, progress=progress if first else None):
+                if event.happened is Happened.QUARANTINED:
+                    now.add(event)
+                if event.happened is not Happened.UNCHANGED and event not in quarantine:
+                    yield event
+            reindex(writer.folder, settings, check=first)
+            quarantine, failed = now, False
+        except KnowledgeError as exc:
+            if first:
+                raise
+            failed = True
+            yield Event(Happened.FAILED, folder.name, str(exc))
+        first = False
         for found in changes:
             if found:
-                touched = {Path(name) for _, name in found}
+                touched = None if failed else {Path(name) for _, name in found}
                 break
         else:
             return

@@ -222,14 +222,14 @@ def stats(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -
 
 
 def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[str, int]:
-    """A line for each event, once it has happened, those of quarantined files on stderr; and how many of each."""
+    """A line for each event, once it has happened, those with a reason on stderr; and how many of each."""
     counts: dict[str, int] = {}
     for event in events:
         counts[event.happened] = counts.get(event.happened, 0) + 1
         if as_json:
             print_json({key: value for key, value in asdict(event).items() if value})
         elif event.reason:
-            typer.echo(f"quarantined: {event.name}: {event.reason}", err=True)
+            typer.echo(f"{event.happened.value}: {event.name}: {event.reason}", err=True)
         elif event.happened != "unchanged":
             typer.echo(f"{event.happened.value}: {event.name}")
         sys.stdout.flush()

@@ -1,4 +1,5 @@
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -305,3 +306,15 @@ def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source, monk
         stop.set()
         thread.join(WAIT_S)
     assert not thread.is_alive()
+
+
+def test_a_watched_folder_that_is_empty_for_a_while_is_followed_on(writer, source):
+    events = watch(writer, source)
+    assert {next(events).happened for _ in range(3)} == {ADDED}
+    threading.Timer(0.2, shutil.rmtree, [source / "health"]).start()
+    threading.Timer(0.2, lambda: [(source / name).unlink() for name in ("speed.txt", "voting.md")]).start()
+    failed = next(event for event in events if event.happened is Happened.FAILED)
+    assert "holds no" in failed.reason
+    threading.Timer(0.2, write, [source / "zebra.md", "Zebras."]).start()
+    assert next(event for event in events if event.happened is ADDED).name == "zebra"
+    events.close()
