@@ -1,19 +1,16 @@
-"""Bring a knowledge base up to date with files: once, of a whole folder, or whenever a file changes."""
+"""Bring a knowledge base up to date with files: those of a whole folder, or single ones."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from rag.cache import DEFAULT_SETTINGS, IndexSettings
 from rag.documents import below, clashes, file_groups, quarantined, read_file, read_files
-from rag.index import reindex
 from rag.metadata import SIDECAR
 from rag.place import open_inside
 from rag.reading import ReadingProcess
@@ -25,8 +22,6 @@ BATCH = 64  # documents, as soon as so many are read, are embedded together
 
 _READING = "1"  # changes when files are read in another way, so that they are read again
 _UNFINISHED = "unfinished "  # before the hash of a file that is read again when all files are looked at
-_DEBOUNCE_MS = 300
-_STEP_MS = 50
 
 Progress = Callable[[int, int], None]  # files looked at, files in all
 
@@ -131,63 +126,6 @@ def sync(
     yield from _remove_missing(writer, folder, present)
     if progress:
         progress(total, total)
-
-
-def watch(
-    writer: Writer,
-    folder: Path,
-    *,
-    limits: Limits | None = None,
-    stop: threading.Event | None = None,
-    settings: IndexSettings = DEFAULT_SETTINGS,
-    progress: Progress | None = None,
-) -> Iterator[Event]:
-    """Synchronise once, then again on each change below the folder, until `stop` is set or the process is interrupted.
-
-    Each time, the cached index is made anew if too much of it is out of date. A run that fails, other than the first,
-    is told of, and made up for at the next change.
-
-    Raises:
-        KnowledgeError: the first run failed; see `sync`.
-    """
-    from watchfiles import watch as watch_files
-
-    folder = folder.resolve()  # changes are told by whole paths
-    changes = watch_files(
-        folder,
-        watch_filter=None,
-        debounce=_DEBOUNCE_MS,
-        step=_STEP_MS,
-        stop_event=stop,
-        rust_timeout=200,
-        yield_on_timeout=True,
-        ignore_permission_denied=True,
-    )
-    quarantine: set[Event] = set()
-    next(changes, None)  # from here on every change is noticed
-    first, touched = True, None
-    while True:
-        now = set()
-        try:
-            for event in sync(writer, folder, limits=limits, touched=touched, progress=progress if first else None):
-                if event.happened is Happened.QUARANTINED:
-                    now.add(event)
-                if event.happened is not Happened.UNCHANGED and event not in quarantine:
-                    yield event
-            reindex(writer.folder, settings, check=first)
-            quarantine, failed = now, False
-        except KnowledgeError as exc:
-            if first:
-                raise
-            failed = True
-            yield Event(Happened.FAILED, folder.name, str(exc))
-        first = False
-        for found in changes:
-            if found:
-                touched = None if failed else {Path(name) for _, name in found}
-                break
-        else:
-            return
 
 
 def add_files(

@@ -119,7 +119,7 @@ def sync(source: Source, kb: Written = None, config: ConfigFile = None, as_json:
 @app.command("watch")
 def watch(source: Source, kb: Written = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """Synchronise with a folder, then again on each change in it, until interrupted; a line for each change."""
-    from rag.sync import watch as watch_folder
+    from rag.watch import watch as watch_folder
 
     with contextlib.suppress(KeyboardInterrupt), _writer(config, kb) as writer:
         _say(watch_folder(writer, source), as_json=as_json, count=False)

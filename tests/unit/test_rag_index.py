@@ -11,8 +11,8 @@ from rag.cache import INDEX, INDEX_NOTE, IndexSettings
 from rag.index import reindex
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
-from rag.sync import watch
 from rag.types import Mode
+from rag.watch import watch
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document
 

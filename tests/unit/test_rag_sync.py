@@ -8,8 +8,9 @@ import pytest
 
 from rag.build import build
 from rag.store import KnowledgeBase
-from rag.sync import Happened, add_files, remove_documents, sync, watch
+from rag.sync import Happened, add_files, remove_documents, sync
 from rag.types import KnowledgeError, Unfinished
+from rag.watch import watch
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, write_source
 
