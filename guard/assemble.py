@@ -131,17 +131,25 @@ def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
         raise ConfigError(f"knowledge.path: {exc}") from exc
 
 
-def load_writer(config: Config, sentences: SentenceEncoder) -> Writer:
-    """The writing side of the knowledge base, which is made if it is not there.
+def load_writer(config: Config, sentences: SentenceEncoder, *, make: bool = True) -> Writer:
+    """The writing side of the knowledge base.
+
+    Args:
+        config: names it.
+        sentences: the encoder that it was made with.
+        make: whether one is made if it is not there.
 
     Raises:
-        ConfigError: none is named, or it cannot be written.
+        ConfigError: none is named, or it is not there, or cannot be written.
     """
+    from rag.schema import DatabaseFile
     from rag.write import Writer
 
     if config.knowledge.path is None:
         raise ConfigError("knowledge.path: the sample of the package is not changed; name a folder with --kb or there")
     try:
+        if not make:
+            DatabaseFile.find(config.knowledge.path)
         return Writer(config.knowledge.path, sentences)
     except KnowledgeError as exc:
         raise ConfigError(f"knowledge.path: {exc}") from exc

@@ -11,22 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from rag.cache import INDEX, INDEX_NOTE
+from rag.cache import INDEX, INDEX_NOTE, is_leftover
 from rag.chunking import DEFAULT_WORDS
-from rag.documents import read_documents
 from rag.index import reindex
 from rag.schema import (
     DATABASE,
     OLD_FILES,
     Manifest,
-    check_encoder,
+    create,
     explained,
     open_reader,
     open_writer,
     read_manifest,
 )
 from rag.sync import Happened, Progress, sync
-from rag.types import Encoder, KnowledgeError, Limits, Quarantined, QuarantineError
+from rag.types import Encoder, KnowledgeError, Limits, Quarantined, QuarantineError, Unusable
 from rag.write import WAIT_S, Writer
 
 _OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", INDEX, INDEX_NOTE, *OLD_FILES}
@@ -69,21 +68,25 @@ def build(
         QuarantineError: every file must be left out, or one in strict mode.
         KnowledgeError: the documents cannot be used, or `out` is something else than a knowledge base.
     """
+    out = Path(os.path.abspath(out))
     _check_replaceable(out)
-    if strict and (files := read_documents(source, limits=limits).quarantined):
-        raise QuarantineError(_message(files, source, "in strict mode none may be"), files)
     staged = out.parent / f".{out.name}.building"
     _discard_other(staged, encoder, words)
     with Writer(staged, encoder, words=words) as writer:
         events = list(sync(writer, source, limits=limits, progress=progress))
         writer.prune(float("inf"))
     files = tuple(Quarantined(event.name, event.reason) for event in events if event.happened is Happened.QUARANTINED)
+    if strict and files:
+        shutil.rmtree(staged)
+        raise QuarantineError(_message(files, source, "in strict mode none may be"), files)
     manifest = _finish(staged)
     if not manifest.passages:
         shutil.rmtree(staged)
         if not manifest.documents and files:
             raise QuarantineError(_message(files, source, "no other is there"), files)
         raise QuarantineError(f"no document below {source} has a sentence to quote; add paragraphs or lists", files)
+    if out.is_dir() and not any(out.iterdir()):  # perhaps a volume, which cannot be swapped
+        create(out, encoder, words, WAIT_S)
     if _usable(out):
         _replace_documents(out, staged)
         shutil.rmtree(staged)
@@ -101,7 +104,7 @@ def _message(files: tuple[Quarantined, ...], source: Path, kept: str) -> str:
 def _check_replaceable(out: Path) -> None:
     if not out.exists() and not out.is_symlink():
         return
-    if out.is_symlink() or not out.is_dir() or {path.name for path in out.iterdir()} - _OWN:
+    if out.is_symlink() or not out.is_dir() or {path.name for path in out.iterdir() if not is_leftover(path)} - _OWN:
         raise KnowledgeError(f"{out} exists and is not a knowledge base; name another folder, or remove it")
 
 
@@ -112,10 +115,9 @@ def _discard_other(staged: Path, encoder: Encoder, words: int) -> None:
     try:
         with contextlib.closing(open_reader(staged)) as connection, explained(staged):
             manifest = read_manifest(connection, staged)
-        check_encoder(manifest, encoder, staged)
-        if manifest.words == words:
+        if (manifest.encoder, manifest.dimension, manifest.words) == (encoder.fingerprint, encoder.dimension, words):
             return
-    except KnowledgeError:
+    except Unusable:
         pass
     shutil.rmtree(staged)
 
@@ -135,12 +137,16 @@ def _finish(folder: Path) -> Manifest:
 
 
 def _usable(folder: Path) -> bool:
-    """Whether a folder holds a sound database of this format."""
+    """Whether a folder holds a sound database of this format.
+
+    Raises:
+        KnowledgeError: that cannot be told for now, or its format is a newer one.
+    """
     try:
         with contextlib.closing(open_reader(folder)) as connection, explained(folder):
             read_manifest(connection, folder)
             return bool(connection.execute("PRAGMA quick_check").fetchone()[0] == "ok")
-    except KnowledgeError:
+    except Unusable:
         return False
 
 
@@ -196,19 +202,22 @@ def _swap(new: Path, out: Path) -> None:
         _sync(out.parent)
         return
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    old = work / "old"
     try:
-        out.rename(work / "old")
-        try:
-            new.rename(out)
-        except OSError:
-            (work / "old").rename(out)
-            raise
-        _sync(out.parent)
-    finally:
-        shutil.rmtree(work)
+        out.rename(old)
+        new.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)  # if that fails too, it stays where it is
+        work.rmdir()
+        raise
+    _sync(out.parent)
+    shutil.rmtree(work)
 
 
 def _sync(folder: Path) -> None:
+    if os.name == "nt":  # where folders cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,10 @@ from rag.schema import Manifest
 INDEX = "index.hnsw"  # the rows of the passages, then the graph as FAISS writes it
 INDEX_NOTE = "index.json"
 
+_FAISS: Any = faiss  # whose type stubs lack some of it
 _BREADTHS = (64, 128, 256, 512, 1024)  # efSearch, tried from the left
 _K = 10
+_LEFT_S = 3600.0
 _EQUAL = 1e-6
 _SEED = 0
 
@@ -65,6 +71,13 @@ class Cached:
     breadth: int
     stamp: str
 
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """Those of the graph, not copied; shape ``(rows, dimension)``."""
+        storage = _FAISS.downcast_index(self.index.storage)
+        every = _FAISS.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d)
+        return np.asarray(every).reshape(storage.ntotal, storage.d)
+
 
 def build_cached(
     folder: Path,
@@ -72,8 +85,8 @@ def build_cached(
     rows: NDArray[np.int64],
     vectors: NDArray[np.float32],
     settings: IndexSettings,
-) -> Cached | None:
-    """Make the graph, measure it and keep it; None, and nothing is kept, if its recall stays too low.
+) -> None:
+    """Make the graph, measure it and keep it; only the note of that is kept if its recall stays too low.
 
     Args:
         folder: the knowledge base's.
@@ -92,57 +105,71 @@ def build_cached(
         recall = _recall(exact, index.search(vectors[sample], _K + 1)[0])
         if recall >= settings.recall:
             break
-    else:
-        remove_cached(folder)
-        return None
-    data = rows.astype("<i8").tobytes() + bytes(faiss.serialize_index(index))
-    digest = hashlib.sha256(data).hexdigest()
+    remove_leftovers(folder)
     said = {
         "identity": manifest.identity,
         "generation": manifest.generation,
         "passages": len(rows),
-        "sha256": digest,
+        "last": int(rows[-1]),
         "recall_at_10": round(recall, 4),
         "ef_search": breadth,
         "settings": asdict(settings),
     }
-    _write(folder / INDEX, data)
-    _write(folder / INDEX_NOTE, json.dumps(said, indent=2).encode())
-    return Cached(index, rows, recall, breadth, digest)
+    if recall < settings.recall:
+        (folder / INDEX).unlink(missing_ok=True)
+    else:
+        with _replacing(folder / INDEX) as file:
+            file.write(rows.astype("<i8").tobytes())
+            _FAISS.write_index(index, _FAISS.PyCallbackIOWriter(file.write))
+            file.seek(0)
+            said["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    with _replacing(folder / INDEX_NOTE) as file:
+        file.write(json.dumps(said, indent=2).encode())
 
 
 def load_cached(folder: Path, manifest: Manifest) -> Cached | None:
     """The index that is kept for this knowledge base; None if there is none, or it is damaged or another base's."""
-    said = _note(folder)
+    said = read_note(folder)
+    if said.get("identity") != manifest.identity:
+        return None
     try:
-        data = (folder / INDEX).read_bytes()
-    except OSError:
+        with (folder / INDEX).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != said["sha256"]:
+                return None
+            file.seek(0)
+            rows = np.frombuffer(file.read(8 * int(said["passages"])), dtype="<i8")
+            whole = _FAISS.read_index(_FAISS.PyCallbackIOReader(file.read))
+        recall, breadth, digest = float(said["recall_at_10"]), int(said["ef_search"]), str(said["sha256"])
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError):  # RuntimeError: FAISS
         return None
-    if said.get("identity") != manifest.identity or said.get("sha256") != hashlib.sha256(data).hexdigest():
-        return None
-    end = 8 * int(said["passages"])
-    whole = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8, offset=end))
-    index: Any = faiss.downcast_index(whole)
-    if index.d != manifest.dimension:
-        return None
+    index = _FAISS.downcast_index(whole)
     index.referenced_objects = [whole]  # which owns the memory
-    index.hnsw.efSearch = int(said["ef_search"])
-    rows = np.frombuffer(data[:end], dtype="<i8")
-    return Cached(index, rows, float(said["recall_at_10"]), int(said["ef_search"]), str(said["sha256"]))
-
-
-def remove_cached(folder: Path) -> None:
-    """Take the cached index away."""
-    for name in (INDEX_NOTE, INDEX):
-        (folder / name).unlink(missing_ok=True)
+    if not isinstance(index, faiss.IndexHNSWFlat) or index.d != manifest.dimension or index.ntotal != len(rows):
+        return None
+    index.hnsw.efSearch = breadth
+    return Cached(index, rows, recall, breadth, digest)
 
 
 def stamp(folder: Path) -> str:
     """Names the state of the cached index; empty without one."""
-    return str(_note(folder).get("sha256", ""))
+    return str(read_note(folder).get("sha256", ""))
 
 
-def _note(folder: Path) -> dict[str, Any]:
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one that was written and never put in its place."""
+    return path.name.startswith((f".{INDEX}-", f".{INDEX_NOTE}-"))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the files of processes that were killed while they wrote an index."""
+    for path in filter(is_leftover, folder.iterdir()):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFT_S:  # else it may be written now
+                path.unlink(missing_ok=True)
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What is said of the cached index; empty without one. Without `sha256`, no graph was good enough to be kept."""
     try:
         said = json.loads((folder / INDEX_NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -161,12 +188,13 @@ def _recall(exact: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     return float(np.mean(hits.clip(min=0) / (exact.shape[1] - 1)))
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Put a file in the place of another, whole or not at all."""
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[io.BufferedRandom]:
+    """A file to write and read that is put in the place of another, whole or not at all."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)

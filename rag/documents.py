@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rag.formats import SUFFIXES, Content
 from rag.metadata import SIDECAR
+from rag.place import open_inside
 from rag.reading import ReadingProcess
 from rag.types import Corpus, Document, KnowledgeError, Limits, Quarantined, Unreadable
 
@@ -26,11 +28,12 @@ def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
         KnowledgeError: the folder is missing or holds no file of a known format, or no process can be started.
     """
     documents: list[Document] = []
-    reasons: dict[Path, str] = {}
     with ReadingProcess(limits or Limits()) as process:
-        for group in file_groups(folder):
+        groups, reasons = file_groups(folder)
+        for group in groups:
             found, refused = read_files(group, folder, process)
-            reasons |= refused | (twice := clashes(found, folder))
+            twice = clashes(found, folder)
+            reasons |= {path: str(exc) for path, exc in refused.items()} | twice
             documents += [document for path in found.keys() - twice.keys() for document in found[path]]
     return Corpus(
         tuple(sorted(documents, key=lambda document: document.id)),
@@ -38,15 +41,19 @@ def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
     )
 
 
-def file_groups(folder: Path) -> list[list[Path]]:
-    """The files below a folder that may hold documents; those of one group may give the same ids, others not.
+def file_groups(folder: Path) -> tuple[list[list[Path]], dict[Path, str]]:
+    """The files below a folder that may hold documents, and for each folder that cannot be looked into the reason.
+
+    Those of one group may give the same ids, others not.
 
     Raises:
         KnowledgeError: the folder is missing or holds no file of a known format.
     """
     if not folder.is_dir():
         raise KnowledgeError(f"knowledge source {folder} is not a folder; give one with {', '.join(SUFFIXES)} files")
-    paths = [path for path in sorted(folder.rglob("*")) if _is_source(path)]
+    paths, reasons = _walk(folder)
+    if folder in reasons:
+        raise KnowledgeError(f"knowledge source {folder} {reasons[folder]}; make it readable")
     if not any(path.suffix.lower() in SUFFIXES for path in paths):
         raise KnowledgeError(f"knowledge source {folder} holds no {', '.join(SUFFIXES)} file; add one")
     lists = {path.with_suffix("") for path in paths if path.suffix.lower() in _LISTS}
@@ -55,20 +62,20 @@ def file_groups(folder: Path) -> list[list[Path]]:
         name = path.with_suffix("")
         return next((outer for outer in reversed(name.parents) if outer in lists), name)
 
-    return [list(group) for _, group in itertools.groupby(sorted(paths, key=root), key=root)]
+    return [list(group) for _, group in itertools.groupby(sorted(paths, key=root), key=root)], reasons
 
 
 def read_files(
     paths: Iterable[Path], folder: Path, process: ReadingProcess
-) -> tuple[dict[Path, list[Document]], dict[Path, str]]:
+) -> tuple[dict[Path, list[Document]], dict[Path, Unreadable]]:
     """The documents of a group's files, and for each file that is left out the reason."""
-    reasons: dict[Path, str] = {}
+    reasons: dict[Path, Unreadable] = {}
     documents: dict[Path, list[Document]] = {}
     for path in paths:
         try:
             documents[path] = _read(path, folder, process)
         except Unreadable as exc:
-            reasons[path] = str(exc)
+            reasons[path] = exc
     return documents, reasons
 
 
@@ -79,7 +86,7 @@ def read_file(path: Path, name: str, process: ReadingProcess, *, within: Path) -
         path: the file.
         name: id of its document; for a list, what comes before ``/`` and the row's id.
         process: reads it.
-        within: folder that the sidecar may not lead out of.
+        within: folder that neither may lead out of.
 
     Raises:
         Unreadable: the file cannot be used; the message is the reason.
@@ -87,10 +94,8 @@ def read_file(path: Path, name: str, process: ReadingProcess, *, within: Path) -
     if not name.isprintable():
         raise Unreadable("has a name that cannot be printed; rename it")
     sidecar = path.with_name(path.name + SIDECAR)
-    if not sidecar.exists() and not sidecar.is_symlink():
-        return [_document(name, content) for content in process.read(path)]
-    _check_place(sidecar, within)
-    return [_document(name, content) for content in process.read(path, sidecar)]
+    beside = sidecar if os.path.lexists(sidecar) else None
+    return [_document(name, content) for content in process.read(path, within, beside)]
 
 
 def quarantined(path: Path, folder: Path, reason: str) -> Quarantined:
@@ -104,37 +109,34 @@ def version(title: str, metadata: Mapping[str, str | list[str]], text: str) -> s
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _is_source(path: Path) -> bool:
-    known = path.suffix.lower() in SUFFIXES or path.name.endswith(SIDECAR)
-    return known and (path.is_symlink() or not path.is_dir())
+def _walk(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The files with a known ending, sorted, and the folders that cannot be looked into; links are not followed."""
+    paths: list[Path] = []
+    reasons: dict[Path, str] = {}
+
+    def note(exc: OSError) -> None:
+        if not isinstance(exc, FileNotFoundError | NotADirectoryError):  # gone meanwhile
+            reasons[Path(exc.filename)] = f"cannot be looked into ({exc.strerror})"
+
+    for where, folders, files in os.walk(folder, onerror=note):
+        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
+        paths += [Path(where, name) for name in (*files, *links) if _is_source(name)]
+    return sorted(paths), reasons
+
+
+def _is_source(name: str) -> bool:
+    return name.endswith(SIDECAR) or Path(name).suffix.lower() in SUFFIXES
 
 
 def _read(path: Path, folder: Path, process: ReadingProcess) -> list[Document]:
-    _check_place(path, folder)
     if path.name.endswith(SIDECAR):
+        open_inside(path, folder).close()
         described = path.with_name(path.name.removesuffix(SIDECAR))
         if described.suffix.lower() in SUFFIXES and described.exists():
             return []  # read with the file it describes
         raise Unreadable(f"describes no document; name it as the document's file is named, then {SIDECAR}")
     name = below(path.with_suffix(""), folder)
     return read_file(path, name, process, within=folder)
-
-
-def _check_place(path: Path, folder: Path) -> None:
-    try:
-        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
-    except (OSError, RuntimeError) as exc:  # RuntimeError: a link to itself
-        raise Unreadable(f"{_named(path)}leads nowhere; remove the link") from exc
-    if not inside:
-        raise Unreadable(
-            f"{_named(path)}is a link out of the folder; copy the file into the folder, or remove the link"
-        )
-    if not path.is_file():
-        raise Unreadable(f"{_named(path)}is not a regular file; remove it")
-
-
-def _named(path: Path) -> str:
-    return f"sidecar {path.name} " if path.name.endswith(SIDECAR) else ""
 
 
 def _document(name: str, content: Content) -> Document:

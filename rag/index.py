@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.cache import DEFAULT_SETTINGS, Cached, IndexSettings, build_cached, load_cached, stamp
-from rag.schema import Manifest, explained, open_reader, read_manifest
+from rag.cache import DEFAULT_SETTINGS, Cached, IndexSettings, build_cached, load_cached, read_note, stamp
+from rag.schema import Manifest, corpus_hash, explained, open_reader, read_manifest
 from rag.types import KnowledgeError
 
 Rows = NDArray[np.int64]
@@ -80,6 +80,8 @@ class Vectors:
     Attributes:
         identity: of the knowledge base.
         generation: of the knowledge base.
+        corpus: hash over its current documents.
+        newest: the highest row of a document.
         main: most of them.
         young: those that came later; searched exactly.
         dead: rows of the documents that have gone since, ascending.
@@ -88,6 +90,8 @@ class Vectors:
 
     identity: str
     generation: int
+    corpus: str
+    newest: int
     main: Segment
     young: Segment
     dead: Rows
@@ -97,6 +101,11 @@ class Vectors:
     def kind(self) -> Literal["flat", "hnsw"]:
         """How the main segment is searched."""
         return "hnsw" if self.cached else "flat"
+
+    def are_of(self, manifest: Manifest) -> bool:
+        """Whether they are the vectors of this state."""
+        said = manifest.identity, manifest.generation, manifest.corpus
+        return (self.identity, self.generation, self.corpus) == said
 
     def search(
         self, vector: NDArray[np.float32], k: int, *, allowed: Rows | None = None, hidden: Rows = _NONE
@@ -125,31 +134,26 @@ def load_vectors(connection: sqlite3.Connection, manifest: Manifest, folder: Pat
         KnowledgeError: vectors are not those that the documents were stored with.
     """
     cached = load_cached(folder, manifest) if manifest.passages > settings.flat else None
-    dimension = manifest.dimension
-    if cached is None:
-        main, young = _read(connection, 0, dimension), Segment.flat(dimension, _NONE, _NONE, _no_vectors(dimension))
-        return Vectors(manifest.identity, manifest.generation, main, young, _NONE, None)
-    known = np.array(connection.execute("SELECT row, document FROM passages ORDER BY row").fetchall(), dtype=np.int64)
-    rows, documents = known.reshape(-1, 2).T
-    places = np.searchsorted(rows, cached.rows).clip(max=len(rows) - 1)
-    owners = np.where(rows[places] == cached.rows, documents[places], -1)
-    main = Segment(cached.index, cached.rows, owners)
-    young = _read(connection, int(cached.rows[-1]), dimension)
-    return Vectors(
-        manifest.identity, manifest.generation, main, young, np.array([-1]) if (owners < 0).any() else _NONE, cached
-    )
+    main = _cached_segment(connection, cached, manifest.dimension) if cached else None
+    if cached is None or main is None:
+        cached, main = None, _read(connection, 0, manifest.dimension)
+    young = _read(connection, _last(main), manifest.dimension)
+    dead = np.array([-1]) if (main.documents < 0).any() else _NONE
+    (newest,) = connection.execute("SELECT coalesce(max(row), 0) FROM documents").fetchone()
+    return Vectors(manifest.identity, manifest.generation, manifest.corpus, newest, main, young, dead, cached)
 
 
 def next_vectors(
     old: Vectors, connection: sqlite3.Connection, manifest: Manifest, folder: Path, settings: IndexSettings
 ) -> Vectors:
-    """The vectors of the connection's transaction, which is younger than `old`.
+    """The vectors of the connection's transaction; made of those of an older one, if its state came from theirs.
 
     Raises:
         KnowledgeError: vectors are not those that the documents were stored with.
     """
-    if manifest.identity != old.identity or manifest.pruned > old.generation:  # what died since is not told
+    if not _follows(old, connection, manifest):
         return load_vectors(connection, manifest, folder, settings)
+    (newest,) = connection.execute("SELECT coalesce(max(row), 0) FROM documents").fetchone()
     young, last = old.young, max(_last(old.main), _last(old.young))
     new = _read(connection, last, manifest.dimension)
     died = connection.execute("SELECT row FROM documents WHERE died > ? ORDER BY row", (old.generation,)).fetchall()
@@ -159,11 +163,16 @@ def next_vectors(
         return load_vectors(connection, manifest, folder, settings)
     if len(new.rows):
         young = _joined(young, new, manifest.dimension)
-    return replace(old, generation=manifest.generation, young=young, dead=dead)
+    return replace(old, generation=manifest.generation, corpus=manifest.corpus, newest=newest, young=young, dead=dead)
 
 
-def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS) -> None:
+def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS, *, check: bool = True) -> None:
     """Make the cached index of a large knowledge base, if there is none or a fifth of it is out of date.
+
+    Args:
+        folder: the knowledge base.
+        settings: of the index.
+        check: whether one that is not out of date is compared with the passages, and made anew if it is damaged.
 
     Raises:
         KnowledgeError: the base is missing or damaged.
@@ -173,12 +182,14 @@ def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS) -> None:
         manifest = read_manifest(connection, folder)
         if manifest.passages <= settings.flat:
             return
-        found = load_vectors(connection, manifest, folder, settings)
-        stale = len(found.young.rows) + int((found.main.documents < 0).sum())
-        if found.cached and stale * _STALE <= len(found.main.rows):
-            return
-        every = _read(connection, 0, manifest.dimension)
-    build_cached(folder, manifest, every.rows, every.index.reconstruct_n(0, len(every.rows)), settings)
+        note = read_note(folder)
+        if not _is_stale(connection, manifest, note):
+            if "sha256" not in note and note.get("settings") == asdict(settings):
+                return  # no graph of these passages is good enough
+            if "sha256" in note and (not check or _is_sound(connection, manifest, folder)):
+                return
+        rows, _, vectors = _read_all(connection, 0, manifest.dimension)
+    build_cached(folder, manifest, rows, vectors, settings)
 
 
 def seal(places: Iterator[tuple[int, int, bytes]] | list[tuple[int, int, bytes]]) -> str:
@@ -189,11 +200,66 @@ def seal(places: Iterator[tuple[int, int, bytes]] | list[tuple[int, int, bytes]]
     return digest.hexdigest()
 
 
+def _is_stale(connection: sqlite3.Connection, manifest: Manifest, note: Mapping[str, Any]) -> bool:
+    """Whether too many passages came or went since a note of the cached index was written, or it is another base's."""
+    passages, last = note.get("passages"), note.get("last")
+    if note.get("identity") != manifest.identity or not isinstance(passages, int) or not isinstance(last, int):
+        return True
+    (kept,) = connection.execute("SELECT count(*) FROM passages WHERE row <= ?", (last,)).fetchone()
+    return bool((manifest.passages - kept + max(passages - kept, 0)) * _STALE > passages)
+
+
+def _is_sound(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> bool:
+    cached = load_cached(folder, manifest)
+    return cached is not None and _cached_segment(connection, cached, manifest.dimension) is not None
+
+
+def _follows(old: Vectors, connection: sqlite3.Connection, manifest: Manifest) -> bool:
+    """Whether the documents that came and went since make this state of the old one.
+
+    They do not if what went is not told any more, or if an older copy of the database was put in its place.
+    """
+    if manifest.identity != old.identity or not manifest.pruned <= old.generation <= manifest.generation:
+        return False
+    gone = "SELECT id, version FROM documents WHERE died > ? AND row <= ?"
+    come = "SELECT id, version FROM documents WHERE died IS NULL AND row > ?"
+    corpus = corpus_hash(connection.execute(gone, (old.generation, old.newest)), old.corpus, sign=-1)
+    return corpus_hash(connection.execute(come, (old.newest,)), corpus) == manifest.corpus
+
+
+def _cached_segment(connection: sqlite3.Connection, cached: Cached, dimension: int) -> Segment | None:
+    """The passages of a cached index; None if one that the table has is not in it, or is another there."""
+    owners = np.full(len(cached.rows), -1, dtype=np.int64)
+    last = int(cached.rows[-1])
+    for document, rows, vectors in _documents(connection, 0, dimension):
+        if rows[0] > last:
+            break
+        places = np.searchsorted(cached.rows, rows)
+        if rows[-1] > last or (cached.rows[places] != rows).any() or (cached.vectors[places] != vectors).any():
+            return None
+        owners[places] = document
+    return Segment(cached.index, cached.rows, owners)
+
+
 def _read(connection: sqlite3.Connection, after: int, dimension: int) -> Segment:
     """The passages behind a row, each document's against its seal."""
-    rows: list[int] = []
-    documents: list[int] = []
-    vectors: list[bytes] = []
+    return Segment.flat(dimension, *_read_all(connection, after, dimension))
+
+
+def _read_all(connection: sqlite3.Connection, after: int, dimension: int) -> tuple[Rows, Rows, NDArray[np.float32]]:
+    (count,) = connection.execute("SELECT count(*) FROM passages WHERE row > ?", (after,)).fetchone()
+    rows, documents = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+    vectors, end = np.empty((count, dimension), dtype=np.float32), 0
+    for document, these, made in _documents(connection, after, dimension):
+        start, end = end, end + len(these)
+        rows[start:end], documents[start:end], vectors[start:end] = these, document, made
+    return rows[:end], documents[:end], vectors[:end]
+
+
+def _documents(
+    connection: sqlite3.Connection, after: int, dimension: int
+) -> Iterator[tuple[int, Rows, NDArray[np.float32]]]:
+    """Each document with passages behind a row: its row, theirs, and their vectors, checked against its seal."""
     found = connection.execute(
         "SELECT p.document, p.row, p.start, p.stop, p.vector, d.seal, d.id FROM passages AS p "
         "JOIN documents AS d ON d.row = p.document WHERE p.row > ? ORDER BY p.row",
@@ -205,11 +271,8 @@ def _read(connection: sqlite3.Connection, after: int, dimension: int) -> Segment
             raise KnowledgeError(
                 f"the vectors of document {passages[0][6]!r} are damaged; build the knowledge base again"
             )
-        rows += [passage[1] for passage in passages]
-        documents += [document] * len(passages)
-        vectors += [passage[4] for passage in passages]
-    matrix = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(-1, dimension)
-    return Segment.flat(dimension, np.array(rows, dtype=np.int64), np.array(documents, dtype=np.int64), matrix)
+        vectors = np.frombuffer(b"".join(passage[4] for passage in passages), dtype="<f4").reshape(-1, dimension)
+        yield document, np.array([passage[1] for passage in passages], dtype=np.int64), vectors
 
 
 def _joined(one: Segment, two: Segment, dimension: int) -> Segment:
@@ -232,7 +295,3 @@ def _mask(segment: Segment, allowed: Rows | None, gone: Rows) -> NDArray[np.bool
 
 def _last(segment: Segment) -> int:
     return int(segment.rows[-1]) if len(segment.rows) else 0
-
-
-def _no_vectors(dimension: int) -> NDArray[np.float32]:
-    return np.empty((0, dimension), dtype=np.float32)

@@ -59,13 +59,20 @@ def statistics(
         passages=manifest.passages,
         old_versions=old.fetchone()[0],
         generation=manifest.generation,
-        bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        bytes=sum(map(_size, folder.iterdir())),
         index=vectors.kind,
         recall=round(vectors.cached.recall, 4) if vectors.cached else None,
         encoder=manifest.encoder,
         dimension=manifest.dimension,
         corpus=manifest.corpus,
     )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # a log that its last user took away
+        return 0
 
 
 def faults(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> Iterator[str]:

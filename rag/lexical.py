@@ -39,6 +39,9 @@ def search_words(connection: sqlite3.Connection, query: str, k: int, scope: Scop
     expression = match_expression(query)
     if not expression:
         return []
+    if not scope.narrow and not len(scope.expired(connection)):  # then all that is indexed is in scope
+        every = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?"
+        return [row for (row,) in connection.execute(every, (expression, k))]
     found = connection.execute(
         "SELECT words.rowid FROM words JOIN passages AS p ON p.row = words.rowid JOIN documents AS d "
         f"ON d.row = p.document WHERE words MATCH ? AND {scope.condition} ORDER BY words.rank, words.rowid LIMIT ?",

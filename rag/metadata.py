@@ -65,7 +65,7 @@ def merge(own: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Metadata:
 def expiry(metadata: Mapping[str, str | list[str]]) -> float | None:
     """When a document expires, in seconds since 1970; None if it never does.
 
-    A date without a time is the last day; a time without a zone is UTC.
+    A date without a time is the last day; a time without a zone is UTC. 9999-12-31 is never.
 
     Raises:
         KnowledgeError: `expires` is no ISO 8601 date.
@@ -78,6 +78,8 @@ def expiry(metadata: Mapping[str, str | list[str]]) -> float | None:
     except ValueError as exc:
         raise KnowledgeError(f"metadata `expires` is {text!r}, not an ISO 8601 date; write it like 2026-01-31") from exc
     if len(text) <= len("2026-01-31"):
+        if ends.date() == date.max:  # often written for never
+            return None
         ends += timedelta(days=1)
     return (ends if ends.tzinfo else ends.replace(tzinfo=UTC)).timestamp()
 

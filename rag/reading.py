@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rag.formats import Content, read_file
-from rag.types import KnowledgeError, Limits, Unreadable
+from rag.types import KnowledgeError, Limits, Unfinished, Unreadable
 
 _START_SECONDS = 60.0
 _READY = b"ready\n"
@@ -46,28 +46,30 @@ class ReadingProcess:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def read(self, path: Path, sidecar: Path | None = None) -> list[Content]:
-        """The documents of one file; see `rag.formats.read_file`.
+    def read(self, path: Path, within: Path, sidecar: Path | None = None) -> list[Content]:
+        """The documents of one file below a folder; see `rag.formats.read_file`.
 
         Raises:
-            Unreadable: the file cannot be used, takes longer than `Limits.seconds`, or ended the process.
+            Unreadable: the file cannot be used.
+            Unfinished: it takes longer than `Limits.seconds`, ended the process, or could not be read from the disk.
             KnowledgeError: the process cannot be started.
         """
         process = self._process or self._start()
         asked = {
             "path": os.fspath(path.absolute()),
+            "within": os.fspath(within.absolute()),
             "sidecar": os.fspath(sidecar.absolute()) if sidecar else None,
             "limits": dataclasses.asdict(self._limits),
         }
         line, in_time = _ask(process, json.dumps(asked).encode() + b"\n", self._limits.seconds)
         if not in_time:
             self._stop()
-            raise Unreadable(f"takes longer than {self._limits.seconds:g} seconds to read; split it or simplify it")
+            raise Unfinished(f"takes longer than {self._limits.seconds:g} seconds to read; split it or simplify it")
         if not line.endswith(b"\n"):
-            raise Unreadable(f"is damaged, its reader failed ({self._stop()}); save it again from its program")
+            raise Unfinished(f"is damaged, its reader failed ({self._stop()}); save it again from its program")
         reply: dict[str, Any] = json.loads(line)
         if "reason" in reply:
-            raise Unreadable(reply["reason"])
+            raise (Unfinished if reply["unfinished"] else Unreadable)(reply["reason"])
         return [Content(**item) for item in reply["contents"]]
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -144,13 +146,13 @@ def _reply(asked: dict[str, Any]) -> dict[str, Any]:
     _bound_memory(limits.memory)
     sidecar = Path(asked["sidecar"]) if asked["sidecar"] else None
     try:
-        contents = read_file(Path(asked["path"]), limits, sidecar)
+        contents = read_file(Path(asked["path"]), limits, sidecar, Path(asked["within"]))
     except Unreadable as exc:
-        return {"reason": str(exc)}
+        return {"reason": str(exc), "unfinished": isinstance(exc, Unfinished)}
     except RecursionError:
-        return {"reason": "is nested too deeply; simplify it"}
+        return {"reason": "is nested too deeply; simplify it", "unfinished": False}
     except MemoryError:
-        return {"reason": f"needs more than {limits.memory} bytes of memory to read; split it"}
+        return {"reason": f"needs more than {limits.memory} bytes of memory to read; split it", "unfinished": False}
     return {"contents": [dataclasses.asdict(content) for content in contents]}
 
 

@@ -9,11 +9,12 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
 from rag.lexical import TOKENIZER
-from rag.types import Encoder, KnowledgeError
+from rag.types import Encoder, KnowledgeError, Unusable
 
 FORMAT = 2
 DATABASE = "knowledge.db"
@@ -118,22 +119,74 @@ def corpus_hash(pairs: Iterable[tuple[str, str]], start: str = "0", *, sign: int
     return f"{total % 2**256:064x}"
 
 
-def open_reader(folder: Path) -> sqlite3.Connection:
+class Access(StrEnum):
+    """How a reader opens the database file."""
+
+    SHARED = "mode=rw"  # ours to write: readers and writers know of one another
+    LOGGED = "mode=ro"  # not ours to write, but somebody's log lies beside it
+    FROZEN = "mode=ro&immutable=1"  # not ours to write, all of it in the one file: no lock is taken
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFile:
+    """A database file as it was found; what is read from it may be kept as long as an equal one is found.
+
+    Attributes:
+        access: how it is read.
+        place: device and inode.
+        state: size, and nanoseconds of the last change, of a frozen file; nobody tells its readers of a change.
+    """
+
+    access: Access
+    place: tuple[int, int]
+    state: tuple[int, int]
+
+    @classmethod
+    def find(cls, folder: Path) -> DatabaseFile:
+        """The file of a knowledge base.
+
+        Raises:
+            KnowledgeError: there is none.
+        """
+        path = _existing(folder)
+        try:
+            found = path.stat()
+        except OSError as exc:
+            raise KnowledgeError(f"knowledge base {folder} cannot be used ({exc.strerror}); check the folder") from exc
+        access = _access(folder, path)
+        state = (found.st_size, found.st_mtime_ns) if access is Access.FROZEN else (0, 0)
+        return cls(access, (found.st_dev, found.st_ino), state)
+
+    def check_unchanged(self, folder: Path) -> None:
+        """Refuse what was read of a frozen file if it was written meanwhile.
+
+        Raises:
+            KnowledgeError: it was.
+        """
+        if self.access is not Access.FROZEN:
+            return
+        with contextlib.suppress(OSError):  # gone: what was read is of one state
+            found = (folder / DATABASE).stat()
+            state = found.st_size, found.st_mtime_ns
+            if (found.st_dev, found.st_ino) == self.place and state != self.state:
+                raise KnowledgeError(f"knowledge base {folder} was written by another while it was read; ask again")
+
+
+def open_reader(folder: Path, file: DatabaseFile | None = None) -> sqlite3.Connection:
     """A connection that reads.
 
-    A base in a folder that this process may not write, or the package's sample, is read without a trace: where all of
-    it is in the one file, it is taken for one that nobody changes.
+    A base in a folder that this process may not write, or the package's sample, is read without a trace.
+
+    Args:
+        folder: a knowledge base.
+        file: as it was found; it is looked for without one.
 
     Raises:
         KnowledgeError: there is no knowledge base, or it cannot be opened.
     """
-    path = _existing(folder)
+    file = file or DatabaseFile.find(folder)
     with explained(folder):
-        if folder != SAMPLE and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
-            return _connect(path, "mode=rw", _READ_WAIT_S, "query_only = 1")
-        log = path.with_name(path.name + "-wal")
-        fixed = not log.exists() or not log.stat().st_size
-        return _connect(path, "mode=ro&immutable=1" if fixed else "mode=ro", _READ_WAIT_S, "query_only = 1")
+        return _connect(folder / DATABASE, file.access, _READ_WAIT_S, "query_only = 1")
 
 
 def open_writer(folder: Path, wait_s: float) -> sqlite3.Connection:
@@ -149,6 +202,7 @@ def open_writer(folder: Path, wait_s: float) -> sqlite3.Connection:
     path = _existing(folder)
     with explained(folder, wait_s):
         connection = _connect(path, "mode=rw", wait_s, "synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = 1")  # macOS: through the disk's own cache too
         if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             connection.close()
             raise KnowledgeError(f"knowledge base {folder} cannot be written; make the folder writable")
@@ -188,16 +242,21 @@ def read_manifest(connection: sqlite3.Connection, folder: Path) -> Manifest:
     """The manifest, as the connection's transaction sees it.
 
     Raises:
-        KnowledgeError: the format is another.
+        Unusable: the format is an older one, or the manifest is lost.
+        KnowledgeError: the format is a newer one.
     """
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found != FORMAT:
-        raise KnowledgeError(f"knowledge base {folder} has format {found}, this version reads {FORMAT}; build it again")
+    if found > FORMAT:
+        raise KnowledgeError(
+            f"knowledge base {folder} has format {found}, this version reads {FORMAT}; use a newer one"
+        )
+    if found < FORMAT:
+        raise Unusable(f"knowledge base {folder} has format {found}, this version reads {FORMAT}; build it again")
     row = connection.execute(
         "SELECT identity, encoder, dimension, words, generation, pruned, corpus, documents, passages FROM manifest"
     ).fetchone()
     if row is None:
-        raise KnowledgeError(f"knowledge base {folder} has lost its manifest; build it again")
+        raise Unusable(f"knowledge base {folder} has lost its manifest; build it again")
     return Manifest(FORMAT, *row)
 
 
@@ -220,14 +279,17 @@ def explained(folder: Path, wait_s: float = _READ_WAIT_S) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as exc:
-        if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # none for text that is not UTF-8
+        if code == sqlite3.SQLITE_ERROR:
+            raise Unusable(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise KnowledgeError(
                 f"knowledge base {folder} is written by another process for more than {wait_s:g} seconds; "
                 "wait until it has ended"
             ) from exc
         raise KnowledgeError(f"knowledge base {folder} cannot be used ({exc}); check the disk and the folder") from exc
     except sqlite3.DatabaseError as exc:
-        raise KnowledgeError(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
+        raise Unusable(f"knowledge base {folder} is damaged ({exc}); build it again") from exc
 
 
 def _existing(folder: Path) -> Path:
@@ -235,8 +297,17 @@ def _existing(folder: Path) -> Path:
     if path.is_file():
         return path
     if (folder / OLD_FILES[0]).is_file():
-        raise KnowledgeError(f"knowledge base {folder} has format 1, this version reads {FORMAT}; build it again")
-    raise KnowledgeError(f"knowledge base {folder}: {DATABASE} is not there; build one there, or name another folder")
+        raise Unusable(f"knowledge base {folder} has format 1, this version reads {FORMAT}; build it again")
+    raise Unusable(f"knowledge base {folder}: {DATABASE} is not there; build one there, or name another folder")
+
+
+def _access(folder: Path, path: Path) -> Access:
+    if folder != SAMPLE and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
+        return Access.SHARED
+    with contextlib.suppress(OSError):
+        if path.with_name(path.name + "-wal").stat().st_size:
+            return Access.LOGGED
+    return Access.FROZEN
 
 
 def _tables(connection: sqlite3.Connection) -> int:
@@ -245,7 +316,7 @@ def _tables(connection: sqlite3.Connection) -> int:
 
 
 def _connect(path: Path, how: str, wait_s: float, pragma: str) -> sqlite3.Connection:
-    uri = f"file:{quote(os.fspath(path.absolute()))}?{how}"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{how}"
     connection = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA {pragma}")

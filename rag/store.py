@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rag.cache import DEFAULT_SETTINGS, IndexSettings
-from rag.index import Vectors, load_vectors, next_vectors
 from rag.inspection import Statistics, faults, statistics
-from rag.schema import DATABASE, Manifest, check_encoder, corpus_hash, explained, open_reader, read_manifest
 from rag.schema import SAMPLE as SAMPLE
+from rag.schema import DatabaseFile, Manifest, check_encoder, corpus_hash, explained, open_reader, read_manifest
 from rag.scope import Where
+from rag.snapshots import Snapshots
 from rag.types import DEFAULT_MODE, Citation, Document, Encoder, Evidence, KnowledgeError, Mode, Reranker
 from rag.view import View
 from rag.write import Change, Writer
@@ -48,8 +48,8 @@ class KnowledgeBase:
         self._now = now
         self._lock = threading.Lock()
         self._free: list[sqlite3.Connection] = []
-        self._file: tuple[int, int] | None = None  # the database that the connections and vectors are of
-        self._vectors: Vectors | None = None
+        self._file: DatabaseFile | None = None  # that the connections and vectors are of; None before the first
+        self._snapshots = Snapshots(folder, settings)
 
     @classmethod
     def open(
@@ -69,6 +69,7 @@ class KnowledgeBase:
         knowledge = cls(folder, encoder, reranker=reranker, settings=settings, now=now)
         with knowledge.view() as view:
             knowledge._check_manifest(view)
+            view.vectors()
         return knowledge
 
     def close(self) -> None:
@@ -83,11 +84,20 @@ class KnowledgeBase:
         Raises:
             KnowledgeError: the base is gone, damaged, or another encoder's by now.
         """
-        connection, file = self._take()
+        connection, file, snapshots = self._take()
+        known = snapshots.latest  # before the transaction begins, so that it is not of an older state
         try:
-            with explained(self.folder):
-                manifest, vectors = self._begin(connection, file)
-                yield View(self.folder, connection, manifest, vectors, self.encoder, self._reranker, self._now)
+            try:
+                with explained(self.folder):
+                    connection.execute("BEGIN")
+                    manifest = read_manifest(connection, self.folder)
+                    check_encoder(manifest, self.encoder, self.folder)
+                    vectors = partial(snapshots.derive, known, connection, manifest)
+                    yield View(self.folder, connection, manifest, vectors, self.encoder, self._reranker, self._now)
+            except KnowledgeError:
+                file.check_unchanged(self.folder)
+                raise
+            file.check_unchanged(self.folder)
         finally:
             self._give_back(connection, file)
 
@@ -127,64 +137,40 @@ class KnowledgeBase:
     def statistics(self) -> Statistics:
         """How much there is, and how it is searched."""
         with self.view() as view:
-            return statistics(view._connection, view.manifest, view._vectors, self.folder, self._now())
+            return statistics(view._connection, view.manifest, view.vectors(), self.folder, self._now())
 
-    def _take(self) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
+    def _take(self) -> tuple[sqlite3.Connection, DatabaseFile, Snapshots]:
         """A connection that nobody uses; a new one if the database is another file than before."""
         with self._lock:
-            found = self._on_disk()
-            if found is not None and found != self._file:
+            try:
+                found = DatabaseFile.find(self.folder)
+            except KnowledgeError:
+                if self._file is None or not self._free:
+                    raise
+                found = self._file  # while nothing is there, what was
+            if found != self._file:
                 self._forget()
                 self._file = found
-            if self._free:
-                return self._free.pop(), self._file
-            return open_reader(self.folder), self._file
+            connection = self._free.pop() if self._free else open_reader(self.folder, found)
+            return connection, found, self._snapshots
 
-    def _give_back(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
+    def _give_back(self, connection: sqlite3.Connection, file: DatabaseFile) -> None:
         with self._lock:
-            if connection.in_transaction:
-                connection.rollback()
-            if file == self._file and self._file is not None:
+            try:
+                if connection.in_transaction:
+                    connection.rollback()
+            except sqlite3.Error:
+                connection.close()
+                return
+            if file == self._file:
                 self._free.append(connection)
             else:
                 connection.close()
 
-    def _begin(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> tuple[Manifest, Vectors]:
-        """A read transaction, and the vectors of the state that it sees."""
-        while True:
-            connection.execute("BEGIN")
-            manifest = read_manifest(connection, self.folder)
-            check_encoder(manifest, self.encoder, self.folder)
-            with self._lock:
-                vectors = self._vectors
-                if vectors is None or (vectors.identity, vectors.generation) != (
-                    manifest.identity,
-                    manifest.generation,
-                ):
-                    if vectors and vectors.identity == manifest.identity and vectors.generation > manifest.generation:
-                        connection.rollback()  # others have seen a later state: go on from that
-                        continue
-                    vectors = self._derive(vectors, connection, manifest)
-                    if file == self._file:
-                        self._vectors = vectors
-                return manifest, vectors
-
-    def _derive(self, old: Vectors | None, connection: sqlite3.Connection, manifest: Manifest) -> Vectors:
-        if old is None:
-            return load_vectors(connection, manifest, self.folder, self._settings)
-        return next_vectors(old, connection, manifest, self.folder, self._settings)
-
-    def _on_disk(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.folder / DATABASE)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
     def _forget(self) -> None:
         while self._free:
             self._free.pop().close()
-        self._file = self._vectors = None
+        self._file, self._snapshots = None, Snapshots(self.folder, self._settings)
 
     def _check_manifest(self, view: View) -> None:
         current = "SELECT id, version FROM documents WHERE died IS NULL"

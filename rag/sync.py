@@ -1,26 +1,27 @@
-"""Bring a knowledge base up to date with files: once, of a whole folder, or whenever a file changes."""
+"""Bring a knowledge base up to date with files: those of a whole folder, or single ones."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
+import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from rag.documents import below, clashes, file_groups, quarantined, read_file, read_files
 from rag.metadata import SIDECAR
+from rag.place import open_inside
 from rag.reading import ReadingProcess
 from rag.rows import Prepared
-from rag.types import Document, KnowledgeError, Limits, Unreadable
+from rag.types import Document, KnowledgeError, Limits, Unfinished, Unreadable
 from rag.write import Change, Origin, Writer
 
-BATCH = 64  # documents that are embedded together
+BATCH = 64  # documents, as soon as so many are read, are embedded together
 
 _READING = "1"  # changes when files are read in another way, so that they are read again
-_DEBOUNCE_MS = 300
-_STEP_MS = 50
+_UNFINISHED = "unfinished "  # before the hash of a file that is read again when all files are looked at
 
 Progress = Callable[[int, int], None]  # files looked at, files in all
 
@@ -33,6 +34,7 @@ class Happened(StrEnum):
     REMOVED = "removed"
     UNCHANGED = "unchanged"
     QUARANTINED = "quarantined"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class Event:
 
     Attributes:
         happened: what.
-        name: the document's id, or the path of a quarantined file.
-        reason: why the file is quarantined; empty otherwise.
+        name: the document's id, the path of a quarantined file, or the folder of a run that failed.
+        reason: why the file is quarantined, or what failed; empty otherwise.
     """
 
     happened: Happened
@@ -50,14 +52,19 @@ class Event:
     reason: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Read:
-    """A file that was read, and what is to be done for it."""
+    """Documents of a file that was read, and what is to be done once they are stored.
 
-    name: str
-    digest: str | None
-    documents: list[Document]
-    gone: list[str] = field(default_factory=list)
+    Attributes:
+        origin: the file, with its hash if these are its last documents; None for one of no folder.
+        documents: at most `BATCH`.
+        gone: ids of what the file gave before and gives no more.
+    """
+
+    origin: Origin | None
+    documents: Sequence[Document]
+    gone: Sequence[str] = ()
 
 
 def sync(
@@ -85,7 +92,9 @@ def sync(
         KnowledgeError: the folder is missing or holds no file of a known format, or the base cannot be written.
     """
     limits = limits or Limits()
-    groups = file_groups(folder)
+    groups, refused = file_groups(folder)
+    for path, why in refused.items():
+        yield _quarantine(path, folder, why)
     total, seen = sum(len(group) for group in groups), 0
     present = {below(path, folder) for group in groups for path in group}
     known = writer.files()
@@ -96,71 +105,27 @@ def sync(
             for path in group:
                 name = below(path, folder)
                 unread = touched is not None and name in known and not _among(path, touched)
-                digest = known[name][0] if unread else _digest(path, limits)
+                digest = known[name][0] if unread else _digest(path, folder, limits)
                 if digest is None or name not in known or known[name][0] != digest:
                     digests[path] = digest
                 elif reason := known[name][1]:
                     yield _quarantine(path, folder, reason)
             if digests:
                 reads, reasons = _read_group(writer, folder, digests, process, present)
-                waiting += reads
                 for path, reason in reasons.items():
                     yield _quarantine(path, folder, reason)
+                for read in reads:
+                    waiting.append(read)
+                    if sum(len(part.documents) for part in waiting) >= BATCH:
+                        yield from _store(writer, waiting)
+                        waiting.clear()
             seen += len(group)
-            if sum(len(read.documents) for read in waiting) >= BATCH:
-                yield from _store(writer, waiting)
-                waiting.clear()
-                if progress:
-                    progress(seen, total)
+            if progress and not waiting:
+                progress(seen, total)
     yield from _store(writer, waiting)
-    yield from _remove_missing(writer, present)
+    yield from _remove_missing(writer, folder, present)
     if progress:
         progress(total, total)
-
-
-def watch(
-    writer: Writer,
-    folder: Path,
-    *,
-    limits: Limits | None = None,
-    stop: threading.Event | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Event]:
-    """Synchronise once, then again on each change below the folder, until `stop` is set or the process is interrupted.
-
-    Raises:
-        KnowledgeError: see `sync`.
-    """
-    from watchfiles import watch as watch_files
-
-    changes = watch_files(
-        folder,
-        watch_filter=None,
-        debounce=_DEBOUNCE_MS,
-        step=_STEP_MS,
-        stop_event=stop,
-        rust_timeout=200,
-        yield_on_timeout=True,
-        ignore_permission_denied=True,
-    )
-    quarantine: set[Event] = set()
-    next(changes, None)  # from here on every change is noticed
-    touched: Collection[Path] | None = None
-    while True:
-        now = set()
-        for event in sync(writer, folder, limits=limits, touched=touched, progress=progress):
-            if event.happened is Happened.QUARANTINED:
-                now.add(event)
-            if event.happened is not Happened.UNCHANGED and event not in quarantine:
-                yield event
-        quarantine = now
-        progress = None
-        for found in changes:
-            if found:
-                touched = {Path(name) for _, name in found}
-                break
-        else:
-            return
 
 
 def add_files(
@@ -170,7 +135,7 @@ def add_files(
 
     Args:
         writer: of the knowledge base.
-        files: each with its sidecar beside it.
+        files: each with its sidecar beside it; a link stands for the file that it leads to.
         name: id of the one file's document; its name without suffix by default.
         limits: of one file; the usual ones by default.
 
@@ -186,11 +151,13 @@ def add_files(
     with ReadingProcess(limits or Limits()) as process:
         for path, given in names.items():
             try:
-                documents = read_file(path, given, process, within=path.parent)
+                place = path.resolve()
+                documents = read_file(place, given, process, within=place.parent)
             except Unreadable as exc:
                 yield _quarantine(path, path.parent, str(exc))
                 continue
-            yield from _store(writer, [_Read("", None, documents)])
+            for part in _parts(documents):
+                yield from _store(writer, [_Read(None, part)])
 
 
 def remove_documents(writer: Writer, ids: Sequence[str]) -> Iterator[Event]:
@@ -211,24 +178,31 @@ def _read_group(
 ) -> tuple[list[_Read], dict[Path, str]]:
     """The new and changed files of a group, and the reasons for those that are left out."""
     found, reasons = read_files(digests, folder, process)
-    for path, reason in reasons.items():
+    for path, exc in reasons.items():
         digest = digests[path]
         if digest is not None:
-            writer.quarantine(below(path, folder), digest, quarantined(path, folder, reason).reason)
+            kept = _UNFINISHED + digest if isinstance(exc, Unfinished) else digest
+            writer.quarantine(below(path, folder), kept, quarantined(path, folder, str(exc)).reason)
     twice = clashes(found, folder)
     given = {document.id for documents in found.values() for document in documents}
-    unread = set(present) - {below(path, folder) for path in found}
-    reads = []
+    names = {below(path, folder) for path in found}
+    reads: list[_Read] = []
     for path, documents in found.items():
         name = below(path, folder)
         owners = writer.owners(document.id for document in documents)
-        other = next((document for document, owner in owners.items() if owner in unread), None)
+        other = next((document for document, owner in owners.items() if owner in present and owner not in names), None)
         if other is not None:
             twice[path] = f"gives the document id {other!r}, and so does {owners[other]}; rename one of them"
         elif path not in twice and documents:  # a sidecar has none
             gone = [document for document in writer.documents_of(name) if document not in given]
-            reads.append(_Read(name, digests[path], documents, gone))
-    return reads, reasons | twice
+            *first, last = _parts(documents)
+            reads += [_Read(Origin(name), part) for part in first]
+            reads.append(_Read(Origin(name, digests[path]), last, gone))
+    return reads, {path: str(exc) for path, exc in reasons.items()} | twice
+
+
+def _parts(documents: Sequence[Document]) -> list[Sequence[Document]]:
+    return [documents[start : start + BATCH] for start in range(0, len(documents), BATCH)]
 
 
 def _store(writer: Writer, reads: Sequence[_Read]) -> Iterator[Event]:
@@ -242,7 +216,7 @@ def _store(writer: Writer, reads: Sequence[_Read]) -> Iterator[Event]:
         parts = [[item] for item in new[:-1]] + [[*new[-1:], *kept]]
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
-            origin = Origin(read.name, read.digest if last else None) if read.name else None
+            origin = read.origin if last or read.origin is None else Origin(read.origin.path)
             yield from _events(_commit(writer, part, read.gone if last else [], origin))
 
 
@@ -252,12 +226,24 @@ def _commit(writer: Writer, prepared: Sequence[Prepared], remove: Sequence[str],
     return change
 
 
-def _remove_missing(writer: Writer, present: Collection[str]) -> Iterator[Event]:
+def _remove_missing(writer: Writer, folder: Path, present: Collection[str]) -> Iterator[Event]:
     for path in writer.origins():
-        if path not in present:
+        if path not in present and _is_gone(folder, path):
             for name in writer.documents_of(path):
                 yield from _events(_commit(writer, [], [name], None))
             writer.forget_file(path)
+
+
+def _is_gone(folder: Path, name: str) -> bool:
+    """Whether a file is not there, and not only beyond reach for now; behind a link to a folder nothing is."""
+    path = folder / name
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) or path.parent.resolve() != (folder.resolve() / name).parent
 
 
 def _events(change: Change) -> Iterator[Event]:
@@ -271,16 +257,20 @@ def _quarantine(path: Path, folder: Path, reason: str) -> Event:
     return Event(Happened.QUARANTINED, file.path, file.reason)
 
 
-def _digest(path: Path, limits: Limits) -> str | None:
-    """Names what a file and its sidecar hold and how they are read; None if they cannot be read whole."""
+def _digest(path: Path, folder: Path, limits: Limits) -> str | None:
+    """Names all that decides how a file with its sidecar is read; None if they cannot be read whole."""
     digest = hashlib.sha256(f"{_READING} {limits}".encode())
+    if path.name.endswith(SIDECAR):
+        digest.update(b"of a file" if os.path.exists(str(path).removesuffix(SIDECAR)) else b"of none")
     try:
         for part in (path, path.with_name(path.name + SIDECAR)):
-            if part.exists():
-                if not part.is_file() or part.stat().st_size > limits.bytes:
+            if part == path or os.path.lexists(part):
+                with open_inside(part, folder) as file:
+                    data = file.read(limits.bytes + 1)
+                if len(data) > limits.bytes:
                     return None
-                digest.update(part.read_bytes() + b"\0")
-    except OSError:
+                digest.update(data + b"\0")
+    except (OSError, Unreadable):
         return None
     return digest.hexdigest()
 

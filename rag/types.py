@@ -16,8 +16,16 @@ class KnowledgeError(Exception):
     """A document, index or setting that the knowledge base cannot work with; the message names the way out."""
 
 
+class Unusable(KnowledgeError):
+    """A knowledge base that is missing, damaged or of an old format: only a new one can stand in its place."""
+
+
 class Unreadable(KnowledgeError):
     """One file that is left out of a knowledge base; the message is the reason and does not repeat the file's name."""
+
+
+class Unfinished(Unreadable):
+    """Reading the file took too long, failed or ended the reader: another time it may be read."""
 
 
 class InputError(KnowledgeError):

@@ -31,7 +31,7 @@ class View:
         folder: the knowledge base's.
         connection: in a transaction that stays open as long as the view is used.
         manifest: as the transaction sees it.
-        vectors: of the same generation.
+        vectors: gives those of the same generation.
         encoder: for queries.
         reranker: puts what was found in its last order, if there is one.
         now: seconds since 1970.
@@ -42,7 +42,7 @@ class View:
         folder: Path,
         connection: sqlite3.Connection,
         manifest: Manifest,
-        vectors: Vectors,
+        vectors: Callable[[], Vectors],
         encoder: Encoder,
         reranker: Reranker | None,
         now: Callable[[], float],
@@ -50,7 +50,8 @@ class View:
         self._folder = folder
         self._connection = connection
         self.manifest = manifest
-        self._vectors = vectors
+        self._derive = vectors
+        self._vectors: Vectors | None = None  # until they are needed
         self._encoder = encoder
         self._reranker = reranker
         self._now = now
@@ -60,6 +61,16 @@ class View:
     def generation(self) -> int:
         """Of the knowledge base: how many changes were committed before."""
         return self.manifest.generation
+
+    def vectors(self) -> Vectors:
+        """Those of all passages.
+
+        Raises:
+            KnowledgeError: they are not those that the documents were stored with.
+        """
+        if self._vectors is None:
+            self._vectors = self._derive()
+        return self._vectors
 
     def search(
         self, query: str, k: int, *, document: str | None = None, where: Where | None = None, mode: Mode = DEFAULT_MODE
@@ -145,7 +156,7 @@ class View:
 
     def _nearest(self, vector: NDArray[np.float32], k: int, scope: Scope) -> list[tuple[int, float]]:
         allowed = scope.allowed(self._connection)
-        return self._vectors.search(vector, k, allowed=allowed, hidden=scope.expired(self._connection))
+        return self.vectors().search(vector, k, allowed=allowed, hidden=scope.expired(self._connection))
 
     def _evidence(self, row: int, vector: NDArray[np.float32], score: float | None) -> Evidence:
         name, number, start, stop, stored = self._connection.execute(

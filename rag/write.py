@@ -14,7 +14,7 @@ import numpy as np
 
 from rag.chunking import DEFAULT_WORDS, embedding_text, passages
 from rag.rows import Prepared, check_document, count, end_document, forget_files, store_document
-from rag.schema import check_encoder, create, explained, open_writer, read_manifest
+from rag.schema import DatabaseFile, check_encoder, create, explained, open_writer, read_manifest
 from rag.types import Document, Encoder, KnowledgeError, Passage
 
 WAIT_S = 30.0
@@ -80,6 +80,7 @@ class Writer:
         self._encoder = encoder
         self._wait_s = wait_s
         self._now = now
+        self._file = DatabaseFile.find(folder)
         self._connection = open_writer(folder, wait_s)
         try:
             with explained(folder, wait_s):
@@ -171,7 +172,9 @@ class Writer:
                 added=tuple(item.document.id for item in new if item.document.id not in current),
                 changed=tuple(item.document.id for item in new if item.document.id in current),
                 removed=tuple(removed),
-                unchanged=tuple(item.document.id for item in prepared if item not in new),
+                unchanged=tuple(
+                    item.document.id for item in prepared if current.get(item.document.id) == item.document.version
+                ),
             )
             names = [item.document.id for item in prepared]
             if origin is None:
@@ -188,6 +191,8 @@ class Writer:
             )
             if origin and origin.hash is not None:
                 connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, NULL)", (origin.path, origin.hash))
+            elif origin:  # what it held before is not all there any more
+                connection.execute("DELETE FROM files WHERE path = ?", (origin.path,))
             if new or removed:
                 gone = [(name, current[name]) for name in (*change.changed, *removed)]
                 come = [(item.document.id, item.document.version) for item in new]
@@ -252,6 +257,8 @@ class Writer:
         with explained(self.folder, self._wait_s):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                if DatabaseFile.find(self.folder).place != self._file.place:
+                    raise KnowledgeError(f"knowledge base {self.folder} was replaced by another; begin again")
                 check_encoder(read_manifest(self._connection, self.folder), self._encoder, self.folder)
                 yield self._connection
                 self._connection.execute("COMMIT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -26,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, help="Build, change, search and verify a
 
 Folder = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one, else the sample.")]
 Written = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one. Made if missing.")]
+Changed = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one.")]
 Source = Annotated[Path, typer.Argument(help="Folder of documents: Markdown, text, HTML, PDF, DOCX, CSV, JSONL.")]
 
 
@@ -81,21 +83,23 @@ def add(
     from rag.sync import add_files
 
     with _writer(config, kb) as writer:
-        _say(add_files(writer, files, name=name), as_json=as_json, fail_on_quarantine=True)
+        counts = _say(add_files(writer, files, name=name), as_json=as_json)
         _reindex(writer)
+    if counts.get("quarantined"):
+        raise typer.Exit(1)
 
 
 @app.command("remove")
 def remove(
     ids: Annotated[list[str], typer.Argument(help="Ids of documents.")],
-    kb: Written = None,
+    kb: Changed = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Remove documents, all or none; their last versions stay for the citations that name them."""
     from rag.sync import remove_documents
 
-    with _writer(config, kb) as writer:
+    with _writer(config, kb, make=False) as writer:
         _say(remove_documents(writer, ids), as_json=as_json)
 
 
@@ -115,7 +119,7 @@ def sync(source: Source, kb: Written = None, config: ConfigFile = None, as_json:
 @app.command("watch")
 def watch(source: Source, kb: Written = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """Synchronise with a folder, then again on each change in it, until interrupted; a line for each change."""
-    from rag.sync import watch as watch_folder
+    from rag.watch import watch as watch_folder
 
     with contextlib.suppress(KeyboardInterrupt), _writer(config, kb) as writer:
         _say(watch_folder(writer, source), as_json=as_json, count=False)
@@ -124,7 +128,7 @@ def watch(source: Source, kb: Written = None, config: ConfigFile = None, as_json
 @app.command("prune")
 def prune(
     before: Annotated[str, typer.Option("--before", help="Date, as 2026-01-31: versions replaced earlier go.")],
-    kb: Written = None,
+    kb: Changed = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -135,7 +139,7 @@ def prune(
         day = date.fromisoformat(before)
     except ValueError as exc:
         raise typer.BadParameter(f"{before!r} is not a date; write it like 2026-01-31") from exc
-    with _writer(config, kb) as writer:
+    with _writer(config, kb, make=False) as writer:
         gone = writer.prune(datetime.combine(day, time(), UTC).timestamp())
     if as_json:
         print_json({"pruned": gone})
@@ -165,7 +169,8 @@ def search(
             names = ("id", "document", "version", "start", "end", "text")
             print_json({"score": round(found.score, 4), **{name: getattr(passage, name) for name in names}})
         else:
-            typer.echo(f"{found.score:.3f}  {passage.document} [{passage.start}:{passage.end}]\n  {passage.text}\n")
+            where_from = f"{passage.document} [{passage.start}:{passage.end}]"
+            typer.echo(_shown(f"{found.score:.3f}  {where_from}\n  {passage.text}\n"))
 
 
 @app.command("show")
@@ -185,10 +190,10 @@ def show(
     if as_json:
         print_json({**asdict(shown), "metadata": dict(shown.metadata), "versions": versions})
         return
-    typer.echo(f"{shown.id}@{shown.version}\ntitle: {shown.title}")
+    typer.echo(_shown(f"{shown.id}@{shown.version}\ntitle: {shown.title}"))
     for key, value in shown.metadata.items():
-        typer.echo(f"{key}: {value if isinstance(value, str) else ', '.join(value)}")
-    typer.echo(f"versions: {', '.join(known[:12] for known in versions)}\n\n{shown.text}")
+        typer.echo(_shown(f"{key}: {value if isinstance(value, str) else ', '.join(value)}"))
+    typer.echo(_shown(f"versions: {', '.join(known[:12] for known in versions)}\n\n{shown.text}"))
 
 
 @app.command("verify")
@@ -216,22 +221,26 @@ def stats(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -
         typer.echo(f"{name.replace('_', ' '):14} {'exact' if value is None else value}")
 
 
-def _say(events: Iterable[Event], *, as_json: bool, count: bool = True, fail_on_quarantine: bool = False) -> None:
-    """A line for each event, once it has happened; those of quarantined files on stderr."""
+def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[str, int]:
+    """A line for each event, once it has happened, those with a reason on stderr; and how many of each."""
     counts: dict[str, int] = {}
     for event in events:
         counts[event.happened] = counts.get(event.happened, 0) + 1
         if as_json:
             print_json({key: value for key, value in asdict(event).items() if value})
         elif event.reason:
-            typer.echo(f"quarantined: {event.name}: {event.reason}", err=True)
+            typer.echo(f"{event.happened.value}: {event.name}: {event.reason}", err=True)
         elif event.happened != "unchanged":
             typer.echo(f"{event.happened.value}: {event.name}")
         sys.stdout.flush()
     if count and not as_json:
         typer.echo(", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do")
-    if fail_on_quarantine and counts.get("quarantined"):
-        raise typer.Exit(1)
+    return counts
+
+
+def _shown(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return re.sub(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -275,11 +284,11 @@ def _open(config: Path | None, kb: Path | None) -> tuple[Config, KnowledgeBase]:
     return settings, load_knowledge(settings, encoder)
 
 
-def _writer(config: Path | None, kb: Path | None) -> Writer:
+def _writer(config: Path | None, kb: Path | None, *, make: bool = True) -> Writer:
     from guard.assemble import load_writer
 
     settings, encoder = _encoder(config, kb)
-    return load_writer(settings, encoder)
+    return load_writer(settings, encoder, make=make)
 
 
 def _reindex(writer: Writer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from rag.chunking import headings, sentences
 from rag.instructions import find_instruction
 from rag.metadata import Metadata, merge, parse_yaml
-from rag.types import Limits, Unreadable
+from rag.place import open_inside
+from rag.types import Limits, Unfinished, Unreadable
 
 SUFFIXES = (".csv", ".docx", ".htm", ".html", ".jsonl", ".markdown", ".md", ".pdf", ".txt")
 _SIDECAR_BYTES = 64 * 1024
@@ -53,16 +55,23 @@ class Content:
 Reader = Callable[[bytes, Limits], list[Extracted]]
 
 
-def read_file(path: Path, limits: Limits, sidecar: Path | None = None) -> list[Content]:
+def read_file(path: Path, limits: Limits, sidecar: Path | None = None, within: Path | None = None) -> list[Content]:
     """The documents of one file: one, or one for each row of a list.
 
     Works in this process and without a deadline; `rag.reading` gives it both.
 
+    Args:
+        path: the file.
+        limits: of it.
+        sidecar: the file with its metadata, if there is one.
+        within: folder that neither may lead out of; the file's own by default.
+
     Raises:
         Unreadable: the file cannot be used; the message is the reason.
     """
-    found = _reader(path.suffix.lower())(_bytes(path, limits.bytes), limits)
-    beside = _read_sidecar(sidecar) if sidecar else {}
+    within = within or path.parent
+    found = _reader(path.suffix.lower())(_bytes(path, limits.bytes, within), limits)
+    beside = _read_sidecar(sidecar, within) if sidecar else {}
     return [_content(item, beside, limits) for item in found]
 
 
@@ -86,15 +95,15 @@ def _reader(suffix: str) -> Reader:
     return reader
 
 
-def _bytes(path: Path, most: int) -> bytes:
+def _bytes(path: Path, most: int, within: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise Unreadable(f"has {size} bytes, more than the {most} allowed; split it")
-        with path.open("rb") as file:
+        with open_inside(path, within) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise Unreadable(f"has {size} bytes, more than the {most} allowed; split it")
             data = file.read(most + 1)
     except OSError as exc:
-        raise Unreadable(f"cannot be read ({exc.strerror})") from exc
+        raise Unfinished(f"cannot be read ({exc.strerror})") from exc
     if len(data) > most:
         raise Unreadable(f"has more than the {most} bytes allowed; split it")
     if not data.strip():
@@ -102,15 +111,15 @@ def _bytes(path: Path, most: int) -> bytes:
     return data
 
 
-def _read_sidecar(path: Path) -> dict[str, Any]:
+def _read_sidecar(path: Path, within: Path) -> dict[str, Any]:
     from rag.formats.text import decode
 
     where = f"sidecar {path.name}"
     try:
-        return parse_yaml(decode(_bytes(path, _SIDECAR_BYTES)), where)
+        return parse_yaml(decode(_bytes(path, _SIDECAR_BYTES, within)), where)
     except Unreadable as exc:
         reason = str(exc)
-        raise Unreadable(reason if reason.startswith(where) else f"{where} {reason}") from exc
+        raise type(exc)(reason if reason.startswith(where) else f"{where} {reason}") from exc
 
 
 def _content(found: Extracted, beside: Mapping[str, Any], limits: Limits) -> Content:

@@ -1,7 +1,10 @@
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+import rag.build
 from rag.build import build
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
@@ -129,6 +132,68 @@ def test_a_swap_that_fails_leaves_what_was_there(source, folder, monkeypatch):
     assert names(folder) == ["manifest.json"]
 
 
+def test_a_swap_that_cannot_be_undone_keeps_the_old_base(source, folder, tmp_path, monkeypatch):
+    (folder / DATABASE).rename(folder / "manifest.json")  # of no use
+    rename, calls = Path.rename, []
+
+    def fail_later(self, target):
+        calls.append(target)
+        if len(calls) > 1:
+            raise OSError("disk gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_later)
+    with pytest.raises(OSError, match="disk gone"):
+        build(source, folder, HashedWords())
+    assert [path.name for path in tmp_path.glob(".kb-*/old/*")] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("error", ["SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR"])
+def test_a_base_that_cannot_be_looked_at_for_now_is_not_replaced(source, folder, tmp_path, monkeypatch, error):
+    before = (folder / DATABASE).stat().st_ino
+    read = rag.build.read_manifest
+
+    def fail(connection, looked_at):
+        if looked_at == folder:
+            exc = sqlite3.OperationalError("not now")
+            exc.sqlite_errorcode = getattr(sqlite3, error)
+            raise exc
+        return read(connection, looked_at)
+
+    monkeypatch.setattr("rag.build.read_manifest", fail)
+    with pytest.raises(KnowledgeError, match=r"not now|written by another process"):
+        build(source, folder, HashedWords())
+    assert (folder / DATABASE).stat().st_ino == before
+    monkeypatch.undo()
+    build(source, folder, HashedWords())
+    assert (folder / DATABASE).stat().st_ino == before
+
+
+def test_a_base_of_a_newer_format_is_not_replaced(source, folder):
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(KnowledgeError, match="has format 99, this version reads 2; use a newer one"):
+        build(source, folder, HashedWords())
+
+
+def test_what_a_killed_process_left_of_an_index_does_not_hinder(source, folder):
+    (folder / ".index.hnsw-x1").write_bytes(b"half")
+    build(source, folder, HashedWords())
+    assert KnowledgeBase.open(folder, HashedWords()).verify() == []
+
+
+def test_an_empty_folder_gets_the_base_inside_it(source, tmp_path, monkeypatch):
+    out = tmp_path / "volume"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    before = out.stat().st_ino
+    assert build(source, Path("."), HashedWords()).manifest.documents == 3
+    assert out.stat().st_ino == before
+    assert names(out) == [DATABASE]
+    assert names(tmp_path) == ["source", "volume"]
+    assert KnowledgeBase.open(out, HashedWords()).verify() == []
+
+
 def test_a_folder_that_is_no_knowledge_base_is_not_replaced(source, folder, tmp_path):
     with pytest.raises(KnowledgeError, match="is not a knowledge base"):
         build(source, source, HashedWords())
@@ -165,6 +230,20 @@ def test_a_strict_build_and_one_without_documents_leave_what_was_there(source, f
         build(source, folder, HashedWords(), limits=Limits(bytes=1))
     assert corpus(folder) == before
     assert names(tmp_path) == ["kb", "source"]
+
+
+def test_a_strict_build_reads_each_file_once(source, tmp_path, monkeypatch):
+    from rag.reading import ReadingProcess
+
+    read, seen = ReadingProcess.read, []
+
+    def noted(self, path, *more):
+        seen.append(path.name)
+        return read(self, path, *more)
+
+    monkeypatch.setattr(ReadingProcess, "read", noted)
+    build(source, tmp_path / "kb", HashedWords(), strict=True)
+    assert sorted(seen) == ["paracetamol.md", "speed.txt", "voting.md"]
 
 
 def test_a_strict_build_of_sound_files_is_built(source, tmp_path):

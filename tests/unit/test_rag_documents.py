@@ -1,9 +1,11 @@
 import os
+from functools import partial
 
 import pytest
 
 from rag.documents import read_documents
-from rag.types import KnowledgeError, Limits, Quarantined
+from rag.place import open_inside
+from rag.types import KnowledgeError, Limits, Quarantined, Unreadable
 from tests.unit.rag_cases import write_source
 
 
@@ -214,3 +216,33 @@ def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
     (tmp_path / "image.png").write_bytes(b"x")
     with pytest.raises(KnowledgeError, match="holds no"):
         read_documents(tmp_path)
+
+
+def test_a_link_that_is_set_between_the_check_and_the_opening_is_noticed(tmp_path, monkeypatch):
+    """The folder of the file is replaced by a link out of the source, just before the file is opened."""
+    inside, outside = tmp_path / "source" / "a", tmp_path / "outside"
+    for folder, text in ((inside, "Inside."), (outside, "Secret.")):
+        folder.mkdir(parents=True)
+        (folder / "x.md").write_text(text, encoding="utf-8")
+    real = os.open
+
+    def swapped(path, flags, *more, back=False):
+        if inside.is_symlink():
+            return real(path, flags, *more)
+        inside.rename(tmp_path / "kept")
+        inside.symlink_to(outside)
+        descriptor = real(path, flags, *more)
+        if back:
+            inside.unlink()
+            (tmp_path / "kept").rename(inside)
+        return descriptor
+
+    with open_inside(inside / "x.md", tmp_path / "source") as file:
+        assert file.read() == b"Inside."
+    for back in (True, False):
+        monkeypatch.setattr(os, "open", partial(swapped, back=back))
+        with pytest.raises(Unreadable, match="was replaced while it was opened"):
+            open_inside(inside / "x.md", tmp_path / "source")
+    monkeypatch.undo()
+    with pytest.raises(Unreadable, match="is a link out of the folder"):
+        open_inside(inside / "x.md", tmp_path / "source")

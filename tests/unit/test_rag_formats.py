@@ -667,8 +667,8 @@ def test_a_reader_that_fails_costs_its_file_only(tmp_path, stub):
     (tmp_path / "b.md").write_text("Text.", encoding="utf-8")
     with ReadingProcess(Limits()) as process:
         with pytest.raises(Unreadable, match=r"its reader failed \(KeyError: '/Root'\)"):
-            process.read(tmp_path / "a.md")
-        assert [content.text for content in process.read(tmp_path / "b.md")] == ["Text."]
+            process.read(tmp_path / "a.md", tmp_path)
+        assert [content.text for content in process.read(tmp_path / "b.md", tmp_path)] == ["Text."]
 
 
 @pytest.mark.parametrize(
@@ -684,7 +684,7 @@ def test_a_reader_may_use_no_network_and_start_no_program(tmp_path, stub, statem
     stub(f"{SERVING}def read_file(*_):\n    {statement}\nr.read_file = read_file\nr._serve()\n")
     (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
     with ReadingProcess(Limits()) as process, pytest.raises(Unreadable, match=f"nor start a program: {event}"):
-        process.read(tmp_path / "a.md")
+        process.read(tmp_path / "a.md", tmp_path)
 
 
 def test_a_reader_sees_no_keys(tmp_path, stub, monkeypatch):
@@ -695,7 +695,7 @@ def test_a_reader_sees_no_keys(tmp_path, stub, monkeypatch):
     )
     (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
     with ReadingProcess(Limits()) as process, pytest.raises(Unreadable) as caught:
-        process.read(tmp_path / "a.md")
+        process.read(tmp_path / "a.md", tmp_path)
     assert "PYTHONPATH" in str(caught.value)
     assert "OPENAI" not in str(caught.value)
 
@@ -705,7 +705,7 @@ def test_a_reader_has_a_bound_on_memory(tmp_path, stub):
     stub(f"{SERVING}def read_file(*_): bytearray(3 * 1024**3)\nr.read_file = read_file\nr._serve()\n")
     (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
     with ReadingProcess(Limits()) as process, pytest.raises(Unreadable, match="needs more than 2147483648 bytes"):
-        process.read(tmp_path / "a.md")
+        process.read(tmp_path / "a.md", tmp_path)
 
 
 def test_a_process_that_does_not_start_is_no_fault_of_the_file(tmp_path, stub):

@@ -1,13 +1,18 @@
 import dataclasses
 import json
+import os
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from rag.cache import INDEX, INDEX_NOTE, IndexSettings
 from rag.index import reindex
+from rag.schema import DATABASE
 from rag.store import KnowledgeBase
 from rag.types import Mode
+from rag.watch import watch
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document
 
@@ -75,6 +80,43 @@ def test_a_graph_that_finds_too_little_is_not_used(folder):
     assert opened(folder).statistics().index == "flat"
 
 
+def test_a_graph_that_found_too_little_is_not_made_again_at_once(folder, monkeypatch):
+    strict = dataclasses.replace(SMALL, recall=1.1)
+    reindex(folder, strict)
+    made = []
+    monkeypatch.setattr("rag.index.build_cached", lambda *arguments: made.append(arguments))
+    reindex(folder, strict)
+    assert made == []
+    assert opened(folder).verify() == []
+    reindex(folder, SMALL)  # of which less is asked
+    assert len(made) == 1
+
+
+def test_old_leftovers_of_an_index_are_removed_and_young_ones_not(folder):
+    for name, age in ((".index.hnsw-old", 7200), (".index.json-young", 0)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    reindex(folder, SMALL)
+    assert not (folder / ".index.hnsw-old").exists()
+    assert (folder / ".index.json-young").exists()
+
+
+def test_watching_makes_the_graph_of_what_has_grown(tmp_path):
+    source, stop = tmp_path / "source", threading.Event()
+    source.mkdir()
+    (source / "list.jsonl").write_text(
+        "".join(
+            json.dumps({"id": NAMES[n], "question": f"What is {n}?", "answer": text(n)}) + "\n" for n in range(120)
+        ),
+        encoding="utf-8",
+    )
+    with Writer(tmp_path / "kb", HashedWords(64)) as writer:
+        for number, _ in enumerate(watch(writer, source, stop=stop, settings=SMALL), 1):
+            if number == 120:
+                stop.set()
+    assert opened(tmp_path / "kb").statistics().index == "hnsw"
+
+
 @pytest.mark.parametrize("damage", ["byte", "cut", "missing", "note", "no note"])
 def test_a_damaged_graph_is_not_used_and_made_anew(folder, damage):
     reindex(folder, SMALL)
@@ -103,6 +145,34 @@ def test_the_graph_of_another_base_is_not_used(folder, tmp_path):
     reindex(other, SMALL)
     for name in (INDEX, INDEX_NOTE):
         (folder / name).write_bytes((other / name).read_bytes())
+    assert opened(folder).statistics().index == "flat"
+
+
+@pytest.mark.parametrize("others", [1, 60])
+def test_a_graph_that_is_not_of_the_rows_there_are_is_not_used(tmp_path, others):
+    """A base that was restored from a copy and went another way than the one that the graph was made of."""
+    folder = knowledge_of(tmp_path / "kb", 200)
+    copy = (folder / DATABASE).read_bytes()
+    with Writer(folder, HashedWords(64)) as writer:
+        writer.change(add=[document(NAMES[number], text(number)) for number in range(200, 250)])
+    reindex(folder, SMALL)
+    (folder / DATABASE).write_bytes(copy)
+    assert opened(folder).statistics().index == "hnsw"  # all it holds is in the graph
+    with Writer(folder, HashedWords(64)) as writer:
+        writer.change(add=[document(f"e{number}", f"Zebra{number} matter.") for number in range(others)])
+    knowledge = opened(folder)
+    assert knowledge.statistics().index == "flat"
+    assert nearest(knowledge, "zebra0 matter", 1)[0][0] == "e0"
+    reindex(folder, SMALL)
+    assert opened(folder).statistics().index == "hnsw"
+
+
+@pytest.mark.parametrize("key", ["passages", "ef_search", "recall_at_10"])
+def test_a_note_that_lacks_something_is_not_used(folder, key):
+    reindex(folder, SMALL)
+    note = json.loads((folder / INDEX_NOTE).read_text(encoding="utf-8"))
+    del note[key]
+    (folder / INDEX_NOTE).write_text(json.dumps(note), encoding="utf-8")
     assert opened(folder).statistics().index == "flat"
 
 
@@ -140,8 +210,8 @@ def test_a_stale_graph_is_made_anew_and_a_running_reader_takes_it(folder, monkey
     knowledge.change(remove=["e18"])
     with knowledge.view() as view:
         view.search("x", 1)
-        assert view._vectors.cached.stamp != note["sha256"]
-        assert len(view._vectors.young.rows) == 0
+        assert view.vectors().cached.stamp != note["sha256"]
+        assert len(view.vectors().young.rows) == 0
     assert nearest(knowledge, "other17 matter", 1)[0][0] == "e17"
 
 
@@ -153,4 +223,4 @@ def test_many_changes_are_merged_into_the_flat_segment(tmp_path, monkeypatch):
         knowledge.change(add=[document(NAMES[number], text(number))], remove=[NAMES[number - 20]])
         assert {name for name, _ in nearest(knowledge, "x", 99)} == set(NAMES[number - 19 : number + 1])
     with knowledge.view() as view:
-        assert len(view._vectors.main.rows) + len(view._vectors.young.rows) <= 20 + 6
+        assert len(view.vectors().main.rows) + len(view.vectors().young.rows) <= 20 + 6

@@ -1,18 +1,22 @@
 """A knowledge base that is searched while it is changed, by threads and by processes, some of which are killed."""
 
+import contextlib
 import multiprocessing
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 
 import pytest
 
 from rag.build import build
+from rag.index import next_vectors
+from rag.schema import DATABASE
 from rag.store import KnowledgeBase
-from rag.types import Mode
+from rag.types import KnowledgeError, Mode
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document, write_source
 
@@ -111,6 +115,102 @@ def test_a_base_that_is_replaced_by_another_folder_is_noticed(tmp_path):
     assert "turn0" in knowledge.search("fact", 1)[0].passage.text  # while nothing is there, what was
     (tmp_path / "new").rename(tmp_path / "kb")
     assert "turn1" in knowledge.search("fact", 1)[0].passage.text
+
+
+def test_a_copy_that_is_put_back_in_place_is_searched_as_it_is(tmp_path):
+    folder = tmp_path / "kb"
+    knowledge = base_with(folder, left="Fact of turn0.", right="Other fact.")
+    copy = copied(folder)
+    knowledge.change(add=[document("left", "Fact of turn1.")], remove=["right"])
+    assert [e.passage.text for e in knowledge.search("turn1", 9)] == ["Fact of turn1."]
+    put_back(folder, copy)
+    for _ in range(2):
+        assert {e.passage.text for e in knowledge.search("turn0", 9)} == {"Fact of turn0.", "Other fact."}
+        assert knowledge.manifest.generation == 1
+
+
+@pytest.mark.parametrize("lost", ["added", "removed"])
+def test_a_copy_that_was_put_back_and_overtook_what_was_lost_is_searched_as_it_is(tmp_path, lost):
+    folder = tmp_path / "kb"
+    knowledge = base_with(folder, left="Fact of turn0.", right="Other fact.")
+    copy = copied(folder)
+    change = {"add": [document("lost", "A lost zebra.")]} if lost == "added" else {"remove": ["right"]}
+    knowledge.change(**change)
+    knowledge.search("zebra", 1)
+    put_back(folder, copy)
+    with Writer(folder, HashedWords()) as writer:
+        writer.change(add=[document("new", "A new giraffe.")])
+        writer.change(add=[document("more", "More of it.")])
+    texts = {e.passage.text for e in knowledge.search("giraffe", 9)}
+    assert texts == {"Fact of turn0.", "Other fact.", "A new giraffe.", "More of it."}
+    assert knowledge.search("giraffe", 1)[0].passage.text == "A new giraffe."
+
+
+def base_with(folder, **texts):
+    with Writer(folder, HashedWords()) as writer:
+        writer.change(add=[document(name, text) for name, text in texts.items()])
+    return KnowledgeBase.open(folder, HashedWords())
+
+
+def copied(folder):
+    """A copy of the database, as a backup makes it."""
+    copy_database(folder / DATABASE, folder.with_suffix(".backup"))
+    return folder.with_suffix(".backup")
+
+
+def put_back(folder, copy):
+    """Write it over the database that is there, whose inode stays."""
+    copy_database(copy, folder / DATABASE)
+
+
+def copy_database(source, target):
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+def test_a_view_that_others_overtook_searches_its_own_state(tmp_path):
+    knowledge = base_with(tmp_path / "kb", left="Fact of turn0.")
+    with knowledge.view() as view:
+        knowledge.change(add=[document("left", "Fact of turn1.")])
+        assert [e.passage.text for e in knowledge.search("fact", 9)] == ["Fact of turn1."]
+        assert [e.passage.text for e in view.search("fact", 9)] == ["Fact of turn0."]
+    assert [e.passage.text for e in knowledge.search("fact", 9)] == ["Fact of turn1."]
+
+
+def test_only_a_search_by_vectors_waits_for_vectors(tmp_path, monkeypatch):
+    knowledge = base_with(tmp_path / "kb", left="Fact of turn0.")
+    knowledge.change(add=[document("left", "Fact of turn1.")])
+    started, go = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        started.set()
+        assert go.wait(WAIT_S)
+        return next_vectors(*arguments)
+
+    monkeypatch.setattr("rag.snapshots.next_vectors", slow)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(knowledge.search("fact", 1)))
+    thread.start()
+    try:
+        assert started.wait(WAIT_S)
+        assert knowledge.manifest.generation == 2
+        assert knowledge.document("left").text == "Fact of turn1."
+        assert knowledge.search("fact", 1, mode=Mode.BM25)[0].passage.text == "Fact of turn1."
+    finally:
+        go.set()
+        thread.join(WAIT_S)
+    assert [e.passage.text for e in found] == ["Fact of turn1."]
+
+
+def test_a_writer_notices_that_its_database_was_replaced(tmp_path):
+    for name in ("kb", "new"):
+        base_with(tmp_path / name, left=name)
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        shutil.rmtree(tmp_path / "kb")
+        (tmp_path / "new").rename(tmp_path / "kb")
+        with pytest.raises(KnowledgeError, match="was replaced by another"):
+            writer.change(remove=["left"])
+    assert KnowledgeBase.open(tmp_path / "kb", HashedWords()).document("left").text == "new"
 
 
 def killed_writers(folder, times, seed):

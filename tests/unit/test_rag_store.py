@@ -159,6 +159,41 @@ def test_what_has_expired_is_neither_found_nor_cited(tmp_path, expires, last):
     assert knowledge.verify() == []
 
 
+def test_the_last_day_there_is_means_never(tmp_path):
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(add=[document("tea", "Tea is hot.", expires="9999-12-31")])
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords())
+    assert found(knowledge, "tea") == {"tea"}
+    assert knowledge.verify() == []
+
+
+def test_words_are_ranked_alone_where_all_is_in_scope(tmp_path):
+    now, asked = [0.0], []
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(
+            add=[
+                document("a", "Tea is hot.", expires="2026-01-31"),
+                document("b", "Tea and tea is warm."),
+                document("c", "Ice."),
+            ]
+        )
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords(), now=lambda: now[0])
+
+    def order(**options):
+        with knowledge.view() as view:
+            view._connection.set_trace_callback(asked.append)
+            best = [item.passage.document for item in view.search("tea", 9, mode=Mode.BM25, **options)]
+            view._connection.set_trace_callback(None)
+        joined = any("JOIN" in said and "MATCH" in said for said in asked)
+        asked.clear()
+        return best, joined
+
+    assert order() == (["b", "a"], False)
+    assert order(document="b") == (["b"], True)
+    now[0] = 2e9
+    assert order() == (["b"], True)
+
+
 def test_a_reranker_has_the_last_word(folder):
     class Longest:
         def score(self, query, texts):
@@ -236,6 +271,12 @@ def test_what_is_not_what_the_manifest_says_is_refused(folder, statement, refuse
         KnowledgeBase.open(folder, HashedWords())
 
 
+def test_text_that_is_no_utf_8_is_damage(folder, knowledge):
+    damage(folder, "UPDATE documents SET text = CAST(x'ff41' AS TEXT) WHERE id = 'speed'")
+    with pytest.raises(KnowledgeError, match="is damaged"):
+        knowledge.document("speed")
+
+
 @pytest.mark.parametrize("column", ["text", "title"])
 def test_a_damaged_document_is_never_shown(folder, knowledge, column):
     damage(folder, f"UPDATE documents SET {column} = replace({column}, 'S', 'Z') WHERE id = 'speed'")
@@ -279,6 +320,48 @@ def test_a_folder_that_cannot_be_written_is_read_without_a_trace(folder, monkeyp
     knowledge = KnowledgeBase.open(folder, HashedWords())
     assert knowledge.search("paracetamol", 1)
     assert [path.name for path in folder.iterdir()] == [DATABASE]
+
+
+def test_what_another_writes_to_a_folder_that_is_not_ours_is_seen_or_refused(folder, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    knowledge = KnowledgeBase.open(folder, HashedWords())
+    knowledge.search("paracetamol", 1)
+
+    def change(text):
+        with monkeypatch.context() as other:
+            other.setattr(os, "access", access)
+            with Writer(folder, HashedWords()) as writer:
+                writer.change(add=[document("new", text)])
+
+    change("A zebra.")
+    assert knowledge.search("zebra", 1)[0].passage.text == "A zebra."
+
+    def be_overtaken():
+        with knowledge.view() as view:
+            view.search("zebra", 1)
+            change("A giraffe.")
+
+    with pytest.raises(KnowledgeError, match="was written by another while it was read"):
+        be_overtaken()
+    with Writer(folder, HashedWords()) as writer:  # whose log stays while it is open
+        writer.change(add=[document("more", "A lion.")])
+        assert knowledge.search("lion", 1)[0].passage.text == "A lion."
+    assert knowledge.search("giraffe", 1)[0].passage.text == "A giraffe."
+
+
+def test_figures_can_be_had_while_the_log_goes_away(knowledge, monkeypatch):
+    is_file = Path.is_file
+
+    def gone(self):
+        if self.name.endswith("-wal"):
+            raise FileNotFoundError
+        return is_file(self)
+
+    with Writer(knowledge.folder, HashedWords()) as writer:
+        writer.change(add=[document("new", "Text.")])
+        monkeypatch.setattr(Path, "is_file", gone)
+        assert knowledge.statistics().bytes > 0
 
 
 def test_the_shipped_sample_is_built_from_the_documents_in_the_repository(monkeypatch):

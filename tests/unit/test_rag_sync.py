@@ -1,17 +1,21 @@
+import os
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from rag.build import build
 from rag.store import KnowledgeBase
-from rag.sync import Happened, add_files, remove_documents, sync, watch
-from rag.types import KnowledgeError
+from rag.sync import Happened, add_files, remove_documents, sync
+from rag.types import KnowledgeError, Unfinished
+from rag.watch import watch
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, write_source
 
 ADDED, CHANGED, REMOVED, QUARANTINED = Happened.ADDED, Happened.CHANGED, Happened.REMOVED, Happened.QUARANTINED
-WAIT_S = 60
+WAIT_S = 20
 
 
 @pytest.fixture
@@ -44,9 +48,9 @@ def reads(monkeypatch):
 
     read, names = ReadingProcess.read, []
 
-    def noted(self, path, sidecar=None):
+    def noted(self, path, *more):
         names.append(path.name)
-        return read(self, path, sidecar)
+        return read(self, path, *more)
 
     monkeypatch.setattr(ReadingProcess, "read", noted)
     return names
@@ -137,6 +141,98 @@ def test_an_interrupted_run_goes_on_where_it_stopped(writer, source, monkeypatch
     assert opened(writer).manifest.documents == 3
 
 
+def rows(names, answer="It is so."):
+    return "".join(f'{{"id": "{n}", "question": "What is {n}?", "answer": "{answer}"}}\n' for n in names)
+
+
+def test_a_long_list_is_embedded_in_batches_and_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("rag.sync.BATCH", 2)
+    asked = []
+
+    class Counting(HashedWords):
+        def encode(self, texts, *, progress=False):
+            asked.append(len(texts))
+            return super().encode(texts)
+
+    write(tmp_path / "s" / "list.jsonl", rows("abcde"))
+    with Writer(tmp_path / "kb", Counting()) as writer:
+        events = sync(writer, tmp_path / "s")
+        assert {next(events).name for _ in range(3)} == {"list/a", "list/b", "list/c"}
+        events.close()
+        assert sum(asked) == 4
+        run(writer, tmp_path / "s")
+        assert (sum(asked), max(asked)) == (6, 2)
+        assert opened(writer).manifest.documents == 5
+
+
+def test_a_list_that_was_stored_by_half_and_went_back_is_read_again(writer, tmp_path, monkeypatch):
+    monkeypatch.setattr("rag.sync.BATCH", 1)
+    write(tmp_path / "s" / "list.jsonl", rows("ab"))
+    run(writer, tmp_path / "s")
+    write(tmp_path / "s" / "list.jsonl", rows("ab", "It is otherwise."))
+    events = sync(writer, tmp_path / "s")
+    next(events)
+    events.close()
+    write(tmp_path / "s" / "list.jsonl", rows("ab"))
+    assert (CHANGED, "list/a") in run(writer, tmp_path / "s")
+
+
+@pytest.mark.parametrize("error", [PermissionError, FileNotFoundError])
+def test_what_is_out_of_reach_for_now_stays(writer, source, monkeypatch, error):
+    run(writer, source)
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("health"):
+            raise error(1, "refused", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    told = {(QUARANTINED, "health")} if error is PermissionError else set()
+    assert run(writer, source) == told
+    assert opened(writer).document("health/paracetamol")
+    monkeypatch.undo()
+    (source / "health").rename(source / "body")
+    (source / "health").symlink_to(source / "body")
+    assert run(writer, source) == {(ADDED, "body/paracetamol"), (REMOVED, "health/paracetamol")}
+
+
+def test_what_another_process_added_meanwhile_stays(writer, source, monkeypatch):
+    monkeypatch.setattr("rag.sync.BATCH", 1)
+    events = sync(writer, source)
+    next(events)
+    write(source / "new.md", "A new text.")
+    with Writer(writer.folder, HashedWords()) as other:
+        assert (ADDED, "new") in run(other, source)
+    assert REMOVED not in {event.happened for event in events}
+    assert opened(writer).document("new").text == "A new text."
+
+
+def test_a_reason_that_lies_outside_the_content_is_not_kept_for_it(writer, source, tmp_path):
+    (tmp_path / "outside.md").write_text("A text.", encoding="utf-8")
+    (source / "link.md").symlink_to(tmp_path / "outside.md")
+    write(source / "later.md.meta.yaml", "trust: low")
+    quarantined = {(QUARANTINED, "link.md"), (QUARANTINED, "later.md.meta.yaml")}
+    assert quarantined <= run(writer, source)
+    (source / "link.md").unlink()
+    write(source / "link.md", "A text.")
+    write(source / "later.md", "Later.")
+    assert run(writer, source) == {(ADDED, "link"), (ADDED, "later")}
+
+
+def test_a_file_whose_reading_failed_is_read_again_but_not_at_each_change(writer, source, monkeypatch):
+    from rag.reading import ReadingProcess
+
+    def fail(self, path, *_):
+        raise Unfinished("takes longer than 0 seconds to read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ReadingProcess, "read", fail)
+        assert (QUARANTINED, "speed.txt") in run(writer, source)
+    assert (QUARANTINED, "speed.txt") in run(writer, source, touched={source / "voting.md"})
+    assert (ADDED, "speed") in run(writer, source)
+
+
 def test_documents_that_came_from_no_folder_stay(writer, source, tmp_path):
     write(tmp_path / "single.md", "A single file.")
     assert [event.name for event in add_files(writer, [tmp_path / "single.md"], name="mine/one")] == ["mine/one"]
@@ -177,12 +273,14 @@ def test_an_empty_folder_is_refused_and_removes_nothing(writer, source):
     assert opened(writer).manifest.documents == 3
 
 
-def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source):
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source, monkeypatch, relative):
+    monkeypatch.chdir(source.parent)
     events, stop = [], threading.Event()
 
     def follow():
         with Writer(writer.folder, HashedWords()) as own:
-            events.extend(watch(own, source, stop=stop))
+            events.extend(watch(own, Path(source.name) if relative else source, stop=stop))
 
     def until(seen):
         started = time.monotonic()
@@ -199,6 +297,8 @@ def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source):
         time.sleep(0.5)
         write(source / "zebra.md", "Zebras are striped.")
         until(lambda: any(e.passage.document == "zebra" for e in knowledge.search("zebras striped", 1)))
+        write(source / "zebra.md", "Zebras gallop.")
+        until(lambda: knowledge.document("zebra").text == "Zebras gallop.")
         (source / "zebra.md").unlink()
         until(lambda: knowledge.manifest.documents == 3)
         (source / "health").rename(source / "body")
@@ -207,3 +307,15 @@ def test_a_watched_folder_is_searchable_soon_after_a_change(writer, source):
         stop.set()
         thread.join(WAIT_S)
     assert not thread.is_alive()
+
+
+def test_a_watched_folder_that_is_empty_for_a_while_is_followed_on(writer, source):
+    events = watch(writer, source)
+    assert {next(events).happened for _ in range(3)} == {ADDED}
+    threading.Timer(0.2, shutil.rmtree, [source / "health"]).start()
+    threading.Timer(0.2, lambda: [(source / name).unlink() for name in ("speed.txt", "voting.md")]).start()
+    failed = next(event for event in events if event.happened is Happened.FAILED)
+    assert "holds no" in failed.reason
+    threading.Timer(0.2, write, [source / "zebra.md", "Zebras."]).start()
+    assert next(event for event in events if event.happened is ADDED).name == "zebra"
+    events.close()

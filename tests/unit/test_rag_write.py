@@ -4,6 +4,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+from rag.rows import Prepared
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
 from rag.types import Document, KnowledgeError, Mode
@@ -74,6 +75,16 @@ def test_the_same_again_changes_nothing_and_embeds_nothing(knowledge, folder):
     with Writer(folder, Unused()) as writer:
         done = writer.change(add=[TEA])
     assert (done.unchanged, done.generation) == (("tea",), knowledge.manifest.generation)
+
+
+def test_what_is_unchanged_is_told_by_versions_not_by_comparing_contents(knowledge, folder, monkeypatch):
+    def refuse(self, other):
+        raise AssertionError("contents are compared")
+
+    monkeypatch.setattr(Prepared, "__eq__", refuse)
+    with Writer(folder, HashedWords()) as writer:
+        done = writer.change(add=[TEA, MILK, document("a", "A text."), document("b", "B text.")])
+    assert (done.added, done.unchanged) == (("a", "b"), ("tea", "milk"))
 
 
 def test_pruning_deletes_old_versions_only(knowledge, folder):

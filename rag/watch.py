@@ -1,0 +1,74 @@
+"""Follow a folder: bring the knowledge base up to date whenever a file changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from rag.cache import DEFAULT_SETTINGS, IndexSettings
+from rag.index import reindex
+from rag.sync import Event, Happened, Progress, sync
+from rag.types import KnowledgeError, Limits
+from rag.write import Writer
+
+_DEBOUNCE_MS = 300
+_STEP_MS = 50
+
+
+def watch(
+    writer: Writer,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
+    settings: IndexSettings = DEFAULT_SETTINGS,
+    progress: Progress | None = None,
+) -> Iterator[Event]:
+    """Synchronise once, then again on each change below the folder, until `stop` is set or the process is interrupted.
+
+    Each time, the cached index is made anew if too much of it is out of date. A run that fails, other than the first,
+    is told of, and made up for at the next change.
+
+    Raises:
+        KnowledgeError: the first run failed; see `sync`.
+    """
+    from watchfiles import watch as watch_files
+
+    folder = folder.resolve()  # changes are told by whole paths
+    changes = watch_files(
+        folder,
+        watch_filter=None,
+        debounce=_DEBOUNCE_MS,
+        step=_STEP_MS,
+        stop_event=stop,
+        rust_timeout=200,
+        yield_on_timeout=True,
+        ignore_permission_denied=True,
+    )
+    quarantine: set[Event] = set()
+    next(changes, None)  # from here on every change is noticed
+    first = True
+    touched: Collection[Path] | None = None
+    while True:
+        now = set()
+        try:
+            for event in sync(writer, folder, limits=limits, touched=touched, progress=progress if first else None):
+                if event.happened is Happened.QUARANTINED:
+                    now.add(event)
+                if event.happened is not Happened.UNCHANGED and event not in quarantine:
+                    yield event
+            reindex(writer.folder, settings, check=first)
+            quarantine, failed = now, False
+        except KnowledgeError as exc:
+            if first:
+                raise
+            failed = True
+            yield Event(Happened.FAILED, folder.name, str(exc))
+        first = False
+        for found in changes:
+            if found:
+                touched = None if failed else {Path(name) for _, name in found}
+                break
+        else:
+            return
