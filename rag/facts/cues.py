@@ -252,7 +252,10 @@ CUES = {"en": _EN, "zh": _ZH, "de": _DE, "fr": _FR, "es": _ES, "ja": _JA}
 # What, elsewhere in a sentence, can turn one of its clauses: negations, conditions, reports, questions.
 _REPORTS = (
     r"claim\w*|myths?|alleg\w*|believ\w*|suppos\w*|false\w*|wrong\w*|untrue|said|says?|argu\w*|only|avoid|but"
-    r"|however|though|although|instead"
+    r"|however|though|although|instead|forb[ai]d\w*|prohibit\w*|bann\w*|bans?|illegal\w*|unlawful\w*|contraindicat\w*"
+    r"|refrain\w*|don['’]?ts|mistakes?|errors?|misconcept\w*|rumou?rs?|hoax\w*|critics?|according to|den(?:y|ies|ied)"
+    r"|refus\w*|reject\w*|refut\w*|outdated|formerly|dangerous|harmful|stop|stay away|évite[rz]?|à tort|vermeid\w*"
+    r"|evit\w*"
     r"|angeblich|behaupt\w*|falsch|nur|aber|jedoch|prétend\w*|faux|fausse|mais|seulement|supuest\w*|afirma\w*"
     r"|falso|pero|solo|sólo"
 )
@@ -272,3 +275,16 @@ def _altering() -> str:
 
 
 ALTERS = re.compile(_altering(), re.IGNORECASE)
+
+# Headings that turn all below them. A question is none: what stands below it is its answer.
+TURNING_HEADING = re.compile(
+    r"(?:(?:common|popular|frequent|typical|widespread) )?(?:myths?|mistakes|misconceptions?|errors|falsehoods|rumou?rs"
+    r"|don['’]?ts)|(?:what|when|how|who|where|things|foods|medicines)\b[^?]*\b(?:not|never|avoid)\b[^?]*"
+    r"|(?:never|avoid|not|do not|don['’]t)\b[^?]*"
+    r"|(?:häufige )?(?:mythen|irrtümer|fehler)|(?:was|wann|wer) [^?]*\bnicht\b[^?]*|(?:nicht|nie|niemals)\b[^?]*"
+    r"|mythes|idées reçues|erreurs(?: fréquentes)?|à éviter|ce qu['’]il ne faut pas\b[^?]*|(?:jamais|ne pas)\b[^?]*"
+    r"|mitos|errores(?: comunes)?|(?:qué|cuándo|lo que) no\b[^?]*|qué evitar|(?:nunca|no)\b[^?]*"
+    r"|(?:常见)?(?:误区|谣言|错误)|禁忌|[^?]*(?:不要|不能|不宜|不可|不得|避免|禁止)[^?]*"
+    r"|誤解|[^?]*てはいけない[^?]*",
+    re.IGNORECASE,
+)
