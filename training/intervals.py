@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,40 @@ Places = NDArray[np.int64]
 Figure = Callable[[Places], float]
 
 
-def interval(figure: Figure, rows: int, *, seed: int) -> dict[str, float | None]:
+def interval(
+    figure: Figure, rows: int, *, seed: int, groups: Sequence[Hashable] | None = None
+) -> dict[str, float | None]:
     """A figure of all rows and, over samples of them, between which values it lies 95 times in 100.
 
     Args:
         figure: computes it from the places of some rows; NaN where these do not define it.
         rows: how many there are.
         seed: of the samples.
+        groups: of each row; rows of a group, such as one paragraph's, are in a sample together. By default each row is
+            one.
     """
     rng = np.random.default_rng(seed)
     value = figure(np.arange(rows)) if rows else math.nan
     if math.isnan(value):
         return {"value": None, "low": None, "high": None}
-    found = [figure(rng.integers(0, rows, rows)) for _ in range(_RESAMPLES)]
+    found = [figure(places) for places in _samples(rows, groups, rng)]
     low, high = np.nanpercentile(found, [2.5, 97.5])
     return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def _samples(rows: int, groups: Sequence[Hashable] | None, rng: np.random.Generator) -> Iterator[Places]:
+    """As many groups as there are, drawn again and again: the places of their rows."""
+    members: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(range(rows) if groups is None else groups):
+        members.setdefault(group, []).append(place)
+    every = np.concatenate([np.array(places) for places in members.values()])
+    sizes = np.array([len(places) for places in members.values()])
+    starts = np.cumsum(sizes) - sizes
+    for _ in range(_RESAMPLES):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        ends = np.cumsum(sizes[drawn])
+        within = np.arange(ends[-1]) - np.repeat(ends - sizes[drawn], sizes[drawn])
+        yield every[np.repeat(starts[drawn], sizes[drawn]) + within]
 
 
 def area(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> Figure:
