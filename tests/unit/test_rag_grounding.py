@@ -107,6 +107,46 @@ def test_the_rule_is_named(claim, rule):
     assert passage[place.start : place.end] in ("The tower was built in 1912 by Nora Pell.", "It weighs 640 kg.")
 
 
+@pytest.mark.parametrize(
+    ("claim", "passage"),
+    [
+        ("Der Kurs dauert nun einundzwanzig Tage.", "Der Kurs dauert zweiundzwanzig Tage und ist frei."),
+        ("Le cours dure vingt-et-un jours ici.", "Le cours dure vingt-deux jours et il est libre."),
+        ("El curso dura veinticinco días ahora.", "El curso dura veintiséis días y es libre."),
+        ("The box holds two dozen eggs now.", "The box holds a dozen eggs."),
+        ("The walk takes 180 steps now.", "The walk takes 3 minutes."),
+        ("The patient is able to walk now.", "The patient is unable to walk."),
+        ("The pump is useful at home now.", "The pump is useless at home."),
+        ("Sales doubled in the north now.", "Sales tripled in the north."),
+        ("The town bans cars in the centre now.", "The town lifts the ban of cars in the centre."),
+        ("A few patients recovered well now.", "Few patients recovered well."),
+        ("孕妇可吃山楂。", "孕妇忌吃山楂。"),
+        ("The board approved the new plan now.", "The board refused to approve the new plan."),
+        ("The new vaccine holds mercury now.", "It is false that the new vaccine holds mercury."),
+        ("So aspirin is more effective than ibuprofen.", "Usually ibuprofen is more effective than aspirin."),
+    ],
+)
+def test_the_hard_rules_catch(claim, passage):
+    assert set(statuses(claim, passage, support=Says())) <= CAUGHT
+
+
+@pytest.mark.parametrize(
+    ("claim", "passage"),
+    [
+        ("The dose is 5 now.", "The dose is 5 mg."),
+        ("Der Kurs dauert nun 21 Tage.", "Der Kurs dauert einundzwanzig Tage."),
+        ("Le cours dure ici 91 jours.", "Le cours dure quatre-vingt-onze jours et il est libre."),
+        ("El curso dura 35 días ahora.", "El curso dura treinta y cinco días y es libre."),
+        ("The box now holds 6 eggs.", "The box holds half a dozen eggs."),
+        ("The box now holds 24 eggs.", "The box holds two dozen eggs."),
+        ("Now ibuprofen is more effective than aspirin.", "Ibuprofen is more effective than aspirin."),
+        ("Several patients recovered well now.", "A few patients recovered well."),
+    ],
+)
+def test_the_hard_rules_pass(claim, passage):
+    assert Status.CONTRADICTED not in statuses(claim, passage)
+
+
 # Quotes
 
 
