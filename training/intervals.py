@@ -31,9 +31,15 @@ def interval(
     value = figure(np.arange(rows)) if rows else math.nan
     if math.isnan(value):
         return {"value": None, "low": None, "high": None}
-    found = [figure(places) for places in _samples(rows, groups, rng)]
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    low, high = bounds([figure(places) for places in _samples(rows, groups, rng)])
+    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def bounds(samples: Sequence[float]) -> tuple[float, float]:
+    """Between which values 95 of 100 samples lie, leaving out those that are not a number; NaN if all are."""
+    defined = [sample for sample in samples if not math.isnan(sample)] or [math.nan]
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _samples(rows: int, groups: Sequence[Hashable] | None, rng: np.random.Generator) -> Iterator[Places]:
@@ -53,17 +59,17 @@ def _samples(rows: int, groups: Sequence[Hashable] | None, rng: np.random.Genera
 
 def area(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> Figure:
     """The area under the ROC curve, as a figure for `interval`."""
+    return lambda at: auroc(positive[at], score[at])
 
-    def figure(at: Places) -> float:
-        chosen = positive[at]
-        positives = int(chosen.sum())
-        negatives = len(chosen) - positives
-        if not positives or not negatives:
-            return math.nan
-        ranks = rankdata(score[at])[chosen].sum()  # the statistic of Mann and Whitney
-        return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
 
-    return figure
+def auroc(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    """The area under the ROC curve; NaN if all or no rows are positive."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return math.nan
+    ranks = rankdata(score)[positive].sum()  # the statistic of Mann and Whitney
+    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def balanced_accuracy(positive: NDArray[np.bool_], said: NDArray[np.bool_]) -> Figure:
