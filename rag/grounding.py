@@ -37,7 +37,7 @@ from rag.types import (
     SupportModel,
 )
 
-_PLACES = 200  # of a sentence that the evidence repeats, looked at
+_PLACES = 50  # of a sentence that the evidence repeats, looked at
 _TIED = 0.05  # difference of scores that tells no two sentences of the evidence apart
 _READ_AROUND = 2000  # characters of a passage that a support model is given
 
@@ -226,9 +226,9 @@ def _elsewhere(answer: str, segment: Segment, lines: Sequence[Line], place: Sour
         evidence: the passages.
     """
     known = evidence.above(place)
-    if {line.words for line in known if line.turns} != {line.words for line in lines if line.turns}:
+    if {words for words, turns in known.items() if turns} != {line.words for line in lines if line.turns}:
         return "stands below another line in the evidence, which turns what it says"
-    if not {line.words for line in lines if line.words in evidence.heads} <= {line.words for line in known}:
+    if not {line.words for line in lines if line.words in evidence.heads} <= known.keys():
         return "stands below another heading in the evidence"
     numbers = (re.sub(r"\D", "", segment.sign(answer)), evidence.number(place))
     return f"is number {numbers[1]} in the evidence" if all(numbers) and numbers[0] != numbers[1] else ""

@@ -73,21 +73,24 @@ class Quotable:
             (list(lines_above(text, found)), list((outer or {}).get(number, ())))
             for number, (text, found) in enumerate(zip(texts, self.segments, strict=True))
         ]
+        self._found: dict[Source, dict[str, bool]] = {}
         self.heads = {line.words for both in self._above for lines in both for line in lines}
         self._numbers = [
             [re.sub(r"\D", "", each.sign(text)) for each in found]
             for text, found in zip(texts, self.segments, strict=True)
         ]
 
-    def above(self, place: Source) -> list[Line]:
-        """The lines outside a place that stand above a sentence which it touches."""
-        found = []
+    def above(self, place: Source) -> dict[str, bool]:
+        """Words of the lines outside a place that stand above a sentence which it touches, and whether they turn it."""
+        if place in self._found:
+            return self._found[place]
+        found = self._found[place] = {}
         for lines in self._above[place.passage]:
-            for line in lines[bisect_right(lines, place.start, key=lambda line: line.end) :]:
-                if line.start >= place.end:
-                    break
-                if not place.start <= line.at < place.end:
-                    found.append(line)
+            at = bisect_right(lines, place.start, key=lambda line: line.end)
+            while at < len(lines) and lines[at].start < place.end:
+                if not place.start <= lines[at].at < place.end:
+                    found[lines[at].words] = lines[at].turns
+                at += 1
         return found
 
     def number(self, place: Source) -> str:
