@@ -50,6 +50,8 @@ class Aligner:
     def candidates(self, claim: str, most: int = 5) -> list[Candidate]:
         """The sentences that share most with a normalised claim, best first; none if no word is shared."""
         weights = {word: self._weight(word) for word in set(words(claim))}
+        if not any(weights.values()):
+            weights = dict.fromkeys(weights, 1.0)  # all are common
         total = sum(weights.values())
         scores: dict[int, float] = defaultdict(float)
         for word, weight in weights.items():

@@ -14,6 +14,7 @@ from rag.types import (
     DEFAULT_GATE,
     DEFAULT_MODE,
     Citation,
+    Document,
     Gate,
     GroundedAnswer,
     GroundingReport,
@@ -84,12 +85,15 @@ class Answerer:
         Raises:
             InputError: the answer is empty, or it or the passages are beyond a limit.
         """
-        evidence: Sequence[str | Passage] = self._evidence(answer) if passages is None else passages
-        return check_answer(answer, evidence, support=self._support, gate=self._gate)
+        if passages is not None:
+            return check_answer(answer, passages, support=self._support, gate=self._gate)
+        found, documents = self._evidence(answer)
+        return check_answer(answer, found, support=self._support, gate=self._gate, documents=documents)
 
-    def _evidence(self, answer: str) -> list[Passage]:
+    def _evidence(self, answer: str) -> tuple[list[Passage], dict[str, Document]]:
+        """What the knowledge base has for each sentence, and the documents it comes from, by id."""
         if len(answer) > self._gate.answer_characters:
-            return []  # refused by the check
+            return [], {}  # refused by the check
         found = segments(answer)
         if len(found) > MAX_SEARCHED:
             raise InputError(
@@ -102,4 +106,5 @@ class Answerer:
                 for words in said
                 for item in view.search(words[:MAX_QUESTION], self._k, where=self._where, mode=self._mode)
             ]
-        return list({item.passage.id: item.passage for item in items}.values())
+            documents = {name: view.document(name) for name in {item.passage.document for item in items}}
+        return list({item.passage.id: item.passage for item in items}.values()), documents

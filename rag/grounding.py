@@ -6,6 +6,7 @@ A sentence is supported if it is a quote (`rag.quotes`), or if no hard fact in i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,9 +15,11 @@ from rag.chunking import sentences
 from rag.facts.comparison import READ, Facts, Fault, compare, facts
 from rag.facts.language import language_of
 from rag.judgement import judge
-from rag.quotes import Quotable, normal, under_leads
+from rag.lines import Line, lines_above
+from rag.quotes import Quotable
 from rag.references import opener, pronoun
 from rag.segments import Segment, segments
+from rag.spelling import normal
 from rag.types import (
     DEFAULT_GATE,
     Checked,
@@ -34,6 +37,7 @@ from rag.types import (
     SupportModel,
 )
 
+_PLACES = 50  # of a sentence that the evidence repeats, looked at
 _TIED = 0.05  # difference of scores that tells no two sentences of the evidence apart
 _READ_AROUND = 2000  # characters of a passage that a support model is given
 
@@ -45,6 +49,7 @@ def check_answer(
     support: SupportModel | None = None,
     encoder: Encoder | None = None,
     gate: Gate = DEFAULT_GATE,
+    documents: Mapping[str, Document] | None = None,
 ) -> GroundingReport:
     """Hold every sentence of an answer against passages.
 
@@ -54,11 +59,13 @@ def check_answer(
         support: judges paraphrases; without one they are unverifiable.
         encoder: finds evidence for paraphrases that share few words with it.
         gate: thresholds and limits.
+        documents: by id, those that passages come from: a line above a passage may turn what it says.
 
     Raises:
         InputError: the answer is empty, or it or the passages are beyond a limit of the gate.
     """
-    return _report(answer, passages, segments(_measured(answer, passages, gate)), (), support, encoder, gate)
+    found = segments(_measured(answer, passages, gate))
+    return _report(answer, passages, found, (), support, encoder, gate, _outer(passages, documents or {}))
 
 
 def compose(citations: Iterable[Citation], searched: Iterable[Evidence]) -> GroundedAnswer:
@@ -102,7 +109,8 @@ def ground(
         if passage.start <= sentence.start and sentence.end <= passage.end
     ]
     _measured(answer.answer, passages, gate)
-    report = _report(answer.answer, passages, _segments_of(answer), own, support, None, gate)
+    outer = _outer(passages, documents)
+    report = _report(answer.answer, passages, _segments_of(answer), own, support, None, gate, outer)
     proposed = {(citation.document, citation.start, citation.end): citation for citation in answer.citations}
     said: list[tuple[str, Citation]] = []
     whole = 0
@@ -122,6 +130,9 @@ def _measured(answer: str, passages: Sequence[str | Passage], gate: Gate) -> str
         raise InputError("there is no text; give the answer to check", "answer")
     if len(answer) > gate.answer_characters:
         raise InputError(f"{len(answer)} characters, at most {gate.answer_characters} are checked; split it", "answer")
+    for param, texts in (("answer", [answer]), ("passages", map(_text, passages))):
+        if any(re.search("[\ud800-\udfff]", text) for text in texts):
+            raise InputError("half a character (a lone surrogate); send whole ones", param)
     length = sum(len(_text(passage)) for passage in passages)
     if length > gate.passage_characters:
         raise InputError(f"{length} characters, at most {gate.passage_characters} are read; give fewer", "passages")
@@ -136,8 +147,9 @@ def _report(
     support: SupportModel | None,
     encoder: Encoder | None,
     gate: Gate,
+    outer: Mapping[int, Sequence[Line]],
 ) -> GroundingReport:
-    evidence = Quotable([_text(passage) for passage in passages], own, gate.passage_sentences)
+    evidence = Quotable([_text(passage) for passage in passages], own, gate.passage_sentences, outer)
     checked = _quotes(answer, found, evidence)
     if any(sentence is None for sentence in checked):
         checked = _paraphrases(answer, found, checked, evidence, Aligner(evidence, encoder), support, gate)
@@ -157,6 +169,22 @@ def _report(
     )
 
 
+def _outer(passages: Sequence[str | Passage], documents: Mapping[str, Document]) -> dict[int, list[Line]]:
+    """By number of the passage, the lines of its document that stand above it and over its sentences."""
+    sources = [passage.document if isinstance(passage, Passage) else "" for passage in passages]
+    texts = {source: documents[source].text for source in sources if source in documents}
+    above = {source: list(lines_above(text, segments(text))) for source, text in texts.items()}
+    return {
+        number: [
+            line.moved(-passage.start)
+            for line in above[passage.document]
+            if line.at < passage.start < line.end and line.start < passage.end
+        ]
+        for number, passage in enumerate(passages)
+        if isinstance(passage, Passage) and passage.document in above
+    }
+
+
 def _quotes(answer: str, found: Sequence[Segment], evidence: Quotable) -> list[Checked | None]:
     """Each sentence that is a quote; a paragraph that is one as a whole comes first."""
     blocks: dict[int, list[Segment]] = {}
@@ -164,15 +192,46 @@ def _quotes(answer: str, found: Sequence[Segment], evidence: Quotable) -> list[C
         blocks.setdefault(segment.block, []).append(segment)
     checked: list[Checked | None] = []
     before: Source | None = None
+    above = _above(answer, found)
     for block in blocks.values():
         whole = evidence.find(answer[block[0].start : block[-1].end]) if len(block) > 1 else []
         for segment in block:
-            places = evidence.find(answer[segment.start : segment.end]) or whole
-            place = next((place for place in places if before and _follows(before, place, evidence)), None)
-            place = place or (places[0] if places else None)
+            places = (evidence.find(answer[segment.start : segment.end]) or whole)[:_PLACES]
+            lines = [line for line in above[len(checked)] if checked[line.of]]
+            fitting = [place for place in places if not _elsewhere(answer, segment, lines, place, evidence)] or places
+            place = next((place for place in fitting if before and _follows(before, place, evidence)), None)
+            place = place or (fitting[0] if fitting else None)
             checked.append(_quote(answer, segment, place) if place else None)
             before = place
     return checked
+
+
+def _above(answer: str, found: Sequence[Segment]) -> list[list[Line]]:
+    """Of each sentence of an answer, the lines above it."""
+    above: dict[int, list[Line]] = {}
+    for line in lines_above(answer, found):
+        if line.at != line.start:
+            above.setdefault(line.start, []).append(line)
+    return [above.get(segment.start, []) for segment in found]
+
+
+def _elsewhere(answer: str, segment: Segment, lines: Sequence[Line], place: Source, evidence: Quotable) -> str:
+    """How what stands around a quote differs from what stands around its place in the evidence; empty if it does not.
+
+    Args:
+        answer: that has the quote.
+        segment: the quote.
+        lines: above it, those that are in the evidence.
+        place: where the evidence says the same.
+        evidence: the passages.
+    """
+    known = evidence.above(place)
+    if {words for words, turns in known.items() if turns} != {line.words for line in lines if line.turns}:
+        return "stands below another line in the evidence, which turns what it says"
+    if not {line.words for line in lines if line.words in evidence.heads} <= known.keys():
+        return "stands below another heading in the evidence"
+    numbers = (re.sub(r"\D", "", segment.sign(answer)), evidence.number(place))
+    return f"is number {numbers[1]} in the evidence" if all(numbers) and numbers[0] != numbers[1] else ""
 
 
 def _quote(answer: str, segment: Segment, place: Source) -> Checked:
@@ -240,7 +299,7 @@ def _fault(words: str, best: Candidate, aligner: Aligner, evidence: Quotable) ->
 
 
 def _facts_of(evidence: Quotable, place: Source) -> Facts:
-    return facts(evidence.normal(place), language_of(evidence.passage(place.passage)))
+    return facts(evidence.normal(place), evidence.languages[place.passage])
 
 
 def _around(candidates: Sequence[Candidate], evidence: Quotable) -> list[str]:
@@ -248,24 +307,27 @@ def _around(candidates: Sequence[Candidate], evidence: Quotable) -> list[str]:
     found = []
     for candidate in candidates:
         passage, known = evidence.passage(candidate.place.passage), evidence.normal(candidate.place)
-        start = max(0, passage.find(known) - max(0, _READ_AROUND - len(known)) // 2)
+        start = max(0, evidence.at(candidate.place) - max(0, _READ_AROUND - len(known)) // 2)
         found.append(passage[start : start + _READ_AROUND])
     return list(dict.fromkeys(found))
 
 
 def _leaning(answer: str, found: Sequence[Segment], checked: list[Checked], evidence: Quotable) -> list[Checked]:
     """The same, without support for a sentence that leans on one which is not there, or is another in the evidence."""
-    leads = {item: lead for item, lead in under_leads(answer, found)}
-    by_segment = dict(zip(found, range(len(found)), strict=True))
+    above = _above(answer, found)
     result: list[Checked] = []
     for at, (segment, sentence) in enumerate(zip(found, checked, strict=True)):
         reason = ""
         if sentence.status is Status.SUPPORTED:
-            before = result[at - 1] if at else None
-            lead = leads.get(segment)
-            reason = _misplaced(sentence, before, evidence) or _mislead(
-                sentence, result[by_segment[lead]] if lead else None, evidence
-            )
+            reason = _misplaced(sentence, result[at - 1] if at else None, evidence)
+            if sentence.rule == "quote" and not reason:
+                heads = ((line, result[line.of]) for line in above[at])
+                lines = [
+                    line
+                    for line, head in heads
+                    if head.status is Status.SUPPORTED and (line.turns or head.rule == "quote")
+                ]
+                reason = _elsewhere(answer, segment, lines, sentence.evidence[0], evidence)
         if reason:
             sentence = replace(sentence, status=Status.UNVERIFIABLE, rule="reference", reason=reason)
         result.append(sentence)
@@ -278,17 +340,11 @@ def _misplaced(sentence: Checked, before: Checked | None, evidence: Quotable) ->
         return ""
     if before.status is not Status.SUPPORTED:
         return f"starts with {word!r}, and the sentence before it is removed"
-    both = sentence.rule == before.rule == "quote"
-    if both and not _follows(before.evidence[0], sentence.evidence[0], evidence, through=pronoun(word)):
+    if sentence.rule == "quote" and not any(
+        _follows(place, sentence.evidence[0], evidence, through=pronoun(word)) for place in before.evidence
+    ):
         return f"starts with {word!r}, and follows another sentence in the evidence"
     return ""
-
-
-def _mislead(sentence: Checked, lead: Checked | None, evidence: Quotable) -> str:
-    """Whether a list item stands below another line than in the evidence, where such a line turns what it says."""
-    known = evidence.leads.get(sentence.evidence[0]) if sentence.rule == "quote" else None
-    said = lead.evidence[0] if lead and lead.status is Status.SUPPORTED else None
-    return "" if known == said else "stands below another line in the evidence, which turns what it says"
 
 
 def _follows(before: Source, place: Source, evidence: Quotable, *, through: bool = False) -> bool:
@@ -348,14 +404,14 @@ def _segments_of(answer: GroundedAnswer) -> list[Segment]:
         start, end = citation.answer_start, citation.answer_end
         if position <= start < end and answer.answer[start:end] == citation.quote:
             found += _shifted(answer.answer[position:start], position, len(found))
-            found.append(Segment(start, end, len(found), start))
+            found.append(Segment(start, end, len(found), start, start))
             position = end
     return found + _shifted(answer.answer[position:], position, len(found))
 
 
 def _shifted(text: str, offset: int, block: int) -> list[Segment]:
     return [
-        Segment(each.start + offset, each.end + offset, each.block + block, each.marker + offset)
+        Segment(each.start + offset, each.end + offset, each.block + block, each.marker + offset, each.words + offset)
         for each in segments(text)
     ]
 

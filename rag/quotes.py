@@ -4,79 +4,18 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 
 from rag.facts.cues import ALTERS
-from rag.segments import Segment, segments
+from rag.facts.language import language_of
+from rag.lines import Line, lines_above
+from rag.segments import segments
+from rag.spelling import ENDS, key, normal
 from rag.types import InputError, Source
 
 _TRIES = 50  # occurrences of a run of sentences that are looked at
-_CLUSTER = 24  # marks on one character that are composed with it
-_HIDDEN = r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]+"  # soft hyphens, zero-width and direction marks
-_EMPHASIS = r"(?<![^\W_])[*_`]+|[*_`]+(?![^\W_])"
-_MARKS = r"[\u0300-\u036f\u3099\u309a]"
-_STABLE = r"\xc0-\u0131\u0400-\u045f\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
-_ODD = re.compile(
-    rf"[^\S ]\s*|\s{{2,}}|{_HIDDEN}|{_EMPHASIS}|[^\x00-\x7f{_STABLE}]{_MARKS}{{0,{_CLUSTER}}}"
-    rf"|[\x21-\x7f{_STABLE}]{_MARKS}{{1,{_CLUSTER}}}"
-)
-_DROPPED = re.compile(rf"{_HIDDEN}|[*_`]+")
-_PLAIN = str.maketrans(
-    dict.fromkeys("‘’‚‛′`´", "'")
-    | dict.fromkeys("“”„‟″«»「」『』", '"')
-    | dict.fromkeys("‐‑‒–—―−﹣－", "-")
-    | dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", ("^" + digit for digit in "0123456789"), strict=True))  # 10² is not 102
-    | {"。": ".", "，": ",", "；": ";", "：": ":", "！": "!", "？": "?", "…": "..."}
-)
-_ENDS = " .!?;,:"
-_WIDE = r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]"
-
-
-@dataclass(frozen=True, slots=True)
-class Normal:
-    """A text in which harmless differences are gone; character ``i`` came from ``text[starts[i]:ends[i]]``."""
-
-    text: str
-    starts: Sequence[int]
-    ends: Sequence[int]
-
-    def at(self, start: int) -> int:
-        """The first normal character that came from `start` or later."""
-        return bisect_left(self.starts, start)
-
-    def up_to(self, end: int) -> int:
-        """The normal character after the last that came from before `end`."""
-        return bisect_right(self.ends, end)
-
-
-def normal(text: str) -> Normal:
-    """Compatibility forms composed, white space single, quotation marks and dashes plain, emphasis taken out."""
-    parts: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    position = 0
-
-    def keep(piece: str, start: int, end: int) -> None:
-        parts.append(piece)
-        same = len(piece) == end - start
-        starts.extend(range(start, end) if same else [start] * len(piece))
-        ends.extend(range(start + 1, end + 1) if same else [end] * len(piece))
-
-    for odd in _ODD.finditer(text):
-        if position < odd.start():
-            keep(text[position : odd.start()], position, odd.start())
-        position = odd.end()
-        if odd[0].isspace():
-            if parts and not parts[-1].endswith(" "):
-                keep(" ", odd.start(), odd.end())
-        elif not _DROPPED.fullmatch(odd[0]):
-            keep(unicodedata.normalize("NFKC", odd[0].translate(_PLAIN)).translate(_PLAIN), odd.start(), odd.end())
-    if position < len(text):
-        keep(text[position:], position, len(text))
-    return Normal("".join(parts), starts, ends)
+_CITED = re.compile(r"(?: ?\[\d{1,3}(?: ?[,;-] ?\d{1,3})*\])+(?=[.!?]*$)")  # marks that cite a source
 
 
 class Quotable:
@@ -89,21 +28,29 @@ class Quotable:
         texts: the passages.
         more: places in them that may be quoted as well, such as the sentences of `rag.chunking`.
         most: sentences, of all passages together.
+        outer: by number of the passage, lines above it in its document that hold for its sentences.
 
     Raises:
         InputError: there are more sentences.
 
     Attributes:
         segments: the sentences of each passage.
-        leads: of a list item that stands under a negation, a condition or a report ("Never:"), that line.
+        heads: words of the lines above some sentence; see `rag.lines`.
     """
 
-    def __init__(self, texts: Sequence[str], more: Iterable[Source] = (), most: int = 20_000) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        more: Iterable[Source] = (),
+        most: int = 20_000,
+        outer: Mapping[int, Sequence[Line]] | None = None,
+    ) -> None:
         self.segments = [segments(text) for text in texts]
         count = sum(len(found) for found in self.segments)
         if count > most:
             raise InputError(f"{count} sentences, at most {most} are read; give fewer", "passages")
         self._normal = [normal(text) for text in texts]
+        self.languages = [language_of(whole.text) for whole in self._normal]
         self._known: dict[str, list[Source]] = {}
         self._ends: list[set[int]] = []
         self._starts: list[set[int]] = []
@@ -113,7 +60,7 @@ class Quotable:
             for segment in found:
                 first, last = whole.at(segment.start), whole.up_to(segment.end)
                 starts.add(first)
-                ends.add(first + len(whole.text[first:last].rstrip(_ENDS)))
+                ends.add(first + len(whole.text[first:last].rstrip(ENDS)))
                 self._add(whole.text[first:last], number, segment.start, segment.end)
                 for left, right in _clauses(whole.text[first:last]):
                     start, end = whole.starts[first + left], whole.ends[first + right - 1]
@@ -122,16 +69,43 @@ class Quotable:
             self._ends.append(ends)
         for place in more:
             self._add(self.normal(place), place.passage, place.start, place.end)
-        self.leads = {
-            Source(number, item.start, item.end): Source(number, lead.start, lead.end)
-            for number, found in enumerate(self.segments)
-            for item, lead in under_leads(texts[number], found)
-        }
+        self._above = [
+            (list(lines_above(text, found)), list((outer or {}).get(number, ())))
+            for number, (text, found) in enumerate(zip(texts, self.segments, strict=True))
+        ]
+        self._found: dict[Source, dict[str, bool]] = {}
+        self.heads = {line.words for both in self._above for lines in both for line in lines}
+        self._numbers = [
+            [re.sub(r"\D", "", each.sign(text)) for each in found]
+            for text, found in zip(texts, self.segments, strict=True)
+        ]
+
+    def above(self, place: Source) -> dict[str, bool]:
+        """Words of the lines outside a place that stand above a sentence which it touches, and whether they turn it."""
+        if place in self._found:
+            return self._found[place]
+        found = self._found[place] = {}
+        for lines in self._above[place.passage]:
+            at = bisect_right(lines, place.start, key=lambda line: line.end)
+            while at < len(lines) and lines[at].start < place.end:
+                if not place.start <= lines[at].at < place.end:
+                    found[lines[at].words] = lines[at].turns
+                at += 1
+        return found
+
+    def number(self, place: Source) -> str:
+        """That of the list item in which a place begins; empty without one."""
+        at = bisect_right(self.segments[place.passage], place.start, key=lambda segment: segment.start) - 1
+        return self._numbers[place.passage][at] if at >= 0 else ""
 
     def normal(self, place: Source) -> str:
         """The normalised text of a place."""
         whole = self._normal[place.passage]
         return whole.text[whole.at(place.start) : whole.up_to(place.end)]
+
+    def at(self, place: Source) -> int:
+        """Where a place begins in its normalised passage."""
+        return self._normal[place.passage].at(place.start)
 
     def passage(self, number: int) -> str:
         """The normalised text of a passage."""
@@ -143,7 +117,7 @@ class Quotable:
     def find(self, words: str) -> list[Source]:
         """Every place that says exactly this, in order; none if it is no whole sentence or clause."""
         said = normal(words).text.strip()
-        for form in (said, _unquoted(said)):
+        for form in (said, _unquoted(said), bare := _CITED.sub("", said), _unquoted(bare)):
             if key(form) and (found := self._known.get(key(form)) or self._runs(form)):
                 return found
         return []
@@ -151,7 +125,7 @@ class Quotable:
     def _runs(self, said: str) -> list[Source]:
         """Places where several sentences of the evidence in a row say it."""
         found = []
-        question, said = "?" in said[-3:], said.rstrip(_ENDS)
+        question, said = "?" in said[-3:], said.rstrip(ENDS)
         for passage, whole in enumerate(self._normal):
             at = -1
             for _ in range(_TRIES):
@@ -170,31 +144,9 @@ class Quotable:
         return found
 
 
-def under_leads(text: str, found: Sequence[Segment]) -> Iterator[tuple[Segment, Segment]]:
-    """Each list item below a line such as "Never:", with that line."""
-    lead: Segment | None = None
-    for segment in found:
-        words = text[segment.start : segment.end].rstrip("*_ ")
-        item = segment.marker != segment.start
-        if words.endswith((":", "：")):
-            lead = segment if ALTERS.search(words) else None
-        elif lead and not item and segment.block != lead.block:
-            lead = None
-        elif lead and item:
-            yield segment, lead
-
-
-def key(words: str) -> str:
-    """What two spellings of one sentence share: all but the case of the first letter and the punctuation at the end."""
-    words = re.sub(rf"(?<={_WIDE}) | (?={_WIDE})", "", words.strip())
-    question = "?" if "?" in words[-3:] else ""
-    words = words.rstrip(_ENDS)
-    return words[:1].lower() + words[1:] + question if words else ""
-
-
 def _unquoted(said: str) -> str:
     """Without the quotation marks that an answer sets around a quote; those of the evidence count."""
-    inner = said.rstrip(_ENDS)
+    inner = said.rstrip(ENDS)
     return inner[1:-1] if len(inner) > 2 and inner[0] == inner[-1] and inner[0] in "\"'" else ""
 
 

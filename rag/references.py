@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _OPENERS = re.compile(
-    r"""[\s"'(*_]*(?:(?:
+    r"""[\s"'(*_]*(?:(?:yes|no|true|false|correct|wrong|right|never|always|ja|nein|oui|non|sí)(?=\s*(?:[.,!;:]|$))
+    |(?:是的?|不是?|对|没有|はい|いいえ)(?=\s*(?:[。，、！.,!]|$))
+    |(?:
     however|but|and|or|so|yet|its?|it['’]s|this|that|these|those|they|their|them|he|she|his|her|him|then|therefore|thus
     |hence|also|otherwise|instead|moreover|furthermore|nevertheless|nonetheless|such|both|neither|either
     |the\ (?:former|latter)|in\ (?:this|that)\ case|for\ this\ reason|if\ so|if\ not|because\ of\ this|as\ a\ result

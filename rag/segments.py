@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sentencex import get_sentence_boundaries
 
 _LANGUAGE = "en"  # as in `rag.chunking`
-_BULLET = re.compile(r"[ \t]*(?:(?:[-*+•‣▪–]|#{1,6}|>)[ \t]+|\|[ \t]*)")
+_BULLET = re.compile(r"[ \t]*(?:(?:[-*+•‣▪–]|#{1,6}|>(?![ \t]*\d))[ \t]+|\|[ \t]*)")
 _NUMBER = re.compile(r"[ \t]*(\d{1,3})[.)][ \t]+")
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t]")
 _DAY = re.compile(r"\b\d{1,2}\.$")
@@ -25,12 +25,18 @@ class Segment:
         end: character after the last.
         block: number of its paragraph, heading, list item or table row.
         marker: first character of the block's list marker or heading mark; that of the block's words without one.
+        words: first character of the block's words.
     """
 
     start: int
     end: int
     block: int
     marker: int
+    words: int
+
+    def sign(self, text: str) -> str:
+        """The block's list marker or heading mark in the text; empty without one."""
+        return text[self.marker : self.words].strip()
 
 
 def segments(text: str) -> list[Segment]:
@@ -41,7 +47,7 @@ def segments(text: str) -> list[Segment]:
     found = []
     for number, (marker, start, end) in enumerate(_blocks(text)):
         for first, last in _sentences(text[start:end]):
-            found.append(Segment(start + first, start + last, number, marker))
+            found.append(Segment(start + first, start + last, number, marker, start))
     return found
 
 

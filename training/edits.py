@@ -29,7 +29,7 @@ _LIKE = 20  # passages among which the most similar one is taken for a swap
 _REWORDED = 0.4  # share of English claims
 _SAID_AGAIN = 0.6  # share of a sentence's words that another one may hold and not say the same
 
-_NUMBER = re.compile(r"(?<![0-9A-Za-z.,/-])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![0-9A-Za-z/-]|[.,]\d)")
+_NUMBER = re.compile(r"(?<![0-9A-Za-z.,:/-])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![0-9A-Za-z/-]|[.,:]\d)")
 _YEAR = re.compile(r"(?<![0-9A-Za-z.,/-])(?:1[0-9]|20)\d\d(?![0-9A-Za-z/-]|[.,]\d)")
 _MONTHS = "January February March April May June July August September October November December".split()
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
@@ -63,7 +63,7 @@ class Paragraph:
     split: str = "train"
 
     @property
-    def text(self) -> str:
+    def passage(self) -> str:
         """The sentences, joined."""
         return _joined(self.sentences, self.lang)
 
@@ -95,20 +95,24 @@ def read_paragraphs(paths: Sequence[Path]) -> list[Paragraph]:
     Raises:
         TrainingError: a file or folder cannot be read, or holds neither.
     """
-    found: dict[str, Paragraph] = {}
+    found: dict[tuple[str, str], Paragraph] = {}
     for path in paths:
         read = _of_documents(path) if path.is_dir() else _of_rows(path)
         for paragraph in read:
-            found.setdefault(paragraph.text, paragraph)
+            found.setdefault((paragraph.source, paragraph.passage), paragraph)
     return list(found.values())
 
 
 def build_edits(paragraphs: Sequence[Paragraph], *, seed: int) -> list[ClaimRow]:
-    """Up to six pairs of each paragraph, half of them supported; the same for the same paragraphs and seed."""
+    """Up to six pairs of each paragraph, half of them supported; the same for the same paragraphs and seed.
+
+    A paragraph that is in several sources is one of the first.
+    """
+    paragraphs = list({paragraph.passage: paragraph for paragraph in reversed(paragraphs)}.values())[::-1]
     groups: dict[tuple[str, str], list[Paragraph]] = defaultdict(list)
     for paragraph in paragraphs:
         groups[paragraph.source, paragraph.split].append(paragraph)
-    names = {key: sorted({name for each in group for name in _names(each.text)}) for key, group in groups.items()}
+    names = {key: sorted({name for each in group for name in _names(each.passage)}) for key, group in groups.items()}
     return [
         row
         for paragraph in paragraphs
@@ -125,7 +129,7 @@ class _Builder:
         self._paragraph = paragraph
         self._group = group
         self._names = names
-        self._rng = random.Random(f"{seed}/{paragraph.text}")
+        self._rng = random.Random(f"{seed}/{paragraph.passage}")
 
     def rows(self) -> Iterator[ClaimRow]:
         usable = [at for at, sentence in enumerate(self._paragraph.sentences) if _usable(sentence)]
@@ -173,9 +177,9 @@ class _Builder:
             passage, kind = self._text(others), REMOVED
         else:
             some = self._rng.sample(self._group, min(_LIKE, len(self._group)))
-            strangers = [each for each in some if each is not self._paragraph and claim not in each.text]
-            nearest = max(strangers, key=lambda each: overlap(claim, each.text), default=None)
-            if nearest is None or overlap(claim, nearest.text) >= _SAID_AGAIN + 0.2:
+            strangers = [each for each in some if each is not self._paragraph and claim not in each.passage]
+            nearest = max(strangers, key=lambda each: overlap(claim, each.passage), default=None)
+            if nearest is None or overlap(claim, nearest.passage) >= _SAID_AGAIN + 0.2:
                 return
             passage, kind = _joined(_cropped(nearest.sentences), nearest.lang), SWAPPED
         yield self._row(self._text(span), claim, Label.SUPPORTED, SAME)
@@ -187,7 +191,8 @@ class _Builder:
         if paragraph.lang == "en" and self._rng.random() < _REWORDED:
             changed = reworded(claim, self._rng)
             claim = changed if fact.lower() in changed.lower() else claim
-        return ClaimRow(passage, claim, label, kind, SOURCE, paragraph.licence, paragraph.lang, paragraph.split)
+        about = (SOURCE, paragraph.licence, paragraph.lang, paragraph.split, paragraph.source, paragraph.passage)
+        return ClaimRow(passage, claim, label, kind, *about)
 
     def _context(self, at: int) -> list[int]:
         """The sentence and those around it, as many as there is room for."""

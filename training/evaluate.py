@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
 
 from classifier.model import OperatingPoint, TierClassifier
 from classifier.types import Tier, Verdict
 from training.datasets import Row, TrainingError
 from training.disguise import DISGUISES
+from training.intervals import area, auroc, bounds
 
 _LABELS = [tier.label for tier in Tier]
 _FLAGGED_AT = (0.01, 0.02, 0.05, 0.10)
@@ -106,8 +106,8 @@ class Judged:
         return {
             "risk_recall_at_flagged": {str(budget): at(risk, ~safe, budget) for budget in _FLAGGED_AT},
             "unsafe_recall_at_refused": {str(budget): at(refused, unsafe, budget) for budget in _REFUSED_AT},
-            "auroc_risk": over(lambda i: _area(risk[i], ~safe[i])),
-            "auroc_unsafe": over(lambda i: _area(refused[i][extremes[i]], unsafe[i][extremes[i]])),
+            "auroc_risk": over(area(~safe, risk)),
+            "auroc_unsafe": over(lambda i: auroc(unsafe[i][extremes[i]], refused[i][extremes[i]])),
             "ece": over(lambda i: _calibration_error(self.tiers[i], self.truth[i])),
         }
 
@@ -309,13 +309,8 @@ def _short(confusion: Counts) -> dict[str, float]:
 
 
 def _with_interval(value: float, samples: Sequence[float]) -> dict[str, float]:
-    defined = [sample for sample in samples if not math.isnan(sample)] or [math.nan]
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}
-
-
-def _area(score: Shares, positive: Any) -> float:  # noqa: ANN401 - mask
-    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else math.nan
+    low, high = bounds(samples)
+    return {"value": value, "low": low, "high": high}
 
 
 def _bins(tiers: Shares) -> Iterator[Any]:

@@ -37,18 +37,19 @@ def f1(found: Collection[int], right: Collection[int]) -> float:
 def choose_thresholds(reader: EvidenceReader, rows: Sequence[EvidenceRow], *, seed: int) -> dict[str, float]:
     """The thresholds that do best on these rows.
 
-    `sentence` gives the best mean F1 on answerable rows; `passage` the best balanced accuracy between answerable rows,
-    and rows without an answer or with another passage.
+    `sentence` gives the best mean F1 on answerable rows whose passage has several sentences; `passage` the best
+    balanced accuracy between answerable rows, and rows without an answer or with another passage.
     """
     answerable = [row for row in rows if row.answers]
     readings = reader.read([excerpt(row) for row in answerable])
     others = [row for row in rows if not row.answers] + swapped(rows, seed=seed, near=1)
     no = np.array([reading.answers for reading in reader.read([excerpt(row) for row in others])])
     yes = np.array([reading.answers for reading in readings])
+    pairs = list(zip(answerable, readings, strict=True))
+    counted = [(row, reading) for row, reading in pairs if len(row.sentences) > 1] or pairs
 
     def sentences(threshold: float) -> float:
-        pairs = zip(answerable, readings, strict=True)
-        return float(np.mean([f1(chosen(reading, threshold), row.answers) for row, reading in pairs]))
+        return float(np.mean([f1(chosen(reading, threshold), row.answers) for row, reading in counted]))
 
     def passages(threshold: float) -> float:
         return float((yes >= threshold).mean() + ((no < threshold).mean() if len(no) else 0.0))
@@ -59,7 +60,7 @@ def choose_thresholds(reader: EvidenceReader, rows: Sequence[EvidenceRow], *, se
 def evaluate_reader(
     reader: EvidenceReader, rows: Sequence[EvidenceRow], *, seed: int, encoder: Encoder | None = None
 ) -> dict[str, Any]:
-    """Figures ready for JSON, with 95 % bootstrap intervals.
+    """Figures ready for JSON, with 95 % bootstrap intervals over the questions.
 
     `sentence_f1` is the mean over answerable rows whose passage has several sentences; `best_sentence` the share of
     them where the best one answers. `unanswerable` is the area under the ROC curve between answerable and unanswerable
@@ -92,6 +93,7 @@ def _judge(reader: EvidenceReader, rows: Sequence[EvidenceRow], encoder: Encoder
     columns: Columns = {
         "source": np.array([row.source for row in rows], dtype=object),
         "lang": np.array([row.lang for row in rows], dtype=object),
+        "question": np.array([row.question for row in rows], dtype=object),
         "answerable": np.array([bool(row.answers) for row in rows], dtype=bool),
         "counted": np.array([bool(row.answers) and len(row.sentences) > 1 for row in rows], dtype=bool),
         "f1": np.array([f1(chosen(reading, sure), row.answers) for row, reading in pairs]),
@@ -113,31 +115,32 @@ def _figures(asked: Columns, elsewhere: Columns, *, seed: int) -> dict[str, Any]
     counted, yes = asked["counted"], asked["answerable"]
     both = np.isin(asked["source"], np.intersect1d(asked["source"][yes], asked["source"][~yes]))
 
-    def over(values: Values) -> dict[str, float | None]:
-        return interval(mean(values), len(values), seed=seed)
+    def over(column: Values, mask: Values, of: Columns = asked) -> dict[str, float | None]:
+        return interval(mean(column[mask]), int(mask.sum()), seed=seed, groups=list(of["question"][mask]))
 
     def abstention(column: str) -> dict[str, Any]:
         mine, theirs = asked[column], elsewhere[column]
         truth = np.concatenate([yes[yes], np.zeros(len(theirs), dtype=bool)])
         unanswerable = area(yes[both], mine[both])
+        questions = [*asked["question"][yes], *elsewhere["question"]]
         taken_out = area(truth, np.concatenate([mine[yes], theirs]))
         return {
-            "unanswerable": interval(unanswerable, int(both.sum()), seed=seed),
-            "passage_taken_out": interval(taken_out, len(truth), seed=seed),
+            "unanswerable": interval(unanswerable, int(both.sum()), seed=seed, groups=list(asked["question"][both])),
+            "passage_taken_out": interval(taken_out, len(truth), seed=seed, groups=questions),
         }
 
     result: dict[str, Any] = {
         "rows": {"all": len(yes), "answerable": int(yes.sum()), "sentences_counted": int(counted.sum())},
-        "sentence_f1": over(asked["f1"][counted]),
-        "best_sentence": over(asked["best"][counted]),
+        "sentence_f1": over(asked["f1"], counted),
+        "best_sentence": over(asked["best"], counted),
         **abstention("answers"),
-        "answered": over(asked["answered"][yes]),
-        "answered_falsely": over(asked["answered"][~yes]),
-        "answered_falsely_elsewhere": over(elsewhere["answered"]),
+        "answered": over(asked["answered"], yes),
+        "answered_falsely": over(asked["answered"], ~yes),
+        "answered_falsely_elsewhere": over(elsewhere["answered"], ~elsewhere["answerable"], elsewhere),
     }
     if "similarity" in asked and "similarity" in elsewhere:
-        result["baselines"] = {name: over(asked[name][counted]) for name in ("most_similar", "first")}
-        result["margins"] = {name: over((asked["f1"] - asked[name])[counted]) for name in ("most_similar", "first")}
+        result["baselines"] = {name: over(asked[name], counted) for name in ("most_similar", "first")}
+        result["margins"] = {name: over(asked["f1"] - asked[name], counted) for name in ("most_similar", "first")}
         result["baselines"]["abstention"] = abstention("similarity")
     return result
 

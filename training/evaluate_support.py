@@ -52,7 +52,7 @@ def evaluate_support(
     encoder: Encoder | None = None,
     dev: Sequence[ClaimRow] = (),
 ) -> dict[str, Any]:
-    """Figures ready for JSON, with 95 % bootstrap intervals.
+    """Figures ready for JSON, with 95 % bootstrap intervals over the paragraphs or passages.
 
     In each group `balanced_accuracy` is that between supported and other rows, `auroc` the area under the ROC curve of
     the same; `three_way` the mean recall of the three labels, where rows have them. `by_edit` gives for each kind of
@@ -62,7 +62,7 @@ def evaluate_support(
         reader: the model.
         rows: that it was not trained on.
         seed: of the bootstrap.
-        held_out: sources that it was not trained on; they are a group of their own.
+        held_out: sources that it was not trained on; they, and pairs built of them, are a group of their own.
         encoder: with `dev` it gives the baselines: the share of the claim's words that the passage has, and the
             similarity of both.
         dev: rows on which the thresholds of the baselines are chosen.
@@ -72,9 +72,9 @@ def evaluate_support(
     if encoder and dev:
         for name, score in (("word_overlap", _overlaps), ("similarity", _similarities(encoder))):
             scores[name] = (score(rows), threshold_of(score(dev), dev))
+    apart = np.array([row.source in held_out or row.origin in held_out for row in rows], dtype=bool)
     built = np.array([row.source == SOURCE for row in rows], dtype=bool)
-    apart = np.array([row.source in held_out for row in rows], dtype=bool)
-    groups = {"edits": built, "held_out": apart, "labelled": ~built & ~apart}
+    groups = {"edits": built & ~apart, "held_out": apart, "labelled": ~built & ~apart}
     sources = {source: np.array([row.source == source for row in rows]) for source in sorted({r.source for r in rows})}
 
     def figures(mask: Mask) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def evaluate_support(
         **{f"{name}_balanced_accuracy": group["balanced_accuracy"] for name, group in of_groups.items()},
         **of_groups,
         "held_out_sources": sorted(held_out),
-        "by_edit": {kind: _share(right, [row.kind == kind for row in rows], seed) for kind in kinds},
+        "by_edit": {kind: _share(rows, right, kind, seed) for kind in kinds},
         "by_source": {source: figures(mask) for source, mask in sources.items()},
     }
 
@@ -111,8 +111,8 @@ def _two_way(rows: Sequence[ClaimRow], values: Values, threshold: float, *, seed
     truth = _truth(rows)
     accuracy, ranked = balanced_accuracy(truth, values >= threshold), area(truth, values)
     return {
-        "balanced_accuracy": interval(accuracy, len(rows), seed=seed),
-        "auroc": interval(ranked, len(rows), seed=seed),
+        "balanced_accuracy": interval(accuracy, len(rows), seed=seed, groups=_groups(rows)),
+        "auroc": interval(ranked, len(rows), seed=seed, groups=_groups(rows)),
     }
 
 
@@ -126,12 +126,18 @@ def _three_way(rows: Sequence[ClaimRow], judged: Sequence[Support], *, seed: int
         of = [(told[at] == label)[truth[at] == label] for label in range(len(_ORDER))]
         return float(np.mean([each.mean() for each in of])) if all(len(each) for each in of) else float("nan")
 
-    return interval(recall, len(some), seed=seed)
+    return interval(recall, len(some), seed=seed, groups=_groups([row for row, _ in some]))
 
 
-def _share(right: Mask, mask: Sequence[bool], seed: int) -> dict[str, Any]:
-    found = right[np.array(mask)].astype(float)
-    return {"rows": len(found), **interval(mean(found), len(found), seed=seed)}
+def _share(rows: Sequence[ClaimRow], right: Mask, kind: str, seed: int) -> dict[str, Any]:
+    of = [row for row in rows if row.kind == kind]
+    found = right[[row.kind == kind for row in rows]].astype(float)
+    return {"rows": len(found), **interval(mean(found), len(found), seed=seed, groups=_groups(of))}
+
+
+def _groups(rows: Sequence[ClaimRow]) -> list[str]:
+    """What rows have in common that are not independent of each other: the paragraph, or else the passage."""
+    return [row.paragraph or row.passage for row in rows]
 
 
 def _overlaps(rows: Sequence[ClaimRow]) -> Values:

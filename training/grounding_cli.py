@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from rag.encoders import SentenceEncoder
+    from training.grounding_rows import ClaimRow, Sourced
 
 Out = Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")]
 Without = Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")]
@@ -109,16 +110,19 @@ def eval_reader(
     from rag.pairs import PairSettings
     from rag.reader import EvidenceReader
     from training.evaluate_reader import evaluate_reader
-    from training.grounding_rows import of_split, read_evidence
+    from training.grounding_rows import of_split, read_evidence, unshared
 
     torch.set_num_threads(threads)
     reader = EvidenceReader.load(model, load_encoder(PairSettings.load(model, "reader").encoder))
     rows = read_evidence(data)
-    apart = set(_manifest(model)["without"])
+    manifest = _manifest(model)
+    apart = set(manifest["without"])
     sentences = _sentences() if baselines else None
     measured = [row for row in of_split(rows, split) if row.source not in apart]
     figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences)
     held_out = [row for row in rows if row.source in apart]
+    if not manifest["unshared"]:
+        held_out = unshared(held_out, [row.passage for row in rows if row.source not in apart])
     if held_out:
         figures["held_out"] = evaluate_reader(reader, held_out, seed=seed, encoder=sentences)
     _write(out, {"split": split, **figures}, model, data, seed)
@@ -142,29 +146,39 @@ def eval_support(
     from classifier.encoder import load_encoder
     from rag.pairs import PairSettings
     from rag.support import SupportReader
+    from training.edits import build_edits, read_paragraphs
     from training.evaluate_support import evaluate_support
-    from training.grounding_rows import of_split, read_claims
-    from training.train_support import built_pairs, some
+    from training.grounding_rows import of_split, read_claims, unshared
+    from training.train_support import some
 
     torch.set_num_threads(threads)
     reader = SupportReader.load(model, load_encoder(PairSettings.load(model, "support").encoder))
     rows = read_claims(data)
-    apart = set(_manifest(model)["without"])
-    built = built_pairs(passages or (), (), seed=seed)
-    parts = {
-        part: [
-            *(row for row in of_split(rows, part) if row.source not in apart),
-            *some([row for row in built if row.split == part], edits, seed),
-        ]
-        for part in (split, "dev")
-    }
+    manifest = _manifest(model)
+    apart = set(manifest["without"])
+    paragraphs = read_paragraphs(passages or ())
+    held_out = [row for row in rows if row.source in apart]
+    if not manifest["unshared"]:
+        every: list[Sourced] = [*rows, *paragraphs]
+        learnt = [row.passage for row in every if row.source not in apart]
+        held_out = unshared(held_out, learnt)
+        others = [paragraph for paragraph in paragraphs if paragraph.source not in apart]
+        paragraphs = others + unshared([each for each in paragraphs if each.source in apart], learnt)
+    built = build_edits(paragraphs, seed=seed)
+
+    def measured(part: str) -> list[ClaimRow]:
+        """Rows of a split and pairs built of it, but for those of sources that were kept out."""
+        pairs = [row for row in built if row.split == part and row.origin not in apart]
+        return [row for row in of_split(rows, part) if row.source not in apart] + some(pairs, edits, seed)
+
+    held_out += some([row for row in built if row.split == split and row.origin in apart], edits, seed)
     figures = evaluate_support(
         reader,
-        [*parts[split], *(row for row in rows if row.source in apart)],
+        measured(split) + held_out,
         seed=seed,
         held_out=sorted(apart),
         encoder=_sentences() if baselines else None,
-        dev=parts["dev"],
+        dev=measured("dev") if baselines else (),
     )
     _write(out, {"split": split, **figures}, model, [*data, *_files(passages or ())], seed)
     _print(figures)
@@ -184,7 +198,7 @@ def _manifest(model: Path) -> dict[str, Any]:
 
     try:
         manifest: dict[str, Any] = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
-        return {"without": [], **manifest}
+        return {"without": [], "unshared": False, **manifest}
     except (OSError, ValueError) as exc:
         raise TrainingError(f"{model}: its manifest.json cannot be read ({exc}); give a trained model") from exc
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 from training.datasets import TrainingError
 
 _TEXTS = ("split", "source", "licence", "lang", "title")
-_FORBIDDEN = ("-NC", "none stated")
+_FORBIDDEN = re.compile(r"(?i)non[ -]?commercial|\bnc\b|research|none stated|^\W*$")
+_SHORT = 40  # characters; a shorter passage is shared only if it is the same
 
 
 class Label(StrEnum):
@@ -40,6 +42,10 @@ class Sourced(Protocol):
     @property
     def split(self) -> str:
         """Such as `train`."""
+
+    @property
+    def passage(self) -> str:
+        """What is read with the question or claim."""
 
 
 Row = TypeVar("Row", bound=Sourced)
@@ -88,6 +94,8 @@ class ClaimRow:
         licence: of that data set.
         lang: ISO 639-1 code.
         split: `train`, `dev` or `test`.
+        origin: for a built pair, the source of the paragraph that it was built of.
+        paragraph: that paragraph; empty for others.
     """
 
     passage: str
@@ -98,6 +106,8 @@ class ClaimRow:
     licence: str = ""
     lang: str = "en"
     split: str = "train"
+    origin: str = ""
+    paragraph: str = ""
 
 
 def read_evidence(paths: Sequence[Path]) -> list[EvidenceRow]:
@@ -120,26 +130,31 @@ def read_claims(paths: Sequence[Path]) -> list[ClaimRow]:
     rows = [row for path in paths for row in _read(path, _claim)]
     three = {row.source for row in rows if row.label is Label.CONTRADICTED}
     return [
-        ClaimRow(row.passage, row.claim, Label.NOT_STATED, row.kind, row.source, row.licence, row.lang, row.split)
-        if row.label is Label.NOT_SUPPORTED and row.source in three
-        else row
+        replace(row, label=Label.NOT_STATED) if row.label is Label.NOT_SUPPORTED and row.source in three else row
         for row in rows
     ]
 
 
-def trainable(rows: Sequence[Row], without: Sequence[str]) -> list[Row]:
-    """The rows that may be trained on: not of the sources that are kept out.
+def trainable(rows: Sequence[Row], without: Sequence[str], others: Sequence[Sourced] = ()) -> list[Row]:
+    """The rows that may be trained on: not of the sources that are kept out, nor with a passage of theirs.
+
+    Args:
+        rows: to choose from.
+        without: sources that are kept out.
+        others: further rows, which may be of these sources too.
 
     Raises:
         TrainingError: a source to keep out is in no row, or a licence forbids a model that anyone may use.
     """
-    unknown = set(without) - {row.source for row in rows}
+    every: list[Sourced] = [*rows, *others]
+    unknown = set(without) - {row.source for row in every}
     if unknown:
         raise TrainingError(
             f"--without {', '.join(sorted(unknown))}: no row is of that source; see `source` in the data"
         )
     kept = [row for row in rows if row.source not in without]
-    forbidden = {row.source: row.licence for row in kept if any(mark in row.licence for mark in _FORBIDDEN)}
+    kept = unshared(kept, [row.passage for row in every if row.source in without])
+    forbidden = {row.source: row.licence or "none stated" for row in kept if _FORBIDDEN.search(row.licence)}
     if forbidden:
         listed = ", ".join(f"{source} ({licence})" for source, licence in sorted(forbidden.items()))
         raise TrainingError(
@@ -147,6 +162,32 @@ def trainable(rows: Sequence[Row], without: Sequence[str]) -> list[Row]:
             "out with --without"
         )
     return kept
+
+
+def unshared(rows: Sequence[Row], passages: Iterable[str]) -> list[Row]:
+    """The rows whose passage is in none of these, and holds none of them, whatever the white space."""
+    bare = {passage: "".join(passage.split()) for passage in {row.passage for row in rows}}
+    apart = {"".join(passage.split()) for passage in passages}
+    shared = {part for part, _ in _contained(bare.values(), apart)}
+    shared |= {whole for _, whole in _contained(apart, bare.values())}
+    return [row for row in rows if bare[row.passage] not in shared]
+
+
+def _contained(parts: Iterable[str], wholes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each part with each whole that it is in; found by the characters that it begins with."""
+    by_start: dict[str, list[str]] = {}
+    for part in parts:
+        by_start.setdefault(part[:_SHORT], []).append(part)
+    for whole in wholes if by_start else ():
+        for at in range(max(1, len(whole) - _SHORT + 1)):
+            for part in by_start.get(whole[at : at + _SHORT], ()):
+                if whole.startswith(part, at):
+                    yield part, whole
+
+
+def origin_of(row: Sourced) -> str:
+    """The source of the paragraph that a pair was built of; empty for other rows."""
+    return row.origin if isinstance(row, ClaimRow) else ""
 
 
 def of_split(rows: Sequence[Row], split: str) -> list[Row]:
@@ -231,7 +272,7 @@ def _origin(entry: Mapping[str, Any]) -> dict[str, str]:
     wrong = next((key for key in _TEXTS if not isinstance(entry.get(key) or "", str)), None)
     if wrong:
         raise ValueError(f"`{wrong}` is not a string")
-    return {key: entry[key] for key in ("source", "licence", "lang", "split") if key in entry}
+    return {key: entry[key] for key in ("source", "licence", "lang", "split") if entry.get(key) is not None}
 
 
 def _text(entry: Mapping[str, Any], key: str) -> str:

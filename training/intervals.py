@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,36 +15,61 @@ Places = NDArray[np.int64]
 Figure = Callable[[Places], float]
 
 
-def interval(figure: Figure, rows: int, *, seed: int) -> dict[str, float | None]:
+def interval(
+    figure: Figure, rows: int, *, seed: int, groups: Sequence[Hashable] | None = None
+) -> dict[str, float | None]:
     """A figure of all rows and, over samples of them, between which values it lies 95 times in 100.
 
     Args:
         figure: computes it from the places of some rows; NaN where these do not define it.
         rows: how many there are.
         seed: of the samples.
+        groups: of each row; rows of a group, such as one paragraph's, are in a sample together. By default each row is
+            one.
     """
     rng = np.random.default_rng(seed)
     value = figure(np.arange(rows)) if rows else math.nan
     if math.isnan(value):
         return {"value": None, "low": None, "high": None}
-    found = [figure(rng.integers(0, rows, rows)) for _ in range(_RESAMPLES)]
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    low, high = bounds([figure(places) for places in _samples(rows, groups, rng)])
+    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def bounds(samples: Sequence[float]) -> tuple[float, float]:
+    """Between which values 95 of 100 samples lie, leaving out those that are not a number; NaN if all are."""
+    defined = [sample for sample in samples if not math.isnan(sample)] or [math.nan]
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _samples(rows: int, groups: Sequence[Hashable] | None, rng: np.random.Generator) -> Iterator[Places]:
+    """As many groups as there are, drawn again and again: the places of their rows."""
+    members: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(range(rows) if groups is None else groups):
+        members.setdefault(group, []).append(place)
+    every = np.concatenate([np.array(places) for places in members.values()])
+    sizes = np.array([len(places) for places in members.values()])
+    starts = np.cumsum(sizes) - sizes
+    for _ in range(_RESAMPLES):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        ends = np.cumsum(sizes[drawn])
+        within = np.arange(ends[-1]) - np.repeat(ends - sizes[drawn], sizes[drawn])
+        yield every[np.repeat(starts[drawn], sizes[drawn]) + within]
 
 
 def area(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> Figure:
     """The area under the ROC curve, as a figure for `interval`."""
+    return lambda at: auroc(positive[at], score[at])
 
-    def figure(at: Places) -> float:
-        chosen = positive[at]
-        positives = int(chosen.sum())
-        negatives = len(chosen) - positives
-        if not positives or not negatives:
-            return math.nan
-        ranks = rankdata(score[at])[chosen].sum()  # the statistic of Mann and Whitney
-        return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
 
-    return figure
+def auroc(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    """The area under the ROC curve; NaN if all or no rows are positive."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return math.nan
+    ranks = rankdata(score)[positive].sum()  # the statistic of Mann and Whitney
+    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def balanced_accuracy(positive: NDArray[np.bool_], said: NDArray[np.bool_]) -> Figure:

@@ -39,9 +39,9 @@ def _of_group(rows: Sequence[EvidenceRow], seed: int, near: float) -> list[Evide
         return []
     read = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
     of_passages = read.fit_transform(row.passage for row in passages)
-    likeness = (read.transform(row.question for row in asked) @ of_passages.T).toarray()
     found = []
-    for row, alike in zip(asked, likeness, strict=True):
+    for row, question in zip(asked, read.transform(row.question for row in asked), strict=True):
+        alike = (question @ of_passages.T).toarray()[0]
         rng = random.Random(f"{seed}/{row.question}/{row.passage}")
         others = [int(at) for at in np.argsort(-alike, kind="stable") if passages[at].sentences != row.sentences]
         chosen = others[:1] if near >= 1 else others[:_NEAREST] if rng.random() < near else others

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.pairs import Task
-from training.grounding_rows import Sourced
+from training.grounding_rows import Sourced, origin_of
 from training.intervals import told
 
 _WHAT: Mapping[Task, tuple[str, str]] = {
@@ -39,7 +39,7 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
     task: Task = manifest["task"]
     pipeline, what = _WHAT[task]
     settings, figures = manifest["settings"], manifest["figures"]
-    sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
+    sources = Counter((_source(row), row.licence or "(not named)") for row in rows)
     measured = {name: figure for name, figure in figures.items() if isinstance(figure, Mapping) and "low" in figure}
     lines = [
         "---",
@@ -76,3 +76,8 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _source(row: Sourced) -> str:
+    origin = origin_of(row)
+    return (row.source or "(not named)") + (f" of {origin}" if origin else "")

@@ -17,7 +17,7 @@ import torch
 from rag.pairs import OUTPUTS, Base, PairSettings, Task, check_window
 from training.checkpoint import Checkpoint
 from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, untrained
-from training.grounding_rows import Row, of_split
+from training.grounding_rows import Row, of_split, origin_of
 from training.manifest import file_sha256, provenance, write_json
 from training.pair_card import write_pair_card
 from training.train_classifier import refuse_finished
@@ -113,7 +113,7 @@ class PairRun:
             "name": self.name,
             "encoder": settings.encoder,
             "thresholds": dict(settings.thresholds),
-            "trained_on": sorted({row.source for row in rows}),
+            "trained_on": sorted({name for row in rows for name in (row.source, origin_of(row)) if name}),
             **made,
         }
         write_pair_card(finished, manifest, rows)

@@ -63,7 +63,7 @@ def train_reader(run: PairRun, encoder_name: str) -> dict[str, Any]:
     run.settings(base, thresholds).save(finished)
     figures = evaluate_reader(EvidenceReader.load(finished, base), dev, seed=run.recipe.seed)
     counts = {"train": len(train), "dev": len(dev), "windows": len(learnt)}
-    return run.complete(finished, {**made, "rows": counts, "figures": figures}, train)
+    return run.complete(finished, {**made, "rows": counts, "figures": figures, "unshared": True}, train)
 
 
 def examples(base: Base, rows: Sequence[EvidenceRow], window: int) -> list[Example[ReadingTarget]]:
@@ -77,7 +77,9 @@ def examples(base: Base, rows: Sequence[EvidenceRow], window: int) -> list[Examp
 
 
 def reader_loss(logits: Tensor, targets: Sequence[ReadingTarget]) -> Tensor:
-    """Binary cross-entropy of the passage and, twice as heavy, of its sentences, mean by weight.
+    """Binary cross-entropy of the passage and, twice as heavy, of its sentences, times the weights; means.
+
+    The weights are 1 on average over all rows, so that a batch counts as much as its rows weigh.
 
     Args:
         logits: shape ``(batch, spans, 2)``; span 0 speaks for the passage, the others for its sentences.
@@ -91,5 +93,4 @@ def reader_loss(logits: Tensor, targets: Sequence[ReadingTarget]) -> Tensor:
     spans = [span for target in targets for span, _ in enumerate(target.sentences, 1)]
     answers = torch.tensor([float(answer) for target in targets for answer in target.sentences])
     sentence = functional.binary_cross_entropy_with_logits(logits[rows, spans, SENTENCE], answers, reduction="none")
-    of_sentences = weights[rows]
-    return (passage * weights).sum() / weights.sum() + _SENTENCES * (sentence * of_sentences).sum() / of_sentences.sum()
+    return (passage * weights).sum() / len(targets) + _SENTENCES * (sentence * weights[rows]).sum() / len(rows)

@@ -63,8 +63,9 @@ def train_support(
     """
     run.start()
     seed = run.recipe.seed
-    built = built_pairs(paragraphs, run.without, seed=seed)
-    train, dev = run.split(trainable(read_claims(data), run.without))
+    claims, found = read_claims(data), read_paragraphs(paragraphs)
+    built = build_edits(trainable(found, run.without, claims), seed=seed)
+    train, dev = run.split(trainable(claims, run.without, found))
     train += some([row for row in built if row.split == "train"], min(edits, run.limit or edits), seed)
     dev += some([row for row in built if row.split == "dev"], min(edits, run.limit or edits) // 8 + 1, seed)
     base = load_encoder(encoder_name)
@@ -74,14 +75,8 @@ def train_support(
     run.settings(base, {"supported": threshold}).save(finished)
     figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
     counts = {"train": len(train), "built": sum(row.source == SOURCE for row in train), "dev": len(dev)}
-    made |= {"edits": edits, "rows": counts, "figures": figures}
+    made |= {"edits": edits, "rows": counts, "figures": figures, "unshared": True}
     return run.complete(finished, made, train)
-
-
-def built_pairs(paragraphs: Sequence[Path], without: Sequence[str], *, seed: int) -> list[ClaimRow]:
-    """The pairs built of all paragraphs but those of sources that are kept out."""
-    kept = [paragraph for paragraph in read_paragraphs(paragraphs) if paragraph.source not in without]
-    return build_edits(trainable(kept, ()), seed=seed)
 
 
 def examples(base: Base, rows: Sequence[ClaimRow], window: int) -> list[Example[SupportTarget]]:
@@ -109,7 +104,7 @@ def examples(base: Base, rows: Sequence[ClaimRow], window: int) -> list[Example[
 
 
 def support_loss(logits: Tensor, targets: Sequence[SupportTarget]) -> Tensor:
-    """Minus the log of the probability that the right outputs have together, mean by weight.
+    """Minus the log of the probability that the right outputs have together, times the weight; the mean.
 
     Args:
         logits: shape ``(batch, spans, 3)``; the claim's span counts.
@@ -118,7 +113,7 @@ def support_loss(logits: Tensor, targets: Sequence[SupportTarget]) -> Tensor:
     weights = torch.tensor([target.weight for target in targets])
     right = torch.tensor([[output in target.outputs for output in range(logits.shape[-1])] for target in targets])
     values = logits[:, CLAIM].log_softmax(-1).masked_fill(~right, float("-inf")).logsumexp(-1)
-    return -(values * weights).sum() / weights.sum()
+    return -(values * weights).sum() / len(targets)
 
 
 def _window(base: Base, row: ClaimRow, window: int) -> Pair:

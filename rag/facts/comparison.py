@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -28,7 +29,7 @@ class Facts:
     """What rules find in a sentence.
 
     Attributes:
-        text: the sentence, normalised (`rag.quotes.normal`), at most `READ` characters.
+        text: the sentence, normalised (`rag.spelling.normal`), at most `READ` characters.
         language: a guess.
         numbers: with their units.
         dates: also single years and months.
@@ -208,7 +209,7 @@ def _order(claim: Facts, best: Facts) -> Fault | None:
     for of in kinds:
         mine, theirs = sorted(of(claim), key=lambda fact: fact[0]), sorted(of(best), key=lambda fact: fact[0])
         said, known = [fact[2] for fact in mine], [fact[2] for fact in theirs]
-        if said != known and len(said) > 1 and sorted(map(repr, said)) == sorted(map(repr, known)):
+        if said != known and len(said) > 1 and Counter(said) == Counter(known):
             if _frame(claim.text, mine) == _frame(best.text, theirs):
                 return Fault("order", "the evidence has the same facts, each in another's place", contradicted=True)
     return None

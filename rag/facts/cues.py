@@ -34,15 +34,16 @@ def _pairs(text: str) -> tuple[tuple[str, str], ...]:
 
 
 _EN = Cues(
-    negation=r"not|\w+n['’]t|cannot|never|no|none|nobody|nothing|nowhere|neither|nor|without|hardly|lacks?|fails? to",
+    negation=r"not|\w+n['’]t|cannot|never|no|none|nobody|nothing|nowhere|neither|nor|without|hardly|lacks?"
+    r"|fail(?:s|ed)? to|(?:refus|declin)(?:e|es|ed|ing) to",
     condition=r"unless|except|excluding|only if|if|provided that|as long as",
     classes={
         "quantifier": {
             "all": "all|every|each|always|everyone|everybody|entirely|completely",
             "most": "most|usually|mostly|generally|majority",
-            "some": "some|sometimes|several|certain|occasionally",
-            "many": "many|often|frequently",
-            "few": "few|rarely|seldom|minority",
+            "some": "some|sometimes|several|certain|occasionally|a few",
+            "many": "many|often|frequently|quite a few",
+            "few": "few|rarely|seldom|minority|only a few|very few",
         },
         "restriction": {"only": "only|solely|exclusively"},
         "modality": {
@@ -69,7 +70,9 @@ _EN = Cues(
         r"includ\w*/exclud\w* effective/ineffective empty/full first/last north\w*/south\w* east\w*/west\w*"
         r" left/right "
         r"male|men|man|boys?/female|women|woman|girls? adults?/child|children|infants?|babies hard\w*/soft\w*"
-        r" fast\w*|quick\w*/slow\w* "
+        r" fast\w*|quick\w*/slow\w* able/unable useful/useless harmless/harmful careful\w*/careless\w* known/unknown"
+        r" enough|sufficient/insufficient complete/incomplete visible/invisible doubl\w*/tripl\w*|halv\w*"
+        r" bans|banned|banning/lift\w*\s(?:the|its|a)\sban "
         r"young\w*/old\w* early|earlier|earliest/late|later|latest above/below over/under inside/outside"
         r" true/false success\w*|succeed\w*/fail\w* "
         r"inhal\w*/exhal\w* import\w*/export\w* buy\w*|bought/sell\w*|sold free/paid public/private"
@@ -110,7 +113,7 @@ _ZH = Cues(
         "|合法/禁止|不得|不准|违法|非法 "
         "多于/少于 高于/低于 安全/危险 有害/无害 可能/不可能 热/冷 开始/结束|停止 开放|打开/关闭 导致"
         "|引起/预防|防止 改善|好转/恶化 赢|胜/输|败 "
-        "接受|批准|同意/拒绝|驳回|否决 包括|包含/不包括|排除 有效/无效 第一|首/最后|末 东/西 南/北 左/右"
+        "可/忌(?!讳) 接受|批准|同意/拒绝|驳回|否决 包括|包含/不包括|排除 有效/无效 第一|首/最后|末 东/西 南/北 左/右"
         " 男/女 成人|成年人/儿童|小孩|婴儿 硬/软 快/慢 "
         "早/晚 以上/以下 内/外 真/假 成功/失败 进口/出口 买/卖 免费/收费 公立|公共/私立|私人 强/弱 阳性/阴性"
         " 最低|最少/最高|最多 至少/至多|最多 相同/不同 "
@@ -252,7 +255,10 @@ CUES = {"en": _EN, "zh": _ZH, "de": _DE, "fr": _FR, "es": _ES, "ja": _JA}
 # What, elsewhere in a sentence, can turn one of its clauses: negations, conditions, reports, questions.
 _REPORTS = (
     r"claim\w*|myths?|alleg\w*|believ\w*|suppos\w*|false\w*|wrong\w*|untrue|said|says?|argu\w*|only|avoid|but"
-    r"|however|though|although|instead"
+    r"|however|though|although|instead|forb[ai]d\w*|prohibit\w*|bann\w*|bans?|illegal\w*|unlawful\w*|contraindicat\w*"
+    r"|refrain\w*|don['’]?ts|mistakes?|errors?|misconcept\w*|rumou?rs?|hoax\w*|critics?|according to|den(?:y|ies|ied)"
+    r"|refus\w*|reject\w*|refut\w*|outdated|formerly|dangerous|harmful|stop|stay away|évite[rz]?|à tort|vermeid\w*"
+    r"|evit\w*"
     r"|angeblich|behaupt\w*|falsch|nur|aber|jedoch|prétend\w*|faux|fausse|mais|seulement|supuest\w*|afirma\w*"
     r"|falso|pero|solo|sólo"
 )
@@ -272,3 +278,16 @@ def _altering() -> str:
 
 
 ALTERS = re.compile(_altering(), re.IGNORECASE)
+
+# Headings that turn all below them. A question is none: what stands below it is its answer.
+TURNING_HEADING = re.compile(
+    r"(?:(?:common|popular|frequent|typical|widespread) )?(?:myths?|mistakes|misconceptions?|errors|falsehoods|rumou?rs"
+    r"|don['’]?ts)|(?:what|when|how|who|where|things|foods|medicines)\b[^?]*\b(?:not|never|avoid)\b[^?]*"
+    r"|(?:never|avoid|not|do not|don['’]t)\b[^?]*"
+    r"|(?:häufige )?(?:mythen|irrtümer|fehler)|(?:was|wann|wer) [^?]*\bnicht\b[^?]*|(?:nicht|nie|niemals)\b[^?]*"
+    r"|mythes|idées reçues|erreurs(?: fréquentes)?|à éviter|ce qu['’]il ne faut pas\b[^?]*|(?:jamais|ne pas)\b[^?]*"
+    r"|mitos|errores(?: comunes)?|(?:qué|cuándo|lo que) no\b[^?]*|qué evitar|(?:nunca|no)\b[^?]*"
+    r"|(?:常见)?(?:误区|谣言|错误)|禁忌|[^?]*(?:不要|不能|不宜|不可|不得|避免|禁止)[^?]*"
+    r"|誤解|[^?]*てはいけない[^?]*",
+    re.IGNORECASE,
+)

@@ -210,7 +210,7 @@ def _han(digits: str | None) -> int | None:
     """A Chinese number below a hundred."""
     if not digits:
         return None
-    if "十" not in digits:
-        return _HAN[digits]
-    tens, _, ones = digits.partition("十")
-    return (_HAN[tens] if tens else 1) * 10 + (_HAN[ones] if ones else 0)
+    tens, ten, ones = digits.partition("十")
+    if not ten:
+        return int("".join(str(_HAN[digit]) for digit in digits))
+    return (_HAN[tens[-1]] if tens else 1) * 10 + _HAN.get(ones[:1], 0)

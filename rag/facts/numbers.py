@@ -46,7 +46,7 @@ _EN_WORDS = _words(
     " 70:seventy"
     " 80:eighty 90:ninety"
 )
-_EN_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_EN_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _OTHER_WORDS = {
     "de": _words(
         "0:null 2:zwei 3:drei 4:vier 5:fünf 6:sechs 7:sieben 8:acht 9:neun 10:zehn 11:elf 12:zwölf 13:dreizehn"
@@ -67,6 +67,29 @@ _OTHER_WORDS = {
         " 50:cincuenta"
         " 60:sesenta 70:setenta 80:ochenta 90:noventa 100:cien 1000:mil"
     ),
+}
+_OTHER_WORDS["de"] |= {
+    f"{'ein' if one == 1 else name}und{ten}": tens + one
+    for name, one in {"ein": 1, **_OTHER_WORDS["de"]}.items()
+    for ten, tens in _OTHER_WORDS["de"].items()
+    if 0 < one < 10 and 20 <= tens < 100
+}
+_OTHER_WORDS["es"] |= {
+    f"{ten} y {name}": tens + one
+    for name, one in {"uno": 1, "un": 1, "una": 1, **_OTHER_WORDS["es"]}.items()
+    for ten, tens in _OTHER_WORDS["es"].items()
+    if 0 < one < 10 and 30 <= tens < 100
+} | _words(
+    "21:veintiuno 21:veintiún 21:veintiuna 22:veintidós 23:veintitrés 24:veinticuatro 25:veinticinco 26:veintiséis"
+    " 27:veintisiete 28:veintiocho 29:veintinueve"
+)
+_OTHER_WORDS["fr"] |= _words("17:dix-sept 18:dix-huit 19:dix-neuf 80:quatre-vingts 80:quatre-vingt")
+_OTHER_WORDS["fr"] |= {
+    f"{ten}{join}{name}": tens + one
+    for name, one in {"un": 1, "une": 1, **_OTHER_WORDS["fr"]}.items()
+    for ten, tens in _OTHER_WORDS["fr"].items()
+    for join in ("-", "-et-", " et ")
+    if 0 < one < (20 if tens in (60, 80) else 10) and 20 <= tens < 100 and ten != "quatre-vingts"
 }
 _ARTICLES = {
     "en": r"an?|each|per|single|one", "de": r"ein|eine|einen|einem|einer|pro"
@@ -169,7 +192,7 @@ def _with_unit(text: str, value: Fraction, start: int, end: int) -> Number:
     if unit is None:
         return Number(value, "", text[start:end], start)
     dimension, factor, end = unit
-    return Number(value * factor, dimension, text[start:end], start)
+    return Number(value * factor, dimension, text[start:end], start, written=value)
 
 
 def _english(text: str) -> Iterator[Number]:
@@ -191,7 +214,9 @@ def _english(text: str) -> Iterator[Number]:
                 yield _with_unit(text, Fraction(value, _EN_PARTS[part[1]]), start, part.end())
             else:
                 yield _with_unit(text, Fraction(value), start, end)
-    for match in re.finditer(r"(?<!\w)(half|quarter)(?!\w)", lower):
+    for match in re.finditer(r"(?<!\w)(half )?a dozen(?!\w)", lower):
+        yield _with_unit(text, Fraction(6 if match[1] else 12), match.start(), match.end())
+    for match in re.finditer(r"(?<!\w)(half|quarter)(?! a dozen)(?!\w)", lower):
         if not re.search(
             r"(?:one|two|three|the (?:first|second|third|last|next|other|top|bottom))[\s-]$",
             lower[: match.start()][-12:],
@@ -231,7 +256,7 @@ def _and_a_half(text: str, found: list[Number]) -> list[Number]:
                 dimension, factor, end = unit or ("", Fraction(1), half.end())
                 value = number.value + Fraction(1, 2) if number.unit == "" else number.value / factor + Fraction(1, 2)
                 written = text[number.start : max(end, half.end())]
-                found[at] = Number(value * factor, dimension, written, number.start)
+                found[at] = Number(value * factor, dimension, written, number.start, written=value)
                 found = [other for other in found if not half.start() <= other.start < half.end()]
                 break
     return found
@@ -274,7 +299,8 @@ def _span(match: re.Match[str], words: list[str], first: int, last: int) -> tupl
 
 
 def _plain_words(text: str, words: dict[str, int]) -> Iterator[Number]:
-    for match in re.finditer(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", text, re.IGNORECASE):
+    longest = "|".join(sorted(words, key=len, reverse=True))
+    for match in re.finditer(rf"(?<![\w-])(?:{longest})(?![\w-])", text, re.IGNORECASE):
         yield _with_unit(text, Fraction(words[match[0].lower()]), match.start(), match.end())
 
 
@@ -329,7 +355,8 @@ def _articles(text: str, language: str) -> Iterator[Number]:
         for match in re.finditer(rf"(?<!\w)(?:{_ARTICLES[language]})\s", text, re.IGNORECASE):
             unit = unit_at(text, match.end())
             if unit:
-                yield Number(unit[1], unit[0], text[match.start() : unit[2]], match.start(), needed=False)
+                written = text[match.start() : unit[2]]
+                yield Number(unit[1], unit[0], written, match.start(), needed=False, written=Fraction(1))
 
 
 def _share_units(text: str, found: list[Number]) -> list[Number]:
@@ -343,5 +370,6 @@ def _share_units(text: str, found: list[Number]) -> list[Number]:
         unit = _written_unit(text, after)
         if unit and _JOINS.match(text[end : after.start]):
             written = text[number.start : after.start + len(after.text)]
-            found[place] = Number(number.value * unit[1], after.unit, written, number.start)
+            value = number.value * unit[1]
+            found[place] = Number(value, after.unit, written, number.start, written=number.value)
     return found

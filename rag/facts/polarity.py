@@ -17,6 +17,12 @@ _NOT_NEGATING = re.compile(
     r"|不[超少低高多]于?过?|不到|なければな(?:りません|らない)|かもしれ(?:ません|ない)",
     re.IGNORECASE,
 )
+_DENIAL = re.compile(
+    r"\b(?:false|untrue|incorrect|wrong|myth|not true|not the case|den(?:y|ies|ied)|disprove[sdn]?|refute[sd]?) that\b"
+    r"|\b(?:falsch|unwahr|nicht wahr|ein mythos), dass\b|\b(?:faux|pas vrai) que?\b|\bfalso que\b|并非|不是真的",
+    re.IGNORECASE,
+)
+_THAN = re.compile(r"(.{1,300}?)\b(more|less|fewer|[a-z]{2,20}er)\b.{0,300}\bthan\b(.{1,300})", re.IGNORECASE)
 _WHEN = r"when|in case|wenn|quand|lorsque|en cas|cuando|en caso|时|的话|場合|とき|れば|たら"
 
 
@@ -45,6 +51,11 @@ def turned(claim: str, evidence: str, language: str) -> Turn | None:
         evidence: normalised, in the same language.
         language: one of `rag.facts.language`.
     """
+    denials = [bool(_DENIAL.search(text)) for text in (claim, evidence)]
+    if denials[0] != denials[1]:
+        return Turn("negation", f"only the {'claim' if denials[0] else 'evidence'} says that it is false", opposed=True)
+    if _exchanged(claim, evidence):
+        return Turn("order", "the evidence compares the same things the other way round", opposed=True)
     cues = CUES[language]
     pairs = list(_pairs(claim, evidence, cues, language))
     negation = next(filter(None, (_negation(mine, theirs, cues, language) for mine, theirs in pairs)), None)
@@ -111,6 +122,16 @@ def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
                     "opposite", f"the evidence says {known[0]!r}, the claim {said[0]!r}", True, (said[0], known[0])
                 )
     return None
+
+
+def _exchanged(claim: str, evidence: str) -> bool:
+    """Whether both compare, such as "A is better than B", and one has the things in each other's places."""
+    mine, theirs = _THAN.search(claim), _THAN.search(evidence)
+    if not mine or not theirs or mine[2].lower() != theirs[2].lower():
+        return False
+    (left, right), (first, second) = ((set(words(found[1])), set(words(found[3]))) for found in (mine, theirs))
+    same = (left & first) | (right & second)
+    return bool((left & second) - same and (right & first) - same)
 
 
 @cache

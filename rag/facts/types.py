@@ -16,6 +16,7 @@ class Number:
         text: as it is written.
         needed: whether evidence must have it; False for words such as ``a`` that only may stand for a number.
         start: first character in the normalised sentence.
+        written: the value in the unit that it is written with; None if that is the same.
     """
 
     value: Fraction
@@ -23,10 +24,13 @@ class Number:
     text: str
     start: int
     needed: bool = True
+    written: Fraction | None = None
 
     def says(self, other: Number) -> bool:
-        """Whether evidence with `other` says this."""
-        return self.value == other.value and self.unit in ("", other.unit)
+        """Whether evidence with `other` says this; a number without unit is only met by one as it is written."""
+        if self.unit:
+            return (self.value, self.unit) == (other.value, other.unit)
+        return self.value == (other.value if other.written is None else other.written)
 
     def against(self, other: Number) -> bool:
         """Whether `other` is of the same kind."""

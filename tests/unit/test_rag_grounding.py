@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rag import Gate, InputError, KnowledgeError, Passage, Status, Support, check_answer
-from rag.quotes import key, normal
 from rag.segments import segments
-from tests.unit.rag_cases import HashedWords
+from rag.spelling import key, normal
+from tests.unit.rag_cases import HashedWords, document
 
 PAIRS = [
     json.loads(line)
@@ -107,6 +107,46 @@ def test_the_rule_is_named(claim, rule):
     assert passage[place.start : place.end] in ("The tower was built in 1912 by Nora Pell.", "It weighs 640 kg.")
 
 
+@pytest.mark.parametrize(
+    ("claim", "passage"),
+    [
+        ("Der Kurs dauert nun einundzwanzig Tage.", "Der Kurs dauert zweiundzwanzig Tage und ist frei."),
+        ("Le cours dure vingt-et-un jours ici.", "Le cours dure vingt-deux jours et il est libre."),
+        ("El curso dura veinticinco días ahora.", "El curso dura veintiséis días y es libre."),
+        ("The box holds two dozen eggs now.", "The box holds a dozen eggs."),
+        ("The walk takes 180 steps now.", "The walk takes 3 minutes."),
+        ("The patient is able to walk now.", "The patient is unable to walk."),
+        ("The pump is useful at home now.", "The pump is useless at home."),
+        ("Sales doubled in the north now.", "Sales tripled in the north."),
+        ("The town bans cars in the centre now.", "The town lifts the ban of cars in the centre."),
+        ("A few patients recovered well now.", "Few patients recovered well."),
+        ("孕妇可吃山楂。", "孕妇忌吃山楂。"),
+        ("The board approved the new plan now.", "The board refused to approve the new plan."),
+        ("The new vaccine holds mercury now.", "It is false that the new vaccine holds mercury."),
+        ("So aspirin is more effective than ibuprofen.", "Usually ibuprofen is more effective than aspirin."),
+    ],
+)
+def test_the_hard_rules_catch(claim, passage):
+    assert set(statuses(claim, passage, support=Says())) <= CAUGHT
+
+
+@pytest.mark.parametrize(
+    ("claim", "passage"),
+    [
+        ("The dose is 5 now.", "The dose is 5 mg."),
+        ("Der Kurs dauert nun 21 Tage.", "Der Kurs dauert einundzwanzig Tage."),
+        ("Le cours dure ici 91 jours.", "Le cours dure quatre-vingt-onze jours et il est libre."),
+        ("El curso dura 35 días ahora.", "El curso dura treinta y cinco días y es libre."),
+        ("The box now holds 6 eggs.", "The box holds half a dozen eggs."),
+        ("The box now holds 24 eggs.", "The box holds two dozen eggs."),
+        ("Now ibuprofen is more effective than aspirin.", "Ibuprofen is more effective than aspirin."),
+        ("Several patients recovered well now.", "A few patients recovered well."),
+    ],
+)
+def test_the_hard_rules_pass(claim, passage):
+    assert Status.CONTRADICTED not in statuses(claim, passage)
+
+
 # Quotes
 
 
@@ -121,6 +161,9 @@ def test_the_rule_is_named(claim, rule):
         ("一天最多四次", "一天最多四次。"),
         ("Wait here", "Wait here; ask the guide."),
         ('"Wait here."', "Wait here."),
+        ("Wait here [1].", "Wait here."),
+        ("Wait here [1, 3].", "Wait here."),
+        ("İzmir waits.", "Izmir waits."),
     ],
 )
 def test_harmless_differences_do_not_matter(claim, passage):
@@ -139,6 +182,11 @@ def test_harmless_differences_do_not_matter(claim, passage):
         ("Paracetamol eases pain.", '"Paracetamol eases pain."'),
         ("The area is 102 m.", "The area is 10² m."),
         ("Give 53 drops.", "Give 5*3 drops."),
+        ("Give 5 3 drops.", "Give 5 * 3 drops."),
+        ("5 drops are too many.", "> 5 drops are too many."),
+        ("Wait here.", "Wait here\u037e"),
+        ("Smoking is safe.", "These views are outdated; smoking is safe."),
+        ("Smoking is safe.", "Critics reject this; smoking is safe."),
         ("儿童不得服用本药。", "儿童不得服用本药，除非医生同意。"),
         ("疫苗含有活病毒。", "有人声称；疫苗含有活病毒。"),
     ],
@@ -177,6 +225,84 @@ def test_sentences_that_lean_on_another_go_with_it(answer, passages, kept):
     assert report.kept == (answer if kept is None else kept)
 
 
+AGES = "## Adults\n\nTake two tablets.\n\n## Children\n\nTake one tablet.\n\n## Infants"
+DOSES = "## Adults\n\nDose:\n- Take two.\n\n## Children\n\nDose:\n- Take one."
+TABLES = "| Age | Dose |\n|---|---|\n| Adult | two |\n\n| Weight | Dose |\n|---|---|\n| 9 kg | one |"
+STEPS = "1. Alice came.\n2. Bob came."
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage", "last"),
+    [
+        ("## Children\n\nTake one tablet.", AGES, True),
+        ("## Children\n\nTake two tablets.", AGES, False),
+        ("## Infants\n\nTake two tablets.", AGES, False),
+        ("Children:\n- Take two tablets.", AGES, False),
+        ("## Summary\n\nTake two tablets.", AGES, True),
+        ("## Children\n\nDose:\n- Take one.", DOSES, True),
+        ("## Children\n\nDose:\n- Take two.", DOSES, False),
+        ("## Take one tablet.\n\nTake two tablets.", AGES, True),
+        ("## Children\n\nTake two tablets.", AGES.replace("one tablet", "two tablets"), True),
+        ("| Weight | Dose |\n|---|---|\n| 9 kg | one |", TABLES, True),
+        ("| Age | Dose |\n|---|---|\n| 9 kg | one |", TABLES, False),
+    ],
+)
+def test_a_quote_stands_below_the_heading_of_its_place(answer, passage, last):
+    assert (statuses(answer, passage)[-1] is Status.SUPPORTED) == last
+
+
+def test_numbers_of_items_must_be_equal_where_both_have_one():
+    assert statuses(STEPS, STEPS) == [Status.SUPPORTED] * 2
+    assert statuses("1. Bob came.\n2. Alice came.", STEPS) == [Status.UNVERIFIABLE] * 2
+    assert statuses("- Bob came.\n- Alice came.", STEPS) == [Status.SUPPORTED] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage", "supported"),
+    [
+        ("Take eight tablets.", "Never:\n\nTake eight tablets.\n\nRest is good.", False),
+        ("Rest is good.", "Never:\n\nTake eight tablets.\n\nRest is good.", True),
+        ("Take eight tablets.", "Never:\n1. Take eight tablets.", False),
+        ("Take eight tablets.", "Never:\n- At night:\n- Take eight tablets.", False),
+        ("At night:", "Never:\n- At night:\n- Take eight tablets.", False),
+        ("Take eight tablets.", "## What not to do\n\nTake eight tablets.\n\n## Uses\n\nPain.", False),
+        ("Pain.", "## What not to do\n\nTake eight tablets.\n\n## Uses\n\nPain.", True),
+        ("Vaccines hold chips.", "# Myths\n\n- Vaccines hold chips.", False),
+        ("疫苗含有芯片。", "# 常见误区\n\n疫苗含有芯片。", False),
+        ("Wait four hours.", "## What may I not do?\n\nWait four hours.", True),
+    ],
+)
+def test_a_line_turns_what_stands_below(answer, passage, supported):
+    assert (statuses(answer, passage) == [Status.SUPPORTED]) == supported
+    assert statuses(passage, passage)[-1] is Status.SUPPORTED
+
+
+def test_a_line_of_the_document_above_a_passage_turns_it():
+    text = "Never do this:\n- Drink alcohol.\n"
+    source = document("a", text)
+    passage = Passage("a#0", "a", source.version, 17, 31, text[17:31])
+    assert check_answer("Drink alcohol.", [passage]).supported
+    assert not check_answer("Drink alcohol.", [passage], documents={"a": source}).supported
+
+
+def test_what_leans_on_a_paraphrase_must_follow_it():
+    model = Says()
+    assert (
+        statuses("Pain is eased by paracetamol. However, it does not reduce swelling.", LEAFLET, support=model)
+        == [Status.SUPPORTED] * 2
+    )
+    answer = "Without prescription it is sold. However, it does not reduce swelling."
+    assert statuses(answer, LEAFLET, support=model) == [Status.SUPPORTED, Status.UNVERIFIABLE]
+
+
+@pytest.mark.parametrize("answer", ["Wait here. Yes.", "Wait here. Never.", "在这里等。是的。"])
+def test_a_word_that_answers_leans_on_the_sentence_before(answer):
+    assert (
+        statuses(answer, "Wait here. 在这里等。", "Rest. Yes.", "Rest. Never.", "休息。是的。")[-1]
+        is Status.UNVERIFIABLE
+    )
+
+
 def test_what_remains_must_still_answer():
     answer = "Rest is useful. Tea cures every cold that anybody ever had."
     assert check_answer(answer, [LIST]).abstained
@@ -210,6 +336,22 @@ def test_a_support_model_decides_what_the_rules_leave():
     assert statuses(claim, LEAFLET, support=Says(0.2, 0.6)) == [Status.CONTRADICTED]
 
 
+def test_a_support_model_reads_what_is_around_the_sentence_itself():
+    model = Says()
+    passage = "Anna rests in a warm bed. " + "Tea is hot. " * 400 + "Anna rests"
+    check_answer("Now Anna rests.", [passage], support=model)
+    assert any(read.endswith("Anna rests") for read, _ in model.asked)
+
+
+def test_when_every_word_is_common_all_weigh_the_same():
+    assert statuses("Tea is hot, tea.", "Tea is hot. " * 1100) == [Status.UNVERIFIABLE]
+
+
+def test_days_written_in_han_are_read():
+    assert statuses("他三月三十一日到。", "他在三月三十一日到。") != [Status.CONTRADICTED]
+    assert statuses("他二〇二四年一一月到。", "他二〇二四年一二月到。") == [Status.CONTRADICTED]
+
+
 def test_a_support_model_is_not_asked_about_quotes_and_faults():
     model = Says()
     check_answer("Paracetamol eases pain. Paracetamol eases no pain.", [LEAFLET], support=model)
@@ -240,6 +382,8 @@ def test_an_encoder_finds_evidence_that_shares_no_word():
         (" \n", ["x"], "answer"),
         ("a" * 1_000_000, ["x"], "answer"),
         ("a", ["b" * 1_000_001], "passages"),
+        ("a\ud800", ["x"], "answer"),
+        ("a", ["x", "\udfff"], "passages"),
         ("a", ["Big tea. " * 20_001], "passages"),
     ],
 )

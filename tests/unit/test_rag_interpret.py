@@ -200,6 +200,19 @@ def test_the_gate_cites_what_the_model_did_not_or_cited_wrongly(answerer, knowle
         assert [knowledge.check(citation) for citation in answer.citations] == [True]
 
 
+def test_a_line_above_the_passage_turns_what_the_knowledge_base_has(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    rest = "".join(f"- Item {number} is a thing that nobody does at any time.\n" for number in range(40))
+    (source / "a.md").write_text(f"# Paracetamol\n\nNever do this:\n{rest}- Drink alcohol with paracetamol.\n", "utf-8")
+    build(source, tmp_path / "kb", HashedWords())
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords())
+    answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()), k=1)
+    report = answerer.check("Drink alcohol with paracetamol.")
+    assert "Never" not in report.passages[0].text
+    assert not report.supported
+
+
 def test_documents_are_paragraphs(answerer):
     first = answerer.answer(DOSE).citations[0]
     one, two = (dataclasses.replace(first, quote=quote) for quote in ("One.", "Two."))

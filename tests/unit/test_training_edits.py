@@ -228,6 +228,21 @@ def test_paragraphs_come_from_evidence_rows_retrieval_rows_and_documents(tmp_pat
     assert read_paragraphs([evidence, evidence]) == read_paragraphs([evidence])
 
 
+def test_a_paragraph_of_two_sources_is_known_in_both_and_built_of_once(tmp_path):
+    entries = evidence_entries(2, "train")
+    one, two = (write_rows(tmp_path / f"{name}.jsonl", [{**e, "source": name} for e in entries]) for name in "ab")
+    found = read_paragraphs([one, two])
+    assert [paragraph.source for paragraph in found] == ["a", "a", "b", "b"]
+    again = replace(BRIDGE, source="again")
+    rows = build_edits([BRIDGE, again], seed=0)
+    assert rows == build_edits([BRIDGE], seed=0)
+    assert {(row.origin, row.paragraph) for row in rows} == {(BRIDGE.source, BRIDGE.passage)}
+
+
+def test_times_of_day_are_no_numbers():
+    assert numbers("The gate opens at 10:30 and shuts at 9:05:10.", "", (), random.Random(0)) == []
+
+
 @pytest.mark.parametrize("entry", [{"text": "x"}, {"positive_passages": ["a"]}, {"sentence_starts": [0]}])
 def test_what_is_no_paragraph_is_named(tmp_path, entry):
     path = write_rows(tmp_path / "rows.jsonl", [entry])

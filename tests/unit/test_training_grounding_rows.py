@@ -111,13 +111,40 @@ def test_sources_are_kept_out_and_forbidding_licences_refused(tmp_path):
     assert {row.source for row in trainable(rows, ["two"])} == {"three"}
     with pytest.raises(TrainingError, match="--without four: no row is of that source"):
         trainable(rows, ["four"])
-    for licence in ("CC-BY-NC-4.0", "none stated (news text)"):
+    forbidding = ("", " ", "-", "CC-BY-NC-4.0", "cc-by-nc-4.0", "CC BY NC 4.0", "Non-commercial", "research only")
+    for licence in (*forbidding, "none stated (news text)"):
         barred = ClaimRow("a", "b", Label.SUPPORTED, source="barred", licence=licence)
         with pytest.raises(TrainingError, match=r"barred \(.*\): such a licence forbids"):
             trainable([*rows, barred], [])
         assert trainable([*rows, barred], ["barred"]) == rows
     with pytest.raises(TrainingError, match="no rows of split 'dev'; there are: train"):
         of_split(rows, "dev")
+
+
+PARAGRAPH = "The mill by the river was built of red brick in the year of the flood."
+
+
+@pytest.mark.parametrize(
+    ("passage", "kept"),
+    [
+        (PARAGRAPH, False),
+        (PARAGRAPH.replace(" ", "\n"), False),
+        (f"Before it. {PARAGRAPH} After it.", False),
+        (PARAGRAPH[9:], False),
+        (PARAGRAPH[:20], True),
+        ("Another mill by another river was built of wood.", True),
+    ],
+)
+def test_no_passage_is_shared_with_a_source_that_is_kept_out(passage, kept):
+    row = ClaimRow(passage, "claim", Label.SUPPORTED, source="a", licence="MIT")
+    held = ClaimRow(PARAGRAPH, "claim", Label.SUPPORTED, source="b")
+    assert trainable([row, held], ["b"]) == [row] * kept
+    assert trainable([row], ["b"], [held]) == [row] * kept
+
+
+def test_a_null_is_what_is_not_said(tmp_path):
+    (row,) = read_evidence([write_rows(tmp_path / "rows.jsonl", [{**EVIDENCE, "lang": None}])])
+    assert row.lang == "en"
 
 
 # Passages in others' places

@@ -2,6 +2,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,14 +32,23 @@ from training.cli import evaluate, train
 from training.datasets import TrainingError
 from training.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
 from training.evaluate_support import evaluate_support, threshold_of
-from training.grounding_rows import ClaimRow, Label, read_claims, read_evidence
+from training.grounding_rows import ClaimRow, EvidenceRow, Label, read_claims, read_evidence
 from training.intervals import area, balanced_accuracy, best_threshold, interval, mean, told
 from training.manifest import adapter_sha256
-from training.pair_run import tempered
+from training.pair_run import PairRun, tempered
 from training.train_reader import ReadingTarget, reader_loss
-from training.train_support import SupportTarget, examples, support_loss
+from training.train_support import SupportTarget, examples, support_loss, train_support
 
 QUICK = replace(RECIPE, epochs=1)
+
+
+def licensed(folder):
+    """Documents that state a licence."""
+    for path in filter(Path.is_file, write_source(folder).rglob("*")):
+        text = path.read_text(encoding="utf-8")
+        front = text.removeprefix("---\n") if text.startswith("---\n") else "---\n" + text
+        path.write_text("---\nlicence: MIT\n" + front, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +81,8 @@ def test_the_readers_loss_is_that_of_the_formula():
     values = logits.tolist()
     passage = [-log_sigmoid(values[0][0][1]), -log_sigmoid(-values[1][0][1])]
     signs = [(0, 1, -1, 1.0), (0, 2, 1, 1.0), (0, 3, -1, 1.0), (1, 1, -1, 3.0)]
-    sentences = sum(-log_sigmoid(sign * values[row][span][0]) * weight for row, span, sign, weight in signs) / 6
-    assert reader_loss(logits, targets).item() == pytest.approx((passage[0] + 3 * passage[1]) / 4 + 2 * sentences)
+    sentences = sum(-log_sigmoid(sign * values[row][span][0]) * weight for row, span, sign, weight in signs) / 4
+    assert reader_loss(logits, targets).item() == pytest.approx((passage[0] + 3 * passage[1]) / 2 + 2 * sentences)
 
 
 def test_a_two_way_label_trains_the_sum_of_two_outputs():
@@ -80,7 +90,7 @@ def test_a_two_way_label_trains_the_sum_of_two_outputs():
     logits = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
     targets = [SupportTarget((0,), 1.0), SupportTarget((1, 2), 2.0), SupportTarget((2,), 1.0)]
     p = logits[:, 1].softmax(-1).tolist()
-    expected = -(math.log(p[0][0]) + 2 * math.log(p[1][1] + p[1][2]) + math.log(p[2][2])) / 4
+    expected = -(math.log(p[0][0]) + 2 * math.log(p[1][1] + p[1][2]) + math.log(p[2][2])) / 3
     loss = support_loss(logits, targets)
     assert loss.item() == pytest.approx(expected)
     loss.backward()
@@ -196,6 +206,18 @@ def test_sources_are_kept_out(tmp_path, claims):
         train_toy_support(tmp_path / "other", claims, QUICK, without=["four"])
 
 
+def test_built_pairs_say_what_they_are_built_of_and_are_kept_out_with_it(tmp_path, claims):
+    known = licensed(tmp_path / "known")
+    run = PairRun("support", [claims], tmp_path / "model", QUICK, "model")
+    manifest = train_support(run, tiny().name, [claims], [known], 20)
+    assert manifest["trained_on"] == ["edits", "known", "three", "two"]
+    assert "| edits of known |" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    run = replace(run, out=tmp_path / "other", without=["known"])
+    manifest = train_support(run, tiny().name, [claims], [known], 20)
+    assert (manifest["trained_on"], manifest["rows"]["built"]) == (["three", "two"], 0)
+    assert manifest["unshared"]
+
+
 # Figures
 
 
@@ -253,6 +275,11 @@ def test_thresholds_tell_best_what_they_are_chosen_on(tmp_path):
     rows = read_evidence([write_rows(tmp_path / "rows.jsonl", evidence_entries(30, "dev"))])
     thresholds = choose_thresholds(EvidenceReader.load(toy_reader()[0], tiny()), rows, seed=0)
     assert set(thresholds) == {"passage", "sentence"}
+    short = [EvidenceRow("s", ("a.",), frozenset({0})) for _ in range(9)]
+    long = EvidenceRow("l", ("a.", "b.", "c."), frozenset({0, 1}))
+    found = {"s": Reading(0.9, (0.1,)), "l": Reading(0.9, (0.35, 0.32, 0.3))}
+    thresholds = choose_thresholds(Canned("reader", found), [*short, long], seed=0)
+    assert thresholds["sentence"] == 0.32
     assert best_threshold(lambda at: 1.0 if 0.2 <= at <= 0.4 else 0.0) == pytest.approx(0.3)
     claims = [ClaimRow("a", "b", label) for label in (Label.SUPPORTED, Label.NOT_STATED) for _ in range(4)]
     assert threshold_of(np.array([0.9, 0.8, 0.7, 0.8, 0.2, 0.1, 0.2, 0.3]), claims) == pytest.approx(0.5, abs=0.02)
@@ -267,6 +294,18 @@ def test_figures_of_a_support_model(claims):
     assert "edits" not in figures
     assert set(figures["labelled"]["baselines"]) == {"word_overlap", "similarity"}
     assert figures["held_out"]["balanced_accuracy"]["value"] > 0.9
+    built = [replace(row, source="edits", kind="same", origin="known") for row in rows[:6]]
+    figures = evaluate_support(reader, [*rows, *built], seed=0, held_out=["known"])
+    assert (figures["held_out"]["rows"], "edits" in figures) == (6, False)
+
+
+def test_rows_of_a_group_are_sampled_together():
+    values = np.repeat(np.arange(20.0), 5)
+    apart, together = (interval(mean(values), 100, seed=0, groups=of) for of in (None, list(values)))
+    assert apart["value"] == together["value"] == 9.5
+    assert together["high"] - together["low"] > 1.8 * (apart["high"] - apart["low"])
+    alone = interval(mean(values[:5]), 5, seed=0, groups=["one"] * 5)
+    assert alone == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_intervals_hold_what_the_figure_is():
@@ -296,7 +335,7 @@ def run(app, *arguments):
 def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch):
     monkeypatch.setattr("training.grounding_cli._sentences", HashedWords)
     monkeypatch.setattr("training.manifest._git", lambda *_: "0123456789ab")
-    documents = write_source(tmp_path / "documents")
+    documents = licensed(tmp_path / "documents")
     quick = ("--encoder", tiny().name, "--epochs", 1, "--window", 48, "--rank", 4)
     found = run(train, "reader", "--data", evidence, "--out", tmp_path / "r", *quick)
     assert found.exit_code == 0, found.output
@@ -319,6 +358,14 @@ def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch)
     figures = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     assert figures["held_out"]["rows"] == 12
     assert figures["held_out_sources"] == ["two"]
+
+
+def test_without_baselines_no_dev_rows_are_needed(tmp_path):
+    rows = write_rows(tmp_path / "test.jsonl", claim_entries(9, "test"))
+    options = ("--data", rows, "--model", toy_support()[0], "--out", tmp_path / "s.json")
+    found = run(evaluate, "support", *options, "--no-baselines")
+    assert found.exit_code == 0, found.output
+    assert "no rows of split 'dev'" in run(evaluate, "support", *options).output
 
 
 def test_faults_are_one_line(tmp_path, evidence):

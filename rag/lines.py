@@ -1,0 +1,79 @@
+"""Lines above a sentence that say what it is about, or turn it: headings, ":" lines such as "Never:", table headers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from rag.facts.cues import ALTERS, TURNING_HEADING
+from rag.segments import Segment
+from rag.spelling import key, normal
+
+_LONE = re.compile(r"\s\d{1,3}[.)]$")  # the number of what comes next
+_RULE = re.compile(r"[ \t|]*\n[ \t]*\|?[ \t]*:?-{2,}")  # below the header of a table
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line, and a sentence that it stands above.
+
+    Attributes:
+        of: number of the line among the sentences of its text.
+        at: first character of the line; below 0 if it stands before the text.
+        start: first character of the sentence below.
+        end: character after the last of that sentence.
+        words: of the line, as `rag.spelling.key` writes them.
+        turns: whether it holds a negation, a condition or a report.
+    """
+
+    of: int
+    at: int
+    start: int
+    end: int
+    words: str
+    turns: bool
+
+    def moved(self, by: int) -> Line:
+        """The same in a text that starts elsewhere."""
+        return replace(self, at=self.at + by, start=self.start + by, end=self.end + by)
+
+
+def lines_above(text: str, found: Sequence[Segment]) -> Iterator[Line]:
+    """The lines above each sentence, in the order of the sentences; such a line itself counts as one above it.
+
+    Those are its nearest heading, and the nearest ":" line or table header, and the nearest one that turns, of the list
+    or table that it is in. A ":" line also stands above the rest of its paragraph and the block right after it.
+    """
+    heading = line = lead = -1
+    paragraph = -1  # the last block that is no item
+    heads: dict[int, tuple[str, bool]] = {}
+    for number, segment in enumerate(found):
+        sign, words = segment.sign(text), text[segment.start : segment.end]
+        if "#" in sign:
+            heading, line, lead = number, -1, -1
+            heads[number] = (_key(words), bool(TURNING_HEADING.fullmatch(normal(words).text)))
+            yield Line(number, segment.start, segment.start, segment.end, *heads[number])
+            continue
+        paragraph = paragraph if sign else segment.block
+        line, lead = (
+            at if at >= 0 and _holds(found[at], segment, bool(sign), paragraph) else -1 for at in (line, lead)
+        )
+        for at in sorted({heading, line, lead} - {-1}):
+            yield Line(at, found[at].start, segment.start, segment.end, *heads[at])
+        if _LONE.sub("", words).rstrip("*_ ").endswith((":", "：")) or (
+            sign.startswith("|") and _RULE.match(text, segment.end)
+        ):
+            line = number
+            heads[number] = (_key(words), bool(ALTERS.search(words)))
+            lead = number if heads[number][1] else lead
+            yield Line(number, segment.start, segment.start, segment.end, *heads[number])
+
+
+def _holds(head: Segment, segment: Segment, item: bool, paragraph: int) -> bool:
+    """Whether a line stands above a sentence: in its list or table, in its paragraph or in the block right after."""
+    return segment.block - head.block in (0, 1) or (item and paragraph <= head.block)
+
+
+def _key(words: str) -> str:
+    return key(normal(words).text)
