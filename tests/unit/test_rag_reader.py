@@ -2,11 +2,12 @@ import dataclasses
 
 import pytest
 
+from rag.build import build
 from rag.interpret import Selection
 from rag.pairs import NO_SPAN, PairSettings
 from rag.reader import EvidenceReader, Excerpt, ReaderInterpreter, Reading, reading_windows
 from rag.retrieve import retrieve
-from rag.store import KnowledgeBase, build
+from rag.store import KnowledgeBase
 from tests.pair_cases import KEY, tiny, toy_reader
 from tests.unit.rag_cases import HashedWords, write_source
 
@@ -38,8 +39,14 @@ def knowledge(tmp_path):
 
 
 def ask(knowledge, question, reader, selection=Selection()):  # noqa: B008
-    evidence = retrieve(knowledge, question, 3)
-    return ReaderInterpreter(reader, HashedWords(), selection).answer(question, evidence, knowledge.documents)
+    evidence, documents = found(knowledge, question)
+    return ReaderInterpreter(reader, HashedWords(), selection).answer(question, evidence, documents)
+
+
+def found(knowledge, question):
+    with knowledge.view() as view:
+        evidence = retrieve(view, question, 3)
+        return evidence, {item.passage.document: view.document(item.passage.document) for item in evidence}
 
 
 # Windows
@@ -139,7 +146,7 @@ def test_the_reader_sees_question_topic_and_sentences(knowledge):
 def test_it_abstains_where_no_passage_answers_and_names_what_it_searched(knowledge):
     answer = ask(knowledge, DOSE, WordReader({"tablets": 0.49}))
     assert (answer.abstained, answer.answer, answer.citations) == (True, "", ())
-    assert answer.searched == tuple(retrieve(knowledge, DOSE, 3))
+    assert answer.searched == tuple(found(knowledge, DOSE)[0])
     assert ReaderInterpreter(WordReader({}), HashedWords()).answer(DOSE, [], {}).abstained
 
 
@@ -174,8 +181,8 @@ def test_a_disputed_topic_is_answered_from_all_sides(knowledge):
 
 
 def test_an_undisputed_topic_is_not(knowledge):
-    voting = dataclasses.replace(knowledge.documents["voting"], metadata={})
-    evidence = retrieve(knowledge, VOTE, 3)
+    evidence, documents = found(knowledge, VOTE)
+    voting = dataclasses.replace(documents["voting"], metadata={})
     interpreter = ReaderInterpreter(WordReader({"pay taxes": 0.9}), HashedWords())
-    answer = interpreter.answer(VOTE, evidence, {**knowledge.documents, "voting": voting})
+    answer = interpreter.answer(VOTE, evidence, {**documents, "voting": voting})
     assert ["pay taxes" in citation.quote for citation in answer.citations] == [True]
