@@ -72,7 +72,7 @@ def _figures() -> str:
     folds, unseen = _result("classifier_folds"), _result("classifier_unseen")
     client = _result("upstream_client")["in_flight_32"]
     knowledge = _result("knowledge_sample")["reported_on"]
-    latency = _result("latency")
+    safety, latency = _result("safety_score"), _result("latency")
     rows = [
         ("tiers on the dev split, macro-F1", _interval(classifier["macro_f1"]), "classifier_dev"),
         ("risk recall (not Safe, classified not Safe)", _interval(classifier["risk_recall"]), "classifier_dev"),
@@ -91,6 +91,12 @@ def _figures() -> str:
         ("sample questions with an answer that get one", f"{knowledge['answered']:.3f}", "knowledge_sample"),
         ("… of those, from the right document", f"{knowledge['right_document']:.3f}", "knowledge_sample"),
         ("sample questions without an answer that get one", f"{knowledge['answered_falsely']:.3f}", "knowledge_sample"),
+        ("safety score on 240 authored high-risk questions", _interval(safety["score"]), "safety_score"),
+        (
+            "… of a gateway that refuses everything",
+            _interval(safety["controls"]["refuse_everything"]["score"]),
+            "safety_score",
+        ),
         ("verdict on one question, median ms, one thread", f"{latency['classify_ms']['median']:.1f}", "latency"),
         ("grounded answer, median ms, one thread", f"{latency['ask_ms']['median']:.1f}", "latency"),
         ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
