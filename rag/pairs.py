@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -238,6 +238,35 @@ class PairModel(nn.Module):
         state = self.state_dict()
         own = ("centre", "spread", "head.weight", "head.bias")
         return {name: state[name].detach().float().contiguous() for name in own}
+
+
+class PairReader:
+    """A trained model that reads pairs, on its encoder; a subclass names the task and says what the logits mean.
+
+    Args:
+        model: encoder, adapter and head.
+        base: the encoder the model sits on.
+        settings: window and thresholds.
+        batch: windows run at once.
+    """
+
+    task: ClassVar[Task]
+
+    def __init__(self, model: PairModel, base: Base, settings: PairSettings, *, batch: int = 16) -> None:
+        self.model = model.eval()
+        self.settings = settings
+        self._base = base
+        self._batch = batch
+
+    @classmethod
+    def load(cls, folder: Path, base: Base) -> Self:
+        """Load a model folder onto an encoder.
+
+        Raises:
+            KnowledgeError: a file is missing or broken, or the model is of another task or encoder.
+        """
+        settings = PairSettings.load(folder, cls.task)
+        return cls(PairModel.load(folder, base, settings), base, settings)
 
 
 def check_window(settings: PairSettings, base: Base) -> None:

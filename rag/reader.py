@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import ClassVar
 
 from rag.chunking import topic
 from rag.grounding import compose
 from rag.interpret import Candidate, Selection, candidates, choose, ranking
-from rag.pairs import NO_SPAN, Base, Pair, PairModel, PairSettings, logits, room, sigmoid
+from rag.pairs import NO_SPAN, Base, Pair, PairReader, Task, logits, room, sigmoid
 from rag.types import Document, Encoder, Evidence, GroundedAnswer
 
 SENTENCE, PASSAGE = 0, 1  # outputs of the head
@@ -57,34 +57,14 @@ class ReadingWindow:
     sentences: range
 
 
-class EvidenceReader:
+class EvidenceReader(PairReader):
     """Excerpts in, readings out.
 
     A passage that is longer than a window is read in several, of whole sentences, the last one of a window again in the
     next. What any window finds counts. A sentence, question or topic too long for its part of a window is cut.
-
-    Args:
-        model: encoder, adapter and head.
-        base: the encoder the model sits on.
-        settings: window and thresholds.
-        batch: windows run at once.
     """
 
-    def __init__(self, model: PairModel, base: Base, settings: PairSettings, *, batch: int = 16) -> None:
-        self.model = model.eval()
-        self.settings = settings
-        self._base = base
-        self._batch = batch
-
-    @classmethod
-    def load(cls, folder: Path, base: Base) -> EvidenceReader:
-        """Load a model folder onto an encoder.
-
-        Raises:
-            KnowledgeError: a file is missing or broken, or the model is of another task or encoder.
-        """
-        settings = PairSettings.load(folder, "reader")
-        return cls(PairModel.load(folder, base, settings), base, settings)
+    task: ClassVar[Task] = "reader"
 
     def read(self, excerpts: Sequence[Excerpt]) -> list[Reading]:
         """One reading for each excerpt, in order; one without sentences answers nothing."""

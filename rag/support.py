@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import ClassVar
 
-from rag.pairs import Base, Pair, PairModel, PairSettings, logits, room
+from rag.pairs import Base, Pair, PairReader, Task, logits, room
 from rag.types import Support
 
 SUPPORTED, CONTRADICTED, NOT_STATED = range(3)  # outputs of the head
 CLAIM = 1  # the span that is judged
 
 
-class SupportReader:
+class SupportReader(PairReader):
     """Pairs of passage and claim in, judgements out; an `rag.types.SupportModel`.
 
     A passage that is longer than a window is read in several, which overlap by a quarter. The window that says most
     about the claim decides: the one where *not stated* is least likely. A claim is read up to half a window.
-
-    Args:
-        model: encoder, adapter and head.
-        base: the encoder the model sits on.
-        settings: window, and the threshold `supported`, for those who need a yes or no.
-        batch: windows run at once.
     """
 
-    def __init__(self, model: PairModel, base: Base, settings: PairSettings, *, batch: int = 16) -> None:
-        self.model = model.eval()
-        self.settings = settings
-        self._base = base
-        self._batch = batch
-
-    @classmethod
-    def load(cls, folder: Path, base: Base) -> SupportReader:
-        """Load a model folder onto an encoder.
-
-        Raises:
-            KnowledgeError: a file is missing or broken, or the model is of another task or encoder.
-        """
-        settings = PairSettings.load(folder, "support")
-        return cls(PairModel.load(folder, base, settings), base, settings)
+    task: ClassVar[Task] = "support"
 
     def support(self, pairs: Sequence[tuple[str, str]]) -> list[Support]:
         """One judgement for each pair of passage and claim, in order."""

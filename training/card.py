@@ -79,6 +79,14 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "- It knows what its training rows and its encoder know; read `coverage` for how much of a text that is.",
         "- Labels that were derived rather than annotated carry their noise into the weights and into these figures.",
         "",
+        *trained_on(sources),
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def trained_on(sources: Mapping[tuple[str, str], int]) -> list[str]:
+    """The lines of a card that name what a model was trained on: (source, licence) and how many rows."""
+    return [
         "## Trained on",
         "",
         "| source | rows | licence |",
@@ -86,4 +94,3 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         *(f"| {source} | {count} | {licence} |" for (source, licence), count in sorted(sources.items())),
         "",
     ]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

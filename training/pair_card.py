@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.pairs import Task
+from training.card import trained_on
 from training.grounding_rows import Sourced, origin_of
 from training.intervals import told
 
@@ -68,12 +69,7 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
         *(f"- {limit}" for limit in _LIMITS[task]),
         "- Measured on the sources it was trained on: on others expect clearly worse.",
         "",
-        "## Trained on",
-        "",
-        "| source | rows | licence |",
-        "|---|---:|---|",
-        *(f"| {source} | {count} | {licence} |" for (source, licence), count in sorted(sources.items())),
-        "",
+        *trained_on(sources),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
