@@ -17,7 +17,7 @@ from classifier.types import MINILM, Handling, Tier
 from guard.errors import ConfigError
 from guard.policy import Rule
 from guard.types import Route, TextKind
-from rag.types import DEFAULT_MODE, Mode
+from rag.types import DEFAULT_GATE, DEFAULT_MODE, Mode
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -120,13 +120,21 @@ class Knowledge(_Section):
 class Grounding(_Section):
     """The citation gate: how strict it is, and how much it reads; see `rag.types.Gate`."""
 
-    supported: Share = Field(0.8, description="Probability of a support model from which a paraphrase stays.")
-    contradicted: Share = Field(0.5, description="Probability of a support model from which it is contradicted.")
-    overlap: Share = Field(0.25, description="Share of a sentence's words below which no evidence is like it.")
-    kept: Share = Field(0.5, description="Share of an answer below which what remains of it does not answer.")
-    answer_characters: Count = 20_000
-    passage_characters: Count = 1_000_000
-    passage_sentences: Count = 20_000
+    supported: Share = Field(
+        DEFAULT_GATE.supported, description="Probability of a support model from which a paraphrase stays."
+    )
+    contradicted: Share = Field(
+        DEFAULT_GATE.contradicted, description="Probability of a support model from which it is contradicted."
+    )
+    overlap: Share = Field(
+        DEFAULT_GATE.overlap, description="Share of a sentence's words below which no evidence is like it."
+    )
+    kept: Share = Field(
+        DEFAULT_GATE.kept, description="Share of an answer below which what remains of it does not answer."
+    )
+    answer_characters: Count = DEFAULT_GATE.answer_characters
+    passage_characters: Count = DEFAULT_GATE.passage_characters
+    passage_sentences: Count = DEFAULT_GATE.passage_sentences
 
 
 class Pattern(_Section):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, read_text
+from guard.cli.options import ConfigFile, Json, print_json, read_text, read_texts, text_of
 
 if TYPE_CHECKING:
     from classifier.types import Verdict
@@ -63,7 +61,7 @@ def classify(
 
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, - for standard input, or --file, and only one of them")
-    texts = list(_from_file(file)) if file else _from_argument(str(text))
+    texts = list(read_texts(file, "--file")) if file else _from_argument(str(text))
     settings = load_config(config)
     classifier = load_classifier(settings, Encoders(settings), limited=False)
     for start in range(0, len(texts), 64):
@@ -83,33 +81,9 @@ def _from_argument(text: str) -> list[str]:
         return [given]
     lines = [line for line in given.split("\n") if line.strip()]
     try:
-        return [_text_of(line, f"line {number}") for number, line in enumerate(lines, 1)]
+        return [text_of(line, f"line {number}") for number, line in enumerate(lines, 1)]
     except BadRequest:
         return lines
-
-
-def _from_file(path: Path) -> Iterator[str]:
-    from guard.errors import BadRequest
-
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise BadRequest(f"--file {path} cannot be read: {exc}") from exc
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield _text_of(line, f"--file {path}, line {number}")
-
-
-def _text_of(line: str, where: str) -> str:
-    from guard.errors import BadRequest
-
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"{where}: not JSON ({exc})") from exc
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise BadRequest(f"{where}: need an object with a string `text`")
-    return str(row["text"])
 
 
 def _verdict_dict(verdict: Verdict) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from guard.cli.knowledge import Folder
-from guard.cli.options import ConfigFile, Json, print_json, read_text
+from guard.cli.options import ConfigFile, Json, print_json, read_file, read_text, read_texts
 
 if TYPE_CHECKING:
     from rag.types import GroundingReport
@@ -33,16 +32,19 @@ def ground(
     """
     from guard.assemble import Encoders, gate, load_answerer
     from guard.config import load_config
+    from guard.errors import BadRequest
     from rag.grounding import check_answer
 
     if (answer is None) == (file is None):
         raise typer.BadParameter("give an answer, - for standard input, or --file, and only one of them")
     if kb and (passage or passages):
         raise typer.BadParameter("give passages or --kb, not both")
-    given = _read(file) if file else read_text(str(answer))
+    given = read_file(file, "--file") if file else read_text(str(answer))
     settings = load_config(config, {"knowledge.path": str(kb.absolute())} if kb else None)
     if passage or passages:
-        evidence = [*(passage or ()), *(_texts(passages) if passages else ())]
+        evidence = [*(passage or ()), *(read_texts(passages, "--passages") if passages else ())]
+        if not evidence:
+            raise BadRequest(f"--passages {passages} has no passage; give one JSON object with `text` a line")
         report = check_answer(given, evidence, gate=gate(settings))
     else:
         report = load_answerer(settings, Encoders(settings)).check(given)
@@ -63,31 +65,3 @@ def _show(report: GroundingReport) -> None:
             quote = " ".join(passage.text[place.start : place.end].split())
             typer.echo(f"  {passage.document or 'passage'} {passage.id} [{place.start}:{place.end}] {quote}")
     typer.echo(f"\nkept: {report.kept}" if report.kept else "\nWhat remains does not answer.")
-
-
-def _read(path: Path) -> str:
-    from guard.errors import BadRequest
-
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise BadRequest(f"{path} cannot be read: {exc}") from exc
-
-
-def _texts(path: Path) -> list[str]:
-    from guard.errors import BadRequest
-
-    found = []
-    for number, line in enumerate(_read(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            raise BadRequest(f"--passages {path}, line {number}: not JSON ({exc})") from exc
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise BadRequest(f"--passages {path}, line {number}: need an object with a string `text`")
-        found.append(row["text"])
-    if not found:
-        raise BadRequest(f"--passages {path} has no passage; give one JSON object with `text` a line")
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +35,48 @@ def read_text(text: str) -> str:
     if not text.strip():
         raise BadRequest("there is no text; give some as an argument, or - and some on standard input")
     return text
+
+
+def read_file(path: Path, option: str) -> str:
+    """The text of the file that an option names.
+
+    Raises:
+        BadRequest: it cannot be read, or is not UTF-8.
+    """
+    from guard.errors import BadRequest
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BadRequest(f"{option} {path} cannot be read: {exc}") from exc
+
+
+def read_texts(path: Path, option: str) -> Iterator[str]:
+    """The texts of the JSONL file that an option names, `text` in each line.
+
+    Raises:
+        BadRequest: the file cannot be read, or a line is something else.
+    """
+    for number, line in enumerate(read_file(path, option).split("\n"), 1):
+        if line.strip():
+            yield text_of(line, f"{option} {path}, line {number}")
+
+
+def text_of(line: str, where: str) -> str:
+    """The `text` of a JSON object.
+
+    Raises:
+        BadRequest: there is none; the message begins with `where`.
+    """
+    from guard.errors import BadRequest
+
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"{where}: not JSON ({exc})") from exc
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise BadRequest(f"{where}: need an object with a string `text`")
+    return str(row["text"])
 
 
 def log_to_stderr() -> None:
