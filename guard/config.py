@@ -6,23 +6,34 @@ import difflib
 import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from classifier.taxonomy import UniqueKeyLoader
 from classifier.types import MINILM, Handling, Tier
 from guard.errors import ConfigError
 from guard.policy import Rule
-from guard.types import Route, TextKind
+from guard.types import AnswerGrounding, Route, TextKind
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, Mode
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 
 class _Section(BaseModel):
@@ -193,6 +204,19 @@ class RuleSection(_Section):
     when: When = When()
     route: Route
     say: str | None = Field(None, description="Text of the refusal or the hand-over; by category without one.")
+    ground_answer: Annotated[AnswerGrounding, YAML_OFF] = Field(
+        AnswerGrounding.OFF,
+        description="Hold the model's answer against the knowledge base: off, annotate, require. With `route: forward`.",
+    )
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> Self:
+        if self.ground_answer is not AnswerGrounding.OFF and self.route is not Route.FORWARD:
+            raise ValueError(
+                f"rule {self.name!r} has `ground_answer: {self.ground_answer}` and `route: {self.route}`; only an answer "
+                "that the model gives can be grounded: set `route: forward`, or remove `ground_answer`"
+            )
+        return self
 
     def rule(self) -> Rule:
         """The rule that `guard.policy` applies."""
@@ -250,7 +274,9 @@ class JournalSection(_Section):
     """Where decisions are written down."""
 
     path: Path | None = Field(Path("airlock.db"), description="SQLite file; null keeps no journal.")
-    prompts: Literal["off", "hashed", "full"] = Field("off", description="What is kept of the judged text.")
+    prompts: Annotated[Literal["off", "hashed", "full"], YAML_OFF] = Field(
+        "off", description="What is kept of the judged text."
+    )
     deadline_s: Seconds = 10.0
     on_error: Literal["refuse", "continue"] = Field(
         "refuse", description="When a decision cannot be written: refuse the request, or answer and log an alarm."

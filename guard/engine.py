@@ -15,7 +15,18 @@ from guard.journal import Journal
 from guard.policy import decide
 from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
-from guard.types import Answerer, Classifier, Decision, Finding, Reply, ResponseCheck, Route, TextKind, Turn
+from guard.types import (
+    Answerer,
+    AnswerGrounding,
+    Classifier,
+    Decision,
+    Finding,
+    Reply,
+    ResponseCheck,
+    Route,
+    TextKind,
+    Turn,
+)
 from rag.types import GroundedAnswer, GroundingReport
 
 log = logging.getLogger("airlock")
@@ -29,6 +40,7 @@ _KINDS = {
     "developer": TextKind.SYSTEM_MESSAGE,
 }
 _STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
+_GROUNDING = tuple(AnswerGrounding)  # from the mildest to the strictest
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,7 @@ class Guard:
         self._parts = parts
         self._rules = [rule.rule() for rule in config.policy.rules]
         self._of_some_texts = {rule.name for rule in self._rules if rule.texts}
+        self._grounding = {rule.name: rule.ground_answer for rule in config.policy.rules}
         self._texts = AnswerTexts(config.answers, {rule.name: rule.say for rule in config.policy.rules if rule.say})
         self.refusals = self._texts.refusals if config.conversation.forget_refused else frozenset()
         threads = config.classifier.workers
@@ -174,6 +187,10 @@ class Guard:
         """The refusal text for a decision: `refuse` for a request, `stopped` for the model's own answer."""
         return Reply(self._texts.text(kind, decision), refused=True)
 
+    def abstention(self, decision: Decision) -> str:
+        """What is said where no trusted source supports an answer."""
+        return self._texts.text("abstain", decision)
+
     @property
     def hold_back(self) -> int:
         """Characters of a stream that are kept back: what is configured, or more if a check reaches further."""
@@ -195,12 +212,14 @@ class Guard:
             finding = await self._find(said)
         except PartFailure as exc:
             return self._failed(exc, started)
-        strictest = max(filter(self._counts, judged), key=_strictness)
+        strictest = max(filter(self._counts, judged), key=self._strictness)
         if finding:
             route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
         else:
             route, rule, where = strictest.route, strictest.rule, strictest.where.value
-        return Decision(route, rule, strictest.verdict, where, timings_ms={"classify": _since(started)})
+        grounding = self._grounding.get(rule, AnswerGrounding.OFF)
+        timings = {"classify": _since(started)}
+        return Decision(route, rule, strictest.verdict, where, ground_answer=grounding, timings_ms=timings)
 
     def _kind(self, turn: Turn) -> TextKind | None:
         """What a turn is before it is known which one is last; None for what is not judged."""
@@ -240,6 +259,11 @@ class Guard:
             sure = verdict.tiers[verdict.tier] >= self.config.conversation.context_from
             return sure and (strict or verdict.handling is Handling.SUPPORT)
         return strict or judged.where is TextKind.LAST_TURN
+
+    def _strictness(self, judged: _Judged) -> tuple[int, int, Tier, bool]:
+        grounding = _GROUNDING.index(self._grounding.get(judged.rule, AnswerGrounding.OFF))
+        last = judged.where is TextKind.LAST_TURN
+        return _STRICTNESS.index(judged.route), grounding, judged.verdict.tier, last
 
     def _verdicts(self, texts: Sequence[str]) -> list[Verdict]:
         return sound_verdicts(self._parts.classifier.classify(texts), len(texts))
@@ -282,10 +306,6 @@ class Guard:
         )
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision
-
-
-def _strictness(judged: _Judged) -> tuple[int, Tier, bool]:
-    return _STRICTNESS.index(judged.route), judged.verdict.tier, judged.where is TextKind.LAST_TURN
 
 
 def _since(started: float) -> float:

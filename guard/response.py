@@ -23,8 +23,9 @@ from guard.asgi import (
 )
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, PartFailure, UpstreamError
+from guard.rewriting import Rewriting
 from guard.streaming import StreamGate
-from guard.types import Decision, Finding
+from guard.types import AnswerGrounding, Decision, Finding
 
 log = logging.getLogger("airlock")
 
@@ -32,7 +33,8 @@ log = logging.getLogger("airlock")
 class CheckedResponse:
     """Stands between an app and a client for one answer.
 
-    Chat completions, event streams and the app's own errors (status 400 and above) pass as they are, once checked.
+    Chat completions, event streams and the app's own errors (status 400 and above) pass as they are, once checked;
+    but where the decision says so, an answer is held against the knowledge base and written anew.
     Anything else cannot be checked and becomes HTTP 502.
 
     Args:
@@ -56,6 +58,12 @@ class CheckedResponse:
         self._whole = bytearray()  # an answer in one piece, until it is all there
         self._gate: StreamGate | None = None
         self._is_error = False  # of the app
+        self._rewriting = (
+            None
+            if decision.ground_answer is AnswerGrounding.OFF
+            else Rewriting(guard, request, decision, extras=extras)
+        )
+        self._ended = False  # whether the end of a stream was written anew
         self._over = asyncio.Event()
         self._outcome, self._detail, self._status = "disconnected", "", 0
 
@@ -120,7 +128,7 @@ class CheckedResponse:
             await self._check([probe.text for probe in probes])
             for probe in probes:
                 self._gate.clear(probe)
-            released = self._gate.release()
+            released = await self._flow(self._gate)
             if released or last:
                 await self._release(released, last=last)
         else:
@@ -136,8 +144,26 @@ class CheckedResponse:
                     raise UpstreamError("the upstream answered with an error that may not leave", code="bad_upstream")
                 await self._release(bytes(self._whole), last=True)
             elif last:
-                await self._check(_texts(bytes(self._whole)))
-                await self._release(bytes(self._whole), last=True)
+                whole = bytes(self._whole)
+                await self._check(_texts(whole))
+                await self._release(await self._rewriting.whole(whole) if self._rewriting else whole, last=True)
+
+    async def _flow(self, gate: StreamGate) -> bytes:
+        """What of a stream may leave now."""
+        if self._rewriting is None:
+            return gate.release()
+        released = gate.release(done=self._ended)
+        if self._ended:
+            return b"" if self._rewriting.holds else released
+        self._rewriting.take(released)
+        if not gate.over:
+            return b"" if self._rewriting.holds else released
+        self._ended = True
+        if self._rewriting.holds:
+            return await self._rewriting.end()
+        if released:  # the text does not wait for its report
+            await self._release(released, last=False)
+        return await self._rewriting.end() + gate.release()
 
     async def _check(self, texts: list[str]) -> None:
         finding = await self._guard.find(texts) if texts else None
@@ -147,17 +173,26 @@ class CheckedResponse:
     async def _release(self, body: bytes, *, last: bool) -> None:
         if not self._begun:
             self._begun = True
-            await self._send({**self._start, "headers": self._headers()})
+            await self._send({**self._start, "headers": self._headers(len(body))})
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
-        if last:
-            self._outcome = "answered" if not self._is_error else "upstream_error"
+        if last and self._is_error:
+            self._outcome = "upstream_error"
+        elif last:
+            self._outcome, self._detail = self._rewriting.outcome if self._rewriting else ("answered", "")
 
-    def _headers(self) -> Headers:
-        own = (DECISION_HEADER, WARNINGS_HEADER, *((b"content-length",) if self._gate is not None else ()))
-        headers = [(name, value) for name, value in self._start.get("headers", []) if name.lower() not in own]
+    def _headers(self, length: int) -> Headers:
+        """The app's headers and Airlock's own; `length` is that of an answer in one piece."""
+        own = (DECISION_HEADER, WARNINGS_HEADER, b"content-length")
+        given = [(name.lower(), name, value) for name, value in self._start.get("headers", [])]
+        headers = [(name, value) for lower, name, value in given if lower not in own]
+        if self._gate is None and any(lower == b"content-length" for lower, _, _ in given):
+            headers.append((b"content-length", str(length).encode()))
         headers.append((DECISION_HEADER, self._decision.id.encode()))
-        if self._decision.rule == ON_ERROR:
-            headers.append((WARNINGS_HEADER, b"unguarded"))
+        warnings = ["unguarded"] if self._decision.rule == ON_ERROR else []
+        if self._rewriting is not None and not self._is_error:
+            warnings += self._rewriting.warnings
+        if warnings:
+            headers.append((WARNINGS_HEADER, ",".join(warnings).encode()))
         return headers
 
     async def _stop(self, finding: Finding) -> None:

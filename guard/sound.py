@@ -70,7 +70,7 @@ def sound_answer(answer: object) -> GroundedAnswer:
 
 
 def sound_report(report: object, answer: str) -> GroundingReport:
-    """The report, if it is on this answer and keeps nothing that is not supported.
+    """The report, if it is on this answer, and keeps and cites nothing that is not supported.
 
     Raises:
         PartFailure: it is not.
@@ -82,4 +82,10 @@ def sound_report(report: object, answer: str) -> GroundingReport:
         raise PartFailure("knowledge", "returned rubbish: a sentence is not in the answer")
     if report.kept and (report.abstained or not all(checked.text in report.kept for checked in kept) or not kept):
         raise PartFailure("knowledge", "returned rubbish: what is kept is not what is supported")
+    supported = {(checked.start, checked.end) for checked in kept}
+    for citation in report.citations:
+        if citation.status is not Status.SUPPORTED or (citation.answer_start, citation.answer_end) not in supported:
+            raise PartFailure("knowledge", "returned rubbish: a citation of a sentence that is not supported")
+    if not all(math.isfinite(item.score) for item in (*report.sentences, *report.citations)):
+        raise PartFailure("knowledge", "returned rubbish: a score that is no number")
     return report

@@ -52,6 +52,7 @@ class _Channel:
 class _Event:
     raw: bytes
     needs: dict[_Key, int] = field(default_factory=dict)
+    is_done: bool = False
 
 
 class StreamGate:
@@ -125,12 +126,20 @@ class StreamGate:
             channel.tail = channel.tail[drop:]
             channel.start += drop
 
-    def release(self) -> bytes:
+    @property
+    def over(self) -> bool:
+        """Whether the upstream has said that the answer ends, or has ended."""
+        return self._over
+
+    def release(self, *, done: bool = True) -> bytes:
         """The events that may leave now, as they came.
 
         Nothing leaves before the first text does: an answer that is stopped at once can still be a whole refusal.
+
+        Args:
+            done: whether `[DONE]` may leave, with what follows it.
         """
-        clean = list(itertools.takewhile(self._is_clean, self._events))
+        clean = list(itertools.takewhile(lambda e: self._is_clean(e) and (done or not e.is_done), self._events))
         if not self._begun and not self._over and not any(event.needs for event in clean):
             return b""
         self._begun = self._begun or bool(clean)
@@ -154,6 +163,7 @@ class StreamGate:
         if data is None:
             return
         if data == "[DONE]":
+            event.is_done = True
             self._end()
             return
         try:
@@ -195,6 +205,17 @@ class StreamGate:
             self._asides.add(text)
             self._add(event, _ASIDE, text)
             self._channels[_ASIDE].ended = True
+
+
+def read_chunks(stream: bytes) -> Iterator[dict[str, Any]]:
+    """The chunks of a stream that a gate has released, parsed."""
+    ends = [match.end() for match in _EVENT_END.finditer(stream)]
+    for start, end in itertools.pairwise([0, *ends, len(stream)]):
+        data, _ = _parse(stream[start:end])
+        if data is not None and data != "[DONE]":
+            chunk = json.loads(data)
+            if isinstance(chunk, dict):
+                yield chunk
 
 
 def _parse(raw: bytes) -> tuple[str | None, str]:

@@ -32,6 +32,14 @@ class TextKind(StrEnum):
     TOOL_RESULT = "tool_result"
 
 
+class AnswerGrounding(StrEnum):
+    """Whether a forwarded answer is held against the knowledge base, and what follows."""
+
+    OFF = "off"
+    ANNOTATE = "annotate"  # it leaves whole, with what the knowledge base says of each sentence
+    REQUIRE = "require"  # only what the knowledge base supports leaves
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation, as the engine sees it."""
@@ -50,6 +58,7 @@ class Decision:
         verdict: of the text that decided; None when nothing could be judged.
         judged: which text that was: a `TextKind`, or ``assistant_turn``.
         cause: why a part failed; None when none did.
+        ground_answer: what becomes of the model's answer, when the request is forwarded.
         timings_ms: milliseconds by stage.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
@@ -60,6 +69,7 @@ class Decision:
     verdict: Verdict | None = None
     judged: str | None = None
     cause: str | None = None
+    ground_answer: AnswerGrounding = AnswerGrounding.OFF
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
@@ -80,6 +90,7 @@ class Decision:
             "windows": verdict.coverage.windows if verdict else None,
             "model": verdict.model if verdict else None,
             "cause": self.cause,
+            "ground_answer": self.ground_answer.value,
             "timings_ms": dict(self.timings_ms),
         }
 

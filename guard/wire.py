@@ -93,7 +93,7 @@ def parse_chat(body: bytes, refusals: Collection[str] = ()) -> ChatRequest:
         return request
     data["messages"] = [data["messages"][index] for index in kept]
     try:
-        return read_chat(data, _dump(data))
+        return read_chat(data, dump(data))
     except ValueError as exc:
         raise BadRequest(f"the body holds a number that cannot be written: {exc}", code="invalid_json") from exc
 
@@ -216,32 +216,32 @@ def completion(request: ChatRequest, decision: Decision, reply: Reply, *, extras
     message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
     message.update(_marks(reply))
     body = {
-        **_frame(request, decision, "chat.completion"),
+        **frame(request, decision, "chat.completion"),
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}],
         "usage": _USAGE,
     }
     if extras:
-        body["airlock"] = _extras(decision, reply)
-    return _dump(body)
+        body["airlock"] = extras_of(decision, reply)
+    return dump(body)
 
 
 def completion_events(request: ChatRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
     """The same as server-sent events."""
-    frame = _frame(request, decision, "chat.completion.chunk")
+    around = frame(request, decision, "chat.completion.chunk")
     delta = {"role": "assistant", "content": reply.text, **_marks(reply)}
-    last: dict[str, Any] = {**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish(reply)}]}
+    last: dict[str, Any] = {**around, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish(reply)}]}
     if extras:
-        last["airlock"] = _extras(decision, reply)
-    events = [{**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}, last]
+        last["airlock"] = extras_of(decision, reply)
+    events = [{**around, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}, last]
     if request.include_usage:
-        events.append({**frame, "choices": [], "usage": _USAGE})
-    return b"".join(map(_event, events)) + DONE
+        events.append({**around, "choices": [], "usage": _USAGE})
+    return b"".join(map(event, events)) + DONE
 
 
 def stopped_events(request: ChatRequest, decision: Decision, choices: Sequence[int]) -> bytes:
     """The end of a stream that was stopped after some of it was released: what is out stands, no more follows."""
     ended = [{"index": index, "delta": {}, "finish_reason": "content_filter"} for index in choices]
-    return _event({**_frame(request, decision, "chat.completion.chunk"), "choices": ended}) + DONE
+    return event({**frame(request, decision, "chat.completion.chunk"), "choices": ended}) + DONE
 
 
 def error_body(
@@ -251,7 +251,7 @@ def error_body(
     error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
     if inner:
         error["innererror"] = inner
-    return _dump({"error": error})
+    return dump({"error": error})
 
 
 def unavailable_body(decision: Decision) -> bytes:
@@ -275,7 +275,8 @@ DONE = b"data: [DONE]\n\n"
 _USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
-def _frame(request: ChatRequest, decision: Decision, kind: str) -> dict[str, Any]:
+def frame(request: ChatRequest, decision: Decision, kind: str) -> dict[str, Any]:
+    """What every completion and chunk that Airlock writes has beside its choices."""
     return {"id": f"chatcmpl-{decision.id}", "object": kind, "created": int(time.time()), "model": request.model}
 
 
@@ -286,28 +287,30 @@ def _finish(reply: Reply) -> str:
 def _marks(reply: Reply) -> dict[str, Any]:
     if reply.refused:
         return {"refusal": reply.text}
-    if not reply.citations:
-        return {}
-    return {
-        "annotations": [
-            {
-                "type": "url_citation",
-                "url_citation": {
-                    "start_index": citation.answer_start,
-                    "end_index": citation.answer_end,
-                    "title": citation.title,
-                    "url": citation.url,
-                },
-            }
-            for citation in reply.citations
-        ]
-    }
+    return {"annotations": annotations(reply.citations)} if reply.citations else {}
 
 
-def _extras(decision: Decision, reply: Reply) -> dict[str, Any]:
+def annotations(citations: Sequence[Citation]) -> list[dict[str, Any]]:
+    """Citations as a message carries them, by their places in its content."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "start_index": citation.answer_start,
+                "end_index": citation.answer_end,
+                "title": citation.title,
+                "url": citation.url,
+            },
+        }
+        for citation in citations
+    ]
+
+
+def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:
+    """The `airlock` object of an answer."""
     said = decision.as_dict()
     extras = {name: said[name] for name in ("decision", "tier", "category", "route", "rule")}
-    if reply.citations:
+    if reply is not None and reply.citations:
         extras["citations"] = [citation_dict(citation) for citation in reply.citations]
     return extras
 
@@ -377,11 +380,17 @@ def _said(value: Any, param: str, *, opaque: frozenset[str] = frozenset()) -> li
     return found
 
 
-def _event(data: Mapping[str, Any]) -> bytes:
-    return b"data: " + _dump(data) + b"\n\n"
+def event(data: Mapping[str, Any]) -> bytes:
+    """A server-sent event."""
+    return b"data: " + dump(data) + b"\n\n"
 
 
-def _dump(data: Mapping[str, Any]) -> bytes:
+def dump(data: Mapping[str, Any]) -> bytes:
+    """JSON as it goes over the wire.
+
+    Raises:
+        ValueError: a number is infinite, or is none.
+    """
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
 
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rag.grounding import check_answer, compose, ground
+from rag.grounding import check_answer, cite, compose, ground
 from rag.interpret import InterpretationModel
 from rag.retrieve import retrieve
 from rag.scope import Where
 from rag.segments import segments
 from rag.store import KnowledgeBase
+from rag.view import View
 from rag.types import (
     DEFAULT_GATE,
     DEFAULT_MODE,
     Citation,
-    Document,
+    Evidence,
     Gate,
     GroundedAnswer,
     GroundingReport,
     InputError,
     Mode,
-    Passage,
     SupportModel,
 )
 
@@ -82,29 +82,33 @@ class Answerer:
     def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """Hold an answer against passages; without any, against what the knowledge base has for each sentence.
 
+        What the knowledge base supports is cited, from one state of it.
+
         Raises:
             InputError: the answer is empty, or it or the passages are beyond a limit.
         """
         if passages is not None:
             return check_answer(answer, passages, support=self._support, gate=self._gate)
-        found, documents = self._evidence(answer)
-        return check_answer(answer, found, support=self._support, gate=self._gate, documents=documents)
+        with self.knowledge.view() as view:
+            found = self._evidence(view, answer)
+            documents = {name: view.document(name) for name in {item.passage.document for item in found}}
+            passages = [item.passage for item in found]
+            report = check_answer(answer, passages, support=self._support, gate=self._gate, documents=documents)
+            return cite(report, found, documents, lambda citation: view.check(citation, current=True))
 
-    def _evidence(self, answer: str) -> tuple[list[Passage], dict[str, Document]]:
-        """What the knowledge base has for each sentence, and the documents it comes from, by id."""
+    def _evidence(self, view: View, answer: str) -> list[Evidence]:
+        """What the knowledge base has for each sentence."""
         if len(answer) > self._gate.answer_characters:
-            return [], {}  # refused by the check
+            return []  # refused by the check
         found = segments(answer)
         if len(found) > MAX_SEARCHED:
             raise InputError(
                 f"{len(found)} sentences, at most {MAX_SEARCHED} are looked up; split it, or give passages", "answer"
             )
         said = (answer[each.start : each.end].encode("utf-8", "replace").decode("utf-8") for each in found)
-        with self.knowledge.view() as view:
-            items = [
-                item
-                for words in said
-                for item in view.search(words[:MAX_QUESTION], self._k, where=self._where, mode=self._mode)
-            ]
-            documents = {name: view.document(name) for name in {item.passage.document for item in items}}
-        return list({item.passage.id: item.passage for item in items}.values()), documents
+        items = (
+            item
+            for words in said
+            for item in view.search(words[:MAX_QUESTION], self._k, where=self._where, mode=self._mode)
+        )
+        return list({item.passage.id: item for item in items}.values())

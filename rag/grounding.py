@@ -125,6 +125,25 @@ def ground(
     return _compose(said, answer.searched)
 
 
+def cite(
+    report: GroundingReport,
+    evidence: Sequence[Evidence],
+    documents: Mapping[str, Document],
+    check: Callable[[Citation], bool],
+) -> GroundingReport:
+    """The report with a citation of each supported sentence.
+
+    Args:
+        report: on the passages of the evidence, in order.
+        evidence: what the answer was held against.
+        documents: by id; all that the evidence comes from.
+        check: whether a quote stands where its citation says; one that does not is left out.
+    """
+    supported = (checked for checked in report.sentences if checked.status is Status.SUPPORTED)
+    made = (_citation(checked, evidence, documents, {}) for checked in supported)
+    return replace(report, citations=tuple(citation for citation in made if citation and check(citation)))
+
+
 def _measured(answer: str, passages: Sequence[str | Passage], gate: Gate) -> str:
     if not answer.strip():
         raise InputError("there is no text; give the answer to check", "answer")

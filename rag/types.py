@@ -291,6 +291,7 @@ class GroundingReport:
         sentences: every sentence of the answer, in order.
         kept: what remains of the answer; empty when abstained.
         abstained: whether what remains is too little to be an answer.
+        citations: one for each supported sentence, by its place in `answer`, where the evidence is a knowledge base's.
     """
 
     answer: str
@@ -298,6 +299,7 @@ class GroundingReport:
     sentences: tuple[Checked, ...]
     kept: str
     abstained: bool
+    citations: tuple[Citation, ...] = ()
 
     @property
     def supported(self) -> bool:
