@@ -162,15 +162,15 @@ def _completion(body: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or not all(map(_has_message, choices)):
-        raise UpstreamError("the upstream's answer is no chat completion, so it cannot be grounded", code="bad_upstream")
+        raise UpstreamError(
+            "the upstream's answer is no chat completion, so it cannot be grounded", code="bad_upstream"
+        )
     return data, choices
 
 
 def _has_message(choice: object) -> bool:
     return (
-        isinstance(choice, dict)
-        and isinstance(choice.get("message"), dict)
-        and isinstance(choice.get("index", 0), int)
+        isinstance(choice, dict) and isinstance(choice.get("message"), dict) and isinstance(choice.get("index", 0), int)
     )
 
 

@@ -17,8 +17,8 @@ from guard.engine import Guard, Parts
 from guard.errors import JournalError
 from guard.journal import NoJournal
 from guard.types import Finding
-from rag.grounding import check_answer
-from rag.types import Citation, GroundedAnswer, Status
+from rag.grounding import check_answer, cite
+from rag.types import Citation, Document, Evidence, GroundedAnswer, Passage, Status
 
 CHAT = "/v1/chat/completions"
 PHRASE = "build a bomb"
@@ -101,8 +101,11 @@ def citation(quote=QUOTE, start=0, **changes):
     return Citation(**(values | changes))
 
 
+SHELF = Document("doc", "v", "Title", QUOTE, {"url": "https://example.org/doc"})
+
+
 class Library:
-    """Answers every question with one quote, except one with `nothing` in it."""
+    """Answers every question with one quote, except one with `nothing` in it; knows no more than that quote."""
 
     def __init__(self):
         self.asked: list[str] = []
@@ -114,7 +117,11 @@ class Library:
         return GroundedAnswer(QUOTE, False, (citation(),))
 
     def check(self, answer, passages=None):
-        return check_answer(answer, [QUOTE] if passages is None else passages)
+        if passages is not None:
+            return check_answer(answer, passages)
+        passage = Passage("p1", SHELF.id, SHELF.version, 0, len(QUOTE), QUOTE)
+        report = check_answer(answer, [passage])
+        return cite(report, [Evidence(passage, 0.8)], {SHELF.id: SHELF}, lambda _: True)
 
 
 class MemoryJournal:
