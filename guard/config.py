@@ -206,15 +206,15 @@ class RuleSection(_Section):
     say: str | None = Field(None, description="Text of the refusal or the hand-over; by category without one.")
     ground_answer: Annotated[AnswerGrounding, YAML_OFF] = Field(
         AnswerGrounding.OFF,
-        description="Hold the model's answer against the knowledge base: off, annotate, require. With `route: forward`.",
+        description="Hold the answer of the model that a request is forwarded to against the knowledge base.",
     )
 
     @model_validator(mode="after")
     def _has_an_answer(self) -> Self:
         if self.ground_answer is not AnswerGrounding.OFF and self.route is not Route.FORWARD:
             raise ValueError(
-                f"rule {self.name!r} has `ground_answer: {self.ground_answer}` and `route: {self.route}`; only an answer "
-                "that the model gives can be grounded: set `route: forward`, or remove `ground_answer`"
+                f"rule {self.name!r} has `ground_answer: {self.ground_answer}` and `route: {self.route}`; only what "
+                "the model answers can be grounded: set `route: forward`, or remove `ground_answer`"
             )
         return self
 

@@ -58,8 +58,8 @@ class Journal(Protocol):
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str, ms: float) -> None:
         """Write how the request ended.
 
-        Outcomes: `answered`, `refused`, `stopped`, `upstream_error`, `failed`, `disconnected`; of a forwarded answer that
-        was held against the knowledge base, `grounded`, `ungrounded` or `abstained`.
+        Outcomes: `answered`, `refused`, `stopped`, `upstream_error`, `failed`, `disconnected`; of a forwarded answer
+        that was held against the knowledge base, `grounded`, `ungrounded` or `abstained`.
         """
         ...
 

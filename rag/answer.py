@@ -10,7 +10,6 @@ from rag.retrieve import retrieve
 from rag.scope import Where
 from rag.segments import segments
 from rag.store import KnowledgeBase
-from rag.view import View
 from rag.types import (
     DEFAULT_GATE,
     DEFAULT_MODE,
@@ -23,6 +22,7 @@ from rag.types import (
     Mode,
     SupportModel,
 )
+from rag.view import View
 
 MAX_QUESTION = 1000  # characters; an encoder reads a few hundred words
 MAX_SEARCHED = 50  # sentences of an answer that are looked up

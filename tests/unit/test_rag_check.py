@@ -1,0 +1,38 @@
+"""An answer that somebody else gave, held against a knowledge base: what is supported is cited."""
+
+import pytest
+
+from rag.answer import Answerer
+from rag.build import build
+from rag.interpret import ExtractiveInterpreter
+from rag.store import KnowledgeBase
+from rag.types import Status
+from tests.unit.rag_cases import HashedWords, write_source
+
+SAID = "An adult waits four hours between two doses of paracetamol."
+FALSE = "Tea cures every cold."
+
+
+@pytest.fixture(scope="module")
+def knowledge(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("check")
+    build(write_source(folder / "source"), folder / "kb", HashedWords())
+    return KnowledgeBase.open(folder / "kb", HashedWords())
+
+
+def test_what_the_knowledge_base_supports_is_cited(knowledge):
+    document = knowledge.document("health/paracetamol")
+    answer = f"{FALSE} {SAID}"
+    report = Answerer(knowledge, ExtractiveInterpreter(HashedWords())).check(answer)
+    supported = [checked for checked in report.sentences if checked.status is Status.SUPPORTED]
+    assert [answer[checked.start : checked.end] for checked in supported] == [SAID]
+    (citation,) = report.citations
+    assert (citation.document, citation.title, citation.url) == (document.id, document.title, document.url)
+    assert document.text[citation.start : citation.end] == citation.quote == SAID
+    assert answer[citation.answer_start : citation.answer_end] == SAID
+    assert knowledge.check(citation, current=True)
+
+
+def test_passages_of_the_caller_are_no_sources_to_be_cited(knowledge):
+    report = Answerer(knowledge, ExtractiveInterpreter(HashedWords())).check(SAID, [SAID])
+    assert (report.supported, report.citations) == (True, ())
