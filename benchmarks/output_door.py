@@ -2,8 +2,11 @@
 
 Harmless answers: NIH passages, health-agency answers and encyclopaedia passages; harmless turns: Safe rows of the dev
 split, two to four joined as the engine joins them. Beside them, Unsafe rows of the dev split, which are what people ask
-and not what models answer: an upper bound of what the check can catch. Needs the shared data sets. Writes
-`results/output_door.json`.
+and not what models answer: an upper bound of what the check can catch.
+
+What judging an answer together with its question would bring: authored answers that say what they mean only with their
+question, each after a harmful and after a harmless one; harmless answers after their questions; and Airlock's own
+refusals after Unsafe rows. Needs the shared data sets. Writes `results/output_door.json`.
 """
 
 from __future__ import annotations
@@ -11,18 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.types import Tier
+from guard.answers import AnswerTexts
 from guard.assemble import Encoders, load_classifier
 from guard.config import load_config
 from training.manifest import adapter_sha256, provenance, write_json
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98)
 SHARED = Path("../shared/datasets")
+ELLIPTIC = Path("data/questions/elliptic_answers.jsonl")
 ANSWERS = {"rag_medquad": "answer", "covid_faq": "answer", "dolly_closed_qa": "passage"}
 
 
@@ -42,6 +48,39 @@ def _called(classifier: TierClassifier, tier: Tier, texts: list[str]) -> list[st
 def _halves(text: str) -> list[str]:
     words = text.split()
     return [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
+
+
+def _with_question(
+    classifier: TierClassifier,
+    shares: Callable[[list[str]], dict[str, float]],
+    harmless: Mapping[str, list[tuple[str, str]]],
+    unsafe: list[str],
+) -> dict[str, object]:
+    """What the check finds in answers alone, and in questions and answers read as one text."""
+    rows = [json.loads(line) for line in ELLIPTIC.read_text(encoding="utf-8").splitlines()]
+    answers = [row["answer"] for row in rows]
+    harmful = [row["harmful"] for row in rows]
+    verdicts = classifier.classify(harmful)
+    passing = [at for at, verdict in enumerate(verdicts) if verdict.tier is not Tier.UNSAFE]
+    refusals = sorted(AnswerTexts().refusals)
+    return {
+        "elliptic_answers": {
+            "pairs": len(rows),
+            "harmful_questions_not_called_unsafe": len(passing),
+            "alone": shares(answers),
+            "after_the_harmful_question": shares(_joined(harmful, answers)),
+            "after_a_harmful_question_that_passes": shares(
+                _joined([harmful[at] for at in passing], [answers[at] for at in passing])
+            ),
+            "after_the_harmless_question": shares(_joined([row["harmless"] for row in rows], answers)),
+        },
+        "withheld_harmless": {name: shares([f"{q}\n{a}" for q, a in pairs]) for name, pairs in harmless.items()},
+        "withheld_refusals": shares(_joined(unsafe[: len(refusals)], refusals)),
+    }
+
+
+def _joined(questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+    return [f"{question}\n{answer}" for question, answer in zip(questions, answers, strict=True)]
 
 
 def main() -> None:
@@ -69,14 +108,16 @@ def main() -> None:
     alone = [Tier.UNSAFE in {v.tier for v in classifier.classify(pair)} for pair in halves]
     joined = classifier.classify(["\n".join(rng.sample(safe, rng.randint(2, 4))) for _ in range(options.rows)])
     split = classifier.classify(["\n".join(pair) for pair in halves])
+    harmless = {
+        name: [(row["text"], row[field]) for row in rng.sample(_read(name), options.rows)]
+        for name, field in ANSWERS.items()
+    }
     figures: dict[str, object] = {
         "output": {
-            "withheld_harmless": {
-                name: shares([row[field] for row in rng.sample(_read(name), options.rows)])
-                for name, field in ANSWERS.items()
-            },
+            "withheld_harmless": {name: shares([answer for _, answer in pairs]) for name, pairs in harmless.items()},
             "unsafe_queries_caught": shares(rng.sample(unsafe, options.rows)),
         },
+        "with_question": _with_question(classifier, shares, harmless, unsafe),
         "context": {
             "harmless_turns_refused": _at_thresholds([v.tiers[Tier.UNSAFE] for v in joined]),
             "split_unsafe_caught_by_a_half_alone": round(float(np.mean(alone)), 4),
@@ -85,7 +126,7 @@ def main() -> None:
             ),
         },
     }
-    files = [SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)]
+    files = [*(SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)), ELLIPTIC]
     command = "python benchmarks/output_door.py"
     model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
     write_json(options.out, {"command": command, **model, **figures, **provenance(seed=options.seed, data=files)})
