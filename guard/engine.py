@@ -92,9 +92,9 @@ class Guard:
         """Judge a conversation.
 
         The last turn that the user writes decides; of several messages in a row, the strictest. Earlier turns, system
-        messages that are not trusted and tools' results can only make the route stricter, when they are Unsafe, refused
-        themselves or named by their rule; so can the last turns taken together, when the classifier is sure
-        (`conversation.context_from`) that they are, or that they show a person in distress.
+        messages that are not trusted and tools' results can only make the route, or its `ground_answer`, stricter, when
+        they are Unsafe, refused themselves or named by their rule; so can the last turns taken together, when the
+        classifier is sure (`conversation.context_from`) that they are, or that they show a person in distress.
         Assistant turns, which a client can make up, pass the output door's check.
 
         Raises:
@@ -217,7 +217,7 @@ class Guard:
             route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
         else:
             route, rule, where = strictest.route, strictest.rule, strictest.where.value
-        grounding = self._grounding.get(rule, AnswerGrounding.OFF)
+        grounding = self._grounding.get(rule, AnswerGrounding.OFF) if route is Route.FORWARD else AnswerGrounding.OFF
         timings = {"classify": _since(started)}
         return Decision(route, rule, strictest.verdict, where, ground_answer=grounding, timings_ms=timings)
 

@@ -67,7 +67,7 @@ class Rewriting:
             for answer, choice in zip(self._summary.answers, choices, strict=True):
                 if answer.citations:
                     own = choice["message"].get("annotations")
-                    marks = wire.annotations(answer.citations)
+                    marks = wire.url_citations(answer.citations)
                     choice["message"]["annotations"] = [*(own if isinstance(own, list) else []), *marks]
         return _dump({**data, **self._object()})
 
@@ -219,7 +219,7 @@ def _calls(message: object) -> dict[str, Any]:
 
 
 def _marks(citations: Sequence[Citation]) -> dict[str, Any]:
-    return {"annotations": wire.annotations(citations)} if citations else {}
+    return {"annotations": wire.url_citations(citations)} if citations else {}
 
 
 def _message(answer: Grounded) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def sound_report(report: object, answer: str) -> GroundingReport:
     for citation in report.citations:
         if citation.status is not Status.SUPPORTED or (citation.answer_start, citation.answer_end) not in supported:
             raise PartFailure("knowledge", "returned rubbish: a citation of a sentence that is not supported")
-    if not all(math.isfinite(item.score) for item in (*report.sentences, *report.citations)):
+    scores = [*(checked.score for checked in report.sentences), *(citation.score for citation in report.citations)]
+    if not all(map(math.isfinite, scores)):
         raise PartFailure("knowledge", "returned rubbish: a score that is no number")
     return report

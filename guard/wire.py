@@ -287,10 +287,10 @@ def _finish(reply: Reply) -> str:
 def _marks(reply: Reply) -> dict[str, Any]:
     if reply.refused:
         return {"refusal": reply.text}
-    return {"annotations": annotations(reply.citations)} if reply.citations else {}
+    return {"annotations": url_citations(reply.citations)} if reply.citations else {}
 
 
-def annotations(citations: Sequence[Citation]) -> list[dict[str, Any]]:
+def url_citations(citations: Sequence[Citation]) -> list[dict[str, Any]]:
     """Citations as a message carries them, by their places in its content."""
     return [
         {
