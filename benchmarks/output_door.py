@@ -6,7 +6,7 @@ and not what models answer: an upper bound of what the check can catch.
 
 What judging an answer together with its question would bring: authored answers that say what they mean only with their
 question, each after a harmful and after a harmless one; harmless answers after their questions; and Airlock's own
-refusals after Unsafe rows. Needs the shared data sets. Writes `results/output_door.json`.
+refusals after Unsafe rows that the classifier misses. Needs the shared data sets. Writes `results/output_door.json`.
 """
 
 from __future__ import annotations
@@ -63,11 +63,14 @@ def _with_question(
     verdicts = classifier.classify(harmful)
     passing = [at for at, verdict in enumerate(verdicts) if verdict.tier is not Tier.UNSAFE]
     refusals = sorted(AnswerTexts().refusals)
+    missed = [text for text, v in zip(unsafe, classifier.classify(unsafe), strict=True) if v.tier is not Tier.UNSAFE]
+    missed = missed[: len(refusals)]
     return {
         "elliptic_answers": {
             "pairs": len(rows),
             "harmful_questions_not_called_unsafe": len(passing),
             "alone": shares(answers),
+            "alone_where_the_harmful_question_passes": shares([answers[at] for at in passing]),
             "after_the_harmful_question": shares(_joined(harmful, answers)),
             "after_a_harmful_question_that_passes": shares(
                 _joined([harmful[at] for at in passing], [answers[at] for at in passing])
@@ -75,7 +78,7 @@ def _with_question(
             "after_the_harmless_question": shares(_joined([row["harmless"] for row in rows], answers)),
         },
         "withheld_harmless": {name: shares([f"{q}\n{a}" for q, a in pairs]) for name, pairs in harmless.items()},
-        "withheld_refusals": shares(_joined(unsafe[: len(refusals)], refusals)),
+        "withheld_refusals": shares(_joined(missed, refusals[: len(missed)])),
     }
 
 
@@ -117,7 +120,7 @@ def main() -> None:
             "withheld_harmless": {name: shares([answer for _, answer in pairs]) for name, pairs in harmless.items()},
             "unsafe_queries_caught": shares(rng.sample(unsafe, options.rows)),
         },
-        "with_question": _with_question(classifier, shares, harmless, unsafe),
+        "with_question": _with_question(classifier, shares, harmless, unsafe[: options.rows]),
         "context": {
             "harmless_turns_refused": _at_thresholds([v.tiers[Tier.UNSAFE] for v in joined]),
             "split_unsafe_caught_by_a_half_alone": round(float(np.mean(alone)), 4),
