@@ -92,8 +92,8 @@ class Answerer:
         with self.knowledge.view() as view:
             found = self._evidence(view, answer)
             documents = {name: view.document(name) for name in {item.passage.document for item in found}}
-            passages = [item.passage for item in found]
-            report = check_answer(answer, passages, support=self._support, gate=self._gate, documents=documents)
+            places = [item.passage for item in found]
+            report = check_answer(answer, places, support=self._support, gate=self._gate, documents=documents)
             return cite(report, found, documents, lambda citation: view.check(citation, current=True))
 
     def _evidence(self, view: View, answer: str) -> list[Evidence]:
