@@ -181,3 +181,19 @@ def test_a_sentence_that_the_model_cites_wrongly_is_cited_rightly():
     forged = replace(proposed.citations[0], quote="Drink enough.", verbatim=True)
     answer = ground(replace(proposed, citations=(forged,)), EVIDENCE, DOCUMENTS, lambda citation: True)
     assert [citation.document for citation in answer.citations] == ["fever"]
+
+
+def test_a_paraphrase_is_cited_from_the_passage_that_confirms_it():
+    """Both passages are equally like the claim; the support model believes only the second."""
+
+    class Second:
+        def support(self, pairs):
+            return [Support(0.97, 0.01, 0.02) if "Leeds" in passage else Support(0.1, 0.1, 0.8) for passage, _ in pairs]
+
+    first = document("first", "The library opens at nine daily. It stands in York.")
+    second = document("second", "The library opens at nine daily. It stands in Leeds.")
+    documents = {"first": first, "second": second}
+    evidence = [passage(first), passage(second)]
+    said = read_answer("Daily, the library opens at nine. [1]", "", evidence, documents)
+    (citation,) = ground(said, evidence, documents, lambda _: True, support=Second()).citations
+    assert (citation.document, citation.quote) == ("second", "The library opens at nine daily.")
