@@ -242,12 +242,7 @@ def test_questions_are_asked_at_once(knowledge, model):
 # As configured
 
 
-def test_the_command_line_asks_the_configured_server(airlock, tmp_path, model):
-    def quote_first(prompt):
-        passage = next(line for line in prompt.splitlines() if line.startswith("| "))
-        return f"{passage.removeprefix('| ')} [1] {INVENTED} [1]"
-
-    model.says = quote_first
+def configured(folder, model):
     settings = {
         "interpretation": {
             "kind": "endpoint",
@@ -258,14 +253,28 @@ def test_the_command_line_asks_the_configured_server(airlock, tmp_path, model):
         "knowledge": {"deadline_s": 60},
         "journal": {"path": None},
     }
-    (tmp_path / "airlock.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (folder / "airlock.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def test_the_command_line_asks_the_configured_server(airlock, tmp_path, model):
+    def quote_first(prompt):
+        passage = next(line for line in prompt.splitlines() if line.startswith("| "))
+        return f"{passage.removeprefix('| ')} [1] {INVENTED} [1]"
+
+    configured(tmp_path, model)
+    model.says = quote_first
     said = airlock("ask", "What are the warning signs of a stroke?", "-c", "airlock.yaml", "--json").done().json
     assert said["citations"]
     assert INVENTED not in said["answer"]
+    assert model.keys == [f"Bearer {SECRET}"]
+
+
+def test_a_failure_is_one_line_and_the_key_is_shown_nowhere(airlock, tmp_path, model, knowledge, monkeypatch):
+    configured(tmp_path, model)
     model.status = 503
-    ran = airlock("ask", "What are the warning signs of a stroke?", "-c", "airlock.yaml")
-    assert "HTTP status 503" in ran.failed(1, "interpretation")
-    assert SECRET not in ran.err
+    guard = make_guard(answerer=answerer(knowledge, model))
+    monkeypatch.setattr("guard.assemble.load_guard", lambda _: guard)
+    line = airlock("ask", DOSE, "-c", "airlock.yaml").failed("interpretation", "HTTP status 503")
     shown = airlock("config", "show", "-c", "airlock.yaml").done().out
-    assert SECRET not in shown
     assert VARIABLE in shown
+    assert SECRET not in line + shown
