@@ -169,14 +169,15 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     from rag.answer import Answerer
 
     sentences = load_sentences(config, encoders)
+    support = load_support(config, encoders)
     knowledge = config.knowledge
     return Answerer(
         load_knowledge(config, sentences),
-        load_interpreter(config, sentences, encoders),
+        load_interpreter(config, sentences, encoders),  # last of the models: one that generates sets torch's threads
         k=knowledge.passages,
         where=knowledge.where,
         mode=knowledge.mode,
-        support=load_support(config, encoders),
+        support=support,
         gate=gate(config),
     )
 
@@ -210,7 +211,7 @@ def load_interpreter(config: Config, sentences: SentenceEncoder, encoders: Encod
 
             try:
                 return GenerativeInterpreter.load(
-                    settings.model, threads=settings.threads, max_tokens=settings.max_tokens
+                    settings.model, threads=settings.threads, max_tokens=settings.max_tokens, base=settings.base
                 )
             except KnowledgeError as exc:
                 raise ConfigError(f"interpretation.model: {exc}") from exc

@@ -373,7 +373,9 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
     interpretation, grounding = config.interpretation, config.grounding
     if isinstance(interpretation, Reader | Generative):
         named: dict[str, Any] = {"model": below("interpretation.model", interpretation.model)}
-        if isinstance(interpretation, Reader):
+        if isinstance(interpretation, Generative):
+            named["base"] = below("interpretation.base", interpretation.base)
+        else:
             named["encoder"] = encoder("interpretation.encoder", interpretation.encoder)
         interpretation = interpretation.model_copy(update=named)
     return config.model_copy(

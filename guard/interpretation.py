@@ -34,8 +34,9 @@ class Generative(Section):
     """A language model in this process."""
 
     kind: Literal["generative"] = "generative"
-    model: Path = Field(description="Folder of a causal language model.")
-    threads: Count = 1
+    model: Path = Field(description="Folder written by `airlock train interpreter`.")
+    base: Path | None = Field(None, description="Folder of its language model; the one it names by default.")
+    threads: Count = Field(1, description="Of torch in this process, the classifier's included.")
     max_tokens: Count = Field(400, description="Of an answer; the sentence that it ends in is left out.")
     workers: Count = Field(1, description="Questions answered at once; each uses `threads` cores.")
 

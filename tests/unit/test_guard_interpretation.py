@@ -53,8 +53,8 @@ def test_each_kind_has_its_settings(tmp_path):
     reader = section(tmp_path, "interpretation: {kind: reader, model: r, encoder: e}").interpretation
     assert reader == Reader(model=tmp_path / "r", encoder=str(tmp_path / "e"))
     assert section(tmp_path, "interpretation: {kind: reader}").interpretation.model == SHIPPED
-    assert section(tmp_path, "interpretation: {kind: generative, model: g}").interpretation == Generative(
-        model=tmp_path / "g"
+    assert section(tmp_path, "interpretation: {kind: generative, model: g, base: b}").interpretation == Generative(
+        model=tmp_path / "g", base=tmp_path / "b"
     )
     text = "interpretation: {kind: endpoint, base_url: 'http://a:1/v1/', model_name: m}"
     assert section(tmp_path, text).interpretation == Endpoint(base_url="http://a:1/v1", model_name="m")
@@ -141,11 +141,11 @@ class Scribe:
     given = None
 
     @classmethod
-    def load(cls, folder, *, threads=1, max_tokens=400):
+    def load(cls, folder, *, threads=1, max_tokens=400, base=None):
         if folder == Path("missing"):
             raise KnowledgeError("missing has no config.json")
         made = cls()
-        made.given = (folder, threads, max_tokens)
+        made.given = (folder, threads, max_tokens, base)
         return made
 
 
@@ -153,8 +153,8 @@ def test_a_generative_model_is_loaded_with_its_settings(monkeypatch):
     module = types.ModuleType("rag.generative")
     module.GenerativeInterpreter = Scribe
     monkeypatch.setitem(sys.modules, "rag.generative", module)
-    made = loaded({"kind": "generative", "model": "g", "threads": 2, "max_tokens": 90})
-    assert made.given == (Path("g"), 2, 90)
+    made = loaded({"kind": "generative", "model": "g", "base": "b", "threads": 2, "max_tokens": 90})
+    assert made.given == (Path("g"), 2, 90, Path("b"))
     with pytest.raises(ConfigError, match=r"^interpretation\.model: missing has no config\.json"):
         loaded({"kind": "generative", "model": "missing"})
 
