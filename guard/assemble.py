@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from classifier.types import ClassifierError
 from guard.config import Config, load_config
 from guard.engine import Guard, Parts
 from guard.errors import ConfigError, JournalError
+from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
 from guard.journal import Journal, NoJournal, SqliteJournal
 from guard.memory import RememberingClassifier
 from guard.output import AllChecks, ClassifierCheck, PatternCheck
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
     from classifier.model import TierClassifier
     from rag.answer import Answerer
     from rag.encoders import SentenceEncoder
+    from rag.interpret import InterpretationModel
+    from rag.pairs import PairReader
     from rag.store import KnowledgeBase
-    from rag.types import Reranker
+    from rag.types import Reranker, SupportModel
     from rag.write import Writer
+
+P = TypeVar("P", bound="PairReader")
 
 
 def load_guard(config: Config | Path | str | None = None) -> Guard:
@@ -156,29 +161,116 @@ def load_writer(config: Config, sentences: SentenceEncoder, *, make: bool = True
 
 
 def load_answerer(config: Config, encoders: Encoders) -> Answerer:
-    """The knowledge base with its extractive interpretation model.
+    """The knowledge base with its interpretation model and, if there is one, the support model of the citation gate.
 
     Raises:
-        ConfigError: the knowledge base is missing, damaged, or built with another encoder.
+        ConfigError: a part is missing, damaged, or of another encoder.
     """
     from rag.answer import Answerer
-    from rag.interpret import ExtractiveInterpreter
 
     sentences = load_sentences(config, encoders)
+    support = load_support(config, encoders)
     knowledge = config.knowledge
     return Answerer(
         load_knowledge(config, sentences),
-        ExtractiveInterpreter(sentences),
+        load_interpreter(config, sentences, encoders),  # last of the models: one that generates sets torch's threads
         k=knowledge.passages,
         where=knowledge.where,
         mode=knowledge.mode,
+        support=support,
         gate=gate(config),
     )
 
 
+def load_interpreter(config: Config, sentences: SentenceEncoder, encoders: Encoders) -> InterpretationModel:
+    """The interpretation model of the configured kind.
+
+    Args:
+        config: names it.
+        sentences: the knowledge base's encoder.
+        encoders: lend a reader its encoder.
+
+    Raises:
+        ConfigError: its folder is missing or damaged, or its key is not set.
+    """
+    settings = config.interpretation
+    match settings:
+        case Similarity():
+            from rag.interpret import ExtractiveInterpreter
+
+            return ExtractiveInterpreter(sentences)
+        case Reader():
+            from rag.reader import EvidenceReader, ReaderInterpreter
+
+            reader = _pair_reader(
+                EvidenceReader, "interpretation.", reader_folder(settings), settings.encoder, encoders
+            )
+            return ReaderInterpreter(reader, sentences)
+        case Generative():
+            from rag.generative import GenerativeInterpreter
+
+            try:
+                return GenerativeInterpreter.load(
+                    settings.model, threads=settings.threads, max_tokens=settings.max_tokens, base=settings.base
+                )
+            except KnowledgeError as exc:
+                raise ConfigError(f"interpretation.model: {exc}") from exc
+        case Endpoint():
+            from guard.endpoint import EndpointInterpreter
+
+            return EndpointInterpreter(settings, deadline_s=config.knowledge.deadline_s)
+
+
+def load_support(config: Config, encoders: Encoders) -> SupportModel | None:
+    """The support model of the citation gate; None without one.
+
+    Raises:
+        ConfigError: its folder is missing or damaged.
+    """
+    folder = support_folder(config)
+    if folder is None:
+        return None
+    from rag.support import SupportReader
+
+    return _pair_reader(SupportReader, "grounding.support_", folder, config.grounding.support_encoder, encoders)
+
+
+def reader_folder(settings: Reader) -> Path:
+    """The folder of the evidence reader."""
+    from rag.reader import SHIPPED as FOLDER
+
+    return FOLDER if settings.model == SHIPPED else settings.model
+
+
+def support_folder(config: Config) -> Path | None:
+    """The folder of the support model; None without one."""
+    from rag.support import SHIPPED as FOLDER
+
+    return FOLDER if config.grounding.support_model == SHIPPED else config.grounding.support_model
+
+
 def gate(config: Config) -> Gate:
     """The citation gate's thresholds and limits."""
-    return Gate(**config.grounding.model_dump())
+    return Gate(**config.grounding.model_dump(exclude={"support_model", "support_encoder"}))
+
+
+def _pair_reader(kind: type[P], prefix: str, folder: Path, encoder: str | None, encoders: Encoders) -> P:
+    """A reader of pairs on the encoder that its setting or else its own folder names.
+
+    Args:
+        kind: the reader's class.
+        prefix: of the settings `model` and `encoder`.
+        folder: the model's.
+        encoder: the setting.
+        encoders: lend it the encoder.
+    """
+    from rag.pairs import PairSettings
+
+    try:
+        name = encoder or PairSettings.load(folder, kind.task).encoder
+        return kind.load(folder, encoders.get(f"{prefix}encoder", name))
+    except KnowledgeError as exc:
+        raise ConfigError(f"{prefix}model: {exc}") from exc
 
 
 def _reranker(folder: Path) -> Reranker:

@@ -13,7 +13,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -25,19 +24,22 @@ from pydantic_core import ErrorDetails
 from classifier.taxonomy import UniqueKeyLoader
 from classifier.types import MINILM, Handling, Tier
 from guard.errors import ConfigError
+from guard.fields import Address, Count, Seconds, Share
+from guard.fields import Section as _Section
+from guard.interpretation import (
+    DEFAULT_INTERPRETATION,
+    DEFAULT_SUPPORT_MODEL,
+    SHIPPED,
+    Generative,
+    Interpretation,
+    Reader,
+)
 from guard.policy import Rule
 from guard.types import AnswerGrounding, Route, TextKind
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, Mode
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
 YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Server(_Section):
@@ -53,20 +55,13 @@ class Server(_Section):
 class Upstream(_Section):
     """The model's server."""
 
-    base_url: str = "http://127.0.0.1:8000/v1"
+    base_url: Address = "http://127.0.0.1:8000/v1"
     api_key_env: str | None = Field(
         None, description="Environment variable with the key to send; without it the client's own key is sent on."
     )
     connect_timeout_s: Seconds = 5.0
     read_timeout_s: Seconds = Field(120.0, description="Longest silence between two reads.")
     max_response_bytes: Count = 32 * 1024 * 1024
-
-    @field_validator("base_url")
-    @classmethod
-    def _http(cls, url: str) -> str:
-        if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
-            raise ValueError("need an http:// or https:// address such as http://127.0.0.1:8000/v1")
-        return url.rstrip("/")
 
 
 class ClassifierSection(_Section):
@@ -131,6 +126,13 @@ class Knowledge(_Section):
 class Grounding(_Section):
     """The citation gate: how strict it is, and how much it reads; see `rag.types.Gate`."""
 
+    support_model: Path | None = Field(
+        DEFAULT_SUPPORT_MODEL,
+        description="Judges paraphrases: folder written by `airlock train support`, or `shipped`. Quotes need none.",
+    )
+    support_encoder: str | None = Field(
+        None, description="Its encoder: folder, or package:NAME/PATH; the one the model names by default."
+    )
     supported: Share = Field(
         DEFAULT_GATE.supported, description="Probability of a support model from which a paraphrase stays."
     )
@@ -307,6 +309,7 @@ class Config(_Section):
     classifier: ClassifierSection = ClassifierSection()
     conversation: Conversation = Conversation()
     knowledge: Knowledge = Knowledge()
+    interpretation: Interpretation = DEFAULT_INTERPRETATION
     grounding: Grounding = Grounding()
     output: Output = Output()
     policy: PolicySection = PolicySection()
@@ -386,12 +389,20 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
     def below(name: str, path: Path | None) -> Path | None:
-        return folder / path if path is not None and name in in_file else path
+        return folder / path if path not in (None, SHIPPED) and name in in_file else path
 
     def encoder(name: str, value: str | None) -> str | None:
         return value if value is None or value.startswith("package:") else str(below(name, Path(value)))
 
     classifier, knowledge, journal = config.classifier, config.knowledge, config.journal
+    interpretation, grounding = config.interpretation, config.grounding
+    if isinstance(interpretation, Reader | Generative):
+        named: dict[str, Any] = {"model": below("interpretation.model", interpretation.model)}
+        if isinstance(interpretation, Generative):
+            named["base"] = below("interpretation.base", interpretation.base)
+        else:
+            named["encoder"] = encoder("interpretation.encoder", interpretation.encoder)
+        interpretation = interpretation.model_copy(update=named)
     return config.model_copy(
         update={
             "classifier": classifier.model_copy(
@@ -407,36 +418,62 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
                     "encoder": encoder("knowledge.encoder", knowledge.encoder),
                 }
             ),
+            "interpretation": interpretation,
+            "grounding": grounding.model_copy(
+                update={
+                    "support_model": below("grounding.support_model", grounding.support_model),
+                    "support_encoder": encoder("grounding.support_encoder", grounding.support_encoder),
+                }
+            ),
             "journal": journal.model_copy(update={"path": below("journal.path", journal.path)}),
         }
     )
 
 
 def _explain(error: ErrorDetails, path: Path | None) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    location, known = _place(error["loc"])
     origin = f"{path}: " if path else ""
     if error["type"] == "extra_forbidden":
-        *parents, key = (str(part) for part in error["loc"])
-        near = difflib.get_close_matches(key, _known(error["loc"][:-1]), n=1)
+        *parents, key = location
+        near = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {'.'.join([*parents, near[0]])!r}?" if near else ""
-        known = ", ".join(_known(error["loc"][:-1]))
-        return f"{origin}unknown setting {where!r}{hint}" + ("" if near else f"; known here: {known}")
+        return f"{origin}unknown setting {'.'.join(location)!r}{hint}" + (
+            "" if near else f"; known here: {', '.join(known)}"
+        )
+    where = ".".join(location) or "configuration"
+    if error["type"].startswith("union_tag"):
+        kind = error["input"].get("kind") if isinstance(error["input"], Mapping) else None
+        found = f" = {kind!r}: is none of them;" if kind is not None else ": is missing;"
+        return f"{origin}{where}.kind{found} need one of {', '.join(_kinds(error['loc']))}"
     value = error["input"]
     shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {value!r}"
-    return f"{origin}{where or 'configuration'}{shown}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{origin}{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _known(location: tuple[int | str, ...]) -> list[str]:
-    """The setting names at a place of the configuration."""
-    model: Any = Config
+def _place(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """A place of the configuration as its file names it, without tags of kinds; and the settings known there."""
+    names: list[str] = []
+    models: list[Any] = [Config]
     for part in location:
-        if isinstance(part, int):
+        tagged = [model for model in models if _tag(model) == part]
+        if len(models) > 1 and tagged:
+            models = tagged
             continue
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if field is None:
-            continue  # a key of a mapping
-        model = next((kind for kind in _models(field.annotation)), model)
-    return list(model.model_fields)
+        names.append(str(part))
+        field = None if isinstance(part, int) else models[0].model_fields.get(part)
+        if field is not None:  # else the key of a mapping, or a number in a list
+            models = list(_models(field.annotation)) or models
+    return names, list(models[0].model_fields)
+
+
+def _kinds(location: tuple[int | str, ...]) -> list[str]:
+    field = Config.model_fields[str(location[0])]
+    return [str(_tag(model)) for model in _models(field.annotation)]
+
+
+def _tag(model: type[BaseModel]) -> object:
+    """The kind that a section is, where several kinds can stand."""
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression

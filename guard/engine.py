@@ -84,7 +84,9 @@ class Guard:
         self.refusals = self._texts.refusals if config.conversation.forget_refused else frozenset()
         threads = config.classifier.workers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
-        self._ground = Runner("knowledge", deadline_s=config.knowledge.deadline_s)
+        self._ground = Runner(
+            "knowledge", deadline_s=config.knowledge.deadline_s, workers=config.interpretation.workers
+        )
         self._check = Runner("output", deadline_s=config.output.deadline_s, workers=threads)
         self._write = Runner("journal", deadline_s=config.journal.deadline_s)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class SentenceEncoder:
     def __init__(self, model: SentenceTransformer, fingerprint: str) -> None:
         self._model = model.eval()
         self._fingerprint = fingerprint
+        self._lock = threading.Lock()  # a tokenizer cannot be set up in one thread and read in another
         self._dimension = int(model.get_embedding_dimension() or 0)
 
     @classmethod
@@ -68,9 +70,10 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str], *, batch: int = 32, progress: bool = False) -> NDArray[np.float32]:
         """Unit vectors, shape ``(texts, dimension)``; what exceeds the model's maximum length is not read."""
-        vectors = self._model.encode(
-            list(texts), batch_size=batch, show_progress_bar=progress, normalize_embeddings=True
-        )
+        with self._lock:
+            vectors = self._model.encode(
+                list(texts), batch_size=batch, show_progress_bar=progress, normalize_embeddings=True
+            )
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self._dimension)
 
 

@@ -276,9 +276,15 @@ def _paraphrases(
             if left:
                 waiting.append((at, left))
     if support is not None and waiting:
-        claims = [(answer[found[at].start : found[at].end], _around(left, evidence)) for at, left in waiting]
-        for (at, left), (status, score) in zip(waiting, judge(support, claims, gate), strict=True):
-            places = tuple(candidate.place for candidate in left)
+        around = [_around(left, evidence) for _, left in waiting]
+        claims = [
+            (answer[found[at].start : found[at].end], list(dict.fromkeys(texts)))
+            for (at, _), texts in zip(waiting, around, strict=True)
+        ]
+        judged = judge(support, claims, gate)
+        for (at, left), texts, (status, score, decisive) in zip(waiting, around, judged, strict=True):
+            known = sorted(zip(left, texts, strict=True), key=lambda pair: pair[1] != decisive)
+            places = tuple(candidate.place for candidate, _ in known)  # what decided is cited first
             reason = f"the support model finds it {status.value}"
             result[at] = _checked(answer, found[at], status, "support-model", reason, places, score)
     return result
@@ -322,13 +328,13 @@ def _facts_of(evidence: Quotable, place: Source) -> Facts:
 
 
 def _around(candidates: Sequence[Candidate], evidence: Quotable) -> list[str]:
-    """The passages of the candidates, of long ones what is around the candidate."""
+    """The passage of each candidate, of a long one what is around the candidate."""
     found = []
     for candidate in candidates:
         passage, known = evidence.passage(candidate.place.passage), evidence.normal(candidate.place)
         start = max(0, evidence.at(candidate.place) - max(0, _READ_AROUND - len(known)) // 2)
         found.append(passage[start : start + _READ_AROUND])
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _leaning(answer: str, found: Sequence[Segment], checked: list[Checked], evidence: Quotable) -> list[Checked]:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from rag.types import Gate, KnowledgeError, Status, Support, SupportModel
 
 
-def judge(model: SupportModel, claims: Sequence[tuple[str, Sequence[str]]], gate: Gate) -> list[tuple[Status, float]]:
-    """What a support model says of each claim, and with which probability.
+def judge(
+    model: SupportModel, claims: Sequence[tuple[str, Sequence[str]]], gate: Gate
+) -> list[tuple[Status, float, str]]:
+    """What a support model says of each claim, with which probability, and of which passage.
 
     A claim is contradicted if one of its passages contradicts it, whatever the others say.
 
@@ -26,14 +28,15 @@ def judge(model: SupportModel, claims: Sequence[tuple[str, Sequence[str]]], gate
     found = []
     for _, passages in claims:
         own, judgements = judgements[: len(passages)], judgements[len(passages) :]
-        supported = max(judgement.supported for judgement in own)
-        contradicted = max(judgement.contradicted for judgement in own)
+        for_it = max(range(len(own)), key=lambda at: own[at].supported)
+        against = max(range(len(own)), key=lambda at: own[at].contradicted)
+        supported, contradicted = own[for_it].supported, own[against].contradicted
         if contradicted >= gate.contradicted:
-            found.append((Status.CONTRADICTED, contradicted))
+            found.append((Status.CONTRADICTED, contradicted, passages[against]))
         elif supported >= gate.supported:
-            found.append((Status.SUPPORTED, supported))
+            found.append((Status.SUPPORTED, supported, passages[for_it]))
         else:
-            found.append((Status.UNSUPPORTED, 1 - supported))
+            found.append((Status.UNSUPPORTED, 1 - supported, passages[for_it]))
     return found
 
 

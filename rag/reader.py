@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 from rag.chunking import topic
@@ -12,6 +13,7 @@ from rag.interpret import Candidate, Selection, candidates, choose, ranking
 from rag.pairs import NO_SPAN, Base, Pair, PairReader, Task, logits, room, sigmoid
 from rag.types import Document, Encoder, Evidence, GroundedAnswer
 
+SHIPPED = Path(__file__).parent / "assets" / "reader-minilm"
 SENTENCE, PASSAGE = 0, 1  # outputs of the head
 _LIMITS = Selection()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from rag.pairs import Base, Pair, PairReader, Task, logits, room
 from rag.types import Support
 
+SHIPPED = Path(__file__).parent / "assets" / "support-minilm"
 SUPPORTED, CONTRADICTED, NOT_STATED = range(3)  # outputs of the head
 CLAIM = 1  # the span that is judged
 

@@ -308,49 +308,44 @@ def eval_rag(
     questions: Annotated[Path, typer.Option(help="JSONL: question, answerable, document, answer_contains.")] = Path(
         "data/questions/sample_knowledge.jsonl"
     ),
-    kb: Annotated[Path | None, typer.Option(help="Knowledge base; the shipped sample by default.")] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Configuration in YAML; defaults without one.")
     ] = None,
-    passages: Annotated[int, typer.Option(min=1, help="Passages looked at for an answer.")] = 3,
-    mode: Annotated[Mode | None, typer.Option(help="As the gateway's default without one.")] = None,
+    kb: Annotated[Path | None, typer.Option(help="Knowledge base; the configured one, else the sample.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Folder, or package:NAME/PATH; the configured one.")] = None,
+    passages: Annotated[int | None, typer.Option(min=1, help="Passages looked at; as configured.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="How they are found; as configured.")] = None,
     reader: Annotated[Path | None, typer.Option(help="Let this evidence reader choose the sentences.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/knowledge_sample.json"),
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
 ) -> None:
     """How many questions get an answer, from the right document, and how many get one that should not."""
-    import torch
-
-    from classifier.encoder import load_encoder
-    from classifier.types import MINILM
-    from rag.answer import Answerer
-    from rag.encoders import SentenceEncoder
-    from rag.interpret import ExtractiveInterpreter, InterpretationModel
-    from rag.store import SAMPLE, KnowledgeBase
-    from rag.types import DEFAULT_MODE
+    from guard.assemble import Encoders, load_answerer, reader_folder, support_folder
+    from guard.config import load_config
+    from guard.interpretation import Reader
     from training.evaluate_rag import evaluate_rag, read_questions
     from training.manifest import adapter_sha256, command, provenance, write_json
 
-    torch.set_num_threads(threads)
-    base = load_encoder(encoder or MINILM)
-    sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
-    chosen = mode or DEFAULT_MODE
-    interpreter: InterpretationModel = ExtractiveInterpreter(sentences)
-    if reader:
-        from rag.pairs import PairSettings
-        from rag.reader import EvidenceReader, ReaderInterpreter
-
-        named = PairSettings.load(reader, "reader").encoder
-        on = base if named == base.name else load_encoder(named)  # one copy in memory where both are the same
-        interpreter = ReaderInterpreter(EvidenceReader.load(reader, on), sentences)
-    answerer = Answerer(KnowledgeBase.open(kb or SAMPLE, sentences), interpreter, k=passages, mode=chosen)
+    given = {
+        "knowledge.path": str(kb.absolute()) if kb else None,
+        "knowledge.encoder": encoder,
+        "knowledge.passages": passages,
+        "knowledge.mode": mode,
+        "interpretation": {"kind": "reader", "model": str(reader.absolute())} if reader else None,
+        "classifier.threads": threads,
+    }
+    settings = load_config(config, {name: value for name, value in given.items() if value is not None})
+    answerer = load_answerer(settings, Encoders(settings))
+    kind, support = settings.interpretation, support_folder(settings)
     result = {
         "command": command("airlock"),
-        "mode": chosen.value,
-        **({"reader_sha256": adapter_sha256(reader)} if reader else {}),
+        "mode": settings.knowledge.mode.value,
+        "interpretation": kind.kind,
+        **({"reader_sha256": adapter_sha256(reader_folder(kind))} if isinstance(kind, Reader) else {}),
+        **({"support_sha256": adapter_sha256(support)} if support else {}),
         **evaluate_rag(answerer, read_questions(questions)),
-        **provenance(seed=0, data=[questions]),
+        **provenance(seed=0, data=[questions, *([config] if config else [])]),
     }
     write_json(out, result)
     if as_json:

@@ -14,13 +14,17 @@ from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
     from guard.config import Config
+    from rag.types import Document, Evidence
 
 app = typer.Typer()
 
 
 @app.command("doctor")
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
-    """Try configuration, classifier, knowledge base, journal and upstream; exit status 1 if one is not well."""
+    """Try configuration, classifier, knowledge base, interpretation model, citation gate, journal and upstream.
+
+    Exit status 1 if one is not well. A language model is asked one question.
+    """
     import logging
 
     logging.getLogger("airlock").addHandler(logging.NullHandler())  # the table says it
@@ -39,8 +43,17 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
-    from guard.assemble import Encoders, load_classifier, load_knowledge, load_sentences
+    from guard.assemble import (
+        Encoders,
+        gate,
+        load_classifier,
+        load_interpreter,
+        load_knowledge,
+        load_sentences,
+        load_support,
+    )
     from guard.config import load_config
+    from rag.grounding import ground
     from rag.types import KnowledgeError
 
     settings = load_config(config)
@@ -58,10 +71,36 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
             raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")
         return f"{knowledge.manifest.documents} documents, {knowledge.manifest.passages} passages, all sound"
 
+    def interpret() -> str:
+        interpreter = load_interpreter(settings, load_sentences(settings, encoders), encoders)
+        evidence, documents = _example()
+        answer = interpreter.answer("When does the library open?", evidence, documents)
+        kept = ground(answer, evidence, documents, lambda _: True, gate=gate(settings)).citations
+        return f"{settings.interpretation.kind}, {'answers' if kept else 'does not answer'} a plain question in quotes"
+
+    def judge() -> str:
+        support = load_support(settings, encoders)
+        if support is None:
+            return "no support model: only quotes stay"
+        (judgement,) = support.support([("The library opens at nine.", "The library opens at nine.")])
+        return f"a quote has support {judgement.supported:.2f}, a sentence stays from {settings.grounding.supported}"
+
     yield "classifier", classify
     yield "knowledge base", search
+    yield "interpretation", interpret
+    yield "citation gate", judge
     yield "journal", lambda: _write_journal(settings)
     yield "upstream", lambda: asyncio.run(_reach(settings))
+
+
+def _example() -> tuple[list[Evidence], dict[str, Document]]:
+    from rag.types import Document, Evidence, Passage
+
+    text = "The library opens at nine on weekdays. Dogs stay outside."
+    document = Document("library", "example", "Library", text, {})
+    return [Evidence(Passage("library#0", document.id, document.version, 0, len(text), text), 1.0)], {
+        "library": document
+    }
 
 
 def _write_journal(settings: Config) -> str:

@@ -30,7 +30,7 @@ def ground(
 
     Without passages, the evidence is what the knowledge base has for each sentence.
     """
-    from guard.assemble import Encoders, gate, load_answerer
+    from guard.assemble import Encoders, gate, load_answerer, load_support
     from guard.config import load_config
     from guard.errors import BadRequest
     from rag.grounding import check_answer
@@ -45,7 +45,8 @@ def ground(
         evidence = [*(passage or ()), *(read_texts(passages, "--passages") if passages else ())]
         if not evidence:
             raise BadRequest(f"--passages {passages} has no passage; give one JSON object with `text` a line")
-        report = check_answer(given, evidence, gate=gate(settings))
+        support = load_support(settings, Encoders(settings))
+        report = check_answer(given, evidence, support=support, gate=gate(settings))
     else:
         report = load_answerer(settings, Encoders(settings)).check(given)
     if as_json:

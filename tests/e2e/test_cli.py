@@ -301,9 +301,9 @@ def test_doctor(airlock, tmp_path, canned):
     said = airlock("doctor", "-c", "airlock.yaml", "--json").done().json
     assert said["well"] is True
     assert all(part["well"] and part["says"] for part in said["parts"])
-    assert {"configuration", "classifier", "knowledge base", "journal", "upstream"} <= {
-        part["part"] for part in said["parts"]
-    }
+    says = {part["part"]: part["says"] for part in said["parts"]}
+    assert {"configuration", "classifier", "knowledge base", "citation gate", "journal", "upstream"} <= says.keys()
+    assert "answers a plain question" in says["interpretation"]
 
 
 def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
@@ -316,6 +316,8 @@ def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
         "configuration": True,
         "classifier": True,
         "knowledge base": False,
+        "interpretation": True,
+        "citation gate": True,
         "journal": True,
         "upstream": False,
     }
