@@ -66,7 +66,7 @@ def in_one_case(text: str) -> str:
 
 
 def without_capitals(text: str) -> str:
-    """The text in lower case, if two in three of its letters, eight or more, are capitals, and nine times as many as small ones."""
+    """The text in lower case, if nine in ten letters that have a case, eight or more, are capitals."""
     capitals = len(_CAPITAL.findall(text))
     if capitals < _FEWEST_CAPITALS or capitals < 9 * len(_SMALL.findall(text)):
         return text
@@ -79,8 +79,8 @@ def without_capitals(text: str) -> str:
 def with_blanks(text: str) -> str:
     """The text with blanks in place of a mark that stands between words where a sentence has blanks.
 
-    It does where there are three underscores or four other marks and at most half as many blanks, and nothing looks like
-    code or an address.
+    It does where there are three underscores or four of another mark, at most half as many blanks, and nothing that
+    looks like code or an address.
     """
     blanks = len(_BLANKS.findall(text))
     if _CODE.search(text):
@@ -97,7 +97,7 @@ def with_blanks(text: str) -> str:
 
 
 def _between_words(mark: str) -> regex.Pattern[str]:
-    """A mark, once or more, that parts words: a full stop between letters only, an underscore also beside punctuation."""
+    """A mark, once or more, between letters; an underscore also beside figures and punctuation."""
     side = rf"[{_SPACED}\p{{N}}[!-/:-@\[-^`{{-~]]" if mark == "_" else rf"[{_SPACED}]"
     return regex.compile(rf"(?<={side}){regex.escape(mark)}+(?={side})", regex.V1)
 

@@ -167,8 +167,8 @@ class TierClassifier:
     """Texts in, verdicts out.
 
     A text is normalized and read in windows, every token of it; one with emoji between its words is also read without
-    them. The window of the highest tier decides; among windows
-    of that tier, the one that is surest, or, when all are Safe, the one that is least sure.
+    them. The window of the highest tier decides; among windows of that tier, the one that is surest, or, when all are
+    Safe, the one that is least sure.
 
     Args:
         model: encoder, adapter and head.

@@ -79,12 +79,12 @@ def normalize(text: str) -> str:
     In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; more than 16
     marks on one letter go; letters in circles, squares, parentheses, flags and small capitals, which NFKC leaves or
     takes apart, become letters; NFKC; invisible and control characters go; Latin words whose letters are struck over
-    lose the marks; words spelled in single letters are joined; white space becomes one form, and a mark between words
-    where blanks should be, such as an underscore, a blank; words of more than 64
-    letters are cut and emoji and other symbols outside ASCII set apart, since encoders skip what is longer or has a
-    symbol stuck to it; Latin look-alikes from other scripts become Latin in words that mix scripts, and in a mostly
-    Latin text in words made of nothing else; leetspeak becomes letters; text in which capital and small letters take
-    turns, or nearly all are capitals, lower case.
+    lose the marks; words spelled in single letters are joined; white space becomes one form, and a mark that parts
+    words where blanks should, such as an underscore, a blank; words of more than 64 letters are cut and emoji and
+    other symbols outside ASCII set apart, since encoders skip what is longer or has a symbol stuck to it; Latin look-
+    alikes from other scripts become Latin in words that mix scripts, and in a mostly Latin text in words made of
+    nothing else; leetspeak becomes letters; text in which capital and small letters take turns, or nearly all are
+    capitals, lower case.
     Applying it twice changes nothing more, and text in a script other than Latin keeps its letters.
     """
     text = _SURROGATE.sub("\ufffd", text)
@@ -112,7 +112,7 @@ def normalize(text: str) -> str:
 
 
 def _with_words_apart(text: str) -> str:
-    """Words that marks part where blanks should, and those spelled in letters that blanks of several lengths kept apart."""
+    """Blanks in place of marks that part words; then single letters joined that blanks of several lengths parted."""
     before = ""
     while text != before:  # once for each mark at most
         before, text = text, _SPELLED.sub(_joined, with_blanks(text))

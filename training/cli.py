@@ -89,7 +89,7 @@ def train_classifier(
     max_flagged: MaxFlagged = 0.06,
     max_refused: MaxRefused = 0.02,
     max_look_alikes_flagged: MaxLookAlikesFlagged = 0.20,
-    max_look_alikes_refused: MaxLookAlikesRefused = 0.08,
+    max_look_alikes_refused: MaxLookAlikesRefused = 0.10,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
@@ -167,7 +167,7 @@ def train_thresholds(
     max_flagged: MaxFlagged = 0.06,
     max_refused: MaxRefused = 0.02,
     max_look_alikes_flagged: MaxLookAlikesFlagged = 0.20,
-    max_look_alikes_refused: MaxLookAlikesRefused = 0.08,
+    max_look_alikes_refused: MaxLookAlikesRefused = 0.10,
     as_json: Json = False,
 ) -> None:
     """Choose the operating point of a trained classifier anew, on the rows that were held out of its training."""

@@ -96,11 +96,10 @@ class TrainSettings:
     max_flagged: float = 0.06
     max_refused: float = 0.02
     max_look_alikes_flagged: float = 0.20
-    max_look_alikes_refused: float = 0.08
+    max_look_alikes_refused: float = 0.10
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     threads: int = 1
-
 
     @property
     def budgets(self) -> Budgets:

@@ -19,8 +19,8 @@ _STEPS = range(5, 100)  # hundredths
 class Budgets:
     """Shares of the Safe rows that an operating point may get wrong.
 
-    Ordinary rows and look-alikes have budgets of their own. Of what people ask, few texts look harmful and are not, but
-    of the training rows two in five of the Safe ones: one budget over both is spent on these, and risk is missed for it.
+    Ordinary rows and look-alikes have budgets of their own. Few of the texts that people send look harmful and are not,
+    but two in five of the Safe training rows: one budget over both is spent on these, and risk is missed for it.
 
     Attributes:
         flagged: of the ordinary rows, those that may be judged not Safe.
@@ -39,8 +39,8 @@ def choose_operating_point(classifier: TierClassifier, rows: Sequence[Row], budg
     """The lowest thresholds, in steps of 0.01, that keep to all budgets on the Safe rows.
 
     `unsafe` is the lowest that keeps to both budgets of what is refused; then `risk` the lowest that keeps, with that,
-    to both of what is flagged. Neither goes below 0.05. When no threshold keeps to them, the highest. Without Safe rows,
-    the default. A taxonomy without the category of the look-alikes has ordinary rows only.
+    to both of what is flagged. Neither goes below 0.05. When no threshold keeps to them, the highest. Without Safe
+    rows, the default. A taxonomy without the category of the look-alikes has ordinary rows only.
     """
     safe = [row for row in rows if classifier.taxonomy.category(row.category).tier is Tier.SAFE]
     if not safe:

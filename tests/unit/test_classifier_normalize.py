@@ -33,7 +33,7 @@ def test_twice_is_once(text):
     assert normalize(once) == once
 
 
-WRITTEN = st.text(st.sampled_from("aAbB0134@$!57iİIıΣςЖжǅßŒ̈_.-*+|·• \n\'’H\u0331字カ😀ꓐᏗ"), max_size=80)
+WRITTEN = st.text(st.sampled_from("aAbB0134@$!57iİIıΣςЖжǅßŒ̈_.-*+|·• \n'’H\u0331字カ😀ꓐᏗ"), max_size=80)
 
 
 @given(WRITTEN)
@@ -297,7 +297,9 @@ def test_emoji_between_words_decorate_a_text(text):
     assert decorated(normalize(text))
 
 
-@pytest.mark.parametrize("text", ["thank you 🙏🙏🙏", "🎉 so glad 🎉", "one 🙂 here", "a > b < c", "5 € or 7", "", "🙂 🙂 🙂"])
+@pytest.mark.parametrize(
+    "text", ["thank you 🙏🙏🙏", "🎉 so glad 🎉", "one 🙂 here", "a > b < c", "5 € or 7", "", "🙂 🙂 🙂"]
+)
 def test_emoji_at_the_ends_and_single_ones_do_not(text):
     assert not decorated(normalize(text))
 
