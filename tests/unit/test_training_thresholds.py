@@ -1,11 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from classifier.model import ClassifierSettings
-from tests.classifier_cases import toy_entries, toy_manifest, toy_model, write_rows
-from training.datasets import TrainingError
+from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
+from tests.classifier_cases import TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, write_rows
+from training.datasets import TrainingError, read_all
+from training.evaluate import evaluate_classifier
 from training.manifest import file_sha256
 from training.operating_point import Budgets
 from training.thresholds import choose_thresholds
@@ -29,17 +31,18 @@ def hashes(folder):
 
 
 def test_thresholds_change_and_weights_do_not(model):
-    before = hashes(model)
-    strict = choose_thresholds(model, data=[model.parent / "rows.jsonl"], budgets=Budgets(0.0, 0.0, 0.0, 0.0))
-    first = ClassifierSettings.load(model).operating_point
-    loose = choose_thresholds(model, data=[model.parent / "rows.jsonl"], budgets=Budgets(1.0, 1.0))
-    second = ClassifierSettings.load(model).operating_point
+    before, settings = hashes(model), ClassifierSettings.load(model)
+    replace(settings, operating_point=OperatingPoint(risk=0.91, unsafe=0.92)).save(model)
+    manifest = choose_thresholds(model, data=[model.parent / "rows.jsonl"], budgets=Budgets(1.0, 1.0))
     assert hashes(model) == before
     assert sorted(path.name for path in model.iterdir()) == sorted(path.name for path in toy_model().iterdir())
-    assert (second.risk, second.unsafe) == (0.05, 0.05)
-    assert first.risk > second.risk or first.unsafe > second.unsafe
-    assert strict["operating_point"] == {"risk": first.risk, "unsafe": first.unsafe}
-    assert loose["figures"]["safe_flagged"]["value"] >= strict["figures"]["safe_flagged"]["value"]
+    assert ClassifierSettings.load(model) == replace(settings, operating_point=OperatingPoint(0.05, 0.05))
+    assert manifest["operating_point"] == {"risk": 0.05, "unsafe": 0.05}
+    assert manifest["figures"] == evaluate_classifier(
+        TierClassifier.load(model, minilm()),
+        [row for row in read_all([model.parent / "rows.jsonl"], TAXONOMY) if row.split == "dev"],
+        seed=manifest["seed"],
+    )
     assert "Unsafe from a probability of 0.05 on" in (model / "README.md").read_text()
 
 
