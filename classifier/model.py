@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from classifier.encoder import Encoder
-from classifier.normalize import invisible, normalize
+from classifier.normalize import decorated, invisible, is_symbol, normalize
 from classifier.taxonomy import Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, TextTooLong, Tier, Verdict
 from classifier.windows import Window, windows
@@ -166,8 +166,9 @@ class ClassifierSettings:
 class TierClassifier:
     """Texts in, verdicts out.
 
-    A text is normalized and read in windows, every token of it. The window of the highest tier decides; among windows
-    of that tier, the one that is surest, or, when all are Safe, the one that is least sure.
+    A text is normalized and read in windows, every token of it; one with emoji between its words is also read without
+    them. The window of the highest tier decides; among windows of that tier, the one that is surest, or, when all are
+    Safe, the one that is least sure.
 
     Args:
         model: encoder, adapter and head.
@@ -279,13 +280,19 @@ class TierClassifier:
         text = normalize(text)
         encoding = self._encoder.tokenize([text])
         ids, offsets = encoding["input_ids"][0], encoding["offset_mapping"][0]
-        found = list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
+        found = self._windows(ids, offsets)
+        if decorated(text):  # read as it is and without its emoji; the riskier reading counts, as of any two windows
+            words = [at for at, (start, end) in enumerate(offsets) if not is_symbol(text[start:end])]
+            found += self._windows([ids[at] for at in words], [offsets[at] for at in words])
         unknown = self._encoder.tokenizer.unk_token_id
         known = [text[start:end] for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown]
         read = _visible("".join(known))
         total = _visible(text)
         total += max(0, hidden - total - 16)  # more hidden than seen is not decoration: it counts as unread
         return found, Coverage(tokens=len(ids), windows=len(found), read=min(1.0, read / total) if total else 1.0)
+
+    def _windows(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> list[Window]:
+        return list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
 
     def _probabilities(self, found: Sequence[Window]) -> Iterator[list[float]]:
         """Category probabilities of each window, in order; windows of like length share a batch."""

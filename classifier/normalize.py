@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import string
 import unicodedata
 
 import regex
 from confusable_homoglyphs import confusables
+
+from classifier.lettering import in_letters, in_one_case, with_blanks, without_capitals
 
 _SURROGATE = regex.compile(r"[\ud800-\udfff]")
 _TAG = regex.compile(r"[\U000E0020-\U000E007E]+")
@@ -28,6 +29,8 @@ _LATIN = regex.compile(r"\p{Latin}")
 _NOT_LATIN = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
 _GREEK_SYMBOL = regex.compile(r"\p{Greek}")
 _SYMBOLS = regex.compile(r"(?:[\p{S}--[\p{ASCII}\ufffd]]\p{M}*)+", regex.V1)
+_WORDS_PARTED = regex.compile(r"(?<=\w[\p{P}]*\s)(?:[\p{S}--\p{ASCII}]\p{M}*)+\s(?=[\p{P}]*\w)", regex.V1)
+_DECORATED = 2
 # Scripts that write without spaces stay whole: encoders cut these themselves.
 _LONG_WORD = regex.compile(
     r"[[\p{L}\p{M}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]{65,}", regex.V1
@@ -44,13 +47,6 @@ _SPELLED_APART = regex.compile(rf"(?<=^|\s\s){_ONE}( ){_ONE}(?: {_ONE})*(?=\s\s|
 _STRUCK = regex.compile(r"(\p{Latin}|\p{Han}|\s)(?:[\p{Mn}&&\p{Inherited}]|\p{Me})+", regex.V1)
 _STRUCK_CONSONANT = regex.compile(r"[bcdfghjklpqrstvwxz\p{Han}](?:[\p{Mn}&&\p{Inherited}]|\p{Me})", regex.V1 | regex.I)
 _LETTER = regex.compile(r"\p{L}")
-# A digit or sign between letters, in the place of one: "h0w", "p@$$word", but no address. In a text of such words, any
-# word that could be one is read so: "w47", "17". Signs at its end are punctuation.
-_LEET_WORD = regex.compile(r"[A-Za-z](?:[013457$!]|@(?![\w-]+\.[A-Za-z]))+[A-Za-z][\w@$!]*")
-_LEET_TOKEN = regex.compile(r"(?<![\w@$!])[A-Za-z013457@$!]*[A-Za-z013457@$](?![\w@$])")
-_LEET = {"0": "o", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s", "!": "i"}
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-_PAIR = regex.compile(r"[A-Za-z](?=[A-Za-z])")
 _STYLED = regex.compile(r"[\u249C-\u24B5\U0001F110-\U0001F189]|(?<!\p{RI})\p{RI}(?!\p{RI})|\p{RI}{3,}")
 _SMALL_CAPITALS = regex.compile(r"[\u0250-\u02AF\u1D00-\u1D7F\uA730\uA731]")
 _STYLED_NAME = regex.compile(
@@ -64,17 +60,31 @@ def invisible(text: str) -> int:
     return len(_INVISIBLE.findall(text)) + len(_STRAY_JOINER.findall(text))
 
 
+def decorated(text: str) -> bool:
+    """Whether emoji or other symbols stand between the words of a normalized text here and there.
+
+    They may be what it says, or only part the words of a sentence that says it without them: it has two readings.
+    """
+    return len(_WORDS_PARTED.findall(text)) >= _DECORATED
+
+
+def is_symbol(piece: str) -> bool:
+    """Whether a piece of a normalized text is symbols outside ASCII, such as emoji, and nothing else."""
+    return _SYMBOLS.fullmatch(piece.strip()) is not None
+
+
 def normalize(text: str) -> str:
     """The text as a reader would see it, in one Unicode form.
 
     In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; more than 16
     marks on one letter go; letters in circles, squares, parentheses, flags and small capitals, which NFKC leaves or
     takes apart, become letters; NFKC; invisible and control characters go; Latin words whose letters are struck over
-    lose the marks; words spelled in single letters are joined; white space becomes one form; words of more than 64
-    letters are cut and emoji and other symbols outside ASCII set apart, since encoders skip what is longer or has a
-    symbol stuck to it; Latin look-alikes from other scripts become Latin in words that mix scripts, and in a mostly
-    Latin text in words made of nothing else; leetspeak becomes letters; text in which capital and small letters take
-    turns, lower case.
+    lose the marks; words spelled in single letters are joined; white space becomes one form, and a mark that parts
+    words where blanks should, such as an underscore, a blank; words of more than 64 letters are cut and emoji and
+    other symbols outside ASCII set apart, since encoders skip what is longer or has a symbol stuck to it; Latin look-
+    alikes from other scripts become Latin in words that mix scripts, and in a mostly Latin text in words made of
+    nothing else; leetspeak becomes letters; text in which capital and small letters take turns, or nearly all are
+    capitals, lower case.
     Applying it twice changes nothing more, and text in a script other than Latin keeps its letters.
     """
     text = _SURROGATE.sub("\ufffd", text)
@@ -93,30 +103,20 @@ def normalize(text: str) -> str:
         text = _SPELLED_APART.sub(_joined, text)
     text = _SPELLED.sub(_joined, text)
     text = _BLANK.sub(" ", _SYMBOLS.sub(r" \g<0> ", text))
-    text = _SPELLED.sub(_joined, text)  # what blanks of several lengths kept apart
+    text = _with_words_apart(text)
     text = _BLANK_LINES.sub(lambda match: "\n\n" if match[0].count("\n") > 1 else "\n", text).strip()
     text = _LONG_WORD.sub(lambda match: " ".join(_pieces(match[0])), text)
+    text = without_capitals(text)  # before look-alikes: not all capitals have the twin of their small letter
     text = text if text.isascii() else unicodedata.normalize("NFKC", _latinize(text))
-    return _in_one_case(_without_leet(text))
+    return without_capitals(in_one_case(in_letters(text)))
 
 
-def _without_leet(text: str) -> str:
-    """The text in letters, if a third of its words, three or more, have digits or signs between letters.
-
-    One such word is a name ("B2B", "a4tech"); many are leetspeak.
-    """
-    found = _LEET_WORD.findall(text)
-    if len(found) < 3 or len(found) * 3 < len(_WORD.findall(text)):
-        return text
-    table = str.maketrans({**_LEET, "1": "l" if any("!" in word for word in found) else "i"})
-    return _LEET_TOKEN.sub(lambda match: match[0].translate(table), text)
-
-
-def _in_one_case(text: str) -> str:
-    """The text in lower case, if capital and small letters take turns in it."""
-    pairs = [match.start() for match in _PAIR.finditer(text)]
-    turns = sum(text[at].isupper() != text[at + 1].isupper() for at in pairs)
-    return text.translate(_LOWER) if len(pairs) >= 8 and turns * 3 > len(pairs) * 2 else text
+def _with_words_apart(text: str) -> str:
+    """Blanks in place of marks that part words; then single letters joined that blanks of several lengths parted."""
+    before = ""
+    while text != before:  # once for each mark at most
+        before, text = text, _SPELLED.sub(_joined, with_blanks(text))
+    return text
 
 
 @functools.lru_cache(maxsize=512)

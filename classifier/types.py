@@ -70,7 +70,7 @@ class Coverage:
 
     Attributes:
         tokens: tokens of the normalized text.
-        windows: windows they were read in; together they hold every token.
+        windows: windows they were read in; together they hold every token, some more than once.
         read: share of the characters, white space aside, that the encoder's vocabulary knows, 0 to 1.
     """
 

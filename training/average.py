@@ -17,9 +17,15 @@ import torch
 from classifier.encoder import load_encoder
 from classifier.model import ClassifierSettings, TierClassifier
 from training.datasets import TrainingError, read_all
-from training.fit import TrainSettings
 from training.manifest import provenance
-from training.train_classifier import Split, complete, read_manifest, refuse_finished
+from training.train_classifier import (
+    Split,
+    complete,
+    read_manifest,
+    refuse_finished,
+    refuse_other_data,
+    settings_of,
+)
 
 _OF_A_RUN = ("name", "seed", "adapter_sha256", "epochs", "seconds", "figures")
 _RECIPE = ("encoder", "taxonomy", "start", "without", "devices")
@@ -63,16 +69,8 @@ def average_classifiers(
     rows = read_all(data, taxonomy, labels)
     files = [*data, *([labels] if labels else [])]
     made_from = provenance(seed=seeds[0], data=files)
-    if list(first["data"].values()) != list(made_from["data"].values()):
-        raise TrainingError(
-            f"{models[0]} was trained on other data than {', '.join(map(str, files))}, or on these in another order; "
-            "give the same, in the same order: which rows were held out depends on both"
-        )
-    lists = {key: tuple(value) for key, value in first["settings"].items() if isinstance(value, list)}
-    try:
-        settings = TrainSettings(**{**first["settings"], **lists})
-    except TypeError as exc:
-        raise TrainingError(f"{models[0]} was trained by another version of Airlock ({exc}); train it anew") from exc
+    refuse_other_data(models[0], first, made_from["data"], files)
+    settings = settings_of(models[0], first)
     torch.set_num_threads(settings.threads)
 
     _add_up([result, *(TierClassifier.load(folder, encoder) for folder in models[1:])])

@@ -44,7 +44,7 @@ def rounded(figure: float | None) -> str:
 
 def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
-    dev, settings = manifest["figures"], manifest["settings"]
+    dev, settings, point = manifest["figures"], manifest["settings"], manifest["operating_point"]
     sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
     lines = [
         "---",
@@ -60,6 +60,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         f"rank {settings['rank']}, {settings['epochs']} epochs).",
         *_drawn(manifest),
         "It sorts a query into the categories of `taxonomy.yaml`, and so into four tiers.",
+        f"It says Unsafe from a probability of {point['unsafe']} on, else not Safe from {point['risk']} on.",
         "Settings, hashes and all figures: `manifest.json`.",
         "",
         "## Figures",

@@ -35,6 +35,14 @@ evaluate = typer.Typer(cls=_Commands, no_args_is_help=True, help="Measure a part
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MaxFlagged = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ordinary Safe rows that may be flagged.")]
+MaxRefused = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ordinary Safe rows that may be refused.")]
+MaxLookAlikesFlagged = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of Safe rows that look harmful that may be flagged.")
+]
+MaxLookAlikesRefused = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of Safe rows that look harmful that may be refused.")
+]
 
 
 @train.callback()
@@ -78,12 +86,10 @@ def train_classifier(
     mined: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of easy rows that later epochs skip.")] = 0.0,
     disguise: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of rows seen in a disguise.")] = 0.1,
     train_window: Annotated[int, typer.Option(min=8, help="Tokens of a text that a step sees.")] = 128,
-    max_flagged: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of Safe rows that may be flagged.")
-    ] = 0.08,
-    max_refused: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of Safe rows that may be refused.")
-    ] = 0.03,
+    max_flagged: MaxFlagged = 0.06,
+    max_refused: MaxRefused = 0.02,
+    max_look_alikes_flagged: MaxLookAlikesFlagged = 0.20,
+    max_look_alikes_refused: MaxLookAlikesRefused = 0.10,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
@@ -115,6 +121,8 @@ def train_classifier(
         train_window=train_window,
         max_flagged=max_flagged,
         max_refused=max_refused,
+        max_look_alikes_flagged=max_look_alikes_flagged,
+        max_look_alikes_refused=max_look_alikes_refused,
         precision=precision,
         seed=seed,
         threads=threads,
@@ -148,6 +156,26 @@ def train_average(
     from training.average import average_classifiers
 
     manifest = average_classifiers(models=models, data=data, out=out, labels=labels, name=name or out.name)
+    _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
+
+
+@train.command("thresholds")
+def train_thresholds(
+    model: Annotated[Path, typer.Argument(help="Folder of a finished model; its thresholds and figures are replaced.")],
+    data: Annotated[list[Path], typer.Option(help="The JSONL rows that it was trained on, in order. Repeatable.")],
+    labels: Annotated[Path | None, typer.Option(help="The decisions that it was trained with.")] = None,
+    max_flagged: MaxFlagged = 0.06,
+    max_refused: MaxRefused = 0.02,
+    max_look_alikes_flagged: MaxLookAlikesFlagged = 0.20,
+    max_look_alikes_refused: MaxLookAlikesRefused = 0.10,
+    as_json: Json = False,
+) -> None:
+    """Choose the operating point of a trained classifier anew, on the rows that were held out of its training."""
+    from training.operating_point import Budgets
+    from training.thresholds import choose_thresholds
+
+    budgets = Budgets(max_flagged, max_refused, max_look_alikes_flagged, max_look_alikes_refused)
+    manifest = choose_thresholds(model, data=data, labels=labels, budgets=budgets)
     _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
 
 

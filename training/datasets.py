@@ -15,6 +15,7 @@ from classifier.taxonomy import Taxonomy
 
 _OPTIONAL = ("split", "source", "licence", "lang")
 DROP = "drop"
+LOOK_ALIKES = "s_benign_contrast"  # Safe rows that look harmful, and rude comments; other Safe rows are ordinary
 
 
 class TrainingError(Exception):

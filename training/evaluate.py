@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from classifier.model import OperatingPoint, TierClassifier
+from classifier.model import TierClassifier
 from classifier.types import Tier, Verdict
 from training.datasets import Row, TrainingError
 from training.disguise import DISGUISES
@@ -154,32 +154,6 @@ def recall_at(negatives: Shares, positives: Shares, budget: float) -> float:
     ordered = np.sort(negatives)[::-1]
     threshold = ordered[min(int(budget * len(negatives)), len(negatives) - 1)]
     return float(np.mean(positives > threshold))
-
-
-def choose_operating_point(
-    classifier: TierClassifier, rows: Sequence[Row], max_flagged: float, max_refused: float
-) -> OperatingPoint:
-    """The lowest thresholds, in steps of 0.01, that keep to both budgets on the Safe rows.
-
-    `unsafe` is the lowest that refuses at most `max_refused` of them; then `risk` the lowest that flags, with that,
-    at most `max_flagged`. Neither goes below 0.05. When no threshold keeps to a budget, the highest. Without Safe
-    rows, the default.
-    """
-    safe = [
-        verdict.tiers
-        for verdict, row in zip(classify_rows(classifier, rows), rows, strict=True)
-        if classifier.taxonomy.category(row.category).tier is Tier.SAFE
-    ]
-    if not safe:
-        return OperatingPoint()
-
-    def lowest(budget: float, make: Callable[[float], OperatingPoint], wrong: Callable[[Tier], bool]) -> OperatingPoint:
-        points = (make(step / 100) for step in range(5, 100))
-        within = (p for p in points if np.mean([wrong(p.tier(tiers)) for tiers in safe]) <= budget)
-        return next(within, make(1.0))
-
-    unsafe = lowest(max_refused, lambda s: OperatingPoint(risk=1.0, unsafe=s), lambda t: t is Tier.UNSAFE).unsafe
-    return lowest(max_flagged, lambda s: OperatingPoint(risk=s, unsafe=unsafe), lambda t: t is not Tier.SAFE)
 
 
 def evaluate_disguises(classifier: TierClassifier, rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:

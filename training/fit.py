@@ -25,6 +25,7 @@ from training.datasets import Row
 from training.disguise import disguised
 from training.frozen import FrozenLayers
 from training.mixture import draw
+from training.operating_point import Budgets
 
 _SURE = 0.95
 _NO_ROW = -1
@@ -63,8 +64,10 @@ class TrainSettings:
         validation: share of the training rows held out to choose the operating point and, unless sources are watched,
             the best epoch.
         watch: sources that are not trained on: 2,000 of their rows choose the best epoch.
-        max_flagged: share of Safe validation rows that the operating point may flag.
-        max_refused: share of Safe validation rows that it may refuse.
+        max_flagged: share of the ordinary Safe validation rows that the operating point may flag.
+        max_refused: share of them that it may refuse.
+        max_look_alikes_flagged: share of the look-alikes among the Safe validation rows that it may flag.
+        max_look_alikes_refused: share of them that it may refuse.
         precision: of the frozen weights and the arithmetic; the adapter and the head stay in single precision.
         seed: of everything random.
         threads: torch threads.
@@ -90,11 +93,23 @@ class TrainSettings:
     train_window: int = 128
     validation: float = 0.05
     watch: tuple[str, ...] = ()
-    max_flagged: float = 0.08
-    max_refused: float = 0.03
+    max_flagged: float = 0.06
+    max_refused: float = 0.02
+    max_look_alikes_flagged: float = 0.20
+    max_look_alikes_refused: float = 0.10
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     threads: int = 1
+
+    @property
+    def budgets(self) -> Budgets:
+        """What the operating point may get wrong."""
+        return Budgets(
+            flagged=self.max_flagged,
+            refused=self.max_refused,
+            look_alikes_flagged=self.max_look_alikes_flagged,
+            look_alikes_refused=self.max_look_alikes_refused,
+        )
 
 
 class Fit:

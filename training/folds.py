@@ -13,7 +13,7 @@ import yaml
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
-from training.datasets import Row, TrainingError
+from training.datasets import LOOK_ALIKES, Row, TrainingError
 from training.evaluate import Judged, recall_at
 
 REFUSED = 0.03
@@ -71,7 +71,7 @@ def summarize(judged: Judged) -> dict[str, Any]:
 
 def _of_language(judged: Judged, here: Any) -> dict[str, Any]:  # noqa: ANN401 - mask
     sources = np.array([row.source for row in judged.rows])
-    look_alike = np.array([row.category == "s_benign_contrast" for row in judged.rows]) & here
+    look_alike = np.array([row.category == LOOK_ALIKES for row in judged.rows]) & here
     refused, risk = judged.tiers[:, Tier.UNSAFE], 1 - judged.tiers[:, Tier.SAFE]
     safe = here & (judged.truth == Tier.SAFE)
 

@@ -20,10 +20,11 @@ from classifier.taxonomy import Taxonomy
 from training.card import write_card
 from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError, hold_out, read_all
-from training.evaluate import choose_operating_point, evaluate_classifier
+from training.evaluate import evaluate_classifier
 from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers
 from training.manifest import adapter_sha256, file_sha256, provenance, write_json
+from training.operating_point import choose_operating_point
 
 _PROOF = ("classifier.json", "manifest.json")
 _WATCHED = 2000  # rows that choose the best epoch
@@ -198,7 +199,7 @@ def complete(
     """
     encoder = load_encoder(encoder_name)
     classifier = TierClassifier.load(finished, encoder)
-    point = choose_operating_point(classifier, split.validation, settings.max_flagged, settings.max_refused)
+    point = choose_operating_point(classifier, split.validation, settings.budgets)
     replace(classifier.settings, operating_point=point).save(finished)
     classifier = TierClassifier.load(finished, encoder)
     manifest = {
@@ -245,6 +246,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if missing:
         raise TrainingError(f"{folder}: its manifest does not say {', '.join(missing)}; train it anew")
     return {"without": [], "limit": None, "devices": 1, **manifest, "adapter_sha256": digest}
+
+
+def settings_of(folder: Path, manifest: Mapping[str, Any]) -> TrainSettings:
+    """The recipe that a manifest tells.
+
+    Raises:
+        TrainingError: it is another version's.
+    """
+    lists = {key: tuple(value) for key, value in manifest["settings"].items() if isinstance(value, list)}
+    try:
+        return TrainSettings(**{**manifest["settings"], **lists})
+    except TypeError as exc:
+        raise TrainingError(f"{folder} was trained by another version of Airlock ({exc}); train it anew") from exc
+
+
+def refuse_other_data(
+    folder: Path, manifest: Mapping[str, Any], hashes: Mapping[str, str], files: Sequence[Path]
+) -> None:
+    """Raise TrainingError where files are not those that a model was trained on, in their order."""
+    if list(manifest["data"].values()) != list(hashes.values()):
+        raise TrainingError(
+            f"{folder} was trained on other data than {', '.join(map(str, files))}, or on these in another order; "
+            "give the same, in the same order: which rows were held out depends on both"
+        )
 
 
 def _lineage(start: Path) -> dict[str, Any]:

@@ -313,3 +313,33 @@ def test_what_a_text_writes_like_a_special_token_is_text(written):
     (verdict,) = keyword_classifier().classify([f"rose {written} zorblax"])
     assert verdict.coverage.tokens > 3 + len("zorblax") // 3
     assert verdict.tier is Tier.UNSAFE
+
+
+class Reads(KeywordModel):
+    """A `KeywordModel` that keeps what it was given to read."""
+
+    def __init__(self):
+        super().__init__()
+        self.read: list[str] = []
+
+    def forward(self, input_ids, attention_mask):
+        self.read += [minilm().tokenizer.decode(ids, skip_special_tokens=True) for ids in input_ids]
+        return super().forward(input_ids, attention_mask)
+
+
+@pytest.mark.parametrize(
+    ("text", "readings"),
+    [
+        ("how → to cook ← the zorblax", ["how → to cook ← the zorblax", "how to cook the zorblax"]),
+        ("how → to cook the zorblax", ["how → to cook the zorblax"]),
+    ],
+)
+def test_a_text_with_symbols_between_its_words_is_read_without_them_too(text, readings):
+    classifier = keyword_classifier()
+    classifier.model = Reads()
+    (verdict,) = classifier.classify([text])
+    assert sorted(classifier.model.read) == sorted(readings)
+    assert verdict.coverage.windows == len(readings)
+    assert verdict.coverage.read == 1.0
+    assert verdict.category == "u_zorblax"
+    assert (verdict.window.start, verdict.window.end) == (0, len(text))
