@@ -1,4 +1,4 @@
-"""Embeddings that are made once: a cache on disk in front of a sentence encoder, for measurements that are run again."""
+"""Embeddings that are made once: a cache on disk before a sentence encoder, for measurements that are run again."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ class CachedEncoder:
             found |= dict(rows)
         vectors = np.frombuffer(b"".join(found[key] for key in keys), dtype="<f4")
         return vectors.reshape(len(texts), self.dimension).astype(np.float32)
+
+    def has(self, text: str) -> bool:
+        """Whether the vector of a text is there already."""
+        return self._find(self._key(text)) is not None
 
     def close(self) -> None:
         """Let go of the file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,9 @@ def eval_retrieval(
         typer.Option(help="The same, beside it for sets not in English; multilingual-e5-small by default."),
     ] = None,
     pooled: Annotated[bool, typer.Option(help="Also one corpus of all passages in English.")] = True,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only a trial: so many questions of a half of a set.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only a trial: so many questions of a half of a set.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/retrieval.json"),
     seed: Annotated[int, typer.Option(help="Of the bootstrap and the random order.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
@@ -65,9 +67,7 @@ def eval_retrieval(
             found.setdefault(part.name, {})[name] = figures
             _print(part, name, figures)
     files = [file for path in data for file in (path, path.with_name(f"{path.stem}.corpus.jsonl")) if file.exists()]
-    write_json(
-        out, {"command": command("airlock"), "limit": limit, "sets": found, **provenance(seed=seed, data=files)}
-    )
+    write_json(out, {"command": command("airlock"), "limit": limit, "sets": found, **provenance(seed=seed, data=files)})
 
 
 def _encoders(name: str, work: Path) -> tuple[Encoder, Encoder]:

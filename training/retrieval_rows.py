@@ -1,4 +1,4 @@
-"""Questions with the passages that answer them, out of JSONL files of several forms, as documents of a knowledge base."""
+"""Questions with the passages that answer them, out of JSONL files of several forms, as documents of a base."""
 
 from __future__ import annotations
 

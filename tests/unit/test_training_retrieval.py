@@ -11,7 +11,20 @@ from training.embedding_cache import CachedEncoder
 from training.evaluate_retrieval import _elsewhere, build_base, evaluate_retrieval, scores, search_all
 from training.retrieval_rows import pooled, read_retrieval
 
-ANIMALS = ["zebra", "giraffe", "walrus", "ferret", "badger", "otter", "weasel", "lemur", "bison", "moose", "heron", "newt"]
+ANIMALS = [
+    "zebra",
+    "giraffe",
+    "walrus",
+    "ferret",
+    "badger",
+    "otter",
+    "weasel",
+    "lemur",
+    "bison",
+    "moose",
+    "heron",
+    "newt",
+]
 
 
 def write(path, rows):
