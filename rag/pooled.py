@@ -53,7 +53,9 @@ class PooledEncoder:
 
     def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
         most = min(_TOKENS, int(self._model.config.max_position_embeddings))
-        inputs: Any = self._tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
+        inputs: Any = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=most, split_special_tokens=True, return_tensors="pt"
+        )
         with torch.inference_mode():
             states = self._model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
         mask = inputs["attention_mask"].unsqueeze(-1)
