@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -174,7 +173,7 @@ def _index(folder: Path, vectors: NDArray[np.float32], questions: NDArray[np.flo
         **built,
         "megabytes_of_file": round(sum(path.stat().st_size for path in folder.iterdir()) / 1e6, 2),
         "megabytes_to_search": round((psutil.Process().memory_info().rss - before) / 1e6, 1),
-        "megabytes_at_most": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1),
+        "megabytes_at_most": _peak(),
         "ef_search": cached.breadth,
         "recall_at_10_of_stored": cached.recall,
         "recall_at_10_of_questions": round(share_found(nearest, _scores(graph, questions)), 4),
@@ -194,6 +193,15 @@ def _index(folder: Path, vectors: NDArray[np.float32], questions: NDArray[np.flo
         }
     shutil.rmtree(folder)
     return found
+
+
+def _peak() -> float | None:
+    """The most memory that this process has had; what `getrusage` says would be of its parent too."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) * 1024 / 1e6, 1) for line in lines if line.startswith("VmHWM")), None)
 
 
 def _scores(segment: Segment, questions: NDArray[np.float32]) -> NDArray[np.float32]:
