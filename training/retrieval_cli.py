@@ -51,6 +51,8 @@ def eval_retrieval(
     english = [part for part in sets if part.in_english]
     if pooled and len(english) > 1:
         sets.append(pool(sets))
+    files = [file for path in data for file in (path, path.with_name(f"{path.stem}.corpus.jsonl")) if file.exists()]
+    about = {"command": command("airlock"), "limit": limit, **provenance(seed=seed, data=files)}
     loaded: dict[str, tuple[Encoder, Encoder]] = {}
     found: dict[str, dict[str, Any]] = {}
     for part in sets:
@@ -66,8 +68,7 @@ def eval_retrieval(
             knowledge.close()
             found.setdefault(part.name, {})[name] = figures
             _print(part, name, figures)
-    files = [file for path in data for file in (path, path.with_name(f"{path.stem}.corpus.jsonl")) if file.exists()]
-    write_json(out, {"command": command("airlock"), "limit": limit, "sets": found, **provenance(seed=seed, data=files)})
+            write_json(out, {**about, "sets": found})  # each in its turn: a run of all takes hours
 
 
 def _encoders(name: str, work: Path) -> tuple[Encoder, Encoder]:
