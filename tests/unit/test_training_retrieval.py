@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from rag.store import KnowledgeBase
 from rag.types import Mode
@@ -158,3 +159,29 @@ def test_a_base_is_gone_on_with(tmp_path, animals):
     assert build_base(animals.documents, tmp_path, encoder) == folder
     assert encoder.seen == 12
     assert build_base(animals.documents[1:], tmp_path, encoder) != folder
+
+
+def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals, monkeypatch):
+    from training.cli import evaluate
+
+    monkeypatch.setattr("training.retrieval_cli._encoders", lambda name, work: (HashedWords(fingerprint=name),) * 2)
+    closed = [{"text": "Who sings?", "passage": "The lark is the one of the birds that sings in the morning."}] * 2
+    foreign = [{"text": "谁在唱歌？", "passage": "早上唱歌的鸟是云雀，它飞得很高。", "lang": "zh"}]
+    files = [
+        tmp_path / "animals.jsonl",
+        write(tmp_path / "closed.jsonl", closed),
+        write(tmp_path / "foreign.jsonl", foreign),
+    ]
+    out = tmp_path / "results" / "retrieval.json"
+    options = [word for file in files for word in ("--data", str(file))]
+    run = CliRunner().invoke(evaluate, ["retrieval", *options, "--work", str(tmp_path / "work"), "--out", str(out)])
+    assert run.exit_code == 0, run.output
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert list(found["sets"]) == ["animals", "closed", "foreign", "pooled"]
+    assert [len(of_encoder) for of_encoder in found["sets"].values()] == [1, 1, 2, 1]
+    pool = next(iter(found["sets"]["pooled"].values()))
+    assert (pool["documents"], set(pool["reported_on"]["hybrid"])) == (
+        13,
+        {"recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10"},
+    )
+    assert set(found["data"]) == {"animals.jsonl", "animals.corpus.jsonl", "closed.jsonl", "foreign.jsonl"}
