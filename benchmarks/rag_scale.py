@@ -98,11 +98,11 @@ def growth(sizes: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Between each size and the next, the power of the size that a figure grows with: 1 is as fast as the size."""
     ordered = sorted(sizes, key=int)
     figures: dict[str, Callable[[dict[str, Any]], float]] = {
-        "build_s": lambda size: size["build_s"],
+        "build_cpu_s": lambda size: size["build_cpu_s"],
         "megabytes_of_file": lambda size: size["megabytes_of_file"],
         "megabytes_to_search": lambda size: size["megabytes_to_search"],
-        "search_p50": lambda size: size["search_ms"]["p50"],
-        "exact_p50": lambda size: size["exact_ms"]["p50"],
+        "search_cpu_p50": lambda size: size["search_ms"]["cpu_p50"],
+        "exact_cpu_p50": lambda size: size["exact_ms"]["cpu_p50"],
         "s_per_document": lambda size: 1 / size["store"]["documents_per_s"],
     }
     found: dict[str, dict[str, float]] = {}

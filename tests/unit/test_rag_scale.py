@@ -51,8 +51,8 @@ def test_an_index_and_a_store_are_measured(tmp_path):
     assert store["swap"]["failed_or_torn"] == 0
     assert store["swap"]["commits"] > 0
     assert store["swap"]["queries"] > 0
-    twice = {"300": {**index, "store": store}, "600": {**index, "build_s": 2 * index["build_s"]}}
-    assert growth(twice)["300 to 600"]["build_s"] == 1
+    twice = {"300": {**index, "store": store}, "600": {**index, "build_cpu_s": 2 * index["build_cpu_s"]}}
+    assert growth(twice)["300 to 600"]["build_cpu_s"] == 1
     assert "s_per_document" not in growth(twice)["300 to 600"]
 
 
