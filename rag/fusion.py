@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 DEPTH = 50  # passages of each order that are fused
 
-_VECTORS = 0.3  # weight of the similarity of vectors; that of words has the rest
+_VECTORS = 0.5  # weight of the similarity of vectors; that of words has the rest
 _HALF = 20.0  # BM25 that counts half
 
 
