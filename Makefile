@@ -8,7 +8,7 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench wheel train folds eval clean
+.PHONY: install fix check test test-slow cov docs demo serve bench bench-rag wheel train folds eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
@@ -61,6 +61,12 @@ bench: install
 	$(BIN)/python benchmarks/latency.py
 	test ! -d $(SHARED) || $(BIN)/python benchmarks/output_door.py
 
+# Search at 10³ to 10⁶ passages; the largest alone takes an hour or two. A size stays in the results until the embeddings
+# change. RAG_SIZES=1000,10000 for a trial; RAG_OPTIONS=--known takes only embeddings that `eval-retrieval` made.
+RAG_SIZES ?= 1000,10000,100000,1000000
+bench-rag: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rag_scale.py --sizes $(RAG_SIZES) $(RAG_OPTIONS)
+
 FOLDS = a b
 DEVICES ?= 1
 AUTHORED = --data data/queries/train.jsonl
@@ -94,6 +100,13 @@ eval: install
 	$(BIN)/python benchmarks/unseen_sources.py
 	$(BIN)/airlock eval rag
 	$(BIN)/airlock eval safety
+
+# Search on the shared sets. Embeddings are kept in runs/retrieval, and an interrupted run goes on; LIMIT=100 asks so many
+# questions of each half of a set only.
+RETRIEVAL = covid_faq dolly_closed_qa grounding/squad2_retrieval grounding/pubmedqa_retrieval \
+	grounding/check_covid_retrieval rag_medquad grounding/cmrc2018_retrieval grounding/xquad_crosslingual_retrieval
+eval-retrieval: install
+	OMP_NUM_THREADS=1 $(BIN)/airlock eval retrieval $(RETRIEVAL:%=--data $(SHARED)/%.jsonl) $(if $(LIMIT),--limit $(LIMIT))
 
 clean:
 	rm -rf $(VENV) dist build

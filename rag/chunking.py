@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import regex
 from markdown_it import MarkdownIt
 from sentencex import get_sentence_boundaries
 
@@ -16,6 +17,7 @@ from rag.types import Document, Passage
 DEFAULT_WORDS = 80
 _LANGUAGE = "en"  # whose abbreviations end no sentence; the full stops of other scripts are known as well
 _MARKDOWN = MarkdownIt("commonmark").enable("table").disable("inline")  # blocks are all that is needed
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
     for _, group in itertools.groupby(sentences(document.text), key=lambda sentence: sentence.section):
         room = 0
         for sentence in group:
-            length = len(document.text[sentence.start : sentence.end].split())
+            length = _length(document.text[sentence.start : sentence.end])
             if length > room:
                 runs.append([])
                 room = words
@@ -96,6 +98,15 @@ def _topic(document: Document, quotable: Passage | Sentence) -> tuple[str, str]:
     known = sentences(document.text)
     section = known[bisect_right(known, quotable.start, key=lambda sentence: sentence.start) - 1].section
     return document.title, section.heading
+
+
+def _length(text: str) -> int:
+    """How many words; two characters of a script that writes no spaces count as one."""
+    unspaced = len(_UNSPACED.findall(text))
+    if not unspaced:
+        return len(text.split())
+    words = _UNSPACED.sub(" ", text).split()
+    return (unspaced + 1) // 2 + sum(any(map(str.isalnum, word)) for word in words)
 
 
 def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:

@@ -13,6 +13,12 @@ from rag.scope import Scope
 
 TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mc Mn'"
 
+_COMMON = frozenset(  # English words that say nothing of what is asked about
+    "a about am an and any are as at be been being but by can could did do does doing for from had has have having he "
+    "her him his how i if in into is it its ll may me might must my no nor not of on or our re s shall she should so "
+    "some such t than that the their them then there these they this those to us ve very was we were what when where "
+    "which while who whom whose why with would you your".split()
+)
 _MOST_PHRASES = 256  # of a query; an encoder reads no more words either
 _UNSPACED = r"(?:(?!\p{M})[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー]\p{M}*)"
 _CHARACTER = regex.compile(_UNSPACED)
@@ -27,27 +33,29 @@ def spaced(text: str) -> str:
 def match_expression(query: str) -> str:
     """An FTS5 expression for any of a query's words; empty without one.
 
-    Every word is quoted and made of letters and digits alone, so that no text is taken for syntax. A run of characters
-    without spaces asks for each two that follow one another.
+    Common English words are left out, but for those in capitals (WHO), unless there are no others. Every word is quoted
+    and made of letters and digits alone, so that no text is taken for syntax. A run of characters without spaces asks
+    for each two that follow one another.
     """
-    phrases = itertools.islice(dict.fromkeys(_phrases(query)), _MOST_PHRASES)
-    return " OR ".join(f'"{phrase}"' for phrase in phrases)
+    phrases = list(itertools.islice(dict.fromkeys(_phrases(query)), 4 * _MOST_PHRASES))
+    telling = [phrase for phrase in phrases if phrase.lower() not in _COMMON or (phrase.isupper() and len(phrase) > 1)]
+    return " OR ".join(f'"{phrase}"' for phrase in (telling or phrases)[:_MOST_PHRASES])
 
 
-def search_words(connection: sqlite3.Connection, query: str, k: int, scope: Scope) -> list[int]:
-    """The rows of the `k` passages with the highest BM25 for a query, best first, equals by row."""
+def search_words(connection: sqlite3.Connection, query: str, k: int, scope: Scope) -> list[tuple[int, float]]:
+    """The rows of the `k` passages with the highest BM25 for a query, and it, best first, equals by row."""
     expression = match_expression(query)
     if not expression:
         return []
     if not scope.narrow and not len(scope.expired(connection)):  # then all that is indexed is in scope
-        every = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?"
-        return [row for (row,) in connection.execute(every, (expression, k))]
+        every = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?"
+        return connection.execute(every, (expression, k)).fetchall()
     found = connection.execute(
-        "SELECT words.rowid FROM words JOIN passages AS p ON p.row = words.rowid JOIN documents AS d "
+        "SELECT words.rowid, -words.rank FROM words JOIN passages AS p ON p.row = words.rowid JOIN documents AS d "
         f"ON d.row = p.document WHERE words MATCH ? AND {scope.condition} ORDER BY words.rank, words.rowid LIMIT ?",
         (expression, *scope.values, k),
     )
-    return [row for (row,) in found]
+    return found.fetchall()
 
 
 def _phrases(query: str) -> Iterator[str]:

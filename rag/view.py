@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.documents import version as version_of
-from rag.fusion import fuse
+from rag.fusion import DEPTH, fuse
 from rag.index import Vectors
 from rag.lexical import search_words
 from rag.metadata import expiry
@@ -19,7 +19,6 @@ from rag.schema import Manifest
 from rag.scope import Scope, Where
 from rag.types import DEFAULT_MODE, Citation, Document, Encoder, Evidence, KnowledgeError, Mode, Passage, Reranker
 
-_DEPTH = 50  # passages of each order that are fused
 _RERANKED = 20  # passages that a reranker reads, or k if that is more
 _DOCUMENT = "SELECT id, version, title, text, metadata FROM documents WHERE "
 
@@ -94,14 +93,17 @@ class View:
         scope = Scope.make(self._now(), document=document, where=where)
         vector = np.asarray(self._encoder.encode([query])[0], dtype=np.float32)
         least = max(k, _RERANKED) if self._reranker else k
-        depth = max(least, _DEPTH) if mode is Mode.HYBRID else least
+        depth = max(least, DEPTH) if mode is Mode.HYBRID else least
         nearest = [] if mode is Mode.BM25 else self._nearest(vector, depth, scope)
-        orders = [[row for row, _ in nearest]]
-        if mode is not Mode.DENSE:
-            orders.append(search_words(self._connection, query, depth, scope))
+        worded = [] if mode is Mode.DENSE else search_words(self._connection, query, depth, scope)
         scores = dict(nearest)
-        found = [self._evidence(row, vector, scores.get(row)) for row in fuse(orders)[:least]]
-        return self._reranked(query, found)[:k]
+        scores |= {row: self._similarity(row, vector) for row, _ in worded if row not in scores}
+        if mode is Mode.HYBRID:
+            last = nearest[:DEPTH][-1][1] if nearest else 0.0
+            order = fuse(scores, dict(worded), least=last)
+        else:
+            order = [row for row, _ in nearest or worded]
+        return self._reranked(query, [self._evidence(row, scores[row]) for row in order[:least]])[:k]
 
     def document(self, document_id: str, version: str | None = None) -> Document:
         """The document of that id: the current one, or the version named, which may be an old one.
@@ -158,15 +160,17 @@ class View:
         allowed = scope.allowed(self._connection)
         return self.vectors().search(vector, k, allowed=allowed, hidden=scope.expired(self._connection))
 
-    def _evidence(self, row: int, vector: NDArray[np.float32], score: float | None) -> Evidence:
-        name, number, start, stop, stored = self._connection.execute(
-            "SELECT d.id, p.number, p.start, p.stop, p.vector FROM passages AS p "
+    def _similarity(self, row: int, vector: NDArray[np.float32]) -> float:
+        (stored,) = self._connection.execute("SELECT vector FROM passages WHERE row = ?", (row,)).fetchone()
+        return float(np.clip(np.frombuffer(stored, dtype="<f4") @ vector, -1, 1))
+
+    def _evidence(self, row: int, score: float) -> Evidence:
+        name, number, start, stop = self._connection.execute(
+            "SELECT d.id, p.number, p.start, p.stop FROM passages AS p "
             "JOIN documents AS d ON d.row = p.document WHERE p.row = ?",
             (row,),
         ).fetchone()
         document = self.document(name)
-        if score is None:  # found by its words
-            score = float(np.clip(np.frombuffer(stored, dtype="<f4") @ vector, -1, 1))
         passage = Passage(f"{name}#{number}", name, document.version, start, stop, document.text[start:stop])
         return Evidence(passage, score)
 

@@ -3,11 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoModel, AutoTokenizer
 
 from rag.answer import Answerer
 from rag.build import build
 from rag.encoders import SentenceEncoder
 from rag.interpret import ExtractiveInterpreter
+from rag.pooled import PooledEncoder
 from rag.store import KnowledgeBase
 from rag.types import KnowledgeError
 from tests.unit.rag_cases import HashedWords
@@ -21,9 +23,15 @@ def minilm():
     return SentenceEncoder.load(FOLDER)
 
 
-@pytest.fixture(params=["hashed words", "MiniLM"])
+@pytest.fixture(scope="module")
+def pooled():
+    model = AutoModel.from_pretrained(FOLDER, local_files_only=True).eval()
+    return PooledEncoder(model, AutoTokenizer.from_pretrained(FOLDER, local_files_only=True), "the same weights")
+
+
+@pytest.fixture(params=["hashed words", "minilm", "pooled"])
 def encoder(request):
-    return HashedWords() if request.param == "hashed words" else request.getfixturevalue("minilm")
+    return HashedWords() if request.param == "hashed words" else request.getfixturevalue(request.param)
 
 
 def test_vectors_are_units_of_the_dimension(encoder):
@@ -53,6 +61,13 @@ def test_like_texts_are_nearer_than_unlike_ones(encoder):
 def test_the_fingerprint_names_the_weights(encoder):
     assert encoder.fingerprint
     assert encoder.fingerprint != HashedWords(fingerprint="other").fingerprint
+
+
+def test_pooling_by_hand_gives_what_the_library_gives(minilm, pooled):
+    texts = ["one", "a much longer text than the first one", "", "What is <s> or [SEP]?"]
+    assert pooled.encode(texts[:3], batch=2) == pytest.approx(minilm.encode(texts[:3]), abs=1e-5)
+    prefixed = PooledEncoder(pooled._model, pooled._tokenizer, "the same weights", prefix="query: ")
+    assert np.array_equal(prefixed.encode(texts), pooled.encode([f"query: {text}" for text in texts]))
 
 
 def test_a_lent_model_is_used_and_not_copied(minilm):

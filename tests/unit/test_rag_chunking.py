@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,3 +88,13 @@ def test_the_encoder_reads_title_and_heading_before_the_text():
         "Title\nFirst.",
         "Title\nDose\nSecond.",
     ]
+
+
+@pytest.mark.parametrize(
+    "sentence", ["图书馆每天上午九点开门。", "図書館は毎日九時に開きます。", "The library opens at nine. "]
+)
+def test_long_texts_are_cut_in_scripts_without_spaces_too(sentence):
+    cut = passages(document(sentence * 40), 30)
+    assert len(cut) > 5
+    assert max(len(passage.text.split()) for passage in cut) <= 30
+    assert max(len(passage.text) for passage in cut) <= 30 * 6

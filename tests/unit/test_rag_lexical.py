@@ -74,8 +74,35 @@ def test_a_long_query_is_cut():
     assert match_expression(" ".join(f"w{number}" for number in range(10_000))).count('"') == 512
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("What is the dose?", '"dose"'),
+        ("what does WHO say", '"WHO" OR "say"'),
+        ("What is it?", '"What" OR "is" OR "it"'),
+        ("was ist das", '"ist" OR "das"'),
+        ("I have a will", '"will"'),
+    ],
+)
+def test_common_words_are_left_out_unless_there_are_no_others(query, expected):
+    assert match_expression(query) == expected
+
+
+def test_common_words_first_do_not_use_up_the_query():
+    assert match_expression("of " * 5000 + "walrus") == '"walrus"'
+
+
 def test_fusion_prefers_what_both_orders_have():
-    assert fuse([[1, 2, 3], [3, 4]]) == [3, 1, 2, 4]
-    assert fuse([[5, 6], []]) == [5, 6]
-    assert fuse([[7], [6]]) == [6, 7]
-    assert fuse([]) == []
+    similar = {1: 0.7, 2: 0.6, 3: 0.6, 4: 0.3}
+    assert fuse(similar, {3: 8.0, 4: 1.0}, least=0.5) == [3, 1, 2, 4]
+    assert fuse({5: 0.6, 6: 0.5}, {}, least=0.5) == [5, 6]
+    assert fuse({7: 0.5, 6: 0.5}, {7: 3.0, 6: 3.0}, least=0.5) == [6, 7]
+    assert fuse({}, {}, least=0.0) == []
+
+
+def test_fusion_heeds_how_sure_each_order_is():
+    assert fuse({1: 0.9, 2: 0.5}, {2: 1.0}, least=0.5) == [1, 2]
+    assert fuse({1: 0.6, 2: 0.5}, {2: 30.0}, least=0.5) == [2, 1]
+    close, far = {1: 0.90, 2: 0.85, 3: 0.82}, {1: 0.6, 2: 0.4, 3: 0.28}  # encoders that spread differently
+    assert fuse(close, {3: 1.0}, least=0.8) == fuse(far, {3: 1.0}, least=0.2) == [1, 2, 3]
+    assert fuse({1: 1.0, 2: 1.0}, {2: 1.0}, least=1.0) == [2, 1]

@@ -1,0 +1,104 @@
+"""The command that measures search; `training.cli` puts it in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rag.types import Encoder
+    from training.retrieval_rows import RetrievalSet
+
+
+def eval_retrieval(
+    data: Annotated[
+        list[Path],
+        typer.Option(help="JSONL: query, positive_passages (NAME.corpus.jsonl beside), or text, answer. Repeatable."),
+    ],
+    work: Annotated[
+        Path, typer.Option(help="Folder for embeddings and knowledge bases; an interrupted run is gone on with there.")
+    ] = Path("runs/retrieval"),
+    encoder: Annotated[
+        str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")
+    ] = None,
+    multilingual: Annotated[
+        str | None,
+        typer.Option(help="The same, beside it for sets not in English; multilingual-e5-small by default."),
+    ] = None,
+    pooled: Annotated[bool, typer.Option(help="Also one corpus of all passages in English.")] = True,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only a trial: so many questions of a half of a set.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/retrieval.json"),
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and the random order.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+) -> None:
+    """How often search finds the passages that answer, by vectors, by words and by both, beside random orders."""
+    import torch
+
+    from classifier.types import E5_SMALL, MINILM
+    from rag.store import KnowledgeBase
+    from training.evaluate_retrieval import build_base, evaluate_retrieval
+    from training.manifest import command, provenance, write_json
+    from training.retrieval_rows import pooled as pool
+    from training.retrieval_rows import read_retrieval
+
+    torch.set_num_threads(threads)
+    sets = [read_retrieval(path) for path in data]
+    english = [part for part in sets if part.in_english]
+    if pooled and len(english) > 1:
+        sets.append(pool(sets))
+    files = [file for path in data for file in (path, path.with_name(f"{path.stem}.corpus.jsonl")) if file.exists()]
+    about = {"command": command("airlock"), "limit": limit, **provenance(seed=seed, data=files)}
+    loaded: dict[str, tuple[Encoder, Encoder]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for part in sets:
+        names = [encoder or MINILM, *([] if part.in_english else [multilingual or E5_SMALL])]
+        for name in dict.fromkeys(names):
+            if name not in loaded:
+                loaded[name] = _encoders(name, work)
+            passages, queries = loaded[name]
+            with typer.progressbar(length=len(part.documents), label=f"{part.name}, {name}") as bar:
+                folder = build_base(part.documents, work, passages, bar.update)
+            knowledge = KnowledgeBase.open(folder, queries)
+            figures = evaluate_retrieval(part.limited(limit), knowledge, seed=seed)
+            knowledge.close()
+            found.setdefault(part.name, {})[name] = figures
+            _print(part, name, figures)
+            write_json(out, {**about, "sets": found})  # each in its turn: a run of all takes hours
+
+
+def _encoders(name: str, work: Path) -> tuple[Encoder, Encoder]:
+    """The encoder for passages and the one for questions; both keep what they make in the work folder."""
+    from classifier.encoder import load_encoder
+    from rag.encoders import SentenceEncoder
+    from rag.pooled import PooledEncoder
+    from training.embedding_cache import CachedEncoder
+
+    base = load_encoder(name)
+    cache = work / "embeddings.db"
+    if base.path.is_dir():
+        sentences = CachedEncoder(SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend()), cache)
+        return sentences, sentences
+
+    def of_kind(kind: str) -> Encoder:
+        pooled = PooledEncoder(base.lend(), base.tokenizer, base.sha256, prefix=f"{kind}: ")
+        return CachedEncoder(pooled, cache, kind=kind)
+
+    return of_kind("passage"), of_kind("query")
+
+
+def _print(part: RetrievalSet, name: str, figures: Mapping[str, Any]) -> None:
+    from training.intervals import told
+
+    half = figures.get("reported_on") or figures["chosen_on"]
+    typer.echo(f"{part.name}, {name}, {half['queries']} questions, {figures['passages']} passages:")
+    for kind in ("dense", "bm25", "hybrid", "hybrid_minus_dense", "hybrid_minus_bm25"):
+        typer.echo(f"  {kind}: " + _line(half[kind], told))
+
+
+def _line(figures: Mapping[str, Any], told: Any) -> str:  # noqa: ANN401
+    return ", ".join(f"{name} {told(figures, name)}" for name in figures)
