@@ -1,5 +1,6 @@
 """What Airlock says in its own words: in whose language, in which order, with which help lines, and what stands where."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rag.types import GroundedAnswer
 from tests.doubles import QUOTE, citation, verdict
 
 TAXONOMY = Taxonomy.load(Path(__file__).parents[2] / "data/taxonomies/airlock.yaml")
+NUMBER = re.compile(r"#?\d[\d -]*\d")
 LANGUAGES = {"en", "zh", "de", "fr", "es", "pt", "ja", "ar", "ru", "hi"}
 
 
@@ -181,7 +183,7 @@ def test_the_operator_replaces_and_adds_help_lines():
     finnish = texts(country="FI", help_lines=own, default={"comfort": "{help_lines}"})
     assert finnish.text("comfort", decision()).splitlines() == [
         "Emergency: 112",
-        "Someone to talk to: a crisis line near you, listed at findahelpline.com",
+        f"Someone to talk to: {_shipped()['en'].phrases.crisis}",
         "For children and young people: 116 111",
     ]
 
@@ -189,7 +191,18 @@ def test_the_operator_replaces_and_adds_help_lines():
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 def test_help_lines_without_a_country_are_international(language):
     lines = texts(language=language, default={"comfort": "{help_lines}"}).text("comfort", decision()).splitlines()
-    assert ["112" in lines[0], "findahelpline.com" in lines[1], "childhelplineinternational.org" in lines[2]] == [True] * 3
+    assert "findahelpline.com" in lines[1]
+    assert "childhelplineinternational.org" in lines[2]
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_a_number_of_the_international_text_is_in_the_table(language):
+    table = {line.contact for lines in _help_lines().values() for each in lines.values() for line in each}
+    known = {number for contact in table for number in NUMBER.findall(contact)}
+    for kind in LINE_KINDS:
+        numbers = NUMBER.findall(getattr(_shipped()[language].phrases, kind))
+        assert set(numbers) <= known, (language, kind)
 
 
 # Replies
