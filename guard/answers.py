@@ -21,8 +21,8 @@ _BETWEEN = "\n\n"
 class AnswerTexts:
     """Looks texts up, and composes replies of them.
 
-    The asker's language comes first, then `answers.language`, then English. Within each: the rule's own text, the category's
-    (the operator's, then the shipped one), the default (likewise). A text without languages is one for every language.
+    The asker's language comes first, then `answers.language`, then English. Within each: the rule's own text, the
+    category's (the operator's, then the shipped one), the default (likewise). A text without languages is for all.
 
     Args:
         own: the operator's settings.
@@ -57,7 +57,7 @@ class AnswerTexts:
         return Reply(_join(self.comfort(decision), self.text(kind, decision)), refused=refused)
 
     def grounded(self, decision: Decision, answer: GroundedAnswer) -> Reply:
-        """An answer from the knowledge base with what Airlock itself adds before and after it; the citations keep step."""
+        """An answer from the knowledge base with what Airlock adds before and after it; the citations keep step."""
         before = [("comfort", self.comfort(decision))]
         if answer.positions is not None:
             before.append(("opening", self.text("opening", decision)))

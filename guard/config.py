@@ -238,7 +238,8 @@ class PolicySection(_Section):
         "abstain", description="When the knowledge base holds no answer."
     )
     min_positions: Annotated[int, Field(ge=0)] = Field(
-        2, description="Positions that an answer from a disputed document gives at least; with fewer it is an abstention."
+        2,
+        description="Positions that an answer from a disputed document gives at least; with fewer it is an abstention.",
     )
     on_block: Literal["refusal", "error"] = Field(
         "refusal", description="A refused request gets an answer that says so, or HTTP 400 with code content_filter."

@@ -1,4 +1,4 @@
-"""The language that somebody writes in, or None where it is not known or mixed; no model library, under a millisecond."""
+"""The language that somebody writes in, told in under a millisecond; None where it is not known or mixed."""
 
 from __future__ import annotations
 

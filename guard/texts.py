@@ -1,4 +1,4 @@
-"""The settings under `answers`: texts by kind, category and language, help lines by country; checked when they are read."""
+"""The settings under `answers`: texts by kind, category and language, help lines by country; checked when read."""
 
 from __future__ import annotations
 

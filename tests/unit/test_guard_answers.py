@@ -1,4 +1,4 @@
-"""What Airlock says in its own words: in whose language, in which order, with which help lines, and what stands where."""
+"""What Airlock says in its own words: in whose language, in which order, with which help lines, and where."""
 
 import re
 from pathlib import Path
@@ -177,7 +177,10 @@ def test_what_a_country_lacks_is_named_in_general():
 
 
 def test_the_operator_replaces_and_adds_help_lines():
-    own = {"GB": {"crisis": [{"name": "Our {line}", "contact": "12345"}]}, "FI": {"emergency": ["112"], "child": ["116 111"]}}
+    own = {
+        "GB": {"crisis": [{"name": "Our {line}", "contact": "12345"}]},
+        "FI": {"emergency": ["112"], "child": ["116 111"]},
+    }
     british = texts(country="GB", help_lines=own, default={"comfort": "{crisis}|{child}|{{x}}"})
     assert british.text("comfort", decision()) == "Our {line} 12345|Childline 0800 1111|{x}"
     finnish = texts(country="FI", help_lines=own, default={"comfort": "{help_lines}"})
@@ -238,7 +241,9 @@ def test_a_grounded_answer_states_its_condition_and_its_citations_stand_where_th
     assert reply.text[reply.notes[1].start : reply.notes[1].end].startswith(shipped["c_medical"].condition[:60])
     spans = [(each.answer_start, each.answer_end) for each in reply.citations]
     covered = sum(end - start for start, end in [*spans, *((note.start, note.end) for note in reply.notes)])
-    assert covered == len("".join(reply.text.split("\n\n"))) - 1, "every character is quoted or a note, but for white space"
+    assert covered == len("".join(reply.text.split("\n\n"))) - 1, (
+        "every character is quoted or a note, but for white space"
+    )
 
 
 def test_what_the_operator_silences_is_not_said():
@@ -259,7 +264,9 @@ def test_positions_are_opened_by_a_sentence_and_other_answers_are_not():
 
 
 def test_a_refusal_is_known_in_every_language_with_and_without_comfort():
-    found = texts({"mute": {"de": "Still.", "it": "Zitto."}}, country="JP", categories={"u_hate": {"refuse": {"ko": "아니요."}}})
+    found = texts(
+        {"mute": {"de": "Still.", "it": "Zitto."}}, country="JP", categories={"u_hate": {"refuse": {"ko": "아니요."}}}
+    )
     known = found.refusals
     for language in (*sorted(LANGUAGES), "it", "ko", "nl", None):
         for category in TAXONOMY.ids:

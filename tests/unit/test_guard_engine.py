@@ -281,7 +281,9 @@ def test_a_person_in_distress_hears_first_where_help_is_whatever_follows(questio
     comfort, rest = reply.text.split("\n\n", 1)
     assert HELP in comfort
     assert follows in rest
-    assert [reply.text[each.answer_start : each.answer_end] for each in reply.citations] == [QUOTE] * len(reply.citations)
+    assert [reply.text[each.answer_start : each.answer_end] for each in reply.citations] == [QUOTE] * len(
+        reply.citations
+    )
 
 
 def test_distress_is_seen_beside_what_decides_and_nowhere_else():
@@ -350,9 +352,7 @@ def test_a_stopped_answer_to_a_person_in_distress_begins_with_help():
 @pytest.mark.parametrize("least", [0, 2, 3])
 def test_one_side_of_a_dispute_is_no_answer(positions, least):
     answer = GroundedAnswer(QUOTE, False, (citation(),), positions=positions)
-    decision, reply = admit(
-        "the election", {"policy.min_positions": least}, answerer=Flaky(Library(), returns(answer))
-    )
+    decision, reply = admit("the election", {"policy.min_positions": least}, answerer=Flaky(Library(), returns(answer)))
     enough = positions is None or len(positions) >= least
     assert decision.route is Route.GROUND
     assert bool(reply.citations) is (QUOTE in reply.text) is enough
@@ -363,7 +363,12 @@ def test_the_wire_lists_what_is_airlocks_own():
     result = asyncio.run(exchange(GuardMiddleware(Upstream(), make_guard()), asking("my medicine")))
     content = result.json["choices"][0]["message"]["content"]
     (note,) = result.json["airlock"]["notes"]
-    assert note == {"kind": "condition", "start": len(QUOTE) + 2, "end": len(content), "text": content[len(QUOTE) + 2 :]}
+    assert note == {
+        "kind": "condition",
+        "start": len(QUOTE) + 2,
+        "end": len(content),
+        "text": content[len(QUOTE) + 2 :],
+    }
     for annotation in result.json["choices"][0]["message"]["annotations"]:
         place = annotation["url_citation"]
         assert content[place["start_index"] : place["end_index"]] == QUOTE
