@@ -17,6 +17,7 @@ import openai
 import pytest
 from e2e_cases import (
     DATABASE,
+    DISPUTED,
     DISTRESS,
     KEY,
     LEAKING,
@@ -229,7 +230,9 @@ def test_a_grounded_answer_is_quoted_and_cited(gateway, canned, judgement):
     assert (note["kind"], note["text"]) == ("condition", message.content[note["start"] : note["end"]])
     assert "not a diagnosis" in note["text"]
     covered[note["start"] : note["end"]] = note["text"]
-    assert "".join(covered).split() == message.content.split(), "words that are neither cited nor noted as Airlock's own"
+    assert "".join(covered).split() == message.content.split(), (
+        "words neither cited nor noted as Airlock's own"
+    )
 
     spoken = [chunk.choices[0] for chunk in streamed if chunk.choices]
     assert "".join(choice.delta.content or "" for choice in spoken) == message.content
@@ -239,6 +242,26 @@ def test_a_grounded_answer_is_quoted_and_cited(gateway, canned, judgement):
     assert row is not None
     assert (row["tier"], row["route"]) == ("conditionally_safe", "ground")
     assert MEDICAL not in canned.arrived
+
+
+def test_a_disputed_topic_is_opened_and_heard_from_two_sides(gateway, canned, judgement):
+    documents = _documents()
+    with gateway.client() as client:
+        answer = client.chat.completions.create(model="m", messages=user(DISPUTED))
+    content, said = answer.choices[0].message.content, answer.model_extra["airlock"]
+    assert said["route"] == "ground"
+    assert [note["kind"] for note in said["notes"]] == ["opening"]
+    assert content.startswith(said["notes"][0]["text"])
+    places = [note.url_citation for note in answer.choices[0].message.annotations]
+    assert [content[place.start_index : place.end_index] for place in places] == [
+        citation["quote"] for citation in said["citations"]
+    ]
+    text = documents[said["citations"][0]["document"], said["citations"][0]["version"]]["text"]
+    supporters, opponents, research = map(text.index, ("## Supporters", "## Opponents", "## Research"))
+    starts = [citation["start"] for citation in said["citations"]]
+    assert any(supporters < start < opponents for start in starts)
+    assert any(opponents < start < research for start in starts)
+    assert DISPUTED not in canned.arrived
 
 
 def test_a_person_in_distress_is_handed_over(gateway, canned, judgement):
