@@ -230,9 +230,7 @@ def test_a_grounded_answer_is_quoted_and_cited(gateway, canned, judgement):
     assert (note["kind"], note["text"]) == ("condition", message.content[note["start"] : note["end"]])
     assert "not a diagnosis" in note["text"]
     covered[note["start"] : note["end"]] = note["text"]
-    assert "".join(covered).split() == message.content.split(), (
-        "words neither cited nor noted as Airlock's own"
-    )
+    assert "".join(covered).split() == message.content.split(), "words neither cited nor noted as Airlock's own"
 
     spoken = [chunk.choices[0] for chunk in streamed if chunk.choices]
     assert "".join(choice.delta.content or "" for choice in spoken) == message.content
