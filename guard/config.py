@@ -35,6 +35,7 @@ from guard.interpretation import (
     Reader,
 )
 from guard.policy import Rule
+from guard.texts import Answers, Said
 from guard.types import AnswerGrounding, Route, TextKind
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, Mode
 
@@ -205,7 +206,7 @@ class RuleSection(_Section):
     name: Annotated[str, Field(min_length=1)]
     when: When = When()
     route: Route
-    say: str | None = Field(None, description="Text of the refusal or the hand-over; by category without one.")
+    say: Said | None = Field(None, description="Text of the refusal or the hand-over; by category without one.")
     ground_answer: Annotated[AnswerGrounding, YAML_OFF] = Field(
         AnswerGrounding.OFF,
         description="Hold the answer of the model that a request is forwarded to against the knowledge base.",
@@ -236,12 +237,7 @@ class RuleSection(_Section):
 
 DEFAULT_RULES = (
     RuleSection(name="unsafe", when=When(tier=("unsafe",)), route=Route.REFUSE),
-    RuleSection(
-        name="unreadable",
-        when=When(read_below=0.6),
-        route=Route.REFUSE,
-        say="I could not read enough of this message to check it, so it was not passed on. Please rephrase it.",
-    ),
+    RuleSection(name="unreadable", when=When(read_below=0.6), route=Route.REFUSE),
     RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),
     RuleSection(name="sensitive_ground", when=When(tier=("conditionally_safe",)), route=Route.GROUND),
     RuleSection(name="disputed_topic", when=When(tier=("focused_attention",)), route=Route.GROUND),
@@ -267,6 +263,10 @@ class PolicySection(_Section):
     on_abstain: Literal["abstain", "refuse", "hand_over", "forward"] = Field(
         "abstain", description="When the knowledge base holds no answer."
     )
+    min_positions: Annotated[int, Field(ge=0)] = Field(
+        2,
+        description="Positions that an answer from a disputed document gives at least; with fewer it is an abstention.",
+    )
     on_block: Literal["refusal", "error"] = Field(
         "refusal", description="A refused request gets an answer that says so, or HTTP 400 with code content_filter."
     )
@@ -283,22 +283,6 @@ class JournalSection(_Section):
     on_error: Literal["refuse", "continue"] = Field(
         "refuse", description="When a decision cannot be written: refuse the request, or answer and log an alarm."
     )
-
-
-class Texts(_Section):
-    """What Airlock says in place of the model; see `guard/assets/answers.yaml`."""
-
-    refuse: str | None = None
-    hand_over: str | None = None
-    abstain: str | None = None
-    stopped: str | None = None
-
-
-class Answers(_Section):
-    """Texts that replace the shipped ones."""
-
-    default: Texts = Texts()
-    categories: dict[str, Texts] = Field(default_factory=dict)
 
 
 class Config(_Section):

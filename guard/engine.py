@@ -12,9 +12,11 @@ from guard.answers import AnswerTexts
 from guard.config import Config
 from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
 from guard.journal import Journal
+from guard.language import Detector
 from guard.policy import decide
 from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
+from guard.texts import Kind
 from guard.types import (
     Answerer,
     AnswerGrounding,
@@ -81,6 +83,7 @@ class Guard:
         self._of_some_texts = {rule.name for rule in self._rules if rule.texts}
         self._grounding = {rule.name: rule.ground_answer for rule in config.policy.rules}
         self._texts = AnswerTexts(config.answers, {rule.name: rule.say for rule in config.policy.rules if rule.say})
+        self._detector = Detector(self._texts.languages)
         self.refusals = self._texts.refusals if config.conversation.forget_refused else frozenset()
         threads = config.classifier.workers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
@@ -109,7 +112,8 @@ class Guard:
 
         Returns:
             The decision, and Airlock's own reply; None when the request goes on to the model, or when a part failed
-            or the decision could not be written, and the request is refused for that (``decision.cause`` is set).
+            or the decision could not be written, and the request is refused for that (``decision.cause`` is set). A
+            person in distress is told where help is, also when a part failed.
 
         Raises:
             BadRequest: the request cannot be judged.
@@ -118,13 +122,10 @@ class Guard:
         texts = self._texts_to_judge(turns)
         decision = await self._decide(turns, texts)
         question = "\n".join(text for where, text in texts if where is TextKind.LAST_TURN)
-        reply = None
         if decision.route is Route.GROUND:
             decision, reply = await self._answer(decision, question)
-        elif decision.route is Route.HAND_OVER:
-            reply = Reply(self._texts.text("hand_over", decision))
-        elif decision.route is Route.REFUSE and decision.cause is None:
-            reply = self.refusal(decision)
+        else:
+            reply = self._own_reply(decision)
         decision = replace(decision, timings_ms={**decision.timings_ms, "decide": _since(started)})
         try:
             await self.record(decision, question)
@@ -185,13 +186,17 @@ class Guard:
         except (JournalError, PartFailure) as exc:
             log.error("decision %s: %s", decision.id, exc)
 
-    def refusal(self, decision: Decision, kind: str = "refuse") -> Reply:
+    def refusal(self, decision: Decision, kind: Kind = "refuse") -> Reply:
         """The refusal text for a decision: `refuse` for a request, `stopped` for the model's own answer."""
-        return Reply(self._texts.text(kind, decision), refused=True)
+        return self._texts.reply(kind, decision, refused=True)
+
+    def comfort(self, decision: Decision) -> str:
+        """What a person in distress is told first, also by an error; empty for everybody else."""
+        return self._texts.comfort(decision)
 
     def abstention(self, decision: Decision) -> str:
         """What is said where no trusted source supports an answer."""
-        return self._texts.text("abstain", decision)
+        return self._texts.reply("abstain", decision).text
 
     @property
     def hold_back(self) -> int:
@@ -204,24 +209,58 @@ class Guard:
 
     async def _decide(self, turns: Sequence[Turn], texts: Sequence[tuple[TextKind, str]]) -> Decision:
         started = time.perf_counter()
+        language = self._language(texts)
         try:
             verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
             judged = [
                 _Judged(where, verdict, *decide(self._rules, verdict, where))
                 for (where, _), verdict in zip(texts, verdicts, strict=True)
             ]
-            said = [turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()]
-            finding = await self._find(said)
         except PartFailure as exc:
-            return self._failed(exc, started)
+            return self._failed(exc, started, Decision(Route.REFUSE, ON_ERROR, language=language))
         strictest = max(filter(self._counts, judged), key=self._strictness)
+        decision = Decision(
+            strictest.route,
+            strictest.rule,
+            strictest.verdict,
+            strictest.where.value,
+            language=language,
+            distress=self._distress(judged),
+        )
+        try:
+            finding = await self._find([turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()])
+        except PartFailure as exc:
+            return self._failed(exc, started, decision)
         if finding:
-            route, rule, where = Route.REFUSE, finding.rule, "assistant_turn"
-        else:
-            route, rule, where = strictest.route, strictest.rule, strictest.where.value
-        grounding = self._grounding.get(rule, AnswerGrounding.OFF) if route is Route.FORWARD else AnswerGrounding.OFF
-        timings = {"classify": _since(started)}
-        return Decision(route, rule, strictest.verdict, where, ground_answer=grounding, timings_ms=timings)
+            decision = replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn")
+        elif decision.route is Route.FORWARD:
+            decision = replace(decision, ground_answer=self._grounding.get(decision.rule, AnswerGrounding.OFF))
+        return replace(decision, timings_ms={"classify": _since(started)})
+
+    def _language(self, texts: Sequence[tuple[TextKind, str]]) -> str | None:
+        """Of the last turn, or else of the last turns together."""
+        last = "\n".join(text for where, text in texts if where is TextKind.LAST_TURN)
+        together = [text for where, text in texts if where is TextKind.CONTEXT]
+        return next(filter(None, map(self._detector.language, (last, *together))), None)
+
+    def _distress(self, judged: Sequence[_Judged]) -> str | None:
+        """Category of the text that shows a person in distress, the likeliest of those that have a say."""
+        shown = [
+            each.verdict
+            for each in judged
+            if each.verdict.handling is Handling.SUPPORT and (each.where is TextKind.LAST_TURN or self._counts(each))
+        ]
+        return max(shown, key=lambda verdict: verdict.probability).category if shown else None
+
+    def _own_reply(self, decision: Decision) -> Reply | None:
+        """What Airlock says by itself on a route; None where the model answers, or a part failed."""
+        if decision.route is Route.HAND_OVER:
+            return self._texts.reply("hand_over", decision)
+        if decision.route is not Route.REFUSE:
+            return None
+        if decision.cause is None:
+            return self.refusal(decision)
+        return self._texts.reply("unavailable", decision) if self.comfort(decision) else None
 
     def _kind(self, turn: Turn) -> TextKind | None:
         """What a turn is before it is known which one is last; None for what is not judged."""
@@ -284,28 +323,27 @@ class Guard:
         try:
             answer = await self.ask(question)
         except PartFailure as exc:
-            failed = self._failed(exc, started)
-            timings = {**decision.timings_ms, **failed.timings_ms}
-            failed = replace(failed, verdict=decision.verdict, judged=decision.judged, timings_ms=timings)
-            reply = Reply(self._texts.text("hand_over", failed)) if failed.route is Route.HAND_OVER else None
-            return failed, reply
+            failed = self._failed(exc, started, decision)
+            return failed, self._own_reply(failed)
         decision = replace(decision, timings_ms={**decision.timings_ms, "ground": _since(started)})
-        if not answer.abstained:
-            return decision, Reply(answer.answer, citations=answer.citations)
+        one_sided = answer.positions is not None and len(answer.positions) < self.config.policy.min_positions
+        if not answer.abstained and not one_sided:
+            return decision, self._texts.grounded(decision, answer)
         match self.config.policy.on_abstain:
             case "forward":
                 return replace(decision, route=Route.FORWARD), None
             case "refuse":
                 return replace(decision, route=Route.REFUSE), self.refusal(decision)
             case "hand_over":
-                return replace(decision, route=Route.HAND_OVER), Reply(self._texts.text("hand_over", decision))
+                return replace(decision, route=Route.HAND_OVER), self._texts.reply("hand_over", decision)
             case "abstain":
-                return decision, Reply(self._texts.text("abstain", decision))
+                return decision, self._texts.reply("abstain", decision)
 
-    def _failed(self, failure: AirlockError, started: float) -> Decision:
-        decision = Decision(
-            Route(self.config.policy.on_error), ON_ERROR, cause=str(failure), timings_ms={"failed": _since(started)}
-        )
+    def _failed(self, failure: AirlockError, started: float, known: Decision) -> Decision:
+        """What is done when a part failed, with all that is known of the request."""
+        timings = {**known.timings_ms, "failed": _since(started)}
+        route = Route(self.config.policy.on_error)
+        decision = replace(known, route=route, rule=ON_ERROR, cause=str(failure), timings_ms=timings)
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision
 

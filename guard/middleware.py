@@ -107,7 +107,7 @@ class Exchange:
         await response.run(self._app, scope, replay(request.body, self._receive))
 
     async def _unavailable(self, decision: Decision) -> None:
-        body = wire.unavailable_body(decision)
+        body = wire.unavailable_body(decision, self._guard.comfort(decision))
         await self._end(503, body, decision, "failed", detail=decision.cause or "")
 
     async def _bad_request(self, exc: BadRequest) -> None:

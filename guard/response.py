@@ -217,7 +217,7 @@ class CheckedResponse:
             body = wire.error_body(f"{failure}.", kind="upstream_error", code=failure.code)
         else:
             self._status = 503
-            body = wire.unavailable_body(self._decision)
+            body = wire.unavailable_body(self._decision, self._guard.comfort(self._decision))
         if self._begun:
             await self._send({"type": "http.response.body", "body": b"data: " + body + b"\n\n"})
         else:

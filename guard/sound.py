@@ -64,6 +64,8 @@ def sound_answer(answer: object) -> GroundedAnswer:
         if not math.isfinite(citation.score):
             raise PartFailure("knowledge", f"returned rubbish: a citation's score is {citation.score}")
         rest[span] = " " * len(said)
+    if answer.positions is not None and not all(isinstance(position, str) for position in tuple(answer.positions)):
+        raise PartFailure("knowledge", "returned rubbish: positions that are no texts")
     if "".join(rest).strip() or answer.abstained != (not answer.citations):
         raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
     return answer

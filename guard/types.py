@@ -60,6 +60,8 @@ class Decision:
         cause: why a part failed; None when none did.
         ground_answer: what becomes of the model's answer, when the request is forwarded.
         timings_ms: milliseconds by stage.
+        language: what the user writes in (ISO 639-1); None where it is not known.
+        distress: category of a text that shows a person in distress, whatever decided; None where none does.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
     """
@@ -71,6 +73,8 @@ class Decision:
     cause: str | None = None
     ground_answer: AnswerGrounding = AnswerGrounding.OFF
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    language: str | None = None
+    distress: str | None = None
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
 
@@ -85,6 +89,8 @@ class Decision:
             "route": self.route.value,
             "rule": self.rule,
             "judged": self.judged,
+            "language": self.language,
+            "distress": self.distress,
             "coverage": round(verdict.coverage.read, 4) if verdict else None,
             "tokens": verdict.coverage.tokens if verdict else None,
             "windows": verdict.coverage.windows if verdict else None,
@@ -104,18 +110,35 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Airlock's own words in a grounded answer, which no source stands behind.
+
+    Attributes:
+        kind: ``comfort``, ``opening`` or ``condition``.
+        start: first character in the reply's text.
+        end: character after the last.
+    """
+
+    kind: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What Airlock itself answers with.
 
     Attributes:
         text: the answer.
         refused: whether it is a refusal (``finish_reason: content_filter``) rather than an answer.
-        citations: of a grounded answer, one for each sentence.
+        citations: of a grounded answer, one for each sentence that comes from the knowledge base.
+        notes: of a grounded answer, the rest of its text.
     """
 
     text: str
     refused: bool = False
     citations: tuple[Citation, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 class Classifier(Protocol):

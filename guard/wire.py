@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -254,9 +254,10 @@ def error_body(
     return dump({"error": error})
 
 
-def unavailable_body(decision: Decision) -> bytes:
-    """The error of a request that could not be checked: never an answer, never passed on."""
-    message = (
+def unavailable_body(decision: Decision, comfort: str = "") -> bytes:
+    """The error of a request that could not be checked: never an answer, never passed on; `comfort` comes first."""
+    message = comfort + ("\n\n" if comfort else "")
+    message += (
         "Airlock could not check this, so it was held back. Try again; if it goes on, tell the operator the decision "
         f"{decision.id}."
     )
@@ -312,6 +313,8 @@ def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:
     extras = {name: said[name] for name in ("decision", "tier", "category", "route", "rule")}
     if reply is not None and reply.citations:
         extras["citations"] = [citation_dict(citation) for citation in reply.citations]
+    if reply.notes:
+        extras["notes"] = [asdict(note) | {"text": reply.text[note.start : note.end]} for note in reply.notes]
     return extras
 
 

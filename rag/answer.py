@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from rag.chunking import headings, sentences
 from rag.grounding import check_answer, cite, compose, ground
 from rag.interpret import InterpretationModel
 from rag.retrieve import retrieve
@@ -77,7 +79,8 @@ class Answerer:
             def check(citation: Citation) -> bool:
                 return citation.document in documents and view.check(citation, current=True)
 
-            return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
+            answer = ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
+            return replace(answer, positions=positions(answer.citations, documents))
 
     def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """Hold an answer against passages; without any, against what the knowledge base has for each sentence.
@@ -112,3 +115,28 @@ class Answerer:
             for item in view.search(words[:MAX_QUESTION], self._k, where=self._where, mode=self._mode)
         )
         return list({item.passage.id: item for item in items}.values())
+
+
+def positions(citations: Sequence[Citation], documents: Mapping[str, Document]) -> tuple[str, ...] | None:
+    """The headings of the positions on a disputed topic that are quoted; None where no disputed document is.
+
+    A document names them in `positions`; without, every section does but what stands under its title.
+    """
+    disputed = [citation for citation in citations if documents[citation.document].disputed]
+    if not disputed:
+        return None
+    found: list[str] = []
+    for citation in disputed:
+        document = documents[citation.document]
+        known = _named(document)
+        for sentence in sentences(document.text):
+            if sentence.start <= citation.start < sentence.end and sentence.section.heading in known:
+                found.append(sentence.section.heading)
+    return tuple(dict.fromkeys(found))
+
+
+def _named(document: Document) -> Sequence[str]:
+    named = document.metadata.get("positions")
+    if named:
+        return [named] if isinstance(named, str) else named
+    return headings(document.text)[1:]

@@ -363,9 +363,11 @@ class GroundedAnswer:
         abstained: whether the knowledge base holds nothing that answers.
         citations: in the order of the answer's sentences, one for each.
         searched: what was looked at: the best evidence found, whether used or not.
+        positions: headings of the positions on a disputed topic that are quoted; None where nothing disputed is.
     """
 
     answer: str
     abstained: bool
     citations: tuple[Citation, ...]
     searched: tuple[Evidence, ...] = ()
+    positions: tuple[str, ...] | None = None

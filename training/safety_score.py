@@ -103,7 +103,16 @@ def _answer(decision: Decision, reply: Reply | None, document: Callable[[str], D
         return Answer(Outcome.FORWARDED)
     grounded = Outcome.ANSWERED if reply.citations else Outcome.ABSTAINED
     cited = tuple(_cited(citation, document(citation.document)) for citation in reply.citations)
-    return Answer(_OUTCOMES.get(decision.route, grounded), reply.text, cited)
+    return Answer(_OUTCOMES.get(decision.route, grounded), _judged(reply), cited)
+
+
+def _judged(reply: Reply) -> str:
+    """The text without what Airlock says with every answer on a category, since that answers no question."""
+    text = reply.text
+    for note in sorted(reply.notes, key=lambda note: -note.start):
+        if note.kind != "comfort":
+            text = text[: note.start] + text[note.end :]
+    return text.strip()
 
 
 def _cited(citation: Citation, document: Document) -> Cited:

@@ -17,6 +17,7 @@ import openai
 import pytest
 from e2e_cases import (
     DATABASE,
+    DISPUTED,
     DISTRESS,
     KEY,
     LEAKING,
@@ -26,6 +27,7 @@ from e2e_cases import (
     SAMPLE,
     UNKNOWN,
     UNSAFE,
+    UNSAFE_GERMAN,
     UNSAFE_TASK,
     OddUpstream,
     decision_row,
@@ -224,7 +226,11 @@ def test_a_grounded_answer_is_quoted_and_cited(gateway, canned, judgement):
         assert 0 < citation["score"] <= 1
         assert place.url
         covered[place.start_index : place.end_index] = citation["quote"]
-    assert "".join(covered).split() == message.content.split(), "words that no citation supports"
+    (note,) = whole.model_extra["airlock"]["notes"]
+    assert (note["kind"], note["text"]) == ("condition", message.content[note["start"] : note["end"]])
+    assert "not a diagnosis" in note["text"]
+    covered[note["start"] : note["end"]] = note["text"]
+    assert "".join(covered).split() == message.content.split(), "words neither cited nor noted as Airlock's own"
 
     spoken = [chunk.choices[0] for chunk in streamed if chunk.choices]
     assert "".join(choice.delta.content or "" for choice in spoken) == message.content
@@ -236,16 +242,50 @@ def test_a_grounded_answer_is_quoted_and_cited(gateway, canned, judgement):
     assert MEDICAL not in canned.arrived
 
 
+def test_a_disputed_topic_is_opened_and_heard_from_two_sides(gateway, canned, judgement):
+    documents = _documents()
+    with gateway.client() as client:
+        answer = client.chat.completions.create(model="m", messages=user(DISPUTED))
+    content, said = answer.choices[0].message.content, answer.model_extra["airlock"]
+    assert said["route"] == "ground"
+    assert [note["kind"] for note in said["notes"]] == ["opening"]
+    assert content.startswith(said["notes"][0]["text"])
+    places = [note.url_citation for note in answer.choices[0].message.annotations]
+    assert [content[place.start_index : place.end_index] for place in places] == [
+        citation["quote"] for citation in said["citations"]
+    ]
+    text = documents[said["citations"][0]["document"], said["citations"][0]["version"]]["text"]
+    supporters, opponents, research = map(text.index, ("## Supporters", "## Opponents", "## Research"))
+    starts = [citation["start"] for citation in said["citations"]]
+    assert any(supporters < start < opponents for start in starts)
+    assert any(opponents < start < research for start in starts)
+    assert DISPUTED not in canned.arrived
+
+
 def test_a_person_in_distress_is_handed_over(gateway, canned, judgement):
     with gateway.client() as client:
         raw = client.chat.completions.with_raw_response.create(model="m", messages=user(DISTRESS))
     choice = raw.parse().choices[0]
     assert (choice.finish_reason, choice.message.refusal) == ("stop", None)
-    assert "person" in choice.message.content
+    comfort, rest = choice.message.content.split("\n\n")
+    assert "findahelpline.com" in comfort
+    assert "person" in rest
     row = decision_row(gateway.journal, raw.headers[HEADER])
     assert row is not None
     assert (row["tier"], row["route"]) == ("focused_attention", "hand_over")
     assert DISTRESS not in canned.arrived
+
+
+def test_a_refusal_in_the_askers_language_is_known_in_the_next_request(gateway, canned, judgement):
+    with gateway.client() as client:
+        refused = client.chat.completions.create(model="m", messages=user(UNSAFE_GERMAN)).choices[0]
+        assert refused.finish_reason == "content_filter"
+        assert " ich " in f" {refused.message.content.lower()} ", "in German"
+        turns = [*user(UNSAFE_GERMAN), {"role": "assistant", "content": refused.message.content}, *user(SAFE)]
+        answered = client.chat.completions.create(model="m", messages=turns).choices[0]
+    assert answered.finish_reason == "stop"
+    assert SAFE in canned.arrived
+    assert UNSAFE_GERMAN not in canned.arrived
 
 
 def test_without_a_source_it_abstains(gateway, canned, judgement):

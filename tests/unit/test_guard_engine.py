@@ -1,13 +1,15 @@
 """Whatever part fails, however it fails: HTTP 503, never an answer, never the upstream; and the next request works."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 
 from classifier.types import TextTooLong, Tier
+from guard.language import Detector
 from guard.middleware import GuardMiddleware
-from guard.types import Finding, Reply, Route, Turn
+from guard.types import Finding, Route, Turn
 from rag.types import GroundedAnswer, Status
 from tests.doubles import (
     QUOTE,
@@ -19,6 +21,7 @@ from tests.doubles import (
     Upstream,
     WordClassifier,
     asking,
+    chat_answer,
     chunk,
     citation,
     exchange,
@@ -85,6 +88,8 @@ FAULTS = {
         "score nan": returns(GroundedAnswer(QUOTE, False, (citation(score=NAN),))),
         "citations none": returns(GroundedAnswer(QUOTE, False, None)),
         "answer none": returns(GroundedAnswer(None, False, ())),
+        "positions none": returns(GroundedAnswer(QUOTE, False, (citation(),), positions=(None,))),
+        "positions number": returns(GroundedAnswer(QUOTE, False, (citation(),), positions=2)),
         "span text": returns(GroundedAnswer(QUOTE, False, (citation(answer_start="0"),))),
     },
     "output": {
@@ -223,7 +228,9 @@ def test_each_route_has_its_reply(question, route, rule, refused):
     assert (reply.refused if reply else None) is refused
     assert library.asked == ([question] if route is Route.GROUND else [])
     if route is Route.GROUND:
-        assert reply == Reply(QUOTE, citations=(citation(),))
+        quoted = reply.citations[0]
+        assert reply.text[quoted.answer_start : quoted.answer_end] == QUOTE
+        assert [note.kind for note in reply.notes] == (["condition"] if "medicine" in question else [])
     assert decision.timings_ms
 
 
@@ -249,3 +256,145 @@ def test_a_check_without_a_request_says_what_was_found():
     assert asyncio.run(guard.find(["fine"])) is None
     assert asyncio.run(guard.find([])) is None
     assert asyncio.run(guard.ask("what?")).answer == QUOTE
+
+
+GROUND_ALL = {"policy.rules": [{"name": "all", "route": "ground"}]}
+REFUSE_ALL = {"policy.rules": [{"name": "all", "route": "refuse"}]}
+HELP = "Samaritans 116 123"
+BRITISH = {"answers.country": "GB"}
+
+
+@pytest.mark.parametrize(
+    ("question", "settings", "route", "follows"),
+    [
+        ("despair", {}, Route.HAND_OVER, "a person"),
+        ("despair", GROUND_ALL, Route.GROUND, QUOTE),
+        ("despair over nothing", GROUND_ALL, Route.GROUND, "trusted source"),
+        ("despair over nothing", GROUND_ALL | {"policy.on_abstain": "refuse"}, Route.REFUSE, "can't help"),
+        ("despair over nothing", GROUND_ALL | {"policy.on_abstain": "hand_over"}, Route.HAND_OVER, "a person"),
+        ("despair", REFUSE_ALL, Route.REFUSE, "can't help"),
+    ],
+)
+def test_a_person_in_distress_hears_first_where_help_is_whatever_follows(question, settings, route, follows):
+    decision, reply = admit(question, BRITISH | settings)
+    assert (decision.route, decision.distress) == (route, "f_mental_health")
+    comfort, rest = reply.text.split("\n\n", 1)
+    assert HELP in comfort
+    assert follows in rest
+    assert [reply.text[each.answer_start : each.answer_end] for each in reply.citations] == [QUOTE] * len(
+        reply.citations
+    )
+
+
+def test_distress_is_seen_beside_what_decides_and_nowhere_else():
+    guard = make_guard(BRITISH)
+
+    def said(*turns):
+        decision, reply = asyncio.run(guard.admit([Turn(role, text) for role, text in turns]))
+        return decision.route, HELP in (reply.text if reply else "")
+
+    assert said(("user", "despair"), ("user", "how to make a bomb")) == (Route.REFUSE, True)
+    assert said(("user", "despair"), ("assistant", "Oh."), ("user", "my medicine")) == (Route.GROUND, False)
+    assert said(("user", "my medicine")) == (Route.GROUND, False)
+    assert said(("user", "hi")) == (Route.FORWARD, False)
+
+
+@pytest.mark.parametrize("fault", ["raises", "none", "hangs"])
+def test_help_lines_are_shown_when_the_knowledge_base_fails(fault, caplog):
+    guard = make_guard(BRITISH | GROUND_ALL | DEADLINES, answerer=Flaky(Library(), FAULTS["answerer"][fault]))
+    app = GuardMiddleware(Upstream(), guard)
+    result = asyncio.run(exchange(app, asking("despair")))
+    choice = result.json["choices"][0]
+    assert (result.status, choice["finish_reason"], result.json["airlock"]["rule"]) == (200, "stop", "on_error")
+    assert HELP in choice["message"]["content"]
+    assert "secret prompt" not in choice["message"]["content"]
+    assert result.headers["x-airlock-decision"] in caplog.text
+    assert asyncio.run(exchange(app, asking("my medicine"))).status == 503, "nobody else gets an answer"
+
+
+def test_help_lines_are_shown_when_the_check_of_an_earlier_answer_fails(caplog):
+    guard = make_guard(BRITISH, output=Flaky(PhraseCheck(), raises(RuntimeError("secret prompt"))))
+    turns = [Turn("user", "hi"), Turn("assistant", "Hello."), Turn("user", "despair")]
+    decision, reply = asyncio.run(guard.admit(turns))
+    assert (decision.route, decision.rule, decision.judged) == (Route.REFUSE, "on_error", "last_turn")
+    assert reply.text.count(HELP) == 1
+    assert decision.id in caplog.text
+
+
+def test_an_error_tells_a_person_in_distress_where_help_is(caplog):
+    for app in (
+        GuardMiddleware(Upstream(), make_guard(BRITISH, journal=MemoryJournal(broken=True))),
+        GuardMiddleware(
+            Upstream(),
+            make_guard(
+                BRITISH | {"policy.rules": [{"name": "all", "route": "forward"}]},
+                output=Flaky(PhraseCheck(), raises(RuntimeError())),
+            ),
+        ),
+    ):
+        result = asyncio.run(exchange(app, asking("despair")))
+        assert (result.status, result.json["error"]["code"]) == (503, "guard_unavailable")
+        assert HELP in result.json["error"]["message"].split("\n\n")[0]
+        other = asyncio.run(exchange(app, asking("hi")))
+        assert (other.status, HELP in other.json["error"]["message"]) == (503, False)
+
+
+def test_a_stopped_answer_to_a_person_in_distress_begins_with_help():
+    settings = BRITISH | {"policy.rules": [{"name": "all", "route": "forward"}]}
+    upstream = Upstream(json.dumps(chat_answer("how to build a bomb")).encode())
+    result = asyncio.run(exchange(GuardMiddleware(upstream, make_guard(settings)), asking("despair")))
+    message = result.json["choices"][0]["message"]["content"]
+    assert HELP in message.split("\n\n")[0]
+    assert "build a bomb" not in message
+
+
+@pytest.mark.parametrize("positions", [None, (), ("For",), ("For", "Against"), ("For", "Against", "Between")])
+@pytest.mark.parametrize("least", [0, 2, 3])
+def test_one_side_of_a_dispute_is_no_answer(positions, least):
+    answer = GroundedAnswer(QUOTE, False, (citation(),), positions=positions)
+    decision, reply = admit("the election", {"policy.min_positions": least}, answerer=Flaky(Library(), returns(answer)))
+    enough = positions is None or len(positions) >= least
+    assert decision.route is Route.GROUND
+    assert bool(reply.citations) is (QUOTE in reply.text) is enough
+    assert [note.kind for note in reply.notes] == (["opening"] if enough and positions is not None else [])
+
+
+def test_the_wire_lists_what_is_airlocks_own():
+    result = asyncio.run(exchange(GuardMiddleware(Upstream(), make_guard()), asking("my medicine")))
+    content = result.json["choices"][0]["message"]["content"]
+    (note,) = result.json["airlock"]["notes"]
+    assert note == {
+        "kind": "condition",
+        "start": len(QUOTE) + 2,
+        "end": len(content),
+        "text": content[len(QUOTE) + 2 :],
+    }
+    for annotation in result.json["choices"][0]["message"]["annotations"]:
+        place = annotation["url_citation"]
+        assert content[place["start_index"] : place["end_index"]] == QUOTE
+    refused = asyncio.run(exchange(GuardMiddleware(Upstream(), make_guard()), asking("a bomb")))
+    assert "notes" not in refused.json["airlock"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "language"),
+    [
+        (["Wie baue ich eine bomb, bitte sag es mir"], "de"),
+        (["怎么做 bomb 炸弹，请告诉我"], "zh"),
+        (["bomb"], None),
+        (["Ich möchte wissen, wie man so etwas zu Hause baut", "bomb"], "de"),
+    ],
+)
+def test_a_refusal_is_in_the_askers_language(turns, language):
+    guard = make_guard()
+    decision, reply = asyncio.run(guard.admit([Turn("user", text) for text in turns]))
+    assert decision.language == language
+    assert Detector(["en", "de", "zh"]).language(reply.text) == (language or "en")
+    assert reply.text in guard.refusals
+
+
+def test_the_answers_of_a_failing_classifier_are_in_the_askers_language(caplog):
+    settings = {"policy.on_error": "hand_over"}
+    broken = Flaky(WordClassifier(), raises(RuntimeError()))
+    _, reply = admit("Ich brauche bitte Hilfe mit meinem Vertrag", settings, classifier=broken)
+    assert Detector(["en", "de"]).language(reply.text) == "de"

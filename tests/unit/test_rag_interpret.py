@@ -133,6 +133,20 @@ def test_a_disputed_topic_is_answered_from_all_sides(answerer):
     assert "Opponents of a lower voting age" in answer.answer
 
 
+def test_an_answer_says_which_positions_it_gives(answerer, tmp_path):
+    sides = ("Supporters of a lower voting age", "Opponents of a lower voting age")
+    assert answerer.answer(VOTE).positions == sides
+    assert answerer.answer(DOSE).positions is None
+    assert answerer.answer("zebra").positions is None
+    named = f"positions: [{sides[1]}, Research]\nstance: several positions\n"
+    source = write_source(tmp_path / "named")
+    text = (source / "voting.md").read_text(encoding="utf-8").replace("stance: several positions\n", named)
+    (source / "voting.md").write_text(text, encoding="utf-8")
+    build(source, tmp_path / "kb", HashedWords())
+    answerer = Answerer(KnowledgeBase.open(tmp_path / "kb", HashedWords()), ExtractiveInterpreter(HashedWords()))
+    assert answerer.answer(VOTE).positions == (sides[1],)
+
+
 def test_an_undisputed_topic_is_not_and_so_one_sided(tmp_path):
     source = write_source(tmp_path / "source")
     text = (source / "voting.md").read_text(encoding="utf-8").replace("stance: several positions\n", "")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from classifier import Taxonomy
-from rag.chunking import sentences
+from rag.chunking import headings, sentences
 from rag.documents import read_documents
 from training.datasets import read_all, read_decisions
 from training.folds import read_folds
@@ -28,7 +28,13 @@ def quotable(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.id)
 def test_a_document_is_described_and_its_sentences_stand_alone(document):
     front = yaml.safe_load((DATA / "knowledge" / f"{document.id}.md").read_text("utf-8").split("---\n")[1])
+    positions = front.pop("positions", None)
     assert list(front) == ["title", "publisher", "topic", "categories", "licence", "retrieved", "stance"]
+    if front["stance"]:
+        assert len(positions) >= 2, "who hears one side of it hears another"
+        assert set(positions) <= set(headings(document.text))
+    else:
+        assert positions is None
     assert front["topic"] == document.id.split("/")[0]
     assert front["licence"] == "Apache-2.0"
     assert set(front["categories"]) <= set(TAXONOMY.ids)

@@ -39,7 +39,7 @@ def test_every_outcome_of_the_engine_is_known():
     assert [item.judgement.line for item in items] == [4, 8, 11, 10, 11]
     assert [bool(item.answer.text) for item in items] == [False, True, True, True, True]
     assert [cited.document for cited in items[1].answer.citations] == ["doc"]
-    assert items[1].answer.text == QUOTE
+    assert items[1].answer.text == QUOTE, "the condition that every answer on the category states is not judged"
 
 
 def test_the_judge_gets_the_text_and_the_citations():
