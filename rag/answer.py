@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from rag.grounding import check_answer, cite, compose, ground
 from rag.interpret import InterpretationModel
+from rag.premise import false_premises, put_right
+from rag.presupposition import presuppositions
 from rag.retrieve import retrieve
 from rag.scope import Where
 from rag.segments import segments
@@ -77,7 +79,19 @@ class Answerer:
             def check(citation: Citation) -> bool:
                 return citation.document in documents and view.check(citation, current=True)
 
-            return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
+            def gated(answer: GroundedAnswer) -> GroundedAnswer:
+                return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
+
+            answer = gated(answer)
+            claims = presuppositions(question)
+            known = {item.passage.id for item in evidence}
+            for claim in claims:  # what the question's own words do not find may stand beside what it presupposes
+                found = retrieve(view, claim, self._k, where=self._where, mode=self._mode)
+                evidence += [item for item in found if item.passage.id not in known]
+                known |= {item.passage.id for item in found}
+            documents.update({name: view.document(name) for name in {item.passage.document for item in evidence}})
+            false = false_premises(claims, evidence, documents, support=self._support, gate=self._gate)
+            return put_right(answer, false, gated)
 
     def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """Hold an answer against passages; without any, against what the knowledge base has for each sentence.

@@ -355,6 +355,21 @@ DEFAULT_GATE = Gate()
 
 
 @dataclass(frozen=True, slots=True)
+class Premise:
+    """A statement that a question takes for granted and a trusted document contradicts.
+
+    Attributes:
+        claim: the statement, in the question's own words.
+        rule: what found it: a hard rule, such as ``number`` or ``negation``, or ``support-model``.
+        citation: the sentence that says otherwise; one of the answer's.
+    """
+
+    claim: str
+    rule: str
+    citation: Citation
+
+
+@dataclass(frozen=True, slots=True)
 class GroundedAnswer:
     """An answer whose every sentence is cited, or an abstention, which has no text and no citations.
 
@@ -363,9 +378,12 @@ class GroundedAnswer:
         abstained: whether the knowledge base holds nothing that answers.
         citations: in the order of the answer's sentences, one for each.
         searched: what was looked at: the best evidence found, whether used or not.
+        premises: what the question takes for granted wrongly; the answer begins with the sentences that say so. Naming
+            a premise is not part of the text, whose every word is cited.
     """
 
     answer: str
     abstained: bool
     citations: tuple[Citation, ...]
     searched: tuple[Evidence, ...] = ()
+    premises: tuple[Premise, ...] = ()

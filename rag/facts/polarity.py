@@ -19,10 +19,25 @@ _NOT_NEGATING = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:false|untrue|incorrect|wrong|myth|not true|not the case|den(?:y|ies|ied)|disprove[sdn]?|refute[sd]?) that\b"
+    r"|\b(?:claims?|idea|belief|notion|rumou?r|theory|story|assertion|suggestion) that\b.{3,200}"
+    r"\b(?:is|are|was|were) (?:false|untrue|incorrect|wrong|unfounded|mistaken|a myth|a hoax|nonsense)\b"
     r"|\b(?:falsch|unwahr|nicht wahr|ein mythos), dass\b|\b(?:faux|pas vrai) que?\b|\bfalso que\b|并非|不是真的",
     re.IGNORECASE,
 )
+_REPORT = re.compile(
+    r"\b(?:claim|idea|belief|notion|rumou?r|theory|story|assertion|suggestion|myth|view|allegation|fear)s? that\b"
+    r"|\b(?:say|says|said|claim|claims|claimed|argue|argues|argued|believe|believes|believed|think|thinks|thought|allege"
+    r"|alleges|alleged|suppose|supposed|assume|assumed|insist|insists|insisted|contend|contends|contended|maintain"
+    r"|suspect|suspects|suspected|object|reply|answer) that\b|\baccording to\b|\b(?:so-called|allegedly|supposedly)\b"
+    r"|\b(?:sagen|sagt|behaupten|behauptet|meinen|meint|glauben|glaubt|die behauptung|das gerücht), dass\b|\bangeblich\b"
+    r"|\bselon\b|\bsegún\b|据说|声称|宣称|有人认为|认为|主张|谣言|と言われ|という主張|と主張",
+    re.IGNORECASE,
+)
 _THAN = re.compile(r"(.{1,300}?)\b(more|less|fewer|[a-z]{2,20}er)\b.{0,300}\bthan\b(.{1,300})", re.IGNORECASE)
+_VERB = re.compile(
+    r"(?<!\w)(?:is|are|was|were|has|have|had|do|does|did|can|cannot|could|should|must|will|would|may|might)(?!\w)",
+    re.IGNORECASE,
+)
 _WHEN = r"when|in case|wenn|quand|lorsque|en cas|cuando|en caso|时|的话|場合|とき|れば|たら"
 
 
@@ -43,6 +58,16 @@ class Turn:
     words: tuple[str, ...] = ()
 
 
+def denied(text: str) -> bool:
+    """Whether a sentence says of a statement that it is false."""
+    return bool(_DENIAL.search(text))
+
+
+def reported(text: str) -> bool:
+    """Whether a sentence only tells what somebody says or thinks."""
+    return bool(_REPORT.search(text))
+
+
 def turned(claim: str, evidence: str, language: str) -> Turn | None:
     """The first difference between a claim and the sentence of the evidence that is about the same thing.
 
@@ -51,9 +76,11 @@ def turned(claim: str, evidence: str, language: str) -> Turn | None:
         evidence: normalised, in the same language.
         language: one of `rag.facts.language`.
     """
-    denials = [bool(_DENIAL.search(text)) for text in (claim, evidence)]
+    denials = [denied(text) for text in (claim, evidence)]
     if denials[0] != denials[1]:
         return Turn("negation", f"only the {'claim' if denials[0] else 'evidence'} says that it is false", opposed=True)
+    if reported(evidence) and not reported(claim):
+        return Turn("report", "the evidence only tells that somebody says so", opposed=False)
     if _exchanged(claim, evidence):
         return Turn("order", "the evidence compares the same things the other way round", opposed=True)
     cues = CUES[language]
@@ -73,19 +100,33 @@ def turned(claim: str, evidence: str, language: str) -> Turn | None:
 
 def _pairs(claim: str, evidence: str, cues: Cues, language: str) -> Iterator[tuple[str, str]]:
     """Each clause of the claim with the clause of the evidence that is most like it."""
-    theirs = [(clause, words(_bare(clause, cues, language))) for clause in _clauses(evidence, cues, language)]
-    clauses = _clauses(claim, cues, language)
-    parallel = len(clauses) == len(theirs) and coverage(words(claim), words(evidence)) >= _ALIKE
-    for at, mine in enumerate(clauses):
-        said = words(_bare(mine, cues, language))
+    theirs = _about(evidence, cues, language)
+    mine = _about(claim, cues, language)
+    parallel = len(mine) == len(theirs) and coverage(words(claim), words(evidence)) >= _ALIKE
+    for at, (clause, said) in enumerate(mine):
         score, _, best = max(
-            ((coverage(said, known), coverage(known, said), clause) for clause, known in theirs),
+            ((coverage(said, known), coverage(known, said), other) for other, known in theirs),
             default=(0.0, 0.0, ""),
         )
         if score >= _ALIKE:
-            yield mine, best
+            yield clause, best
         elif parallel:
-            yield mine, theirs[at][0]
+            yield clause, theirs[at][0]
+
+
+def _about(text: str, cues: Cues, language: str) -> list[tuple[str, list[str]]]:
+    """Each clause with its words; one that goes on without a subject, as in "… and should not …", has that before it."""
+    found = []
+    subject: list[str] = []
+    for clause in _clauses(text, cues, language):
+        said = words(_bare(clause, cues, language))
+        verb = _VERB.search(clause) if language == "en" else None
+        if verb and not clause[: verb.start()].strip():
+            said = subject + said
+        elif verb:
+            subject = words(clause[: verb.start()])
+        found.append((clause, said))
+    return found
 
 
 def _clauses(text: str, cues: Cues, language: str) -> list[str]:
