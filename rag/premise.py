@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rag.chunking import sentences
-from rag.facts.comparison import Facts, compare, facts
+from rag.facts.comparison import Facts, Fault, compare, facts
 from rag.facts.language import language_of
 from rag.facts.polarity import denied, reported
 from rag.facts.words import coverage, words
@@ -25,6 +25,12 @@ _RULES = frozenset({"number", "date", "time", "weekday", "rate", "negation", "op
 _LOOKED_AT = 5  # sentences for each claim
 _ABOUT = 0.7  # share of a claim's words that a sentence must have for a rule to find it contradicted
 _CLAUSE = re.compile(r"[;:,.](?!\d)|\b(?:and|but|because|while|although|which|so|when|if)\b|[，；。：]", re.IGNORECASE)
+_HELPS = r"(?:is|are|was|were|has|have|had|does|do|did|can|could|should|must|will|would|may|might)\b"
+_BOUND_NOT = re.compile(
+    rf"\b(?:when|whose|who|which|that|if|unless|until|before|where|after)\b(?:(?!\b{_HELPS})[^,;]){{0,60}}?\b"
+    rf"(?:{_HELPS} ?)?(?:not|no|never|without|cannot)\b",
+    re.IGNORECASE,
+)
 _CALENDAR = re.compile(
     r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december)\b", re.IGNORECASE
 )
@@ -167,7 +173,7 @@ def _by_rules(claim: str, near: Sequence[_Place]) -> Premise | None:
         if fault is None:
             share = place.share if own.numbers or own.dates else within
             stated = max(stated, (share, _agreed(own, place), tight))
-        elif fault.contradicted and fault.rule in _RULES and place.share >= _ABOUT and _same_names(own, place):
+        elif fault.contradicted and fault.rule in _RULES and place.share >= _ABOUT and _meant(fault, own, place):
             found.append(((place.share, _agreed(own, place), tight), Premise(claim, fault.rule, place.citation)))
     best = max(found, key=lambda entry: entry[0], default=None)
     return best[1] if best and best[0] > stated else None
@@ -185,8 +191,14 @@ def _clause(text: str, place: _Place) -> tuple[float, float]:
     return max((coverage(mine, clause), coverage(clause, mine)) for clause in clauses)
 
 
-def _same_names(own: Facts, place: _Place) -> bool:
-    """Whether the passage has the claim's names, so that it is not about another country, say."""
+def _meant(fault: Fault, own: Facts, place: _Place) -> bool:
+    """Whether a fault that a rule finds is a contradiction.
+
+    A "not" in a clause such as "whose deposit was not protected" denies nothing. And the passage has the claim's names,
+    or it is about another country, say.
+    """
+    if fault.rule == "negation" and _BOUND_NOT.search(place.said.text) and not denied(place.said.text):
+        return False
     known = place.passage.casefold()
     return all(
         name.text.casefold().removesuffix("'s") in known

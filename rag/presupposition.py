@@ -166,7 +166,7 @@ def _english(sentence: str) -> Iterator[str]:
         if (said := pattern.match(sentence)) and _stated(said["claim"]):
             yield said["claim"]
             return
-    if "?" not in sentence and _stated(sentence):
+    if "?" not in sentence and _stated(sentence) and re.search(rf"\b{_AUX}\b|n['’]t\b|\bcannot\b", sentence):
         yield sentence
 
 
