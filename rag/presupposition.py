@@ -30,7 +30,10 @@ _SAYS = (
 _PERSON = re.compile(r"(?:i|i['’](?:m|ve|d|ll)|im|ive|my|we|we['’]re|our|you|your|me|us)\b", re.IGNORECASE)
 _LED = r"since|because|given(?: the fact)?(?: that)?|seeing(?: that| as)|considering(?: that)?|now that|as|although"
 _LED += r"|even though|though|knowing(?: that)?"
-_LEAD = re.compile(rf"(?:so|but|and|well|ok|okay)?[, ]*(?:{_LED})\s+(?P<claim>[^?]+?),\s*(?P<rest>.+)", re.IGNORECASE)
+_ASKING = r"(?:so|then|and)?\s*(?:why|how|what|when|where|which|who|whom|is|are|can|could|should|do|does|did|must|may|will)\b"
+_LEAD = re.compile(
+    rf"(?:so|but|and|well|ok|okay)?[, ]*(?:{_LED})\s+(?P<claim>[^?]+?),\s*(?P<rest>{_ASKING}.+|[^,]+$)", re.IGNORECASE
+)
 _TRAIL = re.compile(
     r"(?P<rest>.+?),?\s(?:since|because|given that|seeing (?:that|as)|considering(?: that)?|now that|even though"
     r"|although|though)\s(?P<claim>[^?,]+)\??",
