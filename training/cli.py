@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rag.types import Mode
-from training import grounding_cli
+from training import door_cli, grounding_cli
 
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
@@ -55,6 +55,8 @@ train.command("reader")(grounding_cli.train_reader)
 train.command("support")(grounding_cli.train_support)
 evaluate.command("reader")(grounding_cli.eval_reader)
 evaluate.command("support")(grounding_cli.eval_support)
+evaluate.command("premise")(door_cli.eval_premise)
+evaluate.command("grounding")(door_cli.eval_grounding)
 
 
 @train.command("classifier")

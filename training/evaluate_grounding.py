@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rag.documents import read_documents, version
 from rag.grounding import ground
 from rag.segments import segments
 from rag.store import KnowledgeBase
-from rag.types import Citation, Document, Gate, GroundedAnswer, Support, SupportModel
+from rag.types import Citation, Document, Gate, GroundedAnswer, Status, Support, SupportModel
 from training.edits import Paragraph, read_paragraphs
 from training.lies import HONEST, Case, Place
 
@@ -143,12 +144,8 @@ def off(case: Case) -> GroundedAnswer:
     """No gate: the proposal, as if each sentence of it were cited."""
     text, target = case.answer.answer, case.target
     at = text.find(target)
-    whole = case.answer.citations[0] if case.answer.citations else None
-    if whole is None:
-        return GroundedAnswer(text, False, ())
-    from dataclasses import replace
-
-    return replace(case.answer, citations=(replace(whole, answer_start=at, answer_end=at + len(target)),))
+    blank = Citation("", "", "", "", "", 0, 0, "", 0.0, Status.UNVERIFIABLE, at, at + len(target), verbatim=False)
+    return replace(case.answer, citations=(blank,))
 
 
 def upper(events: int, of: int) -> float | None:

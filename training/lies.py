@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rag.chunking import headings, sentences
+from rag.chunking import sentences
 from rag.references import opener
+from rag.spelling import key, normal
 from rag.types import Citation, Document, Evidence, GroundedAnswer, Passage, Status
 from training.edits import EDITS, overlap, reworded
 
@@ -36,8 +37,7 @@ _FORCE = [
 ] + [("at least", "at most"), ("up to", "at least"), ("more than", "less than"), ("only ", ""), (" nearly all", " all")]
 _CONDITION = re.compile(r",? (?:unless|if|when|until|except|only if|provided that|where|because of|while) [^,;.]{8,120}(?=\.?$)")
 _REPORTED = re.compile(
-    r"^[^,;.]{3,70}?\b(?:say|says|said|argue|argues|argued|claim that|claims that|thought|believe|reports?|think) (?:that )?"
-    r"(?P<said>[^.]{15,})\.$"
+    r"^[^,;.\"]{3,70}?\b(?:say|says|argue|argues|argued|claim|claims|thought|believe|reports?|think) that (?P<said>[^.]{15,})\.$"
 )
 _FALSE = re.compile(r"^The (?:claim|idea) that (?P<said>.{10,}?) is false\.$")
 _INVENTED = (
@@ -74,7 +74,10 @@ class Case:
 
     def released(self, answer: GroundedAnswer) -> bool:
         """Whether an answer that left the gate says the target."""
-        return any(answer.answer[each.answer_start : each.answer_end] == self.target for each in answer.citations)
+        said = [answer.answer[each.answer_start : each.answer_end] for each in answer.citations]
+        if self.kind in HONEST:  # a quote leaves in the words of its document
+            return _key(self.target) in map(_key, said)
+        return self.target in said
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,6 @@ class Liar:
             "swapped": self._swapped,
             "removed": self._removed,
             "invented": self._invented,
-            "heading": self._heading,
             "pronoun": self._pronoun,
         }
 
@@ -151,15 +153,12 @@ class Liar:
         honest = [quote for quote in _quotes(own) if quote != target and quote not in target and not opener(quote)]
         honest = rng.sample(honest, min(2, len(honest)))
         parts = [*honest[:1], target, *honest[1:]]
-        above = ""
-        if kind == "heading":
-            parts, above = [target], f"## {rng.choice(self._other_headings(place, target))}\n\n"
-        elif kind == "pronoun":
+        if kind == "pronoun":
             parts = [honest[0] if honest else evidence[-1].quote(0), target]
-        text, citations = above, []
+        text, citations = "", []
         for part in parts:
-            start = len(text) + (1 if text and not text.endswith("\n") else 0)
-            text = f"{text}{' ' * (start - len(text))}{part}"
+            start = len(text) + (2 if text else 0)  # paragraphs, since some have no full stop
+            text = f"{text}\n\n{part}" if text else part
             if kind in HONEST or part != target or rng.random() < 0.5:
                 citations.append(_cited(part, own, start))
         items = tuple(Evidence(each.passage, 0.6 - number / 10) for number, each in enumerate(evidence))
@@ -206,8 +205,8 @@ class Liar:
         for quote in _quotes(place):
             numbers = list(re.finditer(r"(?<![\w.,/-])\d[\d,.]*(?<![.,])(?![\w/-])", quote))
             for one, other in zip(numbers, numbers[1:], strict=False):
-                if one[0] != other[0]:
-                    middle = quote[one.end() : other.start()]
+                middle = quote[one.end() : other.start()]
+                if one[0] != other[0] and len(middle.split()) > 1:  # 6 August 1945 is no other date than 1945 August 6
                     found.append(quote[: one.start()] + other[0] + middle + one[0] + quote[other.end() :])
         return self._new(found)
 
@@ -260,17 +259,6 @@ class Liar:
         title = place.document.title
         return self._new([rng.choice(_INVENTED).format(title=title, start=start, lower=title[:1].lower() + title[1:])])
 
-    def _heading(self, place: Place, near: Sequence[Place], rng: random.Random) -> str | None:
-        """A quote below the heading of another section."""
-        quote = rng.choice(_quotes(place))
-        return quote if self._other_headings(place, quote) else None
-
-    def _other_headings(self, place: Place, quote: str) -> list[str]:
-        text = place.document.text
-        own = [each.section.heading for each in sentences(text) if text[each.start : each.end] == quote]
-        inside = place.passage.text
-        return [name for name in headings(text) if name not in own and re.search(rf"(?m)^#+ {re.escape(name)}$", inside)]
-
     def _pronoun(self, place: Place, near: Sequence[Place], rng: random.Random) -> str | None:
         """A sentence that leans on the one before it, behind another one."""
         leaning = [quote for number, quote in enumerate(_quotes(place)) if number and opener(quote)]
@@ -281,6 +269,10 @@ class Liar:
     def _new(self, found: Iterator[str] | Sequence[str]) -> str | None:
         """The first that is no sentence of any document."""
         return next((text for text in found if text not in self._all and len(text) > 10), None)
+
+
+def _key(words: str) -> str:
+    return key(normal(words).text)
 
 
 def _quotes(place: Place) -> list[str]:

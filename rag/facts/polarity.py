@@ -38,6 +38,8 @@ _VERB = re.compile(
     r"(?<!\w)(?:is|are|was|were|has|have|had|do|does|did|can|cannot|could|should|must|will|would|may|might)(?!\w)",
     re.IGNORECASE,
 )
+_BINDS = re.compile(r"(?<!\w)(?:when|whenever|while|until|till|once)(?!\w)", re.IGNORECASE)
+_SAME = 0.75  # share of a clause's words from which a claim says what it says
 _WHEN = r"when|in case|wenn|quand|lorsque|en cas|cuando|en caso|时|的话|場合|とき|れば|たら"
 
 
@@ -143,12 +145,12 @@ def _bare(clause: str, cues: Cues, language: str) -> str:
 
 def _negation(mine: str, theirs: str, cues: Cues, language: str) -> Turn | None:
     pattern = compiled(cues.negation, language)
-    said = pattern.search(_NOT_NEGATING.sub(" ", mine))
-    known = pattern.search(_NOT_NEGATING.sub(" ", theirs))
-    if bool(said) == bool(known):
+    said, known = (pattern.findall(_NOT_NEGATING.sub(" ", text)) for text in (mine, theirs))
+    odd = [len(found) % 2 if language == "en" else bool(found) for found in (said, known)]  # two make it positive again
+    if odd[0] == odd[1]:
         return None
-    where, cue = ("claim", said) if said else ("evidence", known)
-    return Turn("negation", f"only the {where} is negated ({cue[0] if cue else ''})", opposed=True)
+    where, cue = ("claim", said) if len(said) > len(known) else ("evidence", known)
+    return Turn("negation", f"only the {where} is negated ({cue[-1]})", opposed=True)
 
 
 def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
@@ -162,6 +164,10 @@ def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
                 return Turn(
                     "opposite", f"the evidence says {known[0]!r}, the claim {said[0]!r}", True, (said[0], known[0])
                 )
+        counts = [[len(side.findall(text)) for side in sides] for text in (claim, evidence)]
+        more = [mine_ - theirs_ for mine_, theirs_ in zip(*counts, strict=True)]
+        if more[0] and more[0] == -more[1]:  # one of several is the other way round
+            return Turn("opposite", "the evidence says the opposite of a word of the claim", True)
     return None
 
 
@@ -212,6 +218,8 @@ def _condition(claim: str, evidence: str, cues: Cues, language: str) -> Turn | N
     pattern = compiled(cues.condition, language)
     said, known = pattern.search(claim), pattern.search(evidence)
     when = compiled(_WHEN, language)
+    if language == "en" and not said and not when.search(claim) and (left_out := _bound(claim, evidence)):
+        return Turn("condition", f"the evidence binds it ({left_out!r}), the claim does not", opposed=False)
     if known and not said and not when.search(claim):
         return Turn(
             "condition", f"the evidence has a condition ({known[0]!r}) that the claim leaves out", opposed=False
@@ -219,3 +227,15 @@ def _condition(claim: str, evidence: str, cues: Cues, language: str) -> Turn | N
     if said and not known and not when.search(evidence):
         return Turn("condition", f"the claim has a condition ({said[0]!r}) that the evidence lacks", opposed=False)
     return None
+
+
+def _bound(claim: str, evidence: str) -> str:
+    """The word that binds, in the evidence, what a claim says to something that the claim leaves out; empty if none."""
+    said = words(claim)
+    for match in _BINDS.finditer(evidence):
+        before = re.split(r"[,;:]| (?:and|but|or|so) ", evidence[: match.start()].rstrip(" ,"))[-1]
+        after = re.split(r"[;:]|, ", evidence[match.end() :])[0]
+        about, bound = words(before), words(after)
+        if about and bound and coverage(about, said) >= _SAME and coverage(bound, said) < _ALIKE:
+            return match[0].strip()
+    return ""
