@@ -64,6 +64,11 @@ def sound_answer(answer: object) -> GroundedAnswer:
         if not math.isfinite(citation.score):
             raise PartFailure("knowledge", f"returned rubbish: a citation's score is {citation.score}")
         rest[span] = " " * len(said)
+    lead = answer.citations[: len({(each.citation.document, each.citation.start) for each in answer.premises})]
+    if any(premise.citation not in lead for premise in answer.premises):
+        raise PartFailure(
+            "knowledge", "returned rubbish: a premise is put right by no sentence that the answer begins with"
+        )
     if "".join(rest).strip() or answer.abstained != (not answer.citations):
         raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
     return answer

@@ -82,8 +82,10 @@ class Answerer:
             def gated(answer: GroundedAnswer) -> GroundedAnswer:
                 return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
 
-            answer = gated(answer)
             claims = presuppositions(question)
+            answer = gated(answer)
+            if not claims:
+                return answer
             known = {item.passage.id for item in evidence}
             for claim in claims:  # what the question's own words do not find may stand beside what it presupposes
                 found = retrieve(view, claim, self._k, where=self._where, mode=self._mode)

@@ -122,7 +122,9 @@ def _places(evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> 
                 continue
             known.add((document.id, each.start))
             if not quote.rstrip(" *_\"'”’").endswith(("?", "？")):
-                yield _Place(_citation(item, document, each.start, each.end), facts(normal(quote).text, language), whole, 0)
+                yield _Place(
+                    _citation(item, document, each.start, each.end), facts(normal(quote).text, language), whole, 0
+                )
 
 
 def _citation(item: Evidence, document: Document, start: int, end: int) -> Citation:
@@ -233,4 +235,3 @@ def _by_model(
 
 def _same(one: Citation, other: Citation) -> bool:
     return (one.document, one.start, one.end) == (other.document, other.start, other.end)
-

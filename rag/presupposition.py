@@ -30,7 +30,9 @@ _SAYS = (
 _PERSON = re.compile(r"(?:i|i['’](?:m|ve|d|ll)|im|ive|my|we|we['’]re|our|you|your|me|us)\b", re.IGNORECASE)
 _LED = r"since|because|given(?: the fact)?(?: that)?|seeing(?: that| as)|considering(?: that)?|now that|as|although"
 _LED += r"|even though|though|knowing(?: that)?"
-_ASKING = r"(?:so|then|and)?\s*(?:why|how|what|when|where|which|who|whom|is|are|can|could|should|do|does|did|must|may|will)\b"
+_ASKING = (
+    r"(?:so|then|and)?\s*(?:why|how|what|when|where|which|who|whom|is|are|can|could|should|do|does|did|must|may|will)\b"
+)
 _LEAD = re.compile(
     rf"(?:so|but|and|well|ok|okay)?[, ]*(?:{_LED})\s+(?P<claim>[^?]+?),\s*(?P<rest>{_ASKING}.+|[^,]+$)", re.IGNORECASE
 )
@@ -65,7 +67,8 @@ _REASON = re.compile(
 )
 _MAKES = re.compile(r"what (?:makes|made|causes|caused)\s(?P<claim>[^?]+)", re.IGNORECASE)
 _WHO = re.compile(
-    rf"(?:who|which \w+|what \w+)\s(?P<claim>(?!{_AUX}\b)[a-z]+(?:ed|t|e|n|d|w|k|g|s)\s[^?]+)", re.IGNORECASE
+    rf"(?:who|(?:which|what) (?!{_AUX}\b)\w+)\s(?P<claim>(?!(?:{_AUX}|the|an?|do|does|did)\b)[a-z]+(?:ed|t|e|n|d|w|k|g|s)\s[^?]+)",
+    re.IGNORECASE,
 )
 _ASKS = re.compile(
     r"(?:^|[,;:]\s*|\b(?:so|and|but|then|exactly)\s)(?P<how>(?:exactly\s)?(?:why|whyever|when|since when|where|how(?: exactly)?"
@@ -85,7 +88,8 @@ _WHICH = re.compile(
     re.IGNORECASE,
 )
 _IS_A = re.compile(
-    r"(?P<what>(?:\b(?:the|an?)\s)?(?:[A-Z][\w'’-]+\s){0,3}[\w'’-]+),\s(?P<says>(?:an?|the)\s[^,?]{3,80}),", re.IGNORECASE
+    r"(?P<what>(?:\b(?:the|an?)\s)?(?:[A-Z][\w'’-]+\s){0,3}[\w'’-]+),\s(?P<says>(?:an?|the)\s[^,?]{3,80}),",
+    re.IGNORECASE,
 )
 _BEING = re.compile(r"being\s(?P<says>(?:an?|the|so)\s[^,?]+),\s(?P<rest>.+)", re.IGNORECASE)
 _QUESTION = re.compile(
@@ -98,7 +102,9 @@ _FIRST = re.compile(r"(?:a|an|the|not|no|so|too|very|only|still|always|never|eve
 _PREPOSITION = re.compile(r"(?:of|for|from|in|on|at|with|without|between|under|over|by|and|or|to|after|before)$")
 _STATE = re.compile(
     r"\d[\d.,]*|[a-z]{3,}(?:ed|ous|ful|able|ible|less|ly)|safe|legal|illegal|short|tall|flat|round|good|bad|better"
-    r"|worse|due|visible|high|low|free|enough|true|false|fake|called|made|known|taken|given|built|written|put|sold|fixed"
+    r"|worse|due|visible|high|low|free|enough|true|false|fake|called|made"
+    r"|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|hundreds?|thousands?|half|twice"
+    r"|known|taken|given|built|written|put|sold|fixed"
 )
 _VERB = frozenset(
     "be become begin belong block blow break bring build buy call cancel carry cause change charge claim come contain"
@@ -133,7 +139,7 @@ def presuppositions(question: str) -> list[str]:
         claims = _FORMS.get(language, _english)(sentence)
         for claim in claims:
             claim = _ABROAD.sub(lambda short: _LONG[short[0].replace(".", "").upper()], claim)
-            claim = claim.strip(" \t,;:.!?，。？！-\"“”")
+            claim = claim.strip(' \t,;:.!?，。？！-"“”')
             if len(claim) <= _LONGEST and len(words(claim)) >= _CONTENT:
                 found.setdefault(claim.casefold(), claim)
     return list(found.values())[:MAX_CLAIMS]

@@ -21,6 +21,7 @@ Passages = Annotated[
     typer.Option(help="Folder of documents, evidence or retrieval rows to build of; data/knowledge. Repeatable."),
 ]
 Questions = Annotated[Path, typer.Option(help="JSONL with `question`, asked of the knowledge base.")]
+Answers = Annotated[bool, typer.Option(help="Also ask the knowledge base, which takes an encoder and its time.")]
 _ASKED = Path("data/questions/sample_knowledge.jsonl")
 _KNOWN = Path("data/knowledge")
 
@@ -36,6 +37,7 @@ def eval_premise(
     passages: Passages = None,
     built: Annotated[int, typer.Option(min=0, help="Built questions of each of --passages, at most.")] = 500,
     support: Supports = None,
+    answers: Answers = True,
     kb: Kb = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/premise.json"),
     seed: Seed = 0,
@@ -48,31 +50,31 @@ def eval_premise(
     from training.grounding_rows import lines
 
     model = _support(support, threads)
-    answerer, _ = _answerer(kb, model, threads)
+    answerer = _answerer(kb, model, threads)[0] if answers else None
     how: dict[str, Any] = {"support": model, "gate": DEFAULT_GATE, "seed": seed}
     sources = passages or [_KNOWN]
-    figures = {
-        "authored": evaluate_authored(answerer, read_premises(questions), **how),
-        "asked": called_false(answerer, [row["question"] for row in lines(asked)], seed=seed),
+    figures: dict[str, Any] = {
+        "authored": evaluate_authored(None, read_premises(questions, _KNOWN), **how),
+        **({"answered": evaluate_authored(answerer, read_premises(questions), **how)} if answerer else {}),
+        **({"asked": called_false(answerer, [row["question"] for row in lines(asked)], seed=seed)} if answerer else {}),
         "built": {
-            path.stem: evaluate_authored(answerer, built_premises(read_paragraphs([path]), built, seed=seed), **how)
+            path.stem: evaluate_authored(None, built_premises(read_paragraphs([path]), built, seed=seed), **how)
             for path in sources
         },
         "apart": {path.stem: evaluate_apart(answerer, path, **how) for path in apart or ()},
     }
     _write(out, figures, support, [questions, asked, *(apart or ()), *sources], seed)
-    for name in ("authored", "built", "apart"):
-        for group, found in figures[name].items():
-            for part, figure in ({group: found} if name == "apart" or name == "authored" else found).items():
-                _line(f"{name} {group} {part}" if part != group else f"{name} {group}", figure)
-    _line("asked", figures["asked"])
+    _lines("", figures)
 
 
 def eval_grounding(
     questions: Questions = _ASKED,
     passages: Passages = None,
-    cases: Annotated[int, typer.Option(min=1, help="Of the lies and honest sentences of each of --passages, at most.")] = 4000,
+    cases: Annotated[
+        int, typer.Option(min=1, help="Of the lies and honest sentences of each of --passages, at most.")
+    ] = 4000,
     support: Supports = None,
+    answers: Answers = True,
     kb: Kb = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/grounding.json"),
     seed: Seed = 0,
@@ -88,11 +90,12 @@ def eval_grounding(
     from training.lies import Liar
 
     model = _support(support, threads)
-    answerer, sentences = _answerer(kb, model, threads)
-    rows = [row["question"] for row in lines(questions)]
-    figures: dict[str, Any] = {
-        "citations": evaluate_citations(answerer, rows, lambda: KnowledgeBase.open(kb or SAMPLE, sentences))
-    }
+    figures: dict[str, Any] = {}
+    if answers:
+        answerer, sentences = _answerer(kb, model, threads)
+        rows = [row["question"] for row in lines(questions)]
+        figures["citations"] = evaluate_citations(answerer, rows, lambda: KnowledgeBase.open(kb or SAMPLE, sentences))
+        typer.echo(f"citations: {figures['citations']}")
     gates = {
         "quotes_only": through(None, DEFAULT_GATE),
         "rules_only": through(Credulous(), DEFAULT_GATE),
@@ -106,7 +109,6 @@ def eval_grounding(
         some = random.Random(seed).sample(made, min(cases, len(made)))
         figures["adversarial"][path.stem] = {name: evaluate_gate(some, gated) for name, gated in gates.items()}
     _write(out, figures, support, [questions, *sources], seed)
-    typer.echo(f"citations: {figures['citations']}")
     for source, found in figures["adversarial"].items():
         for name, figure in found.items():
             kept = {kind: share["share"] for kind, share in figure["kept"].items()}
@@ -154,9 +156,17 @@ def _write(out: Path, figures: dict[str, Any], support: Path | None, data: list[
     write_json(out, {**about, **figures, **provenance(seed=seed, data=files(data))})
 
 
-def _line(name: str, figure: dict[str, Any]) -> None:
+def _lines(name: str, figures: dict[str, Any]) -> None:
+    """A line for each group that has figures, with their intervals."""
     from training.intervals import told
 
-    shares = [f"{key} {told(figure, key)}" for key, value in figure.items() if isinstance(value, dict) and "low" in value]
-    counts = [f"{key} {value}" for key, value in figure.items() if isinstance(value, int)]
-    typer.echo(f"{name}: {', '.join(counts + shares)}")
+    shares = [
+        f"{key} {told(figures, key)}" for key, value in figures.items() if isinstance(value, dict) and "low" in value
+    ]
+    if shares:
+        counts = [f"{key} {value}" for key, value in figures.items() if isinstance(value, int)]
+        typer.echo(f"{name.strip()}: {', '.join(counts + shares)}")
+        return
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            _lines(f"{name} {key}", value)

@@ -46,9 +46,7 @@ def evaluate_citations(
         good = [each for each in answer.citations if _stands(each, answer, knowledge)]
         for segment in segments(answer.answer):
             released += 1
-            verified += any(
-                each.answer_start <= segment.start and segment.end <= each.answer_end for each in good
-            )
+            verified += any(each.answer_start <= segment.start and segment.end <= each.answer_end for each in good)
     return {
         "questions": len(answers),
         "answered": sum(not answer.abstained for answer in answers),
@@ -113,7 +111,9 @@ def evaluate_gate(cases: Sequence[Case], gated: Gated) -> dict[str, Any]:
         "released": passed,
         "released_share": round(passed / total, 4) if total else None,
         "released_upper": upper(passed, total),
-        "kept": {kind: {"sentences": made[kind], "share": round(out[kind] / made[kind], 4)} for kind in HONEST if made[kind]},
+        "kept": {
+            kind: {"sentences": made[kind], "share": round(out[kind] / made[kind], 4)} for kind in HONEST if made[kind]
+        },
         "by_kind": {
             kind: {
                 "lies": made[kind],

@@ -13,7 +13,7 @@ import numpy as np
 
 from rag.answer import Answerer
 from rag.chunking import passages, sentences
-from rag.documents import version
+from rag.documents import read_documents, version
 from rag.premise import false_premises
 from rag.presupposition import presuppositions
 from rag.types import Document, Evidence, Gate, Premise, SupportModel
@@ -53,25 +53,32 @@ class PremiseRow:
     paragraph: str = ""
 
 
-def read_premises(path: Path) -> list[PremiseRow]:
-    """Authored rows: `question`, `true_question`, `corrects`, `kind`, `wording`, `language`, if wanted `passage`.
+def read_premises(path: Path, folder: Path | None = None) -> list[PremiseRow]:
+    """Authored rows: `question`, `true_question`, `corrects`, `kind`, `wording`, `language`, `passage` or `document`.
+
+    Args:
+        path: JSONL.
+        folder: of documents, which then are the evidence of the rows that name one; by default the knowledge base is.
 
     Raises:
         TrainingError: the file is missing or a row malformed.
     """
+    texts = {document.id: document.text for document in read_documents(folder).documents} if folder else {}
     try:
         return [
             PremiseRow(
                 row["question"],
                 row["true_question"],
                 tuple(row["corrects"]),
-                row.get("passage", ""),
+                row.get("passage", "") or texts.get(row["document"], ""),
                 (f"wording_{row['wording']}", f"kind_{row['kind']}", f"language_{row['language']}"),
             )
             for row in lines(path)
         ]
     except (KeyError, TypeError) as exc:
-        raise TrainingError(f"{path}: each row needs question, true_question, corrects, kind, wording ({exc!r})") from exc
+        raise TrainingError(
+            f"{path}: each row needs question, true_question, corrects, kind, wording ({exc!r})"
+        ) from exc
 
 
 def built_premises(paragraphs: Sequence[Paragraph], most: int, *, seed: int) -> list[PremiseRow]:
@@ -98,18 +105,20 @@ def built_premises(paragraphs: Sequence[Paragraph], most: int, *, seed: int) -> 
 
 
 def evaluate_authored(
-    answerer: Answerer, rows: Sequence[PremiseRow], *, support: SupportModel | None, gate: Gate, seed: int
+    answerer: Answerer | None, rows: Sequence[PremiseRow], *, support: SupportModel | None, gate: Gate, seed: int
 ) -> dict[str, Any]:
     """Figures over all rows and by group.
 
-    Of false premises: `detected` (some statement is found in the question), `contradicted` (a premise is called false),
+    Rows are asked of the knowledge base, those with a passage of that. Of false premises: `detected` (some statement is found in the question), `contradicted` (a premise is called false),
     `corrected` (with the right sentence, cited where it stands). `false_alarms`: true premises called false.
     """
-    return _figures([(row, *(_outcome(answerer, row, which, support, gate) for which in (False, True))) for row in rows], seed)
+    return _figures(
+        [(row, *(_outcome(answerer, row, which, support, gate) for which in (False, True))) for row in rows], seed
+    )
 
 
 def evaluate_apart(
-    answerer: Answerer, path: Path, *, support: SupportModel | None, gate: Gate, seed: int
+    answerer: Answerer | None, path: Path, *, support: SupportModel | None, gate: Gate, seed: int
 ) -> dict[str, Any]:
     """A set of questions whose evidence is not in the knowledge base (`question`, `premise_ok`, `correction`).
 
@@ -121,7 +130,6 @@ def evaluate_apart(
     truth = [bool(row["premise_ok"]) for row in rows]
     claims = [presuppositions(row["question"]) for row in rows]
     found = np.array([bool(claim) for claim in claims], dtype=float)
-    called = np.array([bool(answerer.answer(row["question"]).premises) for row in rows], dtype=float)
     notes = [(row["question"], row["correction"]) for row in rows if row.get("correction")]
     good = [row["question"] for row, ok in zip(rows, truth, strict=True) if ok]
     ok = np.array(truth)
@@ -130,12 +138,15 @@ def evaluate_apart(
         "true_premises": int(ok.sum()),
         "detected_of_false": _share(found[~ok], seed),
         "detected_of_true": _share(found[ok], seed),
-        "called_false": _share(called, seed),
     }
+    if answerer:
+        figures["called_false"] = _share([bool(answerer.answer(row["question"]).premises) for row in rows], seed)
     if notes:
         own = [bool(_of_passage(question, note, support, gate)) for question, note in notes]
         near = [max(good, key=lambda question, note=note: overlap(note, question)) for _, note in notes]  # type: ignore[misc]
-        alarms = [bool(_of_passage(question, note, support, gate)) for question, (_, note) in zip(near, notes, strict=True)]
+        alarms = [
+            bool(_of_passage(question, note, support, gate)) for question, (_, note) in zip(near, notes, strict=True)
+        ]
         figures |= {"corrected": _share(own, seed), "false_alarms": _share(alarms, seed), "corrections": len(notes)}
     return figures
 
@@ -162,13 +173,13 @@ class _Outcome:
 
 
 def _outcome(
-    answerer: Answerer, row: PremiseRow, true: bool, support: SupportModel | None, gate: Gate
+    answerer: Answerer | None, row: PremiseRow, true: bool, support: SupportModel | None, gate: Gate
 ) -> _Outcome | None:
     question = row.true_question if true else row.question
     if not question:
         return None
     claims = bool(presuppositions(question))
-    if row.passage:
+    if row.passage or answerer is None:
         premises: Sequence[Premise] = _of_passage(question, row.passage, support, gate)
         first = [premise.citation for premise in premises]
     else:
@@ -180,7 +191,9 @@ def _outcome(
             if answerer.knowledge.check(citation)
             and answer.answer[citation.answer_start : citation.answer_end] == citation.quote
         ]
-    right = any(part in premise.citation.quote for part in row.corrects for premise in premises if premise.citation in first)
+    right = any(
+        part in premise.citation.quote for part in row.corrects for premise in premises if premise.citation in first
+    )
     return _Outcome(claims, bool(premises), right)
 
 
@@ -213,7 +226,9 @@ def _group(rows: Sequence[tuple[PremiseRow, _Outcome | None, _Outcome | None]], 
     }
 
 
-def _share(values: Sequence[bool] | np.ndarray[Any, Any], seed: int, groups: Sequence[str] | None = None) -> dict[str, Any]:
+def _share(
+    values: Sequence[bool] | np.ndarray[Any, Any], seed: int, groups: Sequence[str] | None = None
+) -> dict[str, Any]:
     found = np.array(values, dtype=float)
     return interval(mean(found), len(found), seed=seed, groups=groups)
 

@@ -35,7 +35,9 @@ _FORCE = [
     for pair in "may/must can/must should/may must/may usually/always often/always some/all many/all most/all"
     " sometimes/always generally/always never/sometimes".split()
 ] + [("at least", "at most"), ("up to", "at least"), ("more than", "less than"), ("only ", ""), (" nearly all", " all")]
-_CONDITION = re.compile(r",? (?:unless|if|when|until|except|only if|provided that|where|because of|while) [^,;.]{8,120}(?=\.?$)")
+_CONDITION = re.compile(
+    r",? (?:unless|if|when|until|except|only if|provided that|where|because of|while) [^,;.]{8,120}(?=\.?$)"
+)
 _REPORTED = re.compile(
     r"^[^,;.\"]{3,70}?\b(?:say|says|argue|argues|argued|claim|claims|thought|believe|reports?|think) that (?P<said>[^.]{15,})\.$"
 )
@@ -239,7 +241,9 @@ class Liar:
     def _swapped(self, place: Place, near: Sequence[Place], rng: random.Random) -> str | None:
         """A sentence of another document, which is no evidence here."""
         known = {each.document.id for each in (place, *near)}
-        others = [each for each in rng.sample(self._places, min(20, len(self._places))) if each.document.id not in known]
+        others = [
+            each for each in rng.sample(self._places, min(20, len(self._places))) if each.document.id not in known
+        ]
         found = [quote for each in others for quote in _quotes(each)]
         texts = [each.document.text for each in (place, *near)]
         best = sorted(found, key=lambda quote: -overlap(quote, place.passage.text))[:3]
@@ -249,7 +253,9 @@ class Liar:
     def _removed(self, place: Place, near: Sequence[Place], rng: random.Random) -> str | None:
         """A true sentence whose passage was taken out of the evidence."""
         found = [
-            quote for quote in _quotes(place) if max((overlap(quote, each.passage.text) for each in near), default=1) < _SAID
+            quote
+            for quote in _quotes(place)
+            if max((overlap(quote, each.passage.text) for each in near), default=1) < _SAID
         ]
         return rng.choice(found) if found and near else None
 
