@@ -187,7 +187,7 @@ def _agreed(own: Facts, place: _Place) -> int:
 
 
 def _clause(text: str, place: _Place) -> tuple[float, float]:
-    """Of the clause that is most like a claim: the share of the claim's words it has, and of its words the claim has."""
+    """Of the clause most like a claim: the share of the claim's words it has, and of its words the claim has."""
     mine = _said(text)
     clauses = [words(clause) for clause in _CLAUSE.split(place.said.text)]
     return max((coverage(mine, clause), coverage(clause, mine)) for clause in clauses)

@@ -55,7 +55,7 @@ _TAG = re.compile(
 _THAT = re.compile(
     r"\b(?:the fact that|everyone knows(?: that)?|everybody knows(?: that)?|it is (?:known|true|clear|proven) that"
     r"|(?:i|we) (?:know|heard|read|learned|learnt|understand|saw|think|thought|believe|am told|was told|were told)"
-    r"(?: somewhere| online| recently)?(?: that)?|(?:does|do|did|can|could|will|would|should|that explains)? ?(?:explain"
+    r"(?: somewhere| online| recently)?(?: that)?|(?:explain"
     r"|tell me|understand|show|wonder(?:ing)?|know|reason)\s(?:why|how come))\s(?P<claim>[^?,.;]+)",
     re.IGNORECASE,
 )
@@ -67,11 +67,13 @@ _REASON = re.compile(
 )
 _MAKES = re.compile(r"what (?:makes|made|causes|caused)\s(?P<claim>[^?]+)", re.IGNORECASE)
 _WHO = re.compile(
-    rf"(?:who|(?:which|what) (?!{_AUX}\b)\w+)\s(?P<claim>(?!(?:{_AUX}|the|an?|do|does|did)\b)[a-z]+(?:ed|t|e|n|d|w|k|g|s)\s[^?]+)",
+    rf"(?:who|(?:which|what) (?!{_AUX}\b)\w+)\s(?P<claim>(?!(?:{_AUX}|the|an?|do|does|did)\b)"
+    r"[a-z]+(?:ed|t|e|n|d|w|k|g|s)\s[^?]+)",
     re.IGNORECASE,
 )
 _ASKS = re.compile(
-    r"(?:^|[,;:]\s*|\b(?:so|and|but|then|exactly)\s)(?P<how>(?:exactly\s)?(?:why|whyever|when|since when|where|how(?: exactly)?"
+    r"(?:^|[,;:]\s*|\b(?:so|and|but|then|exactly)\s)(?P<how>(?:exactly\s)?"
+    r"(?:why|whyever|when|since when|where|how(?: exactly)?"
     r"|(?:in|by) (?:what|which) (?:year|month|country|city|way|case)|(?:at|from) what age|what year"
     r"|how (?:long|quickly|fast|often|well|badly|far|strongly)|for how long|until when))\s"
     rf"(?:{_NOT})\s(?P<rest>[^?]+)",
@@ -124,7 +126,8 @@ _DE = re.compile(r"(?:warum|wieso|weshalb|wann|seit wann|weil|obwohl|nachdem|da\
 _DE_LED = re.compile(r"(?:da|weil|obwohl|nachdem)\s(?P<claim>[^,?]+),\s(?P<rest>.+)", re.IGNORECASE)
 _DE_TRAIL = re.compile(r".+,\s(?:da|weil|obwohl|wenn doch|wo doch)\s(?P<claim>[^,?]+)\??", re.IGNORECASE)
 _DE_ASKS = re.compile(
-    r"(?:warum|wieso|weshalb|wann|seit wann|in welchem jahr|wie(?: lange| oft| schnell)?)\s(?P<verb>\w+)\s(?P<rest>[^?]+)",
+    r"(?:warum|wieso|weshalb|wann|seit wann|in welchem jahr|wie(?: lange| oft| schnell)?)\s"
+    r"(?P<verb>\w+)\s(?P<rest>[^?]+)",
     re.IGNORECASE,
 )
 _DE_PERSON = re.compile(r"(?:ich|wir|du|ihr|mein\w*|uns\w*)\b", re.IGNORECASE)

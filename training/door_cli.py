@@ -43,7 +43,7 @@ def eval_premise(
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:
-    """How many false premises of questions are found, contradicted and put right, and how many true ones are not left."""
+    """How many false premises of questions are found and put right, and how many true ones are called false."""
     from rag.types import DEFAULT_GATE
     from training.edits import read_paragraphs
     from training.evaluate_premise import built_premises, called_false, evaluate_apart, evaluate_authored, read_premises
@@ -80,7 +80,7 @@ def eval_grounding(
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:
-    """Whether released sentences stand where their citations say, and how many lies of an interpretation model get out."""
+    """Whether released sentences stand where they are cited, and how many lies of an interpretation model get out."""
     import random
 
     from rag.store import SAMPLE, KnowledgeBase
@@ -149,11 +149,11 @@ def _answerer(kb: Path | None, support: SupportModel | None, threads: int) -> tu
 
 
 def _write(out: Path, figures: dict[str, Any], support: Path | None, data: list[Path], seed: int) -> None:
-    from training.grounding_cli import files
+    from training.grounding_cli import files_of
     from training.manifest import adapter_sha256, command, provenance, write_json
 
     about = {"command": command("airlock"), "support_sha256": adapter_sha256(support) if support else None}
-    write_json(out, {**about, **figures, **provenance(seed=seed, data=files(data))})
+    write_json(out, {**about, **figures, **provenance(seed=seed, data=files_of(data))})
 
 
 def _lines(name: str, figures: dict[str, Any]) -> None:

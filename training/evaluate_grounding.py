@@ -86,8 +86,7 @@ def _of_paragraph(name: str, paragraph: Paragraph) -> list[Place]:
 
 
 def evaluate_gate(cases: Sequence[Case], gated: Gated) -> dict[str, Any]:
-    """Of lies the share that is released, overall and by kind, with a bound that is above it 95 times in 100; of honest
-    sentences the share that is kept.
+    """The share of lies that is released, with a bound that is above it 95 times in 100, and of honest sentences kept.
 
     Args:
         cases: what was proposed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class PremiseRow:
     Attributes:
         question: takes something for granted that the evidence contradicts.
         true_question: takes for granted what the evidence says; empty if there is none.
-        corrects: parts of sentences, of which one in the citation makes it the right one; empty if any sentence will do.
+        corrects: parts of sentences, of which one in the citation makes it the right one.
         passage: the evidence; empty where it is the knowledge base.
         groups: names of the figures that it counts in.
         paragraph: rows of one are not independent.
@@ -87,7 +88,7 @@ def built_premises(paragraphs: Sequence[Paragraph], most: int, *, seed: int) -> 
     rows = [row for row in build_edits(paragraphs, seed=seed) if row.lang == "en" and row.kind in (*EDITS, SAME)]
     pairs = [
         (said, other)
-        for said, other in zip(rows, rows[1:], strict=False)
+        for said, other in itertools.pairwise(rows)
         if said.kind == SAME and other.kind in EDITS and said.paragraph == other.paragraph
     ]
     found = []
@@ -109,8 +110,9 @@ def evaluate_authored(
 ) -> dict[str, Any]:
     """Figures over all rows and by group.
 
-    Rows are asked of the knowledge base, those with a passage of that. Of false premises: `detected` (some statement is found in the question), `contradicted` (a premise is called false),
-    `corrected` (with the right sentence, cited where it stands). `false_alarms`: true premises called false.
+    Rows are asked of the knowledge base, those with a passage of that. Of false premises: `detected` (some statement is
+    found in the question), `contradicted` (a premise is called false), `corrected` (with the right sentence, cited
+    where it stands). `false_alarms`: true premises called false.
     """
     return _figures(
         [(row, *(_outcome(answerer, row, which, support, gate) for which in (False, True))) for row in rows], seed

@@ -6,6 +6,7 @@ lies are cited as if they stood in a document.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,8 @@ _CONDITION = re.compile(
     r",? (?:unless|if|when|until|except|only if|provided that|where|because of|while) [^,;.]{8,120}(?=\.?$)"
 )
 _REPORTED = re.compile(
-    r"^[^,;.\"]{3,70}?\b(?:say|says|argue|argues|argued|claim|claims|thought|believe|reports?|think) that (?P<said>[^.]{15,})\.$"
+    r"^[^,;.\"]{3,70}?\b(?:say|says|argue|argues|argued|claim|claims|thought|believe|reports?|think) that "
+    r"(?P<said>[^.]{15,})\.$"
 )
 _FALSE = re.compile(r"^The (?:claim|idea) that (?P<said>.{10,}?) is false\.$")
 _INVENTED = (
@@ -206,7 +208,7 @@ class Liar:
         found = []
         for quote in _quotes(place):
             numbers = list(re.finditer(r"(?<![\w.,/-])\d[\d,.]*(?<![.,])(?![\w/-])", quote))
-            for one, other in zip(numbers, numbers[1:], strict=False):
+            for one, other in itertools.pairwise(numbers):
                 middle = quote[one.end() : other.start()]
                 if one[0] != other[0] and len(middle.split()) > 1:  # 6 August 1945 is no other date than 1945 August 6
                     found.append(quote[: one.start()] + other[0] + middle + one[0] + quote[other.end() :])

@@ -29,8 +29,8 @@ _REPORT = re.compile(
     r"|\b(?:say|says|said|claim|claims|claimed|argue|argues|argued|believe|believes|believed|think|thinks|thought|allege"
     r"|alleges|alleged|suppose|supposed|assume|assumed|insist|insists|insisted|contend|contends|contended|maintain"
     r"|suspect|suspects|suspected|object|reply|answer) that\b|\baccording to\b|\b(?:so-called|allegedly|supposedly)\b"
-    r"|\b(?:sagen|sagt|behaupten|behauptet|meinen|meint|glauben|glaubt|die behauptung|das gerücht), dass\b|\bangeblich\b"
-    r"|\bselon\b|\bsegún\b|据说|声称|宣称|有人认为|认为|主张|谣言|と言われ|という主張|と主張",
+    r"|\b(?:sagen|sagt|behaupten|behauptet|meinen|meint|glauben|glaubt|die behauptung|das gerücht), dass\b"
+    r"|\bangeblich\b|\bselon\b|\bsegún\b|据说|声称|宣称|有人认为|认为|主张|谣言|と言われ|という主張|と主張",
     re.IGNORECASE,
 )
 _THAN = re.compile(r"(.{1,300}?)\b(more|less|fewer|[a-z]{2,20}er)\b.{0,300}\bthan\b(.{1,300})", re.IGNORECASE)
@@ -117,7 +117,7 @@ def _pairs(claim: str, evidence: str, cues: Cues, language: str) -> Iterator[tup
 
 
 def _about(text: str, cues: Cues, language: str) -> list[tuple[str, list[str]]]:
-    """Each clause with its words; one that goes on without a subject, as in "… and should not …", has that before it."""
+    """Each clause with its words; one that goes on without a subject ("… and should not …") has that before it."""
     found = []
     subject: list[str] = []
     for clause in _clauses(text, cues, language):

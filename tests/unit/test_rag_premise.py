@@ -83,7 +83,8 @@ def test_a_false_premise_is_named_and_the_answer_begins_with_the_correction(answ
     (premise,) = answer.premises
     assert (premise.claim, premise.rule) == ("the maximum of paracetamol is twelve tablets in a day", "number")
     assert premise.citation == answer.citations[0]
-    assert answer.answer.startswith(premise.citation.quote) and "eight tablets" in premise.citation.quote
+    assert answer.answer.startswith(premise.citation.quote)
+    assert "eight tablets" in premise.citation.quote
     assert "twelve" not in answer.answer
     assert all(knowledge.check(citation) for citation in answer.citations)
     assert [answer.answer[c.answer_start : c.answer_end] for c in answer.citations] == [
@@ -96,7 +97,8 @@ def test_a_true_premise_changes_nothing(answerer):
     question = FALSE.replace("twelve", "eight")
     assert not answerer.answer(question).premises
     plain = answerer.answer("What is the maximum of paracetamol in a day?")
-    assert plain.citations and not plain.premises
+    assert plain.citations
+    assert not plain.premises
 
 
 def test_what_no_evidence_speaks_of_is_not_called_false(answerer):
