@@ -66,6 +66,11 @@ def sound_answer(answer: object) -> GroundedAnswer:
         rest[span] = " " * len(said)
     if answer.positions is not None and not all(isinstance(position, str) for position in tuple(answer.positions)):
         raise PartFailure("knowledge", "returned rubbish: positions that are no texts")
+    lead = answer.citations[: len({(each.citation.document, each.citation.start) for each in answer.premises})]
+    if any(premise.citation not in lead for premise in answer.premises):
+        raise PartFailure(
+            "knowledge", "returned rubbish: a premise is put right by no sentence that the answer begins with"
+        )
     if "".join(rest).strip() or answer.abstained != (not answer.citations):
         raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
     return answer

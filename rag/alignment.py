@@ -47,6 +47,11 @@ class Aligner:
             for word in set(words(evidence.normal(place))):
                 self._postings[word].append(at)
 
+    @property
+    def similar(self) -> bool:
+        """Whether candidates may share no word with a claim."""
+        return self._encoder is not None
+
     def candidates(self, claim: str, most: int = 5) -> list[Candidate]:
         """The sentences that share most with a normalised claim, best first; none if no word is shared."""
         weights = {word: self._weight(word) for word in set(words(claim))}

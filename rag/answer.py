@@ -8,6 +8,8 @@ from dataclasses import replace
 from rag.chunking import headings, sentences
 from rag.grounding import check_answer, cite, compose, ground
 from rag.interpret import InterpretationModel
+from rag.premise import false_premises, put_right
+from rag.presupposition import presuppositions
 from rag.retrieve import retrieve
 from rag.scope import Where
 from rag.segments import segments
@@ -16,6 +18,7 @@ from rag.types import (
     DEFAULT_GATE,
     DEFAULT_MODE,
     Citation,
+    Document,
     Evidence,
     Gate,
     GroundedAnswer,
@@ -79,7 +82,16 @@ class Answerer:
             def check(citation: Citation) -> bool:
                 return citation.document in documents and view.check(citation, current=True)
 
-            answer = ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
+            def gated(answer: GroundedAnswer) -> GroundedAnswer:
+                return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
+
+            answer = gated(answer)
+            claims = presuppositions(question)
+            if claims:
+                evidence += self._beside(view, claims, evidence)
+                documents |= {name: view.document(name) for name in {item.passage.document for item in evidence}}
+                false = false_premises(claims, evidence, documents, support=self._support, gate=self._gate)
+                answer = put_right(answer, false, gated)
             return replace(answer, positions=positions(answer.citations, documents))
 
     def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
@@ -98,6 +110,14 @@ class Answerer:
             places = [item.passage for item in found]
             report = check_answer(answer, places, support=self._support, gate=self._gate, documents=documents)
             return cite(report, found, documents, lambda citation: view.check(citation, current=True))
+
+    def _beside(self, view: View, claims: Sequence[str], evidence: Sequence[Evidence]) -> list[Evidence]:
+        """What is found for the claims of a question, and not for its own words."""
+        known = {item.passage.id for item in evidence}
+        found = (
+            item for claim in claims for item in retrieve(view, claim, self._k, where=self._where, mode=self._mode)
+        )
+        return list({item.passage.id: item for item in found if item.passage.id not in known}.values())
 
     def _evidence(self, view: View, answer: str) -> list[Evidence]:
         """What the knowledge base has for each sentence."""

@@ -272,7 +272,7 @@ def _paraphrases(
     waiting: list[tuple[int, list[Candidate]]] = []
     for at, segment in enumerate(found):
         if result[at] is None:
-            result[at], left = _by_facts(answer, segment, evidence, aligner, support is not None, gate)
+            result[at], left = _by_facts(answer, segment, evidence, aligner, gate)
             if left:
                 waiting.append((at, left))
     if support is not None and waiting:
@@ -291,7 +291,7 @@ def _paraphrases(
 
 
 def _by_facts(
-    answer: str, segment: Segment, evidence: Quotable, aligner: Aligner, model: bool, gate: Gate
+    answer: str, segment: Segment, evidence: Quotable, aligner: Aligner, gate: Gate
 ) -> tuple[Checked, list[Candidate]]:
     """What the hard rules say of a sentence, and the candidates that a support model is to look at."""
     words = normal(answer[segment.start : segment.end]).text
@@ -300,7 +300,7 @@ def _by_facts(
         return _checked(answer, segment, Status.UNVERIFIABLE, "length", reason, (), 0.0), []
     candidates = aligner.candidates(words)
     score = candidates[0].score if candidates else 0.0
-    if not candidates or (score < gate.overlap and not model):
+    if not candidates or (score < gate.overlap and not aligner.similar):
         reason = "no sentence of the evidence is like it"
         return _checked(answer, segment, Status.UNSUPPORTED, "no-evidence", reason, (), score), []
     tied = [candidate for candidate in candidates if candidate.score >= score - _TIED]

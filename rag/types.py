@@ -355,6 +355,21 @@ DEFAULT_GATE = Gate()
 
 
 @dataclass(frozen=True, slots=True)
+class Premise:
+    """A statement that a question takes for granted and a trusted document contradicts.
+
+    Attributes:
+        claim: the statement, in the question's own words.
+        rule: what found it: a hard rule, such as ``number`` or ``negation``, or ``support-model``.
+        citation: the sentence that says otherwise; one of the answer's.
+    """
+
+    claim: str
+    rule: str
+    citation: Citation
+
+
+@dataclass(frozen=True, slots=True)
 class GroundedAnswer:
     """An answer whose every sentence is cited, or an abstention, which has no text and no citations.
 
@@ -364,6 +379,8 @@ class GroundedAnswer:
         citations: in the order of the answer's sentences, one for each.
         searched: what was looked at: the best evidence found, whether used or not.
         positions: headings of the positions on a disputed topic that are quoted; None where nothing disputed is.
+        premises: what the question takes for granted wrongly; the answer begins with the sentences that say so. Naming
+            a premise is not part of the text, whose every word is cited.
     """
 
     answer: str
@@ -371,3 +388,4 @@ class GroundedAnswer:
     citations: tuple[Citation, ...]
     searched: tuple[Evidence, ...] = ()
     positions: tuple[str, ...] | None = None
+    premises: tuple[Premise, ...] = ()

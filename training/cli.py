@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rag.types import Mode
-from training import grounding_cli, retrieval_cli
+from training import door_cli, grounding_cli, retrieval_cli
 
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
@@ -56,6 +56,8 @@ train.command("support")(grounding_cli.train_support)
 evaluate.command("reader")(grounding_cli.eval_reader)
 evaluate.command("support")(grounding_cli.eval_support)
 evaluate.command("retrieval")(retrieval_cli.eval_retrieval)
+evaluate.command("premise")(door_cli.eval_premise)
+evaluate.command("grounding")(door_cli.eval_grounding)
 
 
 @train.command("classifier")

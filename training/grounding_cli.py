@@ -89,7 +89,7 @@ def train_support(
     from training.train_support import train_support as run
 
     recipe = PairRecipe(rank=rank, epochs=epochs, batch=batch, lr=lr, window=window, seed=seed, threads=threads)
-    files = [*data, *_files(passages or ())]
+    files = [*data, *files_of(passages or ())]
     started = PairRun("support", files, out, recipe, name or out.name, without or (), limit)
     _print(run(started, encoder or MINILM, data, passages or (), edits)["figures"])
 
@@ -180,7 +180,7 @@ def eval_support(
         encoder=_sentences() if baselines else None,
         dev=measured("dev") if baselines else (),
     )
-    _write(out, {"split": split, **figures}, model, [*data, *_files(passages or ())], seed)
+    _write(out, {"split": split, **figures}, model, [*data, *files_of(passages or ())], seed)
     _print(figures)
 
 
@@ -203,7 +203,7 @@ def _manifest(model: Path) -> dict[str, Any]:
         raise TrainingError(f"{model}: its manifest.json cannot be read ({exc}); give a trained model") from exc
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def files_of(paths: Sequence[Path]) -> list[Path]:
     """The files behind these paths: for the hashes."""
     return [file for path in paths for file in (sorted(_inside(path)) if path.is_dir() else _with_corpus(path))]
 

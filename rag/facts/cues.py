@@ -75,6 +75,7 @@ _EN = Cues(
         r" bans|banned|banning/lift\w*\s(?:the|its|a)\sban "
         r"young\w*/old\w* early|earlier|earliest/late|later|latest above/below over/under inside/outside"
         r" true/false success\w*|succeed\w*/fail\w* "
+        r"protect\w*/endanger\w* "
         r"inhal\w*/exhal\w* import\w*/export\w* buy\w*|bought/sell\w*|sold free/paid public/private"
         r" strong\w*/weak\w* positive/negative "
         r"minimum/maximum least/most same/different day/night sunrise|dawn/sunset|dusk morning/evening voluntary"

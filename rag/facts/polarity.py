@@ -19,10 +19,27 @@ _NOT_NEGATING = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:false|untrue|incorrect|wrong|myth|not true|not the case|den(?:y|ies|ied)|disprove[sdn]?|refute[sd]?) that\b"
+    r"|\b(?:claims?|idea|belief|notion|rumou?r|theory|story|assertion|suggestion) that\b.{3,200}"
+    r"\b(?:is|are|was|were) (?:false|untrue|incorrect|wrong|unfounded|mistaken|a myth|a hoax|nonsense)\b"
     r"|\b(?:falsch|unwahr|nicht wahr|ein mythos), dass\b|\b(?:faux|pas vrai) que?\b|\bfalso que\b|并非|不是真的",
     re.IGNORECASE,
 )
+_REPORT = re.compile(
+    r"\b(?:claim|idea|belief|notion|rumou?r|theory|story|assertion|suggestion|myth|view|allegation|fear)s? that\b"
+    r"|\b(?:say|says|said|claim|claims|claimed|argue|argues|argued|believe|believes|believed|think|thinks|thought|allege"
+    r"|alleges|alleged|suppose|supposed|assume|assumed|insist|insists|insisted|contend|contends|contended|maintain"
+    r"|suspect|suspects|suspected|object|reply|answer) that\b|\baccording to\b|\b(?:so-called|allegedly|supposedly)\b"
+    r"|\b(?:sagen|sagt|behaupten|behauptet|meinen|meint|glauben|glaubt|die behauptung|das gerücht), dass\b"
+    r"|\bangeblich\b|\bselon\b|\bsegún\b|据说|声称|宣称|有人认为|认为|主张|谣言|と言われ|という主張|と主張",
+    re.IGNORECASE,
+)
 _THAN = re.compile(r"(.{1,300}?)\b(more|less|fewer|[a-z]{2,20}er)\b.{0,300}\bthan\b(.{1,300})", re.IGNORECASE)
+_VERB = re.compile(
+    r"(?<!\w)(?:is|are|was|were|has|have|had|do|does|did|can|cannot|could|should|must|will|would|may|might)(?!\w)",
+    re.IGNORECASE,
+)
+_BINDS = re.compile(r"(?<!\w)(?:when|whenever|while|until|till|once)(?!\w)", re.IGNORECASE)
+_SAME = 0.75  # share of a clause's words from which a claim says what it says
 _WHEN = r"when|in case|wenn|quand|lorsque|en cas|cuando|en caso|时|的话|場合|とき|れば|たら"
 
 
@@ -43,6 +60,16 @@ class Turn:
     words: tuple[str, ...] = ()
 
 
+def denied(text: str) -> bool:
+    """Whether a sentence says of a statement that it is false."""
+    return bool(_DENIAL.search(text))
+
+
+def reported(text: str) -> bool:
+    """Whether a sentence only tells what somebody says or thinks."""
+    return bool(_REPORT.search(text))
+
+
 def turned(claim: str, evidence: str, language: str) -> Turn | None:
     """The first difference between a claim and the sentence of the evidence that is about the same thing.
 
@@ -51,9 +78,11 @@ def turned(claim: str, evidence: str, language: str) -> Turn | None:
         evidence: normalised, in the same language.
         language: one of `rag.facts.language`.
     """
-    denials = [bool(_DENIAL.search(text)) for text in (claim, evidence)]
+    denials = [denied(text) for text in (claim, evidence)]
     if denials[0] != denials[1]:
         return Turn("negation", f"only the {'claim' if denials[0] else 'evidence'} says that it is false", opposed=True)
+    if reported(evidence) and not reported(claim):
+        return Turn("report", "the evidence only tells that somebody says so", opposed=False)
     if _exchanged(claim, evidence):
         return Turn("order", "the evidence compares the same things the other way round", opposed=True)
     cues = CUES[language]
@@ -73,19 +102,33 @@ def turned(claim: str, evidence: str, language: str) -> Turn | None:
 
 def _pairs(claim: str, evidence: str, cues: Cues, language: str) -> Iterator[tuple[str, str]]:
     """Each clause of the claim with the clause of the evidence that is most like it."""
-    theirs = [(clause, words(_bare(clause, cues, language))) for clause in _clauses(evidence, cues, language)]
-    clauses = _clauses(claim, cues, language)
-    parallel = len(clauses) == len(theirs) and coverage(words(claim), words(evidence)) >= _ALIKE
-    for at, mine in enumerate(clauses):
-        said = words(_bare(mine, cues, language))
+    theirs = _about(evidence, cues, language)
+    mine = _about(claim, cues, language)
+    parallel = len(mine) == len(theirs) and coverage(words(claim), words(evidence)) >= _ALIKE
+    for at, (clause, said) in enumerate(mine):
         score, _, best = max(
-            ((coverage(said, known), coverage(known, said), clause) for clause, known in theirs),
+            ((coverage(said, known), coverage(known, said), other) for other, known in theirs),
             default=(0.0, 0.0, ""),
         )
         if score >= _ALIKE:
-            yield mine, best
+            yield clause, best
         elif parallel:
-            yield mine, theirs[at][0]
+            yield clause, theirs[at][0]
+
+
+def _about(text: str, cues: Cues, language: str) -> list[tuple[str, list[str]]]:
+    """Each clause with its words; one that goes on without a subject ("… and should not …") has that before it."""
+    found = []
+    subject: list[str] = []
+    for clause in _clauses(text, cues, language):
+        said = words(_bare(clause, cues, language))
+        verb = _VERB.search(clause) if language == "en" else None
+        if verb and not clause[: verb.start()].strip():
+            said = subject + said
+        elif verb:
+            subject = words(clause[: verb.start()])
+        found.append((clause, said))
+    return found
 
 
 def _clauses(text: str, cues: Cues, language: str) -> list[str]:
@@ -102,12 +145,12 @@ def _bare(clause: str, cues: Cues, language: str) -> str:
 
 def _negation(mine: str, theirs: str, cues: Cues, language: str) -> Turn | None:
     pattern = compiled(cues.negation, language)
-    said = pattern.search(_NOT_NEGATING.sub(" ", mine))
-    known = pattern.search(_NOT_NEGATING.sub(" ", theirs))
-    if bool(said) == bool(known):
+    said, known = (pattern.findall(_NOT_NEGATING.sub(" ", text)) for text in (mine, theirs))
+    odd = [len(found) % 2 if language == "en" else bool(found) for found in (said, known)]  # two make it positive again
+    if odd[0] == odd[1]:
         return None
-    where, cue = ("claim", said) if said else ("evidence", known)
-    return Turn("negation", f"only the {where} is negated ({cue[0] if cue else ''})", opposed=True)
+    where, cue = ("claim", said) if len(said) > len(known) else ("evidence", known)
+    return Turn("negation", f"only the {where} is negated ({cue[-1]})", opposed=True)
 
 
 def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
@@ -121,6 +164,10 @@ def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
                 return Turn(
                     "opposite", f"the evidence says {known[0]!r}, the claim {said[0]!r}", True, (said[0], known[0])
                 )
+        counts = [[len(side.findall(text)) for side in sides] for text in (claim, evidence)]
+        more = [mine_ - theirs_ for mine_, theirs_ in zip(*counts, strict=True)]
+        if more[0] and more[0] == -more[1]:  # one of several is the other way round
+            return Turn("opposite", "the evidence says the opposite of a word of the claim", True)
     return None
 
 
@@ -171,6 +218,8 @@ def _condition(claim: str, evidence: str, cues: Cues, language: str) -> Turn | N
     pattern = compiled(cues.condition, language)
     said, known = pattern.search(claim), pattern.search(evidence)
     when = compiled(_WHEN, language)
+    if language == "en" and not said and not when.search(claim) and (left_out := _bound(claim, evidence)):
+        return Turn("condition", f"the evidence binds it ({left_out!r}), the claim does not", opposed=False)
     if known and not said and not when.search(claim):
         return Turn(
             "condition", f"the evidence has a condition ({known[0]!r}) that the claim leaves out", opposed=False
@@ -178,3 +227,15 @@ def _condition(claim: str, evidence: str, cues: Cues, language: str) -> Turn | N
     if said and not known and not when.search(evidence):
         return Turn("condition", f"the claim has a condition ({said[0]!r}) that the evidence lacks", opposed=False)
     return None
+
+
+def _bound(claim: str, evidence: str) -> str:
+    """The word that binds, in the evidence, what a claim says to something that the claim leaves out; empty if none."""
+    said = words(claim)
+    for match in _BINDS.finditer(evidence):
+        before = re.split(r"[,;:]| (?:and|but|or|so) ", evidence[: match.start()].rstrip(" ,"))[-1]
+        after = re.split(r"[;:]|, ", evidence[match.end() :])[0]
+        about, bound = words(before), words(after)
+        if about and bound and coverage(about, said) >= _SAME and coverage(bound, said) < _ALIKE:
+            return match[0].strip()
+    return ""

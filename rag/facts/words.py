@@ -27,8 +27,12 @@ def words(text: str) -> list[str]:
         if "\u3040" <= token[0] <= "\u9fff":
             found += [token[i : i + 2] for i in range(len(token) - 1)] or [token]
         elif (word := token.casefold()) not in _STOP and len(word) > 1:
-            found.append(word[:_STEM])
+            found.append(_singular(word)[:_STEM])
     return found
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] not in "su" else word
 
 
 def coverage(claim: Sequence[str], evidence: Sequence[str]) -> float:

@@ -1,0 +1,237 @@
+"""False premises: what a question takes for granted is held against the evidence, and put right where that says so.
+
+A premise counts as false only if a sentence of the evidence contradicts it, by a hard rule of the citation gate
+(`rag.facts`) or by the support model, and none states it. That nothing speaks of it is no contradiction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rag.chunking import sentences
+from rag.facts.comparison import Facts, Fault, compare, facts
+from rag.facts.language import language_of
+from rag.facts.polarity import denied, reported
+from rag.facts.words import coverage, words
+from rag.judgement import judge
+from rag.spelling import normal
+from rag.types import Citation, Document, Evidence, Gate, GroundedAnswer, Premise, Status, SupportModel
+
+# A difference in one of these contradicts what is taken for granted. Others, such as "may" for "must" or "some" for
+# "most", take support from a paraphrase and yet do not make a premise false.
+_RULES = frozenset({"number", "date", "time", "weekday", "rate", "negation", "opposite", "order"})
+_LOOKED_AT = 5  # sentences for each claim
+_ABOUT = 0.7  # share of a claim's words that a sentence must have for a rule to find it contradicted
+_CLAUSE = re.compile(r"[;:,.](?!\d)|\b(?:and|but|because|while|although|which|so|when|if)\b|[，；。：]", re.IGNORECASE)
+_HELPS = r"(?:is|are|was|were|has|have|had|does|do|did|can|could|should|must|will|would|may|might)\b"
+_BOUND_NOT = re.compile(
+    rf"\b(?:when|whose|who|which|that|if|unless|until|before|where|after)\b(?:(?!\b{_HELPS})[^,;]){{0,60}}?\b"
+    rf"(?:{_HELPS} ?)?(?:not|no|never|without|cannot)\b",
+    re.IGNORECASE,
+)
+_CALENDAR = re.compile(
+    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december)\b", re.IGNORECASE
+)
+_Strength = tuple[float, int, float]  # of what a sentence says: words shared, numbers shared, how little else it says
+_NEAR = 0.34  # the same for a sentence that a support model is asked about
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A sentence of the evidence that is about what a claim says."""
+
+    citation: Citation
+    said: Facts
+    passage: str
+    share: float
+
+
+def false_premises(
+    claims: Sequence[str],
+    evidence: Sequence[Evidence],
+    documents: Mapping[str, Document],
+    *,
+    support: SupportModel | None,
+    gate: Gate,
+) -> list[Premise]:
+    """The claims that a sentence of the evidence contradicts, each with the plainest such sentence.
+
+    What a disputed document says is one side's position, and contradicts nothing.
+
+    Args:
+        claims: of a question; see `rag.presupposition`.
+        evidence: passages.
+        documents: by id, those that the evidence comes from.
+        support: finds contradictions that no rule does; None leaves the rules.
+        gate: a support model must be as sure of a contradiction as it must be of support.
+    """
+    places = list(_places(evidence, documents))
+    found = []
+    for claim in claims:
+        near = _about(claim, places)
+        premise = _by_rules(claim, near)
+        premise = premise if support is None else _by_model(claim, near, premise, support, gate)
+        if premise and premise.citation not in [other.citation for other in found]:
+            found.append(premise)
+    return found
+
+
+def put_right(
+    answer: GroundedAnswer, premises: Sequence[Premise], gated: Callable[[GroundedAnswer], GroundedAnswer]
+) -> GroundedAnswer:
+    """The answer, led by the sentences that contradict what the question takes for granted.
+
+    Args:
+        answer: as it has passed the citation gate.
+        premises: as `false_premises` found them.
+        gated: the citation gate; a correction that it does not let pass is none.
+    """
+    if not premises:
+        return answer
+    lead = [premise.citation for premise in premises]
+    rest = [citation for citation in answer.citations if not any(_same(citation, other) for other in lead)]
+    said = [(citation.quote, citation) for citation in lead]
+    said += [(answer.answer[citation.answer_start : citation.answer_end], citation) for citation in rest]
+    text, placed = "", []
+    for piece, citation in said:
+        start = len(text) + 2 if text else 0
+        text = f"{text}\n\n{piece}" if text else piece
+        placed.append(replace(citation, answer_start=start, answer_end=len(text)))
+    result = gated(GroundedAnswer(text, False, tuple(placed), answer.searched))
+    kept = [
+        replace(premise, citation=citation)
+        for premise in premises
+        for citation in result.citations
+        if _same(citation, premise.citation)
+    ]
+    return replace(result, premises=tuple(kept)) if kept else answer
+
+
+def _places(evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> Iterator[_Place]:
+    """The sentences that can be quoted, without those of disputed documents and questions."""
+    known: set[tuple[str, int]] = set()
+    for item in evidence:
+        passage, document = item.passage, documents[item.passage.document]
+        whole = normal(passage.text).text
+        language = language_of(whole)
+        for each in () if document.disputed else sentences(document.text):
+            quote = document.text[each.start : each.end]
+            if each.start < passage.start or passage.end < each.end or (document.id, each.start) in known:
+                continue
+            known.add((document.id, each.start))
+            if not quote.rstrip(" *_\"'”’").endswith(("?", "？")):
+                yield _Place(
+                    _citation(item, document, each.start, each.end), facts(normal(quote).text, language), whole, 0
+                )
+
+
+def _citation(item: Evidence, document: Document, start: int, end: int) -> Citation:
+    return Citation(
+        passage=item.passage.id,
+        document=document.id,
+        version=document.version,
+        title=document.title,
+        url=document.url,
+        start=start,
+        end=end,
+        quote=document.text[start:end],
+        score=item.score,
+        status=Status.SUPPORTED,
+        answer_start=0,
+        answer_end=0,
+    )
+
+
+def _about(claim: str, places: Sequence[_Place]) -> list[_Place]:
+    """The sentences that share most with a claim, best first."""
+    text = normal(claim).text
+    found = []
+    for place in places:
+        share = coverage(_said(text), words(place.said.text))
+        if share >= _NEAR:
+            found.append((share, _agreed(_facts(text, place), place), replace(place, share=share)))
+    return [place for *_, place in sorted(found, key=lambda entry: entry[:2], reverse=True)[:_LOOKED_AT]]
+
+
+def _facts(text: str, place: _Place) -> Facts:
+    own = facts(text, place.said.language)
+    return own if own.alike(place.said) else facts(text, language_of(text, default=place.said.language))
+
+
+def _by_rules(claim: str, near: Sequence[_Place]) -> Premise | None:
+    """The claim as a false premise, if a rule finds it contradicted and no sentence states it."""
+    text = normal(claim).text
+    found: list[tuple[_Strength, Premise]] = []
+    stated: _Strength = (0.0, 0, 0.0)
+    for place in near:
+        own = _facts(text, place)
+        denial = denied(place.said.text)
+        if reported(text) if denial else reported(place.said.text) and not reported(text):
+            continue  # what somebody says neither states nor contradicts anything
+        fault = compare(own, place.said, (), place.passage)
+        within, tight = _clause(text, place)
+        if fault is None:
+            share = place.share if own.numbers or own.dates else within
+            stated = max(stated, (share, _agreed(own, place), tight))
+        elif fault.contradicted and fault.rule in _RULES and place.share >= _ABOUT and _meant(fault, own, place):
+            found.append(((place.share, _agreed(own, place), tight), Premise(claim, fault.rule, place.citation)))
+    best = max(found, key=lambda entry: entry[0], default=None)
+    return best[1] if best and best[0] > stated else None
+
+
+def _agreed(own: Facts, place: _Place) -> int:
+    """How many numbers of a claim a sentence has."""
+    return sum(any(one.says(other) for other in place.said.numbers) for one in own.numbers)
+
+
+def _clause(text: str, place: _Place) -> tuple[float, float]:
+    """Of the clause most like a claim: the share of the claim's words it has, and of its words the claim has."""
+    mine = _said(text)
+    clauses = [words(clause) for clause in _CLAUSE.split(place.said.text)]
+    return max((coverage(mine, clause), coverage(clause, mine)) for clause in clauses)
+
+
+def _meant(fault: Fault, own: Facts, place: _Place) -> bool:
+    """Whether a fault that a rule finds is a contradiction.
+
+    A "not" in a clause such as "whose deposit was not protected" denies nothing. And the passage has the claim's names,
+    or it is about another country, say.
+    """
+    if fault.rule == "negation" and _BOUND_NOT.search(place.said.text) and not denied(place.said.text):
+        return False
+    known = place.passage.casefold()
+    return all(
+        name.text.casefold().removesuffix("'s") in known
+        for name in own.names
+        if (name.sure or own.language == "en") and not _CALENDAR.fullmatch(name.text)
+    )
+
+
+def _said(text: str) -> list[str]:
+    """The words that tell what a claim is about: those of dates are facts."""
+    return words(_CALENDAR.sub(" ", text))
+
+
+def _by_model(
+    claim: str, near: Sequence[_Place], premise: Premise | None, support: SupportModel, gate: Gate
+) -> Premise | None:
+    """What the rules found, unless the model sees the claim stated; else what the model finds contradicted."""
+    passages = list(dict.fromkeys(place.passage for place in near))
+    asked = [place.said.text for place in near] + passages
+    judged = judge(support, [(claim, [text]) for text in asked], gate)
+    if any(status is Status.SUPPORTED for status, _ in judged):
+        return None
+    if premise:
+        return premise
+    sure = [
+        (score, -number)
+        for number, (status, score) in enumerate(judged[: len(near)])
+        if status is Status.CONTRADICTED and score >= gate.supported
+    ]
+    return Premise(claim, "support-model", near[-max(sure)[1]].citation) if sure else None
+
+
+def _same(one: Citation, other: Citation) -> bool:
+    return (one.document, one.start, one.end) == (other.document, other.start, other.end)

@@ -1,0 +1,128 @@
+import pytest
+
+from rag.answer import Answerer
+from rag.build import build
+from rag.interpret import ExtractiveInterpreter
+from rag.presupposition import presuppositions
+from rag.store import KnowledgeBase
+from rag.types import Support
+from tests.unit.rag_cases import HashedWords, write_source
+
+
+@pytest.fixture
+def knowledge(tmp_path):
+    build(write_source(tmp_path / "source"), tmp_path / "kb", HashedWords())
+    return KnowledgeBase.open(tmp_path / "kb", HashedWords())
+
+
+@pytest.fixture
+def answerer(knowledge):
+    return Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
+
+
+class Finds:
+    """A support model that finds claims with a word contradicted by sentences with another."""
+
+    def __init__(self, claimed, said):
+        self.claimed, self.said = claimed, said
+
+    def support(self, pairs):
+        return [
+            Support(0.0, 0.9, 0.1) if self.claimed in claim and self.said in passage else Support(0.0, 0.1, 0.9)
+            for passage, claim in pairs
+        ]
+
+
+@pytest.mark.parametrize(
+    ("question", "claims"),
+    [
+        ("Since paracetamol is an antibiotic, how long must I take it?", ["paracetamol is an antibiotic"]),
+        ("How long must I take it, since paracetamol is an antibiotic?", ["paracetamol is an antibiotic"]),
+        ("Given that in Kent, rain falls on 9 days, what should I do?", ["in Kent, rain falls on 9 days"]),
+        ("Why does the MMR vaccine cause autism?", ["the MMR vaccine does cause autism"]),
+        ("Why was Napoleon short?", ["Napoleon was short"]),
+        ("Why don't antibiotics work against colds?", ["antibiotics do not work against colds"]),
+        ("why is the limit in the UK so low?", ["the limit in the United Kingdom is so low"]),
+        ("When did Frontier purchase Spirit Airlines?", ["Frontier did purchase Spirit Airlines"]),
+        ("How come people use ten percent of their brain?", ["people use ten percent of their brain"]),
+        ("Can I give paracetamol, which is an antibiotic, to a baby?", ["paracetamol is an antibiotic"]),
+        ("Antibiotics cure colds, so which one should I ask for?", ["Antibiotics cure colds"]),
+        ("Naming the author makes a use fair, right?", ["Naming the author makes a use fair"]),
+        ("Can you explain why the Earth is flat?", ["the Earth is flat"]),
+        ("为什么抗生素能治感冒？", ["抗生素能治感冒"]),
+        ("既然抗生素能治感冒，该吃哪种？", ["抗生素能治感冒"]),
+        ("Warum verursacht die Impfung Autismus?", ["die Impfung Autismus verursacht"]),
+        ("Da Antibiotika gegen Viren helfen, welches soll ich nehmen?", ["Antibiotika gegen Viren helfen"]),
+    ],
+)
+def test_what_a_question_takes_for_granted(question, claims):
+    assert presuppositions(question) == claims
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Does the MMR vaccine cause autism?",
+        "Is paracetamol an antibiotic?",
+        "What is the maximum of paracetamol?",
+        "My head hurts. What can I take?",
+        "When can I drive again?",
+        "If antibiotics cured colds, would you take them?",
+        "",
+    ],
+)
+def test_a_question_that_only_asks_takes_nothing_for_granted(question):
+    assert presuppositions(question) == []
+
+
+FALSE = "Why is the maximum of paracetamol twelve tablets in a day?"
+
+
+def test_a_false_premise_is_named_and_the_answer_begins_with_the_correction(answerer, knowledge):
+    answer = answerer.answer(FALSE)
+    (premise,) = answer.premises
+    assert (premise.claim, premise.rule) == ("the maximum of paracetamol is twelve tablets in a day", "number")
+    assert premise.citation == answer.citations[0]
+    assert answer.answer.startswith(premise.citation.quote)
+    assert "eight tablets" in premise.citation.quote
+    assert "twelve" not in answer.answer
+    assert all(knowledge.check(citation) for citation in answer.citations)
+    assert [answer.answer[c.answer_start : c.answer_end] for c in answer.citations] == [
+        c.quote for c in answer.citations
+    ]
+    assert len({(c.document, c.start) for c in answer.citations}) == len(answer.citations)
+
+
+def test_a_true_premise_changes_nothing(answerer):
+    question = FALSE.replace("twelve", "eight")
+    assert not answerer.answer(question).premises
+    plain = answerer.answer("What is the maximum of paracetamol in a day?")
+    assert plain.citations
+    assert not plain.premises
+
+
+def test_what_no_evidence_speaks_of_is_not_called_false(answerer):
+    assert not answerer.answer("Why is the voting age of paracetamol tablets paid in roubles?").premises
+    assert not answerer.answer("Since lions eat maize, how long do they sleep?").premises
+
+
+def test_one_side_of_a_disputed_topic_contradicts_nothing(answerer):
+    assert not answerer.answer("Why is the voting age not 18 in most countries?").premises
+
+
+def test_a_support_model_finds_what_no_rule_does(knowledge):
+    question = "Since paracetamol is an antibiotic for fever, how long must I take it?"
+    assert not Answerer(knowledge, ExtractiveInterpreter(HashedWords())).answer(question).premises
+    model = Finds("antibiotic", "eases pain and fever")
+    answer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()), support=model).answer(question)
+    assert [premise.rule for premise in answer.premises] == ["support-model"]
+    assert answer.answer.startswith("Paracetamol eases pain and fever.")
+
+
+def test_a_support_model_that_sees_the_premise_stated_has_the_last_word(knowledge):
+    class Sees:
+        def support(self, pairs):
+            return [Support(0.9, 0.0, 0.1) for _ in pairs]
+
+    answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()), support=Sees())
+    assert not answerer.answer(FALSE).premises
