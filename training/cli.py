@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rag.types import Mode
-from training import grounding_cli
+from training import grounding_cli, interpreter_cli
 
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
@@ -47,6 +47,8 @@ train.command("reader")(grounding_cli.train_reader)
 train.command("support")(grounding_cli.train_support)
 evaluate.command("reader")(grounding_cli.eval_reader)
 evaluate.command("support")(grounding_cli.eval_support)
+train.command("interpreter")(interpreter_cli.train_interpreter)
+evaluate.command("interpreter")(interpreter_cli.eval_interpreter)
 
 
 @train.command("classifier")
