@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel
 
 from rag.grounding import compose
@@ -89,7 +90,9 @@ class GenerativeInterpreter:
         KnowledgeError: the model's context leaves no room for a prompt.
     """
 
-    def __init__(self, base: LanguageModel, model: PreTrainedModel | PeftModel | None = None, *, max_tokens: int = 400):
+    def __init__(
+        self, base: LanguageModel, model: PreTrainedModel | PeftModel | None = None, *, max_tokens: int = 400
+    ) -> None:
         if not 0 < max_tokens < base.context:
             raise KnowledgeError(
                 f"max_tokens = {max_tokens}: need at least 1 and fewer than the {base.context} tokens that {base.path} "
@@ -140,11 +143,14 @@ class GenerativeInterpreter:
         found = load_language_model(place, template=template)
         if not adapted:
             return cls(found, max_tokens=max_tokens)
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise KnowledgeError(f"{TASK} model {folder} has no adapter_model.safetensors; train again")
         try:
+            adapter = load_file(folder / "adapter_model.safetensors")  # before peft tries a pickle
             with without_future_warnings():
                 model = PeftModel.from_pretrained(found.model, str(folder), local_files_only=True)
+            if get_peft_model_state_dict(model, save_embedding_layers=False).keys() != adapter.keys():
+                raise ValueError("its weights are not those that adapter_config.json asks for")
+            if not all(value.isfinite().all() for value in adapter.values()):
+                raise ValueError("some weights are not finite")
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as exc:
             raise KnowledgeError(f"{TASK} model {folder}: its adapter cannot be loaded: {exc}; train again") from exc
         return cls(found, model.eval(), max_tokens=max_tokens)

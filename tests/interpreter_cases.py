@@ -52,7 +52,7 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 RECIPE = InterpreterRecipe(
-    epochs=30, rank=16, lr=5e-3, batch=8, accumulate=1, max_length=400, dropout=0.0, measured=20, max_tokens=60
+    epochs=40, rank=16, lr=8e-3, batch=4, accumulate=1, max_length=400, dropout=0.0, measured=20, max_tokens=60
 )
 
 
@@ -86,7 +86,9 @@ def write_model(folder: Path, *, template: str | None = TEMPLATE, steps: int = 0
     fast.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    fast.train_from_iterator(text, trainers.BpeTrainer(vocab_size=700, special_tokens=special, initial_alphabet=alphabet))
+    fast.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=700, special_tokens=special, initial_alphabet=alphabet)
+    )
     fast.add_tokens([RULES])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=fast, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=512

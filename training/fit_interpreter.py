@@ -63,7 +63,7 @@ class InterpreterRecipe:
 
 
 class CompletionTrainer(SFTTrainer):
-    """trl's trainer, without the message that it sends to its makers at every start."""
+    """SFTTrainer, without the message that it sends to its makers at every start."""
 
     def _send_telemetry(self) -> None:
         pass
@@ -108,8 +108,8 @@ def check_template(base: LanguageModel, example: Example) -> None:
         )
     if not base.ends & set(whole[len(prompt) :]):
         raise TrainingError(
-            f"{base.path}: its chat template puts no end-of-sequence token after an answer, so that the model would not "
-            "learn to stop; give another with --chat-template FILE"
+            f"{base.path}: its chat template puts no end-of-sequence token after an answer, so that the model would "
+            "not learn to stop; give another with --chat-template FILE"
         )
 
 
@@ -192,7 +192,7 @@ def make_trainer(
     *,
     done: int = 0,
 ) -> CompletionTrainer:
-    """trl's trainer over the rows of all epochs, in order, but for those of the steps that are done."""
+    """The trainer over the rows of all epochs, in order, but for those of the steps that are done."""
     arguments = SFTConfig(
         output_dir=str(scratch),
         num_train_epochs=1,

@@ -194,6 +194,11 @@ def _sentences() -> SentenceEncoder:
 
 
 def read_manifest(model: Path) -> dict[str, Any]:
+    """What a model's folder says of its training.
+
+    Raises:
+        TrainingError: it says nothing.
+    """
     from training.datasets import TrainingError
 
     try:
@@ -218,6 +223,7 @@ def _with_corpus(path: Path) -> list[Path]:
 
 
 def write_figures(out: Path, figures: Mapping[str, Any], model: Path, data: Sequence[Path], seed: int) -> None:
+    """Write figures with what they were measured of."""
     from training.manifest import adapter_sha256, command, provenance, write_json
 
     about = {"command": command("airlock"), "adapter_sha256": adapter_sha256(model)}
@@ -231,6 +237,13 @@ def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:
     for name, figure in figures.items():
         if isinstance(figure, Mapping) and "low" in figure:
             typer.echo(f"{indent}{name}: {told(figures, name)}")
-        elif isinstance(figure, Mapping) and name in ("baselines", "base_alone", "margins", "held_out", "by_edit", "edits"):
+        elif isinstance(figure, Mapping) and name in (
+            "baselines",
+            "base_alone",
+            "margins",
+            "held_out",
+            "by_edit",
+            "edits",
+        ):
             typer.echo(f"{indent}{name}:")
             print_figures(figure, indent + "  ")

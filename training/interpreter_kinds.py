@@ -39,7 +39,12 @@ MIX: Mapping[Kind, float] = {
 }
 _UNSEEN_CLAIM = 0.3  # share of the false premises that are asked once more, without the passage that denies them
 _CLAIMED: Mapping[str, Sequence[str]] = {
-    "en": ("Is this right? {}", "I was told this: {} Is that so?", "{} Why is that?", "Somebody says: {} Can I rely on it?"),
+    "en": (
+        "Is this right? {}",
+        "I was told this: {} Is that so?",
+        "{} Why is that?",
+        "Somebody says: {} Can I rely on it?",
+    ),
     "es": ("¿Es cierto esto? {}", "Me han dicho esto: {} ¿Es verdad?"),
     "zh": ("这是真的吗？{}", "有人说：{}对吗？"),
     "ja": ("これは本当ですか。{}", "{}これは正しいですか。"),
@@ -135,9 +140,7 @@ def build_examples(cases: Cases, *, seed: int, mix: Mapping[Kind, float] = MIX) 
         groups[case.context.source, case.context.lang].append(case)
     for context in cases.contexts:
         pools[context.source, context.lang].append(context)
-    found = [
-        example for key, group in groups.items() for example in _Builder(group, pools[key], seed, mix).examples()
-    ]
+    found = [example for key, group in groups.items() for example in _Builder(group, pools[key], seed, mix).examples()]
     kept = [example for example in found if example.released]
     return kept, len(found) - len(kept)
 

@@ -1,4 +1,4 @@
-"""Questions with the passage that answers them, or that does not: what rows for a generative interpreter are built of."""
+"""Questions with the passage that answers them, or does not: what rows for a generative interpreter are built of."""
 
 from __future__ import annotations
 
