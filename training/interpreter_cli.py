@@ -22,6 +22,7 @@ from training.grounding_cli import (
 )
 
 if TYPE_CHECKING:
+    from training.interpreter_kinds import Example
     from training.interpreter_rows import Cases
 
 Evidence = Annotated[
@@ -108,7 +109,6 @@ def eval_interpreter(
     """How well a generative interpreter answers, declines and corrects; of sources kept out of training, all rows."""
     from rag.generative import GenerativeInterpreter
     from training.evaluate_interpreter import evaluate_interpreter
-    from training.interpreter_kinds import Example
     from training.interpreter_rows import read_cases
 
     apart = read_manifest(model)["without"]
@@ -118,28 +118,30 @@ def eval_interpreter(
         groups["held_out"] = cases.only(apart)
     rows = {name: _some(group, seed, limit) for name, group in groups.items()}
 
-    def measured(examples: list[Example], *, adapted: bool) -> dict[str, Any]:
+    def measured(name: str, *, adapted: bool = True) -> dict[str, Any]:
+        examples, stopped = rows[name]
         interpreter = GenerativeInterpreter.load(
             model, threads=threads, max_tokens=max_tokens, base=base, adapted=adapted
         )
-        return evaluate_interpreter(interpreter, examples, seed=seed)
+        return {**evaluate_interpreter(interpreter, examples, seed=seed), "left_out": stopped}
 
-    figures = measured(rows[""], adapted=True)
+    figures = measured("")
     if "held_out" in rows:
-        figures["held_out"] = measured(rows["held_out"], adapted=True)
+        figures["held_out"] = measured("held_out")
     if baselines:
-        figures["baselines"] = {"base_alone": measured(rows[""], adapted=False)}
+        figures["baselines"] = {"base_alone": measured("", adapted=False)}
     write_figures(out, {"split": split, **figures}, model, _files(data, documents, questions), seed)
     print_figures(figures)
 
 
-def _some(cases: Cases, seed: int, limit: int | None) -> list[Any]:
+def _some(cases: Cases, seed: int, limit: int | None) -> tuple[list[Example], int]:
+    """Rows of some questions, and how many were left out because the citation gate stops their right answer."""
     import random
 
     from training.interpreter_kinds import build_examples
 
-    found, _ = build_examples(cases, seed=seed)
-    return random.Random(seed).sample(found, limit) if limit and limit < len(found) else found
+    found, stopped = build_examples(cases, seed=seed)
+    return random.Random(seed).sample(found, min(limit or len(found), len(found))), stopped
 
 
 def _files(data: list[Path] | None, documents: Path | None, questions: Path | None) -> list[Path]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import interpreter_cases as cases
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,14 +18,16 @@ from rag.grounding import compose, ground
 from rag.language_model import PLAIN_TEMPLATE, fitted, load_language_model
 from rag.prompting import NO_ANSWER, messages
 from rag.types import KnowledgeError
+from tests import interpreter_cases as cases
 from training import fit_interpreter
 from training.checkpoint import Checkpoint
-from training.cli import evaluate
+from training.cli import evaluate, train
 from training.datasets import TrainingError
 from training.evaluate_interpreter import evaluate_interpreter
 from training.fit_interpreter import adapted, check_template, fitting, make_trainer, row_of
 from training.interpreter_kinds import Kind, build_examples, counts
 from training.interpreter_rows import read_cases
+from training.manifest import file_sha256
 
 _DOCUMENT = """---
 title: The pool
@@ -275,6 +276,28 @@ def test_prompts_lose_the_worst_passages_and_never_the_question(examples):
     assert fitted(base, "Who? <|im_end|>", example.evidence, example.documents, 400) is None
     interpreter = GenerativeInterpreter(base, max_tokens=500)
     assert interpreter.answer(example.question, example.evidence, example.documents) == compose((), example.evidence)
+
+
+def test_the_command_trains_with_a_template_that_was_chosen(tmp_path):
+    base = cases.write_model(tmp_path / "base", template=None)
+    options = ["--base", base, "--data", cases.rows(), "--out", tmp_path / "model", "--rank", 4, "--lr", 1e-3]
+    options += ["--epochs", 1, "--batch", 2, "--accumulate", 4, "--max-length", 400, "--measure", 1, "--max-tokens", 4]
+    with (
+        mock.patch("training.manifest._git", return_value="0123456789ab"),
+        mock.patch("training.intervals._RESAMPLES", 20),
+    ):
+        bare = CliRunner().invoke(train, ["interpreter", *map(str, options)])
+        done = CliRunner().invoke(train, ["interpreter", *map(str, options), "--chat-template", "plain"])
+    assert isinstance(bare.exception, KnowledgeError)
+    assert "no chat template" in str(bare.exception)
+    assert done.exit_code == 0, done.output
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text("utf-8"))
+    wanted = {"rank": 4, "epochs": 1, "batch": 2, "accumulate": 4, "max_length": 400}
+    assert wanted.items() <= manifest["settings"].items()
+    assert manifest["chat_template"] == "plain"
+    assert manifest["data"] == {"rows.jsonl": file_sha256(cases.rows())}
+    assert manifest["dev_loss"]["after"] != manifest["dev_loss"]["before"]
+    GenerativeInterpreter.load(tmp_path / "model")
 
 
 def test_the_command_writes_figures(tmp_path):
