@@ -102,7 +102,7 @@ class GenerativeInterpreter:
         self._model: Any = model or base.model
         self._room = base.context - max_tokens
         self._ends = base.ends
-        self._how = GenerationConfig(
+        self._how = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_tokens,
@@ -173,5 +173,5 @@ class GenerativeInterpreter:
                 input_ids=given, attention_mask=torch.ones_like(given), generation_config=self._how
             )
         written = found[0, len(tokens) :].tolist()
-        text: str = self._base.tokenizer.decode(written, skip_special_tokens=True)
+        text = str(self._base.tokenizer.decode(written, skip_special_tokens=True))
         return text, not written or written[-1] not in self._ends

@@ -115,7 +115,7 @@ def load_language_model(folder: Path, *, template: str | None = None) -> Languag
             f"language model {folder}: its tokenizer has no end-of-sequence token, and would never stop; name "
             "`eos_token` in tokenizer_config.json"
         )
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     found = LanguageModel(folder, sha256, model, tokenizer)
     try:
         found.tokens(messages("", (), {}))

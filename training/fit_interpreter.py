@@ -16,7 +16,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from rich.console import Console
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from rag.language_model import LanguageModel
 from rag.pairs import without_future_warnings
@@ -227,7 +228,8 @@ def make_trainer(
         for epoch in range(recipe.epochs)
         for at in random.Random(f"{recipe.seed}/{epoch}").sample(range(len(train)), len(train))
     ]
-    trainer.train_dataset = trainer.train_dataset.select(order[done * recipe.batch * recipe.accumulate :])
+    prepared: Any = trainer.train_dataset
+    trainer.train_dataset = prepared.select(order[done * recipe.batch * recipe.accumulate :])
     return trainer
 
 

@@ -152,7 +152,7 @@ def _case(question: str, context: Context, answers: set[int]) -> Case:
 def _of_row(row: EvidenceRow) -> tuple[Context, dict[int, int]] | None:
     """The passage as a document of its own, and the new number of each sentence; None where nothing can be quoted."""
     between = "" if row.lang in _JOINED else " "
-    text, spans, numbers = "", [], {}
+    text, spans, numbers = "", list[tuple[int, int]](), dict[int, int]()
     for at, sentence in enumerate(row.sentences):
         if sentence:
             start = len(text) + (len(between) if text else 0)
