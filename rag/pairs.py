@@ -186,7 +186,7 @@ class PairModel(nn.Module):
     @classmethod
     def untrained(cls, base: Base, outputs: int, lora: LoraConfig) -> PairModel:
         """A fresh adapter and head on a shared encoder."""
-        with _without_future_warnings():
+        with without_future_warnings():
             adapted = get_peft_model(base.lend(), lora)
         adapted.active_peft_config.base_model_name_or_path = base.name  # not the folder of this machine
         return cls(adapted, outputs)
@@ -218,7 +218,7 @@ class PairModel(nn.Module):
         check_window(settings, base)
         try:
             head, adapter = load_file(folder / _HEAD), load_file(folder / _ADAPTER)  # before peft tries a pickle
-            with _without_future_warnings():
+            with without_future_warnings():
                 adapted = PeftModel.from_pretrained(base.lend(), folder, local_files_only=True)
             if get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() != adapter.keys():
                 raise ValueError(f"{_ADAPTER} does not hold the weights that adapter_config.json asks for")
@@ -325,8 +325,8 @@ def sigmoid(logit: float) -> float:
 
 
 @contextmanager
-def _without_future_warnings() -> Iterator[None]:
-    """Peft asks transformers for a name that a later release drops; nothing that a caller can do about."""
+def without_future_warnings() -> Iterator[None]:
+    """Peft and trl ask transformers for names that a later release drops; nothing that a caller can do about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

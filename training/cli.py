@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rag.types import Mode
-from training import door_cli, grounding_cli, retrieval_cli
+from training import door_cli, grounding_cli, interpreter_cli, retrieval_cli
 
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
@@ -58,6 +58,8 @@ evaluate.command("support")(grounding_cli.eval_support)
 evaluate.command("retrieval")(retrieval_cli.eval_retrieval)
 evaluate.command("premise")(door_cli.eval_premise)
 evaluate.command("grounding")(door_cli.eval_grounding)
+train.command("interpreter")(interpreter_cli.train_interpreter)
+evaluate.command("interpreter")(interpreter_cli.eval_interpreter)
 
 
 @train.command("classifier")

@@ -149,11 +149,11 @@ def _answerer(kb: Path | None, support: SupportModel | None, threads: int) -> tu
 
 
 def _write(out: Path, figures: dict[str, Any], support: Path | None, data: list[Path], seed: int) -> None:
-    from training.grounding_cli import files_of
+    from training.grounding_cli import data_files
     from training.manifest import adapter_sha256, command, provenance, write_json
 
     about = {"command": command("airlock"), "support_sha256": adapter_sha256(support) if support else None}
-    write_json(out, {**about, **figures, **provenance(seed=seed, data=files_of(data))})
+    write_json(out, {**about, **figures, **provenance(seed=seed, data=data_files(data))})
 
 
 def _lines(name: str, figures: dict[str, Any]) -> None:

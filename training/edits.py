@@ -13,7 +13,7 @@ import hashlib
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def build_edits(paragraphs: Sequence[Paragraph], *, seed: int) -> list[ClaimRow]
     groups: dict[tuple[str, str], list[Paragraph]] = defaultdict(list)
     for paragraph in paragraphs:
         groups[paragraph.source, paragraph.split].append(paragraph)
-    names = {key: sorted({name for each in group for name in _names(each.passage)}) for key, group in groups.items()}
+    names = {key: names_of(each.passage for each in group) for key, group in groups.items()}
     return [
         row
         for paragraph in paragraphs
@@ -145,18 +145,15 @@ class _Builder:
 
     def _edit(self, at: int, done: set[str]) -> Edit | None:
         """An edit of a kind that was not yet made, of a fact that the context states once."""
-        context, sentence = self._text(self._context(at)), self._paragraph.sentences[at]
         kinds = [kind for kind in EDITS if kind not in done]
-        self._rng.shuffle(kinds)
-        for kind in kinds:
-            edits = [edit for edit in EDITS[kind](sentence, context, self._names, self._rng) if self._lang_has(kind)]
-            stated_once = [edit for edit in edits if kind == "negation" or _once(sentence, edit, context)]
-            if stated_once:
-                return self._rng.choice(stated_once)
-        return None
-
-    def _lang_has(self, kind: str) -> bool:
-        return kind in _LANGUAGES.get(self._paragraph.lang, ("number", "date"))
+        return one_edit(
+            self._paragraph.sentences[at],
+            self._text(self._context(at)),
+            self._names,
+            lang=self._paragraph.lang,
+            kinds=kinds,
+            rng=self._rng,
+        )
 
     def _contrast(self, at: int, edit: Edit) -> Iterator[ClaimRow]:
         """A pair that agrees and one that does not."""
@@ -208,6 +205,30 @@ class _Builder:
 
     def _text(self, span: Sequence[int], changed: dict[int, str] | None = None) -> str:
         return _joined([(changed or {}).get(n, self._paragraph.sentences[n]) for n in span], self._paragraph.lang)
+
+
+def one_edit(
+    sentence: str, context: str, names: Sequence[str], *, lang: str, kinds: Sequence[str], rng: random.Random
+) -> Edit | None:
+    """An edit of one of these kinds, of a fact that the context states in one place only; None where there is none.
+
+    Args:
+        sentence: to be changed.
+        context: the passage that it stands in.
+        names: of the source, to put in the place of others.
+        lang: ISO 639-1 code; some kinds are for some languages.
+        kinds: keys of `EDITS`.
+        rng: chooses.
+    """
+    kinds = list(kinds)
+    rng.shuffle(kinds)
+    for kind in kinds:
+        possible = EDITS[kind](sentence, context, names, rng)
+        known = kind in _LANGUAGES.get(lang, ("number", "date"))
+        stated_once = [edit for edit in possible if known and (kind == "negation" or _once(sentence, edit, context))]
+        if stated_once:
+            return rng.choice(stated_once)
+    return None
 
 
 def numbers(sentence: str, context: str, names: Sequence[str], rng: random.Random) -> list[Edit]:
@@ -314,7 +335,7 @@ def _paragraph(found: tuple[str, ...], entry: dict[str, str]) -> Paragraph:
 
 def _of_documents(folder: Path) -> Iterator[Paragraph]:
     for document in read_documents(folder).documents:
-        split = {0: "test", 1: "dev"}.get(int(hashlib.sha256(document.id.encode()).hexdigest(), 16) % 10, "train")
+        split = split_of(document.id)
         for passage in passages(document):
             found = tuple(
                 " ".join(document.text[each.start : each.end].split())
@@ -322,6 +343,11 @@ def _of_documents(folder: Path) -> Iterator[Paragraph]:
                 if passage.start <= each.start and each.end <= passage.end
             )
             yield Paragraph(found, folder.name, str(document.metadata.get("licence", "")), "en", split)
+
+
+def split_of(name: str) -> str:
+    """The split of what has no other than by its name: a tenth each are `test` and `dev`."""
+    return {0: "test", 1: "dev"}.get(int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10, "train")
 
 
 def _language(text: str) -> str:
@@ -368,6 +394,11 @@ def _other_number(number: str, rng: random.Random) -> str:
     moved = int(value) + rng.choice([-1, 1]) * rng.randint(size, 5 * size)
     moved = moved if moved > 0 else int(value) + rng.randint(1, 9)
     return f"{moved:,}" if "," in number else str(moved)
+
+
+def names_of(texts: Iterable[str]) -> list[str]:
+    """The names of persons, places and the like in some texts, in alphabetical order."""
+    return sorted({name for text in texts for name in _names(text)})
 
 
 def _names(text: str) -> list[str]:

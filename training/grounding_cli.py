@@ -62,7 +62,7 @@ def train_reader(
 
     recipe = PairRecipe(rank=rank, epochs=epochs, batch=batch, lr=lr, window=window, seed=seed, threads=threads)
     manifest = run(PairRun("reader", data, out, recipe, name or out.name, without or (), limit), encoder or MINILM)
-    _print(manifest["figures"])
+    print_figures(manifest["figures"])
 
 
 def train_support(
@@ -89,9 +89,9 @@ def train_support(
     from training.train_support import train_support as run
 
     recipe = PairRecipe(rank=rank, epochs=epochs, batch=batch, lr=lr, window=window, seed=seed, threads=threads)
-    files = [*data, *files_of(passages or ())]
+    files = [*data, *data_files(passages or ())]
     started = PairRun("support", files, out, recipe, name or out.name, without or (), limit)
-    _print(run(started, encoder or MINILM, data, passages or (), edits)["figures"])
+    print_figures(run(started, encoder or MINILM, data, passages or (), edits)["figures"])
 
 
 def eval_reader(
@@ -115,7 +115,7 @@ def eval_reader(
     torch.set_num_threads(threads)
     reader = EvidenceReader.load(model, load_encoder(PairSettings.load(model, "reader").encoder))
     rows = read_evidence(data)
-    manifest = _manifest(model)
+    manifest = read_manifest(model)
     apart = set(manifest["without"])
     sentences = _sentences() if baselines else None
     measured = [row for row in of_split(rows, split) if row.source not in apart]
@@ -125,8 +125,8 @@ def eval_reader(
         held_out = unshared(held_out, [row.passage for row in rows if row.source not in apart])
     if held_out:
         figures["held_out"] = evaluate_reader(reader, held_out, seed=seed, encoder=sentences)
-    _write(out, {"split": split, **figures}, model, data, seed)
-    _print(figures)
+    write_figures(out, {"split": split, **figures}, model, data, seed)
+    print_figures(figures)
 
 
 def eval_support(
@@ -154,7 +154,7 @@ def eval_support(
     torch.set_num_threads(threads)
     reader = SupportReader.load(model, load_encoder(PairSettings.load(model, "support").encoder))
     rows = read_claims(data)
-    manifest = _manifest(model)
+    manifest = read_manifest(model)
     apart = set(manifest["without"])
     paragraphs = read_paragraphs(passages or ())
     held_out = [row for row in rows if row.source in apart]
@@ -180,8 +180,8 @@ def eval_support(
         encoder=_sentences() if baselines else None,
         dev=measured("dev") if baselines else (),
     )
-    _write(out, {"split": split, **figures}, model, [*data, *files_of(passages or ())], seed)
-    _print(figures)
+    write_figures(out, {"split": split, **figures}, model, [*data, *data_files(passages or ())], seed)
+    print_figures(figures)
 
 
 def _sentences() -> SentenceEncoder:
@@ -193,7 +193,12 @@ def _sentences() -> SentenceEncoder:
     return SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
 
 
-def _manifest(model: Path) -> dict[str, Any]:
+def read_manifest(model: Path) -> dict[str, Any]:
+    """What a model's folder says of its training.
+
+    Raises:
+        TrainingError: it says nothing.
+    """
     from training.datasets import TrainingError
 
     try:
@@ -203,7 +208,7 @@ def _manifest(model: Path) -> dict[str, Any]:
         raise TrainingError(f"{model}: its manifest.json cannot be read ({exc}); give a trained model") from exc
 
 
-def files_of(paths: Sequence[Path]) -> list[Path]:
+def data_files(paths: Sequence[Path]) -> list[Path]:
     """The files behind these paths: for the hashes."""
     return [file for path in paths for file in (sorted(_inside(path)) if path.is_dir() else _with_corpus(path))]
 
@@ -217,20 +222,28 @@ def _with_corpus(path: Path) -> list[Path]:
     return [path, corpus] if corpus.exists() else [path]
 
 
-def _write(out: Path, figures: Mapping[str, Any], model: Path, data: Sequence[Path], seed: int) -> None:
+def write_figures(out: Path, figures: Mapping[str, Any], model: Path, data: Sequence[Path], seed: int) -> None:
+    """Write figures with what they were measured of."""
     from training.manifest import adapter_sha256, command, provenance, write_json
 
     about = {"command": command("airlock"), "adapter_sha256": adapter_sha256(model)}
     write_json(out, {**about, **figures, **provenance(seed=seed, data=data)})
 
 
-def _print(figures: Mapping[str, Any], indent: str = "") -> None:
+def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:
     """Each figure with its interval on a line."""
     from training.intervals import told
 
     for name, figure in figures.items():
         if isinstance(figure, Mapping) and "low" in figure:
             typer.echo(f"{indent}{name}: {told(figures, name)}")
-        elif isinstance(figure, Mapping) and name in ("baselines", "margins", "held_out", "by_edit", "edits"):
+        elif isinstance(figure, Mapping) and name in (
+            "baselines",
+            "base_alone",
+            "margins",
+            "held_out",
+            "by_edit",
+            "edits",
+        ):
             typer.echo(f"{indent}{name}:")
-            _print(figure, indent + "  ")
+            print_figures(figure, indent + "  ")
