@@ -68,7 +68,7 @@ def false_premises(
         gate: a support model must be as sure of a contradiction as it must be of support.
     """
     places = list(_places(evidence, documents))
-    found = []
+    found: list[Premise] = []
     for claim in claims:
         near = _about(claim, places)
         premise = _by_rules(claim, near)
@@ -221,13 +221,13 @@ def _by_model(
     passages = list(dict.fromkeys(place.passage for place in near))
     asked = [place.said.text for place in near] + passages
     judged = judge(support, [(claim, [text]) for text in asked], gate)
-    if any(status is Status.SUPPORTED for status, _ in judged):
+    if any(status is Status.SUPPORTED for status, _, _ in judged):
         return None
     if premise:
         return premise
     sure = [
         (score, -number)
-        for number, (status, score) in enumerate(judged[: len(near)])
+        for number, (status, score, _) in enumerate(judged[: len(near)])
         if status is Status.CONTRADICTED and score >= gate.supported
     ]
     return Premise(claim, "support-model", near[-max(sure)[1]].citation) if sure else None

@@ -115,7 +115,11 @@ def evaluate_authored(
     where it stands). `false_alarms`: true premises called false.
     """
     return _figures(
-        [(row, *(_outcome(answerer, row, which, support, gate) for which in (False, True))) for row in rows], seed
+        [
+            (row, _outcome(answerer, row, False, support, gate), _outcome(answerer, row, True, support, gate))
+            for row in rows
+        ],
+        seed,
     )
 
 

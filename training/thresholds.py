@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +46,19 @@ def choose_thresholds(
     files = [*data, *([labels] if labels else [])]
     now = provenance(seed=manifest["seed"], data=files)
     refuse_other_data(folder, manifest, now["data"], files)
-    budgeted = {
-        "max_flagged": budgets.flagged,
-        "max_refused": budgets.refused,
-        "max_look_alikes_flagged": budgets.look_alikes_flagged,
-        "max_look_alikes_refused": budgets.look_alikes_refused,
-    }
-    settings = replace(settings_of(folder, manifest), **budgeted)
+    settings = replace(
+        settings_of(folder, manifest),
+        max_flagged=budgets.flagged,
+        max_refused=budgets.refused,
+        max_look_alikes_flagged=budgets.look_alikes_flagged,
+        max_look_alikes_refused=budgets.look_alikes_refused,
+    )
     torch.set_num_threads(settings.threads)
     described = ClassifierSettings.load(folder)
     rows = read_all(data, Taxonomy.load(folder / "taxonomy.yaml"), labels)
     split = Split.of(rows, settings, manifest["without"], manifest["limit"], where=", ".join(map(str, data)))
     made = {key: value for key, value in manifest.items() if key not in _CHOSEN}
-    made["settings"] = manifest["settings"] | budgeted
+    made["settings"] = asdict(settings)
     made["thresholds"] = {key: now[key] for key in ("commit", "time", "machine")}
     with tempfile.TemporaryDirectory(dir=folder) as copy:  # the model stays as it is until all is measured
         for path in (path for path in folder.iterdir() if path.is_file()):
