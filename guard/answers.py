@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from guard.errors import ConfigError
-from guard.texts import FALLBACK, LINE_KINDS, Answers, HelpLines, Kind, LineKind, Shipped, Texts, fill
+from guard.texts import CLAIM, FALLBACK, LINE_KINDS, Answers, HelpLines, Kind, LineKind, Shipped, Texts, fill
 from guard.types import Decision, Note, Reply
 from rag.types import GroundedAnswer
 
@@ -59,6 +59,10 @@ class AnswerTexts:
     def grounded(self, decision: Decision, answer: GroundedAnswer) -> Reply:
         """An answer from the knowledge base with what Airlock adds before and after it; the citations keep step."""
         before = [("comfort", self.comfort(decision))]
+        if answer.premises:
+            category = decision.verdict.category if decision.verdict else ""
+            claim = " / ".join(premise.claim for premise in answer.premises)
+            before.append(("premise", self._find("premise", category, decision.language, claim=claim)))
         if answer.positions is not None:
             before.append(("opening", self.text("opening", decision)))
         parts = [*before, ("", answer.answer), ("condition", self.text("condition", decision))]
@@ -96,12 +100,12 @@ class AnswerTexts:
             found |= {_join(comfort, text).strip() for comfort in comforts for text in texts}
         return frozenset(found)
 
-    def _find(self, kind: Kind, category: str, language: str | None, rule: str = "") -> str:
+    def _find(self, kind: Kind, category: str, language: str | None, rule: str = "", claim: str = "") -> str:
         for name in dict.fromkeys((language or self._own.language, self._own.language, FALLBACK)):
             for wording in self._candidates(kind, category, rule, name):
                 text = wording if isinstance(wording, str) else wording.get(name)
                 if text is not None:
-                    return fill(text, self._values.get(name) or self._values[FALLBACK])
+                    return fill(text, {**(self._values.get(name) or self._values[FALLBACK]), CLAIM: claim})
         return ""
 
     def _candidates(self, kind: Kind, category: str, rule: str, language: str) -> Iterator[str | dict[str, str]]:

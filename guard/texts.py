@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 LineKind = Literal["emergency", "crisis", "child", "abuse", "poison"]
 LINE_KINDS: tuple[LineKind, ...] = get_args(LineKind)
-PLACEHOLDERS = (*LINE_KINDS, "help_lines")
+CLAIM = "claim"  # what a question takes for granted, in a `premise` text
+PLACEHOLDERS = (*LINE_KINDS, "help_lines", CLAIM)
 FALLBACK = "en"  # the language that has every text
 
 _PART = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]")
@@ -72,11 +73,14 @@ class Texts(_Section):
     stopped: Said | None = None
     unavailable: Said | None = Field(None, description="A part failed; said to a person in distress, after `comfort`.")
     comfort: Wording | None = Field(None, description="Said first to a person in distress; empty says nothing.")
+    premise: Wording | None = Field(
+        None, description="Before an answer that begins by contradicting what the question takes for granted."
+    )
     opening: Wording | None = Field(None, description="Before an answer of several positions; empty says nothing.")
     condition: Wording | None = Field(None, description="After a grounded answer; empty says nothing.")
 
 
-Kind = Literal["refuse", "hand_over", "abstain", "stopped", "unavailable", "comfort", "opening", "condition"]
+Kind = Literal["refuse", "hand_over", "abstain", "stopped", "unavailable", "comfort", "premise", "opening", "condition"]
 
 _Plain = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 

@@ -14,7 +14,7 @@ from guard.errors import ConfigError
 from guard.language import Detector
 from guard.texts import LINE_KINDS, Answers, fill
 from guard.types import Decision, Note, Route
-from rag.types import GroundedAnswer
+from rag.types import GroundedAnswer, Premise
 from tests.doubles import QUOTE, citation, verdict
 
 TAXONOMY = Taxonomy.load(Path(__file__).parents[2] / "data/taxonomies/airlock.yaml")
@@ -261,6 +261,19 @@ def test_positions_are_opened_by_a_sentence_and_other_answers_are_not():
     assert reply.text == f"{_shipped()['en'].categories['f_politics_policy'].opening}\n\n{QUOTE}"
     assert reply.text[reply.citations[0].answer_start : reply.citations[0].answer_end] == QUOTE
     assert grounded("f_politics_policy", GroundedAnswer(QUOTE, False, (citation(),))).text == QUOTE
+
+
+def test_a_false_premise_is_named_before_what_contradicts_it():
+    claim = "{crisis} lines {help_lines} cost money"  # the asker's words are not filled in
+    answer = GroundedAnswer(QUOTE, False, (citation(),), premises=(Premise(claim, "negation", citation()),))
+    reply = grounded("c_medical", answer, texts(categories={"c_medical": {"condition": ""}}))
+    note = reply.notes[0]
+    assert (note.kind, len(reply.notes)) == ("premise", 1)
+    assert f"“{claim}”" in reply.text[note.start : note.end]
+    assert reply.text[reply.citations[0].answer_start : reply.citations[0].answer_end] == QUOTE
+    assert not any(
+        note.kind == "premise" for note in grounded("c_medical", GroundedAnswer(QUOTE, False, (citation(),))).notes
+    )
 
 
 def test_a_refusal_is_known_in_every_language_with_and_without_comfort():
