@@ -313,7 +313,7 @@ def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:
     extras = {name: said[name] for name in ("decision", "tier", "category", "route", "rule")}
     if reply is not None and reply.citations:
         extras["citations"] = [citation_dict(citation) for citation in reply.citations]
-    if reply.notes:
+    if reply is not None and reply.notes:
         extras["notes"] = [asdict(note) | {"text": reply.text[note.start : note.end]} for note in reply.notes]
     return extras
 
