@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.grounding import check_answer
 from rag.support import SupportReader
 from rag.types import Encoder, Support
 from training.edits import SOURCE, overlap
@@ -56,7 +57,8 @@ def evaluate_support(
 
     In each group `balanced_accuracy` is that between supported and other rows, `auroc` the area under the ROC curve of
     the same; `three_way` the mean recall of the three labels, where rows have them. `by_edit` gives for each kind of
-    built pair the share that is told right.
+    built pair the share that is told right, `behind_the_gate` the same of the citation gate with this model, whose hard
+    rules come first: a claim counts as supported if the gate would keep it.
 
     Args:
         reader: the model.
@@ -99,6 +101,11 @@ def evaluate_support(
         **of_groups,
         "held_out_sources": sorted(held_out),
         "by_edit": {kind: _share(rows, right, kind, seed) for kind in kinds},
+        **(
+            {"behind_the_gate": _gated(reader, [r for r in rows if r.source == SOURCE], seed=seed)}
+            if built.any()
+            else {}
+        ),
         "by_source": {source: figures(mask) for source, mask in sources.items()},
     }
 
@@ -127,6 +134,16 @@ def _three_way(rows: Sequence[ClaimRow], judged: Sequence[Support], *, seed: int
         return float(np.mean([each.mean() for each in of])) if all(len(each) for each in of) else float("nan")
 
     return interval(recall, len(some), seed=seed, groups=_groups([row for row, _ in some]))
+
+
+def _gated(reader: SupportReader, rows: Sequence[ClaimRow], *, seed: int) -> dict[str, Any]:
+    kept = np.array([check_answer(row.claim, [row.passage], support=reader).supported for row in rows], dtype=bool)
+    truth, right = _truth(rows), kept == _truth(rows)
+    return {
+        "rows": len(rows),
+        "balanced_accuracy": interval(balanced_accuracy(truth, kept), len(rows), seed=seed, groups=_groups(rows)),
+        "by_edit": {kind: _share(rows, right, kind, seed) for kind in sorted({row.kind for row in rows if row.kind})},
+    }
 
 
 def _share(rows: Sequence[ClaimRow], right: Mask, kind: str, seed: int) -> dict[str, Any]:
