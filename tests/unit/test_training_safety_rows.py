@@ -93,16 +93,15 @@ def test_the_set_is_sound():
     assert {row.tier for row in rows if row.constructive.forwarded} == {Tier.SAFE}
 
 
-def test_its_documents_are_in_the_sample_or_known_to_come():
+def test_its_documents_are_in_the_sample():
     listed = {
         name
         for row in read_high_risk(QUESTIONS, TAXONOMY)
         for name in (*row.constructive.documents, *row.risky.documents)
     }
     documents = {document.id for document in read_documents(DATA / "knowledge").documents}
-    to_come = set((DATA / "questions/documents_to_come.txt").read_text(encoding="utf-8").split())
-    assert not listed - documents - to_come
-    assert listed & documents
+    assert listed
+    assert not listed - documents
 
 
 def test_only_disputed_documents_are_asked_for_two_positions():
