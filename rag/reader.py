@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rag.types import Document, Encoder, Evidence, GroundedAnswer
 
 SHIPPED = Path(__file__).parent / "assets" / "reader-minilm"
 SENTENCE, PASSAGE = 0, 1  # outputs of the head
+_SIMILARITY = 6.0  # logits that a similarity of 1 is worth; chosen on `dev` rows (docs/log.md)
 _LIMITS = Selection()
 
 
@@ -119,6 +121,25 @@ def _parts(lengths: Sequence[int], size: int) -> Iterator[range]:
         start = stop - 1 if again else stop
 
 
+def weighed(probabilities: Sequence[float], similarities: Sequence[float]) -> list[float]:
+    """The probabilities of a passage's sentences, less for those that are less like the question than the most similar.
+
+    Args:
+        probabilities: of each sentence, 0 to 1.
+        similarities: of each sentence to the question, -1 to 1.
+    """
+    most = max(similarities, default=0.0)
+    return [
+        sigmoid(_logit(probability) + _SIMILARITY * (similarity - most))
+        for probability, similarity in zip(probabilities, similarities, strict=True)
+    ]
+
+
+def _logit(probability: float) -> float:
+    sure = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(sure / (1 - sure))
+
+
 class ReaderInterpreter:
     """Answers with the sentences that the reader finds, word for word; an `rag.interpret.InterpretationModel`.
 
@@ -147,15 +168,16 @@ class ReaderInterpreter:
         answering: list[Candidate] = []
         near: list[Candidate] = []
         for (_, sentences), reading in zip(passages, readings, strict=True):
+            probabilities = weighed(reading.sentences, [candidate.similarity for candidate in sentences])
             scored = [
                 replace(candidate, score=reading.answers * probability)
-                for candidate, probability in zip(sentences, reading.sentences, strict=True)
+                for candidate, probability in zip(sentences, probabilities, strict=True)
             ]
             ranked += scored
             if reading.answers >= thresholds.threshold("passage"):
                 answering += scored
                 sure = thresholds.threshold("sentence")
-                near += [each for each, found in zip(scored, reading.sentences, strict=True) if found >= sure]
+                near += [each for each, found in zip(scored, probabilities, strict=True) if found >= sure]
         if not answering:
             return compose((), evidence)
         near = ranking(near) or ranking(answering)[:1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.reader import EvidenceReader, Excerpt, Reading
+from rag.reader import EvidenceReader, Excerpt, Reading, weighed
 from rag.types import Encoder
 from training.grounding_rows import EvidenceRow
 from training.intervals import area, best_threshold, interval, mean
@@ -71,8 +72,8 @@ def evaluate_reader(
         reader: the model.
         rows: of a split that it was not trained on.
         seed: of the bootstrap.
-        encoder: gives the baselines, which are left out without one: the most similar sentence and the first one;
-            for abstention, the similarity of the most similar sentence.
+        encoder: weighs similarity in, as answers do, and gives the baselines: the most similar sentence and the first
+            one; for abstention, the similarity of the most similar sentence. Without one the reader is measured alone.
     """
     asked = _judge(reader, rows, encoder)
     elsewhere = _judge(reader, swapped(rows, seed=seed, near=1), encoder)
@@ -88,6 +89,12 @@ def evaluate_reader(
 def _judge(reader: EvidenceReader, rows: Sequence[EvidenceRow], encoder: Encoder | None) -> Columns:
     """What the reader makes of each row and, where there is an encoder, the baselines; a column for each kind."""
     readings = reader.read([excerpt(row) for row in rows])
+    similar = _similarities(encoder, rows) if encoder and rows else None
+    if similar is not None:  # as `rag.reader.ReaderInterpreter` does
+        readings = [
+            replace(reading, sentences=tuple(weighed(reading.sentences, of)))
+            for reading, of in zip(readings, similar, strict=True)
+        ]
     pairs = list(zip(rows, readings, strict=True))
     sure = reader.settings.threshold("sentence")
     columns: Columns = {
@@ -101,8 +108,7 @@ def _judge(reader: EvidenceReader, rows: Sequence[EvidenceRow], encoder: Encoder
         "answers": np.array([reading.answers for reading in readings]),
         "answered": np.array([float(reading.answers >= reader.settings.threshold("passage")) for reading in readings]),
     }
-    if encoder and rows:
-        similar = _similarities(encoder, rows)
+    if similar is not None:
         columns["most_similar"] = np.array(
             [f1({_best(row)}, of.answers) for row, of in zip(similar, rows, strict=True)]
         )

@@ -93,9 +93,9 @@ class TrainSettings:
     train_window: int = 128
     validation: float = 0.05
     watch: tuple[str, ...] = ()
-    max_flagged: float = 0.06
+    max_flagged: float = 0.08
     max_refused: float = 0.02
-    max_look_alikes_flagged: float = 0.20
+    max_look_alikes_flagged: float = 0.25
     max_look_alikes_refused: float = 0.10
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0

@@ -5,7 +5,7 @@ import pytest
 from rag.build import build
 from rag.interpret import Selection
 from rag.pairs import NO_SPAN, PairSettings
-from rag.reader import EvidenceReader, Excerpt, ReaderInterpreter, Reading, reading_windows
+from rag.reader import EvidenceReader, Excerpt, ReaderInterpreter, Reading, reading_windows, weighed
 from rag.retrieve import retrieve
 from rag.store import KnowledgeBase
 from tests.pair_cases import KEY, tiny, toy_reader
@@ -118,7 +118,7 @@ def test_readings_come_in_order():
 
 
 def test_an_answer_is_verbatim_cited_and_in_the_order_of_the_document(knowledge):
-    answer = ask(knowledge, DOSE, WordReader({"tablets": 0.9, "four hours": 0.8}))
+    answer = ask(knowledge, DOSE, WordReader({"tablets": 0.9, "four hours": 0.9999}))
     assert [citation.quote for citation in answer.citations] == [
         "An adult waits four hours between two doses of paracetamol.",
         "The maximum of paracetamol is eight tablets in a day,\n  which is 4,000 mg.",
@@ -148,6 +148,14 @@ def test_it_abstains_where_no_passage_answers_and_names_what_it_searched(knowled
     assert (answer.abstained, answer.answer, answer.citations) == (True, "", ())
     assert answer.searched == tuple(found(knowledge, DOSE)[0])
     assert ReaderInterpreter(WordReader({}), HashedWords()).answer(DOSE, [], {}).abstained
+
+
+def test_of_sentences_as_likely_the_more_similar_wins_and_a_sure_one_stays():
+    assert weighed([0.5, 0.5], [0.2, 0.6]) == [pytest.approx(0.0832, abs=1e-3), pytest.approx(0.5)]
+    first, second = weighed([0.99, 0.2], [0.5, 0.7])
+    assert first > 0.9 > second
+    assert weighed([1.0, 0.0], [0.1, 0.1]) == pytest.approx([1.0, 0.0], abs=1e-5)
+    assert weighed([], []) == []
 
 
 def test_the_best_sentence_is_quoted_also_below_the_threshold_of_sentences(knowledge):
