@@ -40,7 +40,7 @@ class Selection:
         duplicate: similarity from which two sentences say the same.
     """
 
-    threshold: float = 0.42
+    threshold: float = 0.53
     margin: float = 0.1
     weight: float = 0.5
     sentences: int = 4
