@@ -72,12 +72,15 @@ def _figures() -> str:
     folds, unseen = _result("classifier_folds"), _result("classifier_unseen")
     client = _result("upstream_client")["in_flight_32"]
     knowledge = _result("knowledge_sample")["reported_on"]
+    reader, support = _result("reader"), _result("support")
+    worst = disguised["worst_loss"]
     safety, latency = _result("safety_score"), _result("latency")
     rows = [
         ("tiers on the dev split, macro-F1", _interval(classifier["macro_f1"]), "classifier_dev"),
         ("risk recall (not Safe, classified not Safe)", _interval(classifier["risk_recall"]), "classifier_dev"),
         ("Safe rows flagged", _interval(classifier["safe_flagged"]), "classifier_dev"),
         ("Safe rows refused", _interval(classifier["safe_refused"]), "classifier_dev"),
+        ("… ordinary ones, without look-alikes: flagged, refused", _ordinary(classifier), "classifier_dev"),
         ("Unsafe rows classified Unsafe", _interval(classifier["unsafe_recall"]), "classifier_dev"),
         ("contrast test, 500 authored queries: macro-F1", _interval(contrast["macro_f1"]), "classifier_contrast"),
         ("… risk recall", _interval(contrast["risk_recall"]), "classifier_contrast"),
@@ -86,11 +89,21 @@ def _figures() -> str:
         ("… macro-F1 of a bag of words, of the length alone", _pair(shortcuts), "classifier_data"),
         ("… queries that only look harmful, refused", f"{_look_alikes(contrast):.3f}", "classifier_contrast"),
         ("… risk recall lost to a disguise, mean of 30", f"{disguised['mean_loss']:.3f}", "classifier_contrast"),
+        ("… lost to the worst of them", f"{worst['loss']:.3f} ({worst['disguise']})", "classifier_contrast"),
         *_kept_out(folds),
         *_unseen(unseen),
         ("sample questions with an answer that get one", f"{knowledge['answered']:.3f}", "knowledge_sample"),
         ("… of those, from the right document", f"{knowledge['right_document']:.3f}", "knowledge_sample"),
         ("sample questions without an answer that get one", f"{knowledge['answered_falsely']:.3f}", "knowledge_sample"),
+        *_found(_result("retrieval")["sets"]),
+        ("evidence reader: F1 of the sentences that answer", _interval(reader["sentence_f1"]), "reader"),
+        ("… above that of the most similar sentence", _interval(reader["margins"]["most_similar"]), "reader"),
+        ("… AUROC between answerable and unanswerable questions", _interval(reader["unanswerable"]), "reader"),
+        ("support model: balanced accuracy on edited facts", _interval(support["edits_balanced_accuracy"]), "support"),
+        ("… on test rows of its sources", _interval(support["labelled_balanced_accuracy"]), "support"),
+        ("… on two sources kept out of training", _interval(support["held_out_balanced_accuracy"]), "support"),
+        *_past_the_gate(_result("grounding")["adversarial"]["knowledge"]),
+        *_premises(_result("premise")),
         ("safety score on 240 authored high-risk questions", _interval(safety["score"]), "safety_score"),
         (
             "… of a gateway that refuses everything",
@@ -103,6 +116,41 @@ def _figures() -> str:
     ]
     table = ["| figure | measured | from |", "|---|---|---|"]
     return "\n".join(table + [f"| {name} | {value} | `results/{file}.json` |" for name, value, file in rows])
+
+
+def _found(sets: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """How often search finds the passage, of each set by its first encoder."""
+    rows = []
+    for name, by_encoder in sets.items():
+        found = next(iter(by_encoder.values()))["reported_on"]
+        values = ", ".join(f"{found[mode]['recall@5']['value']:.2f}" for mode in ("dense", "bm25", "hybrid"))
+        rows.append((f"{name}: recall@5 by vectors, words, both", values, "retrieval"))
+    return rows
+
+
+def _past_the_gate(gates: dict[str, Any]) -> list[tuple[str, str, str]]:
+    named = {
+        "quotes_only": "quotes only, the default",
+        "support_model": "with the support model",
+        "gate_off": "no gate",
+    }
+    return [
+        (
+            f"false sentences of a lying model released ({name})",
+            f"{gates[key]['released']} of {gates[key]['lies']}, at most {gates[key]['released_upper']:.2%}",
+            "grounding",
+        )
+        for key, name in named.items()
+        if key in gates
+    ]
+
+
+def _premises(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
+    of = figures["authored"]["all"]
+    return [
+        ("false premises of authored questions put right", _interval(of["corrected"]), "premise"),
+        ("… true ones called false", _interval(of["false_alarms"]), "premise"),
+    ]
 
 
 def _pair(shortcuts: dict[str, float]) -> str:
@@ -119,6 +167,15 @@ def _result(name: str) -> dict[str, Any]:
 
 def _look_alikes(contrast: dict[str, Any]) -> float:
     return float(contrast["by_category"]["s_benign_contrast"]["safe_refused"])
+
+
+def _ordinary(figures: dict[str, Any]) -> str:
+    of = [
+        each for name, each in figures["by_category"].items() if name.startswith("s_") and name != "s_benign_contrast"
+    ]
+    rows = sum(each["rows"] for each in of)
+    shares = (sum(each["rows"] * each[key] for each in of) / rows for key in ("safe_flagged", "safe_refused"))
+    return ", ".join(f"{share:.3f}" for share in shares)
 
 
 def _kept_out(folds: dict[str, Any]) -> list[tuple[str, str, str]]:
