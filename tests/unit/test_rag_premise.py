@@ -78,6 +78,11 @@ def test_a_question_that_only_asks_takes_nothing_for_granted(question):
 FALSE = "Why is the maximum of paracetamol twelve tablets in a day?"
 
 
+@pytest.mark.parametrize("question", ["Why is , why is the sky blue?", "how come , how is it", "When does, when"])
+def test_a_question_without_a_statement_takes_nothing_for_granted(question):
+    assert not [claim for claim in presuppositions(question) if not claim.strip()]
+
+
 def test_a_false_premise_is_named_and_the_answer_begins_with_the_correction(answerer, knowledge):
     answer = answerer.answer(FALSE)
     (premise,) = answer.premises
