@@ -90,8 +90,9 @@ def put_right(
     """
     if not premises:
         return answer
-    lead = [premise.citation for premise in premises]
-    rest = [citation for citation in answer.citations if not any(_same(citation, other) for other in lead)]
+    named = {premise.citation.quote: premise for premise in premises}
+    lead = [premise.citation for premise in named.values()]
+    rest = [citation for citation in answer.citations if citation.quote not in named]
     said = [(citation.quote, citation) for citation in lead]
     said += [(answer.answer[citation.answer_start : citation.answer_end], citation) for citation in rest]
     text, placed = "", []
@@ -100,12 +101,12 @@ def put_right(
         text = f"{text}\n\n{piece}" if text else piece
         placed.append(replace(citation, answer_start=start, answer_end=len(text)))
     result = gated(GroundedAnswer(text, False, tuple(placed), answer.searched))
-    kept = [
-        replace(premise, citation=citation)
-        for premise in premises
-        for citation in result.citations
-        if _same(citation, premise.citation)
-    ]
+    kept = []
+    for citation in result.citations:  # the corrections come first; the gate may find one elsewhere, in the same words
+        premise = named.pop(citation.quote, None)
+        if premise is None:
+            break
+        kept.append(replace(premise, citation=citation))
     return replace(result, premises=tuple(kept)) if kept else answer
 
 
@@ -231,7 +232,3 @@ def _by_model(
         if status is Status.CONTRADICTED and score >= gate.supported
     ]
     return Premise(claim, "support-model", near[-max(sure)[1]].citation) if sure else None
-
-
-def _same(one: Citation, other: Citation) -> bool:
-    return (one.document, one.start, one.end) == (other.document, other.start, other.end)

@@ -1,5 +1,8 @@
+import itertools
+
 import pytest
 
+from guard.sound import sound_answer
 from rag.answer import Answerer
 from rag.build import build
 from rag.interpret import ExtractiveInterpreter
@@ -131,3 +134,20 @@ def test_a_support_model_that_sees_the_premise_stated_has_the_last_word(knowledg
 
     answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()), support=Sees())
     assert not answerer.answer(FALSE).premises
+
+
+def test_a_correction_that_several_documents_hold_is_said_once_and_named(tmp_path):
+    paid, notice, limit = "It must be paid within 14 days.", "A tenant must give 28 days notice.", "The fee is 35 pounds."
+    (tmp_path / "source").mkdir()
+    for name, said in (("a", (notice, paid)), ("b", (limit, paid)), ("c", (paid, limit))):
+        text = f"# Rent {name}\n\n{' '.join(said)}\n"
+        (tmp_path / "source" / f"{name}.md").write_text(text, encoding="utf-8")
+    build(tmp_path / "source", tmp_path / "kb", HashedWords())
+    encoder = HashedWords()
+    answerer = Answerer(KnowledgeBase.open(tmp_path / "kb", encoder), ExtractiveInterpreter(encoder), k=5)
+    false = ["it must be paid within 30 days", "a tenant must give 60 days notice", "the fee is 50 pounds"]
+    for order in itertools.permutations(false):
+        answer = sound_answer(answerer.answer(". ".join(f"Everyone knows that {claim}" for claim in order) + "."))
+        quotes = [citation.quote for citation in answer.citations]
+        assert len(set(quotes)) == len(quotes)
+        assert {premise.citation.quote for premise in answer.premises} == {paid, notice, limit}
