@@ -141,7 +141,7 @@ class Guard:
         """
         try:
             return await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
-        except BadRequest as exc:  # what was found, or is to be said, is beyond a limit of `grounding`: no fault of theirs
+        except BadRequest as exc:  # what was found or said is beyond a limit of `grounding`: no fault of the asker
             raise PartFailure("knowledge", str(exc)) from exc
 
     async def ground(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
