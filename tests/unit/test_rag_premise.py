@@ -137,7 +137,8 @@ def test_a_support_model_that_sees_the_premise_stated_has_the_last_word(knowledg
 
 
 def test_a_correction_that_several_documents_hold_is_said_once_and_named(tmp_path):
-    paid, notice, limit = "It must be paid in 14 days.", "A tenant must give 28 days notice.", "It costs 35 pounds."
+    paid, notice = "It must be paid within 14 days.", "A tenant must give 28 days notice."
+    limit = "The fee is 35 pounds."
     (tmp_path / "source").mkdir()
     for name, said in (("a", (notice, paid)), ("b", (limit, paid)), ("c", (paid, limit))):
         text = f"# Rent {name}\n\n{' '.join(said)}\n"
@@ -145,7 +146,7 @@ def test_a_correction_that_several_documents_hold_is_said_once_and_named(tmp_pat
     build(tmp_path / "source", tmp_path / "kb", HashedWords())
     encoder = HashedWords()
     answerer = Answerer(KnowledgeBase.open(tmp_path / "kb", encoder), ExtractiveInterpreter(encoder), k=5)
-    false = ["it must be paid in 30 days", "a tenant must give 60 days notice", "it costs 50 pounds"]
+    false = ["it must be paid within 30 days", "a tenant must give 60 days notice", "the fee is 50 pounds"]
     for order in itertools.permutations(false):
         answer = sound_answer(answerer.answer(". ".join(f"Everyone knows that {claim}" for claim in order) + "."))
         quotes = [citation.quote for citation in answer.citations]
