@@ -6,10 +6,11 @@ from guard.sound import sound_answer
 from rag.answer import Answerer
 from rag.build import build
 from rag.interpret import ExtractiveInterpreter
+from rag.premise import false_premises
 from rag.presupposition import presuppositions
 from rag.store import KnowledgeBase
-from rag.types import Support
-from tests.unit.rag_cases import HashedWords, write_source
+from rag.types import Evidence, Gate, Passage, Support
+from tests.unit.rag_cases import HashedWords, document, write_source
 
 
 @pytest.fixture
@@ -134,6 +135,30 @@ def test_a_support_model_that_sees_the_premise_stated_has_the_last_word(knowledg
 
     answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()), support=Sees())
     assert not answerer.answer(FALSE).premises
+
+
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("water boils at 90 degrees Celsius at sea level", ["number"]),
+        ("water boils at 373 kelvin at sea level", []),
+        ("a small claim costs over £30", []),
+        ("a small claim costs over 50 pounds", ["number"]),
+        ("a small claim costs less than 50 pounds", []),
+        ("a small claim costs under 20 pounds", ["number"]),
+        ("a small claim costs about 36 pounds", []),
+        ("a small claim costs about 60 pounds", ["number"]),
+        ("the small court opened in 2003", ["date"]),
+        ("the small court opened before 2003", []),
+    ],
+)
+def test_a_number_that_a_limit_allows_is_not_put_right(claim, rules):
+    text = "Water boils at 100 degrees Celsius at sea level. A small claim costs 35 pounds."
+    text += " The small court opened in 1998."
+    known = document("d", text)
+    evidence = [Evidence(Passage("d#0", "d", known.version, 0, len(text), text), 0.5)]
+    found = false_premises([claim], evidence, {"d": known}, support=None, gate=Gate())
+    assert [premise.rule for premise in found] == rules
 
 
 def test_a_correction_that_several_documents_hold_is_said_once_and_named(tmp_path):
