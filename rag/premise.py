@@ -40,7 +40,7 @@ _LIMIT = re.compile(  # before a number
     r"|no more than)|(?P<about>about|around|roughly|nearly|almost|approximately))\s+[£$€]?$",
     re.IGNORECASE,
 )
-_APART = re.compile(r"\b(?:before|after|until|by|since|prior to|(?:earlier|later) than)\s+$", re.IGNORECASE)  # a date
+_APART = re.compile(r"\b(?:before|after|prior to|(?:earlier|later) than)\s+$", re.IGNORECASE)  # a date
 _Strength = tuple[float, int, float]  # of what a sentence says: words shared, numbers shared, how little else it says
 _NEAR = 0.34  # the same for a sentence that a support model is asked about
 
@@ -231,7 +231,7 @@ def _holds(text: str, number: Number, known: Sequence[Number]) -> bool:
         return any(value >= number.value for value in values)
     if limit["most"]:
         return any(value <= number.value for value in values)
-    return any(abs(value - number.value) * 10 <= number.value for value in values)
+    return bool(values) and all(abs(value - number.value) * 20 <= number.value for value in values)
 
 
 def _said(text: str) -> list[str]:
