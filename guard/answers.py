@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -16,6 +18,8 @@ from guard.types import Decision, Note, Reply
 from rag.types import GroundedAnswer
 
 _BETWEEN = "\n\n"
+_MADE = re.compile(r"<(?=[A-Za-z/!?])|\](?=[(\[:])")  # what would make a tag or a link of the asker's words
+_TEXT = {"<": "＜", "]": "] "}
 
 
 class AnswerTexts:
@@ -61,7 +65,7 @@ class AnswerTexts:
         before = [("comfort", self.comfort(decision))]
         if answer.premises:
             category = decision.verdict.category if decision.verdict else ""
-            claim = " / ".join(premise.claim for premise in answer.premises)
+            claim = " / ".join(_quoted(premise.claim) for premise in answer.premises)
             before.append(("premise", self._find("premise", category, decision.language, claim=claim)))
         if answer.positions is not None:
             before.append(("opening", self.text("opening", decision)))
@@ -148,6 +152,12 @@ class AnswerTexts:
         shown = dict.fromkeys(("emergency", "crisis", *(named or ("child",))))
         values["help_lines"] = "\n".join(f"{phrases.labels[kind]}: {values[kind]}" for kind in shown)
         return values
+
+
+def _quoted(claim: str) -> str:
+    """The asker's words as text: no line breaks, invisible characters, tags or links; joiners shape words and stay."""
+    seen = [each for each in " ".join(claim.split()) if unicodedata.category(each)[0] != "C" or each in "\u200c\u200d"]
+    return _MADE.sub(lambda mark: _TEXT[mark[0]], "".join(seen))
 
 
 def _join(*texts: str) -> str:

@@ -139,7 +139,10 @@ class Guard:
         Raises:
             PartFailure: the knowledge base failed or answered rubbish.
         """
-        return await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
+        try:
+            return await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
+        except BadRequest as exc:  # what was found or said is beyond a limit of `grounding`: no fault of the asker
+            raise PartFailure("knowledge", str(exc)) from exc
 
     async def ground(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """What passages, or without any the knowledge base, say of each sentence of an answer.

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 LineKind = Literal["emergency", "crisis", "child", "abuse", "poison"]
 LINE_KINDS: tuple[LineKind, ...] = get_args(LineKind)
 CLAIM = "claim"  # what a question takes for granted, in a `premise` text
-PLACEHOLDERS = (*LINE_KINDS, "help_lines", CLAIM)
+PLACEHOLDERS = (*LINE_KINDS, "help_lines")
 FALLBACK = "en"  # the language that has every text
 
 _PART = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]")
@@ -43,13 +43,16 @@ def _texts(value: str | dict[str, str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value.values())
 
 
-def _placeholders(value: str | dict[str, str]) -> str | dict[str, str]:
-    for text in _texts(value):
-        for part in _PART.findall(text):
-            if part not in ("{{", "}}") and part[1:-1] not in PLACEHOLDERS:
-                known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-                raise ValueError(f"unknown placeholder {part!r}; known are {known}; write {{{{ or }}}} for a brace")
-    return value
+def _with_placeholders(*names: str) -> AfterValidator:
+    def check(value: str | dict[str, str]) -> str | dict[str, str]:
+        for text in _texts(value):
+            for part in _PART.findall(text):
+                if part not in ("{{", "}}") and part[1:-1] not in names:
+                    known = ", ".join(f"{{{name}}}" for name in names)
+                    raise ValueError(f"unknown placeholder {part!r}; known are {known}; write {{{{ or }}}} for a brace")
+        return value
+
+    return AfterValidator(check)
 
 
 def _says_something(value: str | dict[str, str]) -> str | dict[str, str]:
@@ -58,8 +61,10 @@ def _says_something(value: str | dict[str, str]) -> str | dict[str, str]:
     return value
 
 
-Wording = Annotated[str | dict[str, str], BeforeValidator(_shape), AfterValidator(_placeholders)]
+Wording = Annotated[str | dict[str, str], BeforeValidator(_shape), _with_placeholders(*PLACEHOLDERS)]
 """A text for every language, or texts by language; with placeholders for help lines."""
+Naming = Annotated[str | dict[str, str], BeforeValidator(_shape), _with_placeholders(*PLACEHOLDERS, CLAIM)]
+"""The same, also with one for what the question takes for granted."""
 Said = Annotated[Wording, AfterValidator(_says_something)]
 """The same; must say something."""
 
@@ -73,7 +78,7 @@ class Texts(_Section):
     stopped: Said | None = None
     unavailable: Said | None = Field(None, description="A part failed; said to a person in distress, after `comfort`.")
     comfort: Wording | None = Field(None, description="Said first to a person in distress; empty says nothing.")
-    premise: Wording | None = Field(
+    premise: Naming | None = Field(
         None, description="Before an answer that begins by contradicting what the question takes for granted."
     )
     opening: Wording | None = Field(None, description="Before an answer of several positions; empty says nothing.")

@@ -114,7 +114,7 @@ class Note:
     """Airlock's own words in a grounded answer, which no source stands behind.
 
     Attributes:
-        kind: ``comfort``, ``opening`` or ``condition``.
+        kind: ``comfort``, ``premise``, ``opening`` or ``condition``.
         start: first character in the reply's text.
         end: character after the last.
     """

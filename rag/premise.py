@@ -14,6 +14,7 @@ from rag.chunking import sentences
 from rag.facts.comparison import Facts, Fault, compare, facts
 from rag.facts.language import language_of
 from rag.facts.polarity import denied, reported
+from rag.facts.types import Number
 from rag.facts.words import coverage, words
 from rag.judgement import judge
 from rag.spelling import normal
@@ -34,6 +35,12 @@ _BOUND_NOT = re.compile(
 _CALENDAR = re.compile(
     r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december)\b", re.IGNORECASE
 )
+_LIMIT = re.compile(  # before a number
+    r"\b(?:(?P<least>over|more than|above|at least|no less than|exceeds?)|(?P<most>under|less than|below|at most|up to"
+    r"|no more than)|(?P<about>about|around|roughly|nearly|almost|approximately))\s+[£$€]?$",
+    re.IGNORECASE,
+)
+_APART = re.compile(r"\b(?:before|after|prior to|(?:earlier|later) than)\s+$", re.IGNORECASE)  # a date
 _Strength = tuple[float, int, float]  # of what a sentence says: words shared, numbers shared, how little else it says
 _NEAR = 0.34  # the same for a sentence that a support model is asked about
 
@@ -90,8 +97,9 @@ def put_right(
     """
     if not premises:
         return answer
-    lead = [premise.citation for premise in premises]
-    rest = [citation for citation in answer.citations if not any(_same(citation, other) for other in lead)]
+    named = {premise.citation.quote: premise for premise in premises}
+    lead = [premise.citation for premise in named.values()]
+    rest = [citation for citation in answer.citations if citation.quote not in named]
     said = [(citation.quote, citation) for citation in lead]
     said += [(answer.answer[citation.answer_start : citation.answer_end], citation) for citation in rest]
     text, placed = "", []
@@ -100,12 +108,12 @@ def put_right(
         text = f"{text}\n\n{piece}" if text else piece
         placed.append(replace(citation, answer_start=start, answer_end=len(text)))
     result = gated(GroundedAnswer(text, False, tuple(placed), answer.searched))
-    kept = [
-        replace(premise, citation=citation)
-        for premise in premises
-        for citation in result.citations
-        if _same(citation, premise.citation)
-    ]
+    kept = []
+    for citation in result.citations:  # the corrections come first; the gate may find one elsewhere, in the same words
+        premise = named.pop(citation.quote, None)
+        if premise is None:
+            break
+        kept.append(replace(premise, citation=citation))
     return replace(result, premises=tuple(kept)) if kept else answer
 
 
@@ -197,9 +205,13 @@ def _meant(fault: Fault, own: Facts, place: _Place) -> bool:
     """Whether a fault that a rule finds is a contradiction.
 
     A "not" in a clause such as "whose deposit was not protected" denies nothing. And the passage has the claim's names,
-    or it is about another country, say.
+    or it is about another country, say. "Over 30 pounds" and "before 2000" hold for 35 pounds and for 1998.
     """
     if fault.rule == "negation" and _BOUND_NOT.search(place.said.text) and not denied(place.said.text):
+        return False
+    if fault.rule == "number" and any(_holds(own.text, number, place.said.numbers) for number in own.numbers):
+        return False
+    if fault.rule == "date" and any(_APART.search(own.text[: date.start]) for date in own.dates):
         return False
     known = place.passage.casefold()
     return all(
@@ -207,6 +219,19 @@ def _meant(fault: Fault, own: Facts, place: _Place) -> bool:
         for name in own.names
         if (name.sure or own.language == "en") and not _CALENDAR.fullmatch(name.text)
     )
+
+
+def _holds(text: str, number: Number, known: Sequence[Number]) -> bool:
+    """Whether a number with a word such as "over" before it holds for another one."""
+    limit = _LIMIT.search(text[: number.start])
+    if limit is None:
+        return False
+    values = [other.value for other in known if number.against(other)]
+    if limit["least"]:
+        return any(value >= number.value for value in values)
+    if limit["most"]:
+        return any(value <= number.value for value in values)
+    return bool(values) and all(abs(value - number.value) * 20 <= number.value for value in values)
 
 
 def _said(text: str) -> list[str]:
@@ -231,7 +256,3 @@ def _by_model(
         if status is Status.CONTRADICTED and score >= gate.supported
     ]
     return Premise(claim, "support-model", near[-max(sure)[1]].citation) if sure else None
-
-
-def _same(one: Citation, other: Citation) -> bool:
-    return (one.document, one.start, one.end) == (other.document, other.start, other.end)

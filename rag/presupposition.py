@@ -230,7 +230,9 @@ def _behind_subject(tokens: list[str], aux: str) -> int:
 
 def _cut(claim: str) -> Iterator[str]:
     """The claim without what another question follows it with."""
-    yield re.split(r",\s*(?:and|but|so)?\s*(?:why|how|what|when|where|is|are|can|should|do|does)\b", claim)[0]
+    cut = re.split(r",\s*(?:and|but|so)?\s*(?:why|how|what|when|where|is|are|can|should|do|does)\b", claim)[0]
+    if cut.strip():
+        yield cut
 
 
 def _noun(words: str) -> str:

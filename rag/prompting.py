@@ -36,7 +36,7 @@ say no more and no less than the passage: the same numbers, units, dates, names,
 6. If the passages do not answer the question, write {NO_ANSWER} and nothing else.
 7. Write plain sentences in the language of the passages: no headings, links, greetings or remarks about the task."""
 
-_MARKUP = re.compile(r"<(?=[|｜/<!?_A-Za-z])|\[(?=/?INST\b|[ \t]*\d)")
+_MARKUP = re.compile(r"<(?=[|｜/<!?_A-Za-z])|\[(?=/?INST\b|/?[a-z]?[A-Z_]{2,}\]|[ \t]*\d)")
 _WIDE = {"<": "＜", "[": "［"}
 _MADE = re.compile(r"<(?=[A-Za-z/!?])|\](?=[(\[:])")  # what would make a tag or a link of a model's words
 _TEXT = {"<": "＜", "]": "] "}
@@ -45,7 +45,7 @@ _CITED = re.compile(
 )
 _THOUGHT = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _LABEL = re.compile(r"\A\s*\**answer\**:\**[ \t]*", re.IGNORECASE)
-_ABSTAINS = re.compile(rf"\A\W*{NO_ANSWER}\b|^\W*{NO_ANSWER}\W*$", re.MULTILINE)
+_ABSTAINS = re.compile(rf"\A\W*{NO_ANSWER}\b|^[^\w\n]*{NO_ANSWER}[^\w\n]*$", re.MULTILINE)
 _INVISIBLE = re.compile(  # control characters, direction marks, tags
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )

@@ -77,6 +77,7 @@ _TABLE: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "celsius": (("1", "°C ℃ celsius 摄氏度 degrees-celsius"),),
     "fahrenheit": (("1", "°F ℉ fahrenheit 华氏度"),),
+    "kelvin": (("1", "kelvin kelvins"),),
     "degree": (("1", "° degree degrees grad degré degrés grado grados 度"),),
     "energy": (("1", "J joule joules"), ("1000", "kJ kilojoule kilojoules 千焦"), ("3600000", "kWh")),
     "calorie": (("1", "cal calorie calories"), ("1000", "kcal kilocalorie kilocalories 千卡 大卡")),

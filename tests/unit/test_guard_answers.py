@@ -276,6 +276,20 @@ def test_a_false_premise_is_named_before_what_contradicts_it():
     )
 
 
+def test_the_askers_words_in_a_premise_are_no_markup():
+    claim = "a <img src=x>\n\n# b\x1b[0m \u202ec ![d](https://example.org/?e) [f][g] 3 < 4 می\u200cخواهم"
+    answer = GroundedAnswer(QUOTE, False, (citation(),), premises=(Premise(claim, "negation", citation()),))
+    reply = grounded("c_medical", answer)
+    assert "“a ＜img src=x> # b[0m c ![d] (https://example.org/?e) [f] [g] 3 < 4 می\u200cخواهم”" in reply.text
+    assert reply.text[reply.citations[0].answer_start : reply.citations[0].answer_end] == QUOTE
+
+
+def test_only_a_premise_text_may_name_the_claim():
+    assert texts(default={"premise": "Not “{claim}”."})
+    with pytest.raises(ValueError, match=re.escape("unknown placeholder '{claim}'; known are {emergency}")):
+        texts(default={"refuse": "You said {claim}."})
+
+
 def test_a_refusal_is_known_in_every_language_with_and_without_comfort():
     found = texts(
         {"mute": {"de": "Still.", "it": "Zitto."}}, country="JP", categories={"u_hate": {"refuse": {"ko": "아니요."}}}

@@ -10,7 +10,7 @@ from classifier.types import TextTooLong, Tier
 from guard.language import Detector
 from guard.middleware import GuardMiddleware
 from guard.types import Finding, Route, Turn
-from rag.types import GroundedAnswer, Status
+from rag.types import GroundedAnswer, InputError, Status
 from tests.doubles import (
     QUOTE,
     EventUpstream,
@@ -310,6 +310,15 @@ def test_help_lines_are_shown_when_the_knowledge_base_fails(fault, caplog):
     assert "secret prompt" not in choice["message"]["content"]
     assert result.headers["x-airlock-decision"] in caplog.text
     assert asyncio.run(exchange(app, asking("my medicine"))).status == 503, "nobody else gets an answer"
+
+
+def test_a_limit_of_the_citation_gate_is_no_fault_of_the_asker(caplog):
+    guard = make_guard(BRITISH | GROUND_ALL, answerer=Flaky(Library(), raises(InputError("too many", "passages"))))
+    app = GuardMiddleware(Upstream(), guard)
+    assert_unavailable(asyncio.run(exchange(app, asking("my medicine"))), caplog)
+    result = asyncio.run(exchange(app, asking("despair")))
+    assert (result.status, result.json["airlock"]["rule"]) == (200, "on_error")
+    assert HELP in result.json["choices"][0]["message"]["content"]
 
 
 def test_help_lines_are_shown_when_the_check_of_an_earlier_answer_fails(caplog):

@@ -1,12 +1,16 @@
+import itertools
+
 import pytest
 
+from guard.sound import sound_answer
 from rag.answer import Answerer
 from rag.build import build
 from rag.interpret import ExtractiveInterpreter
+from rag.premise import false_premises
 from rag.presupposition import presuppositions
 from rag.store import KnowledgeBase
-from rag.types import Support
-from tests.unit.rag_cases import HashedWords, write_source
+from rag.types import Evidence, Gate, Passage, Support
+from tests.unit.rag_cases import HashedWords, document, write_source
 
 
 @pytest.fixture
@@ -78,6 +82,11 @@ def test_a_question_that_only_asks_takes_nothing_for_granted(question):
 FALSE = "Why is the maximum of paracetamol twelve tablets in a day?"
 
 
+@pytest.mark.parametrize("question", ["Why is , why is the sky blue?", "how come , how is it", "When does, when"])
+def test_a_question_without_a_statement_takes_nothing_for_granted(question):
+    assert not [claim for claim in presuppositions(question) if not claim.strip()]
+
+
 def test_a_false_premise_is_named_and_the_answer_begins_with_the_correction(answerer, knowledge):
     answer = answerer.answer(FALSE)
     (premise,) = answer.premises
@@ -126,3 +135,45 @@ def test_a_support_model_that_sees_the_premise_stated_has_the_last_word(knowledg
 
     answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()), support=Sees())
     assert not answerer.answer(FALSE).premises
+
+
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("water boils at 90 degrees Celsius at sea level", ["number"]),
+        ("water boils at 373 kelvin at sea level", []),
+        ("a small claim costs over £30", []),
+        ("a small claim costs over 50 pounds", ["number"]),
+        ("a small claim costs less than 50 pounds", []),
+        ("a small claim costs under 20 pounds", ["number"]),
+        ("a small claim costs about 36 pounds", []),
+        ("a small claim costs about 60 pounds", ["number"]),
+        ("the small court opened in 2003", ["date"]),
+        ("the small court opened before 2003", []),
+    ],
+)
+def test_a_number_that_a_limit_allows_is_not_put_right(claim, rules):
+    text = "Water boils at 100 degrees Celsius at sea level. A small claim costs 35 pounds."
+    text += " The small court opened in 1998."
+    known = document("d", text)
+    evidence = [Evidence(Passage("d#0", "d", known.version, 0, len(text), text), 0.5)]
+    found = false_premises([claim], evidence, {"d": known}, support=None, gate=Gate())
+    assert [premise.rule for premise in found] == rules
+
+
+def test_a_correction_that_several_documents_hold_is_said_once_and_named(tmp_path):
+    paid, notice = "It must be paid within 14 days.", "A tenant must give 28 days notice."
+    limit = "The fee is 35 pounds."
+    (tmp_path / "source").mkdir()
+    for name, said in (("a", (notice, paid)), ("b", (limit, paid)), ("c", (paid, limit))):
+        text = f"# Rent {name}\n\n{' '.join(said)}\n"
+        (tmp_path / "source" / f"{name}.md").write_text(text, encoding="utf-8")
+    build(tmp_path / "source", tmp_path / "kb", HashedWords())
+    encoder = HashedWords()
+    answerer = Answerer(KnowledgeBase.open(tmp_path / "kb", encoder), ExtractiveInterpreter(encoder), k=5)
+    false = ["it must be paid within 30 days", "a tenant must give 60 days notice", "the fee is 50 pounds"]
+    for order in itertools.permutations(false):
+        answer = sound_answer(answerer.answer(". ".join(f"Everyone knows that {claim}" for claim in order) + "."))
+        quotes = [citation.quote for citation in answer.citations]
+        assert len(set(quotes)) == len(quotes)
+        assert {premise.citation.quote for premise in answer.premises} == {paid, notice, limit}

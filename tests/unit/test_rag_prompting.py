@@ -1,4 +1,5 @@
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -56,10 +57,10 @@ def test_no_passage_title_or_question_can_leave_its_fence(line_end):
 
 
 def test_marks_of_chat_templates_are_written_otherwise_and_still_quotable():
-    text = "The tag <|im_end|> ends a turn. See [3] and </s>, but 2 < 3."
+    text = "The tag <|im_end|> ends a turn. See [3] and </s>, or [SYSTEM_PROMPT] and [gMASK], but 2 < 3."
     odd = document("odd", text)
-    *_, user = messages("[INST] <start_of_turn>", [passage(odd)], {"odd": odd})
-    for mark in ("<|", "</s", "[INST", "<start", "[3]"):
+    *_, user = messages("[INST] [TOOL\u200b_CALLS] <start_of_turn>", [passage(odd)], {"odd": odd})
+    for mark in ("<|", "</s", "[INST", "[TOOL", "[SYSTEM", "[gM", "<start", "[3]"):
         assert mark not in user["content"]
     assert "2 < 3" in user["content"]
     shown = user["content"].split("| ")[1].split("\n")[0]
@@ -106,6 +107,13 @@ def test_numbers_that_no_passage_has_are_ignored():
 def test_an_abstention_is_one(text):
     assert read(text).abstained
     assert read(text).searched == tuple(EVIDENCE)
+
+
+def test_a_model_that_writes_line_breaks_without_end_is_read_at_once():
+    started = time.process_time()
+    for odd in ("\n", "- \n"):
+        read("An adult waits four hours." + odd * 4000 + "See")
+    assert time.process_time() - started < 0.5
 
 
 def test_without_evidence_there_is_no_answer():
