@@ -343,9 +343,11 @@ def test_a_card_tells_sources_licences_and_figures(tmp_path, figures):
     second["settings"] = {**settings, "epochs": 2}
     manifest = {"name": "n", "encoder": "e", "rows": {"train": 3}, "seed": 0, "settings": settings, "start": second}
     trained_on = [Row("t", "s_kitchen", "train", "a", "MIT")] * 2 + [Row("t", "s_kitchen", "train", "")]
-    write_card(tmp_path, {**manifest, "measured_on": "dev", "figures": dev}, trained_on)
+    chosen = {"operating_point": {"risk": 0.57, "unsafe": 0.7}, "measured_on": "dev", "figures": dev}
+    write_card(tmp_path, {**manifest, **chosen}, trained_on)
     card = (tmp_path / "README.md").read_text()
     assert "| accuracy | 0.700 |" in card
+    assert "Unsafe from a probability of 0.7 on, else not Safe from 0.57 on" in card
     assert "An epoch draws at most 40 of them from one source, `airlock` aside." in card
     assert "of them from one category" not in card
     assert (
