@@ -197,6 +197,7 @@ def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
         "answer": answer.answer,
         "abstained": answer.abstained,
         "citations": [wire.citation_dict(citation) for citation in answer.citations],
+        "premises": [{"claim": premise.claim, "rule": premise.rule} for premise in answer.premises],
     }
 
 

@@ -32,6 +32,8 @@ def ask(
     elif answer.abstained:
         typer.echo("No answer: the knowledge base holds no passage that answers this.")
     else:
+        for premise in answer.premises:
+            typer.echo(f"Not so, by what is quoted first: {' '.join(premise.claim.split())!r}")
         typer.echo(answer.answer + "\n")
         for number, citation in enumerate(answer.citations, 1):
             place = f"{citation.document}@{citation.version[:12]} [{citation.start}:{citation.end}]"

@@ -13,7 +13,8 @@ from guard.errors import BadRequest, PartFailure
 from guard.proxy import Gateway
 from guard.sound import sound_report
 from rag import Gate, check_answer
-from tests.doubles import QUOTE, MemoryJournal, Upstream, exchange, make_guard, returns
+from rag.types import GroundedAnswer, Premise
+from tests.doubles import QUOTE, Flaky, Library, MemoryJournal, Upstream, citation, exchange, make_guard, returns
 
 PATH = "/v1/airlock/ground"
 EDITED = QUOTE.replace("four", "two")
@@ -109,3 +110,12 @@ def test_passages_that_are_none_are_an_error(tmp_path, content):
     path = tmp_path / "passages.jsonl"
     path.write_text(content, encoding="utf-8")
     assert isinstance(run("a", "--passages", str(path)).exception, BadRequest)
+
+
+def test_asking_says_which_premise_is_put_right():
+    premise = Premise("an adult waits two hours", "number", citation())
+    answer = GroundedAnswer(QUOTE, False, (citation(),), premises=(premise,))
+    guard = make_guard(answerer=Flaky(Library(), returns(answer)))
+    result = asyncio.run(exchange(Gateway(guard, Upstream()), {"question": "Why?"}, path="/v1/airlock/ask"))
+    assert result.json["premises"] == [{"claim": "an adult waits two hours", "rule": "number"}]
+    assert result.json["answer"].startswith(result.json["citations"][0]["quote"])
