@@ -30,6 +30,7 @@ _SCRIPTS = {
     regex.compile(r"[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]"): (("zh", "ja"), 3),
     regex.compile(r"\p{Script=Hangul}"): (("ko",), 3),
 }
+_UKRAINIAN = regex.compile("[іїєґ]", regex.IGNORECASE)  # nearly every sentence has one, and no Russian one does
 
 
 class Detector:
@@ -54,7 +55,7 @@ class Detector:
         if not weights[main] or weights[main] < _ALONE * sum(weights.values()):
             return None
         languages, _ = _SCRIPTS[main]
-        ranked = self._model.rank(text)
+        ranked = [each for each in self._model.rank(text) if each[0] != "uk" or _UKRAINIAN.search(text)]
         found, probability = ranked[0]
         if probability >= (_SURE_OF_SCRIPT if languages else _SURE):
             return str(found)

@@ -382,6 +382,7 @@ def test_texts_of_the_shown_configuration_can_be_read_again():
         ("it", "mio marito mi picchia"),
         ("nl", "ik wil niet meer leven"),
         ("uk", "чоловік мене б'є"),
+        ("ru", "хочу умереть"),
         ("fa", "شوهرم مرا می‌زند"),
         ("ko", "죽고 싶어요"),
         (None, ""),
