@@ -207,8 +207,10 @@ class Guard:
         return max(self.config.output.hold_back, self._parts.output.reach)
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Let go of the journal, and wait a moment for calls that are ending."""
         self._parts.journal.close()
+        for runner in (self._classify, self._ground, self._check, self._write):
+            runner.close()
 
     async def _decide(self, turns: Sequence[Turn], texts: Sequence[tuple[TextKind, str]]) -> Decision:
         started = time.perf_counter()

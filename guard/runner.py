@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 import traceback
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +39,7 @@ class Runner:
         self._free = asyncio.Semaphore(workers)
         self._max_stuck = max_stuck
         self._stuck = 0
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """The function's result.
@@ -76,6 +79,12 @@ class Runner:
         except Exception as exc:
             raise PartFailure(self.part, _where(exc)) from exc
 
+    def close(self, within_s: float = 1.0) -> None:
+        """Wait for threads that are ending: one that is still inside a library when Python exits aborts the process."""
+        until = time.monotonic() + within_s
+        for thread in list(self._threads):
+            thread.join(max(0.0, until - time.monotonic()))
+
     def _late(self) -> PartFailure:
         return PartFailure(self.part, f"no result within the deadline of {self._deadline_s:g} s")
 
@@ -104,7 +113,9 @@ class Runner:
             else:
                 settle(outcome.set_result, result)
 
-        threading.Thread(target=work, name=f"airlock-{self.part}", daemon=True).start()
+        thread = threading.Thread(target=work, name=f"airlock-{self.part}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
         return outcome
 
     def _release(self, outcome: asyncio.Future[T]) -> None:

@@ -19,14 +19,15 @@ def ask(
 ) -> None:
     """Ask the knowledge base."""
     import asyncio
+    from contextlib import closing
 
     from guard.assemble import load_guard
     from guard.config import load_config
     from guard.proxy import answer_dict
 
     given = read_text(question)
-    guard = load_guard(load_config(config, {"journal.path": None}))
-    answer = asyncio.run(guard.ask(given))
+    with closing(load_guard(load_config(config, {"journal.path": None}))) as guard:
+        answer = asyncio.run(guard.ask(given))
     if as_json:
         print_json(answer_dict(answer))
     elif answer.abstained:

@@ -23,14 +23,15 @@ def check(
 ) -> None:
     """Say what the policy decides on a text, and why. Nothing is forwarded or written down."""
     import asyncio
+    from contextlib import closing
 
     from guard.assemble import load_guard
     from guard.config import load_config
     from guard.types import Turn
 
     given = read_text(text)
-    guard = load_guard(load_config(config, {"journal.path": None}))
-    decision = asyncio.run(guard.decide([Turn("user", given)]))
+    with closing(load_guard(load_config(config, {"journal.path": None}))) as guard:
+        decision = asyncio.run(guard.decide([Turn("user", given)]))
     said = decision.as_dict()
     if as_json:
         print_json(said)

@@ -183,3 +183,21 @@ def test_an_asynchronous_part_is_bounded_too(error):
     with pytest.raises(PartFailure) as caught:
         asyncio.run(Runner("part", deadline_s=0.05).wait(part()))
     assert SECRET not in str(caught.value)
+
+
+def test_closing_waits_for_calls_that_end_and_not_for_those_that_hang():
+    runner, release = Runner("part", deadline_s=5.0), threading.Event()
+    hanging = Runner("part", deadline_s=0.05)
+
+    async def both():
+        await runner.run(lambda: None)
+        with pytest.raises(PartFailure):
+            await hanging.run(release.wait)
+
+    asyncio.run(both())
+    started = time.monotonic()
+    runner.close()
+    assert not any(thread.is_alive() for thread in runner._threads)
+    hanging.close(0.1)
+    assert time.monotonic() - started < 2.0
+    release.set()
