@@ -24,8 +24,7 @@ from pydantic_core import ErrorDetails
 from classifier.taxonomy import UniqueKeyLoader
 from classifier.types import MINILM, Handling, Tier
 from guard.errors import ConfigError
-from guard.fields import Address, Count, Seconds, Share
-from guard.fields import Section as _Section
+from guard.fields import Address, Count, Seconds, Section, Share
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
@@ -43,7 +42,7 @@ TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
 YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 
-class Server(_Section):
+class Server(Section):
     """Where Airlock listens, and what it takes in."""
 
     host: str = "127.0.0.1"
@@ -53,7 +52,7 @@ class Server(_Section):
     extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
 
 
-class Upstream(_Section):
+class Upstream(Section):
     """The model's server."""
 
     base_url: Address = "http://127.0.0.1:8000/v1"
@@ -65,7 +64,7 @@ class Upstream(_Section):
     max_response_bytes: Count = 32 * 1024 * 1024
 
 
-class ClassifierSection(_Section):
+class ClassifierSection(Section):
     """The input door."""
 
     model: Path | None = Field(None, description="Model folder; the shipped one by default.")
@@ -79,7 +78,7 @@ class ClassifierSection(_Section):
     cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
 
 
-class Conversation(_Section):
+class Conversation(Section):
     """Which messages are judged, and how."""
 
     trusted_roles: tuple[str, ...] = Field(
@@ -101,7 +100,7 @@ class Conversation(_Section):
     )
 
 
-class Knowledge(_Section):
+class Knowledge(Section):
     """The knowledge base that grounds answers."""
 
     path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
@@ -124,7 +123,7 @@ class Knowledge(_Section):
         return {key: (value,) if isinstance(value, str) else value for key, value in where.items()}
 
 
-class Grounding(_Section):
+class Grounding(Section):
     """The citation gate: how strict it is, and how much it reads; see `rag.types.Gate`."""
 
     support_model: Path | None = Field(
@@ -151,7 +150,7 @@ class Grounding(_Section):
     passage_sentences: Count = DEFAULT_GATE.passage_sentences
 
 
-class Pattern(_Section):
+class Pattern(Section):
     """A regular expression that no answer of the model may hold; its longest match must be bounded."""
 
     name: str
@@ -167,7 +166,7 @@ class Pattern(_Section):
         return regex
 
 
-class Output(_Section):
+class Output(Section):
     """The output door for answers of the application's own model."""
 
     hold_back: Annotated[int, Field(ge=1)] = Field(
@@ -184,7 +183,7 @@ class Output(_Section):
     deadline_s: Seconds = 10.0
 
 
-class When(_Section):
+class When(Section):
     """The conditions of a rule; every one given must hold."""
 
     tier: tuple[TierLabel, ...] = ()
@@ -200,7 +199,7 @@ class When(_Section):
         return (value,) if isinstance(value, str) else value
 
 
-class RuleSection(_Section):
+class RuleSection(Section):
     """One rule of the policy."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -253,7 +252,7 @@ def _unique(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
     return rules
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     """Verdict to route: the first rule that matches; what matches none is refused."""
 
     rules: Annotated[tuple[RuleSection, ...], Field(min_length=1), AfterValidator(_unique)] = DEFAULT_RULES
@@ -272,7 +271,7 @@ class PolicySection(_Section):
     )
 
 
-class JournalSection(_Section):
+class JournalSection(Section):
     """Where decisions are written down."""
 
     path: Path | None = Field(Path("airlock.db"), description="SQLite file; null keeps no journal.")
@@ -285,7 +284,7 @@ class JournalSection(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """Every setting of the gateway."""
 
     server: Server = Server()

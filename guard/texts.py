@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from guard.fields import Section
 
 LineKind = Literal["emergency", "crisis", "child", "abuse", "poison"]
 LINE_KINDS: tuple[LineKind, ...] = get_args(LineKind)
@@ -16,10 +18,6 @@ FALLBACK = "en"  # the language that has every text
 
 _PART = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]")
 _LANGUAGE = re.compile(r"[a-z]{2}")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -69,7 +67,7 @@ Said = Annotated[Wording, AfterValidator(_says_something)]
 """The same; must say something."""
 
 
-class Texts(_Section):
+class Texts(Section):
     """What Airlock says in its own words; see `guard/assets/answers/en.yaml`."""
 
     refuse: Said | None = None
@@ -90,7 +88,7 @@ Kind = Literal["refuse", "hand_over", "abstain", "stopped", "unavailable", "comf
 _Plain = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class Line(_Section):
+class Line(Section):
     """A help line.
 
     Attributes:
@@ -131,7 +129,7 @@ def _country(value: str) -> str:
 Country = Annotated[str, AfterValidator(_country)]
 
 
-class Answers(_Section):
+class Answers(Section):
     """What Airlock says in its own words: the asker's language, help lines, and texts that replace the shipped ones."""
 
     language: str = Field(
@@ -145,7 +143,7 @@ class Answers(_Section):
     categories: dict[str, Texts] = Field(default_factory=dict)
 
 
-class Phrases(_Section):
+class Phrases(Section):
     """What stands in a language where no help line of a country is known."""
 
     separator: str
@@ -157,7 +155,7 @@ class Phrases(_Section):
     labels: dict[LineKind, _Plain]
 
 
-class Shipped(_Section):
+class Shipped(Section):
     """One file of `guard/assets/answers`: a language."""
 
     phrases: Phrases

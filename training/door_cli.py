@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rag.answer import Answerer
-    from rag.encoders import SentenceEncoder
-    from rag.types import SupportModel
+    from guard.config import Config
 
 Kb = Annotated[Path | None, typer.Option(help="Knowledge base; the shipped sample by default.")]
 Supports = Annotated[Path | None, typer.Option(help="Folder of a support model; without one there is none.")]
@@ -44,14 +42,15 @@ def eval_premise(
     threads: Threads = 1,
 ) -> None:
     """How many false premises of questions are found and put right, and how many true ones are called false."""
-    from rag.types import DEFAULT_GATE
+    from guard.assemble import Encoders, gate, load_answerer, load_support
     from training.edits import read_paragraphs
     from training.evaluate_premise import built_premises, called_false, evaluate_apart, evaluate_authored, read_premises
     from training.grounding_rows import lines
 
-    model = _support(support, threads)
-    answerer = _answerer(kb, model, threads)[0] if answers else None
-    how: dict[str, Any] = {"support": model, "gate": DEFAULT_GATE, "seed": seed}
+    settings = _configured(kb, support, threads)
+    encoders = Encoders(settings)
+    answerer = load_answerer(settings, encoders) if answers else None
+    how: dict[str, Any] = {"support": load_support(settings, encoders), "gate": gate(settings), "seed": seed}
     sources = passages or [_KNOWN]
     figures: dict[str, Any] = {
         "authored": evaluate_authored(None, read_premises(questions, _KNOWN), **how),
@@ -83,23 +82,27 @@ def eval_grounding(
     """Whether released sentences stand where they are cited, and how many lies of an interpretation model get out."""
     import random
 
-    from rag.store import SAMPLE, KnowledgeBase
-    from rag.types import DEFAULT_GATE
+    from guard.assemble import Encoders, gate, load_answerer, load_knowledge, load_sentences, load_support
     from training.evaluate_grounding import Credulous, evaluate_citations, evaluate_gate, off, places, through
     from training.grounding_rows import lines
     from training.lies import Liar
 
-    model = _support(support, threads)
+    settings = _configured(kb, support, threads)
+    encoders = Encoders(settings)
+    model = load_support(settings, encoders)
     figures: dict[str, Any] = {}
     if answers:
-        answerer, sentences = _answerer(kb, model, threads)
         rows = [row["question"] for row in lines(questions)]
-        figures["citations"] = evaluate_citations(answerer, rows, lambda: KnowledgeBase.open(kb or SAMPLE, sentences))
+        figures["citations"] = evaluate_citations(
+            load_answerer(settings, encoders),
+            rows,
+            lambda: load_knowledge(settings, load_sentences(settings, encoders)),
+        )
         typer.echo(f"citations: {figures['citations']}")
     gates = {
-        "quotes_only": through(None, DEFAULT_GATE),
-        "rules_only": through(Credulous(), DEFAULT_GATE),
-        **({"support_model": through(model, DEFAULT_GATE)} if model else {}),
+        "quotes_only": through(None, gate(settings)),
+        "rules_only": through(Credulous(), gate(settings)),
+        **({"support_model": through(model, gate(settings))} if model else {}),
         "gate_off": off,
     }
     sources = passages or [_KNOWN]
@@ -118,34 +121,16 @@ def eval_grounding(
             )
 
 
-def _support(folder: Path | None, threads: int) -> SupportModel | None:
-    if folder is None:
-        return None
-    import torch
+def _configured(kb: Path | None, support: Path | None, threads: int) -> Config:
+    """The default configuration with what the options name."""
+    from guard.config import load_config
 
-    from classifier.encoder import load_encoder
-    from rag.pairs import PairSettings
-    from rag.support import SupportReader
-
-    torch.set_num_threads(threads)
-    return SupportReader.load(folder, load_encoder(PairSettings.load(folder, "support").encoder))
-
-
-def _answerer(kb: Path | None, support: SupportModel | None, threads: int) -> tuple[Answerer, SentenceEncoder]:
-    import torch
-
-    from classifier.encoder import load_encoder
-    from classifier.types import MINILM
-    from rag.answer import Answerer
-    from rag.encoders import SentenceEncoder
-    from rag.interpret import ExtractiveInterpreter
-    from rag.store import SAMPLE, KnowledgeBase
-
-    torch.set_num_threads(threads)
-    base = load_encoder(MINILM)
-    sentences = SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
-    knowledge = KnowledgeBase.open(kb or SAMPLE, sentences)
-    return Answerer(knowledge, ExtractiveInterpreter(sentences), support=support), sentences
+    given = {
+        "knowledge.path": str(kb.absolute()) if kb else None,
+        "grounding.support_model": str(support.absolute()) if support else None,
+        "classifier.threads": threads,
+    }
+    return load_config(overrides={name: value for name, value in given.items() if value is not None})
 
 
 def _write(out: Path, figures: dict[str, Any], support: Path | None, data: list[Path], seed: int) -> None:

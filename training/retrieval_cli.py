@@ -42,6 +42,7 @@ def eval_retrieval(
     from classifier.types import E5_SMALL, MINILM
     from rag.store import KnowledgeBase
     from training.evaluate_retrieval import build_base, evaluate_retrieval
+    from training.grounding_cli import data_files
     from training.manifest import command, provenance, write_json
     from training.retrieval_rows import pooled as pool
     from training.retrieval_rows import read_retrieval
@@ -51,8 +52,7 @@ def eval_retrieval(
     english = [part for part in sets if part.in_english]
     if pooled and len(english) > 1:
         sets.append(pool(sets))
-    files = [file for path in data for file in (path, path.with_name(f"{path.stem}.corpus.jsonl")) if file.exists()]
-    about = {"command": command("airlock"), "limit": limit, **provenance(seed=seed, data=files)}
+    about = {"command": command("airlock"), "limit": limit, **provenance(seed=seed, data=data_files(data))}
     loaded: dict[str, tuple[Encoder, Encoder]] = {}
     found: dict[str, dict[str, Any]] = {}
     for part in sets:
