@@ -3,21 +3,13 @@ import json
 import pytest
 
 from rag.answer import Answerer
-from rag.build import build
 from rag.interpret import ExtractiveInterpreter, Selection
-from rag.store import KnowledgeBase
-from tests.unit.rag_cases import HashedWords, write_source
+from tests.unit.rag_cases import HashedWords
 from training.datasets import TrainingError
 from training.evaluate_rag import Question, evaluate_rag, read_questions
 
 DOSE = Question("What is the maximum of paracetamol in a day?", True, "health/paracetamol", "eight tablets")
 UNKNOWN = Question("Which mole changes mean skin cancer?", False, None, None)
-
-
-@pytest.fixture
-def knowledge(tmp_path):
-    build(write_source(tmp_path / "source"), tmp_path / "kb", HashedWords())
-    return KnowledgeBase.open(tmp_path / "kb", HashedWords())
 
 
 def test_right_answers_and_abstentions_are_counted_on_each_half(knowledge):

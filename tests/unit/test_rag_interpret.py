@@ -17,17 +17,6 @@ UNKNOWN = "Which mole changes mean skin cancer?"
 VOTE = "Do supporters of a lower voting age say that sixteen-year-olds pay taxes?"
 
 
-@pytest.fixture
-def knowledge(tmp_path):
-    build(write_source(tmp_path / "source"), tmp_path / "kb", HashedWords())
-    return KnowledgeBase.open(tmp_path / "kb", HashedWords())
-
-
-@pytest.fixture
-def answerer(knowledge):
-    return Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
-
-
 def documents(knowledge):
     with knowledge.view() as view:
         return {name: view.document(name) for name in view.document_ids()}

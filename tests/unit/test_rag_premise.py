@@ -10,18 +10,7 @@ from rag.premise import false_premises
 from rag.presupposition import presuppositions
 from rag.store import KnowledgeBase
 from rag.types import Evidence, Gate, Passage, Support
-from tests.unit.rag_cases import HashedWords, document, write_source
-
-
-@pytest.fixture
-def knowledge(tmp_path):
-    build(write_source(tmp_path / "source"), tmp_path / "kb", HashedWords())
-    return KnowledgeBase.open(tmp_path / "kb", HashedWords())
-
-
-@pytest.fixture
-def answerer(knowledge):
-    return Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
+from tests.unit.rag_cases import HashedWords, document
 
 
 class Finds:

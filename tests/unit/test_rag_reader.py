@@ -2,14 +2,12 @@ import dataclasses
 
 import pytest
 
-from rag.build import build
 from rag.interpret import Selection
 from rag.pairs import NO_SPAN, PairSettings
 from rag.reader import EvidenceReader, Excerpt, ReaderInterpreter, Reading, reading_windows, weighed
 from rag.retrieve import retrieve
-from rag.store import KnowledgeBase
 from tests.pair_cases import KEY, tiny, toy_reader
-from tests.unit.rag_cases import HashedWords, write_source
+from tests.unit.rag_cases import HashedWords
 
 DOSE = "What is the maximum of paracetamol in a day?"
 VOTE = "Do supporters of a lower voting age say that sixteen-year-olds pay taxes?"
@@ -30,12 +28,6 @@ class WordReader:
 
     def _sure(self, sentence):
         return max((value for word, value in self.sure.items() if word in sentence), default=0.01)
-
-
-@pytest.fixture
-def knowledge(tmp_path):
-    build(write_source(tmp_path / "source"), tmp_path / "kb", HashedWords())
-    return KnowledgeBase.open(tmp_path / "kb", HashedWords())
 
 
 def ask(knowledge, question, reader, selection=Selection()):  # noqa: B008
