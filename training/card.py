@@ -9,6 +9,7 @@ from typing import Any
 
 from training.datasets import Row
 from training.evaluate import FIGURES
+from training.intervals import told
 
 
 def _drawn(manifest: Mapping[str, Any]) -> list[str]:
@@ -83,6 +84,12 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         *trained_on(sources),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def measured(figures: Mapping[str, Any]) -> list[str]:
+    """The lines of a card that give each figure with its interval."""
+    found = {name: figure for name, figure in figures.items() if isinstance(figure, Mapping) and "low" in figure}
+    return ["| figure | value |", "|---|---|", *(f"| {name} | {told(found, name)} |" for name in found), ""]
 
 
 def trained_on(sources: Mapping[tuple[str, str], int]) -> list[str]:

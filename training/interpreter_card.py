@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.card import trained_on
+from training.card import measured, trained_on
 from training.interpreter_kinds import Example, Kind
-from training.intervals import told
 
 _LIMITS = (
     "What it writes is a proposal: use it behind the citation gate only.",
@@ -25,7 +24,6 @@ _LIMITS = (
 def write_interpreter_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Example]) -> None:
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
     settings, figures = manifest["settings"], manifest["figures"]
-    measured = {name: figure for name, figure in figures.items() if isinstance(figure, Mapping) and "low" in figure}
     kinds, left_out = manifest["kinds"], manifest["left_out"]
     sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
     lines = [
@@ -47,10 +45,7 @@ def write_interpreter_card(folder: Path, manifest: Mapping[str, Any], rows: Sequ
         "",
         f"On {figures['rows']} rows of split `dev`; 95 % bootstrap intervals over passages.",
         "",
-        "| figure | value |",
-        "|---|---|",
-        *(f"| {name} | {told(measured, name)} |" for name in measured),
-        "",
+        *measured(figures),
         f"Loss on dev: {manifest['dev_loss']['before']} before, {manifest['dev_loss']['after']} after.",
         "",
         "## Limits",

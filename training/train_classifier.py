@@ -23,7 +23,7 @@ from training.datasets import Row, TrainingError, hold_out, read_all
 from training.evaluate import evaluate_classifier
 from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers
-from training.manifest import adapter_sha256, file_sha256, provenance, write_json
+from training.manifest import adapter_sha256, file_sha256, provenance, put_in_place, write_json
 from training.operating_point import choose_operating_point
 
 _PROOF = ("classifier.json", "manifest.json")
@@ -214,8 +214,7 @@ def complete(
     }
     write_card(finished, manifest, split.train)
     write_json(finished / "manifest.json", manifest)
-    for path in sorted(finished.iterdir(), key=lambda path: path.name in _PROOF):
-        path.replace(out / path.name)
+    put_in_place(finished, out)
     return manifest
 
 

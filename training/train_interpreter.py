@@ -22,11 +22,10 @@ from training.fit_interpreter import InterpreterRecipe, adapted, check_template,
 from training.interpreter_card import write_interpreter_card
 from training.interpreter_kinds import MIX, Example, build_examples, counts
 from training.interpreter_rows import Cases, read_cases
-from training.manifest import file_sha256, provenance, write_json
+from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.train_classifier import refuse_finished
 
 PLAIN = "plain"  # names the template for models that have none
-_LAST = ("model.json", "manifest.json")  # without these a folder is no model
 _LIBRARIES = ("trl", "accelerate", "datasets", "tokenizers")
 
 
@@ -118,8 +117,7 @@ def train_interpreter(run: InterpreterRun) -> dict[str, Any]:
     manifest["libraries"] = {**made_from["libraries"], **{name: metadata.version(name) for name in _LIBRARIES}}
     write_interpreter_card(finished, manifest, train)
     write_json(finished / "manifest.json", manifest)
-    for path in sorted(finished.iterdir(), key=lambda path: path.name in _LAST):
-        path.replace(run.out / path.name)
+    put_in_place(finished, run.out)
     shutil.rmtree(run.out / "checkpoint")
     return manifest
 
