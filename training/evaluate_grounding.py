@@ -37,16 +37,19 @@ def evaluate_citations(
     """Answers from a knowledge base, each of whose sentences is then looked up in one that was opened afresh.
 
     `verified`: of the released sentences, those in a citation that stands in the base at its offsets and whose words,
-    if they are a quote, are those of the answer.
+    if they are a quote, are those of the answer. Where two sentences are taken for one ("… may say no. The form …"),
+    each of its words must be in such a citation.
     """
     answers = [answerer.answer(question) for question in questions]
     knowledge = reopened()
     released = verified = 0
     for answer in answers:
         good = [each for each in answer.citations if _stands(each, answer, knowledge)]
+        cited = {at for each in good for at in range(each.answer_start, each.answer_end)}
         for segment in segments(answer.answer):
             released += 1
-            verified += any(each.answer_start <= segment.start and segment.end <= each.answer_end for each in good)
+            words = [at for at in range(segment.start, segment.end) if not answer.answer[at].isspace()]
+            verified += cited.issuperset(words)
     return {
         "questions": len(answers),
         "answered": sum(not answer.abstained for answer in answers),

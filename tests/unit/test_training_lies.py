@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from rag.types import DEFAULT_GATE
+from rag.segments import segments
+from rag.types import DEFAULT_GATE, GroundedAnswer
+from tests.doubles import citation
 from tests.unit.rag_cases import write_source
 from training.evaluate_grounding import Credulous, evaluate_gate, off, places, through, upper
 from training.lies import HONEST, Liar
@@ -71,6 +73,24 @@ def test_a_citation_that_does_not_stand_is_not_counted(tmp_path):
 
     figures = evaluate_citations(Shifted(), questions, reopened)
     assert figures["verified"] == 0 < figures["released"]
+
+
+def test_of_two_sentences_taken_for_one_both_must_be_cited(monkeypatch):
+    from training import evaluate_grounding
+
+    said = "Visitors may say no. The form is free."  # "no." reads like the abbreviation of a number
+    first = dataclasses.replace(citation(), answer_start=0, answer_end=20, quote=said[:20])
+    second = dataclasses.replace(citation(), answer_start=21, answer_end=len(said), quote=said[21:])
+    assert len(segments(said)) == 1
+
+    class Says:
+        def answer(self, question):
+            return GroundedAnswer(said, False, (first, second))
+
+    for known, verified in (((first, second), 1), ((first,), 0), ((second,), 0)):
+        monkeypatch.setattr(evaluate_grounding, "_stands", lambda each, *_, known=known: each in known)
+        figures = evaluate_grounding.evaluate_citations(Says(), ["May I?"], lambda: None)
+        assert (figures["released"], figures["verified"]) == (1, verified)
 
 
 def test_the_bound_is_above_the_share():
