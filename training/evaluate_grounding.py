@@ -37,7 +37,7 @@ def evaluate_citations(
     """Answers from a knowledge base, each of whose sentences is then looked up in one that was opened afresh.
 
     `verified`: of the released sentences, those in a citation that stands in the base at its offsets and whose words,
-    if they are a quote, are those of the answer. Where two sentences are taken for one ("… may say no. The form …"),
+    if they are a quote, are those of the answer. Where two sentences are taken for one ("… may say no. Supporters …"),
     each of its words must be in such a citation.
     """
     answers = [answerer.answer(question) for question in questions]
