@@ -110,7 +110,7 @@ eval-readers: install
 		--model rag/assets/reader-minilm
 	$(BIN)/airlock eval support $(CLAIMS) $(PASSAGES) --model rag/assets/support-minilm
 	$(BIN)/airlock eval grounding --support rag/assets/support-minilm
-	$(BIN)/airlock eval premise --support rag/assets/support-minilm
+	$(BIN)/airlock eval premise
 
 eval: install
 	$(BIN)/airlock eval classifier $(QUERIES)

@@ -1,0 +1,223 @@
+"""Attention heads of stock transformers models: seeing every call of attention, and taking heads out of it.
+
+Works through the registered attention interface, so after rotary positions, query norms and fused projections, and for
+each *query* head also where heads share keys. The model's weights are never touched.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout as drop
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
+
+# What some families hand to attention beside queries, keys and values, and what this module does not compute.
+_REFUSED = ("s_aux", "sinks", "position_bias", "head_mask", "alibi")
+_names = itertools.count()
+
+
+class Call:
+    """One call of attention by one layer, its heads computed on demand.
+
+    Attributes:
+        module: The attention module that calls; its `layer_idx` is the layer.
+        query: (batch, heads, queries, d_head).
+        key: (batch, heads or fewer, keys, d_head); `value` likewise.
+        mask: Boolean, True where a query may look, broadcastable to (batch, 1, queries, keys); None is plainly causal.
+    """
+
+    __slots__ = ("dropout", "key", "mask", "module", "query", "scaling", "softcap", "value")
+
+    def __init__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        softcap: float | None = None,
+        **more: Any,
+    ) -> None:
+        if present := [name for name in _REFUSED if more.get(name) is not None]:
+            raise UnsupportedModel(
+                f"attention of {type(module).__name__} has {', '.join(present)}, which ablation does not compute"
+            )
+        if getattr(module, "is_causal", True) is False:
+            raise UnsupportedModel(f"attention of {type(module).__name__} is not causal; audit a causal language model")
+        self.module, self.query, self.key, self.value, self.mask = module, query, key, value, mask
+        self.scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        self.dropout, self.softcap = dropout, softcap
+
+    @property
+    def layer(self) -> int:
+        """Number of the layer."""
+        return int(self.module.layer_idx)  # type: ignore[arg-type]
+
+    def heads(self, scale: float = 1.0, only: Sequence[int] | None = None) -> Tensor:
+        """Outputs of heads before the output projection, (batch, heads, queries, d_head).
+
+        Args:
+            scale: ε, on the scores: 1 is the stock attention.
+            only: These query heads only.
+        """
+        query, key, value = self.query, self.key, self.value
+        shared = query.shape[1] // key.shape[1]
+        if only is not None:
+            index = torch.as_tensor(only, device=query.device)
+            query, key, value = query[:, index], key[:, index // shared], value[:, index // shared]
+        elif shared > 1:
+            key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+        queries, keys = query.shape[2], key.shape[2]
+        mask = self.mask
+        if mask is None and 1 < queries < keys:
+            mask = query.new_ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+        if self.softcap is None:
+            return scaled_dot_product_attention(
+                query * scale if scale != 1.0 else query,
+                key,
+                value,
+                mask,
+                dropout_p=self.dropout,
+                is_causal=mask is None and queries > 1,
+                scale=self.scaling,
+            )
+        if mask is None:
+            mask = query.new_ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+        scores = torch.tanh(query @ key.mT * (self.scaling * scale / self.softcap)) * self.softcap
+        weights = (
+            scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+            .softmax(dim=-1, dtype=torch.float32)
+            .to(query.dtype)
+        )
+        return drop(weights, self.dropout, training=self.dropout > 0) @ value
+
+    def ablated(self, heads: Sequence[int], ablation: Ablation, stock: Tensor) -> Tensor:
+        """What stands in the place of `heads`, (batch, len(heads), queries, d_head).
+
+        Args:
+            heads: Query heads of this layer.
+            ablation: How they are taken out.
+            stock: Outputs of all heads of this call, as `heads()` gives them.
+        """
+        if ablation.method == "value":
+            return ablation.epsilon * stock[:, list(heads)]
+        if ablation.method == "mean":
+            return stock.mean(dim=1, keepdim=True).expand(-1, len(heads), -1, -1)
+        return self.heads(ablation.epsilon, heads)  # scaling one head's keys or its queries scales the same scores
+
+
+Attend = Callable[[Call], Tensor]
+
+
+@contextmanager
+def attention(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
+    """Let `attend` compute attention while the block lasts, also backwards and in training.
+
+    Args:
+        model: A stock causal language model.
+        attend: From a call to all heads' outputs, (batch, heads, queries, d_head).
+
+    Raises:
+        UnsupportedModel: the family does not use the attention interface of transformers.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
+        family = getattr(model.config, "model_type", type(model).__name__)
+        raise UnsupportedModel(f"model type {family!r} does not compute attention through transformers' interface")
+
+    def compute(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+    ) -> tuple[Tensor, None]:
+        call = Call(module, query, key, value, attention_mask, **more)
+        return attend(call).transpose(1, 2).contiguous(), None
+
+    name = f"airlock_{next(_names)}"
+    configs = {
+        id(module.config): module.config
+        for module in model.modules()
+        if hasattr(getattr(module, "config", None), "_attn_implementation")
+    }
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    ALL_ATTENTION_FUNCTIONS.register(name, compute)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, _mask)
+    try:
+        for config in configs.values():
+            config._attn_implementation = name
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
+        for registered in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS):
+            registered._global_mapping.pop(name)  # there is no public way to take a name back
+
+
+def _mask(batch_size: int, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """One mask for the whole batch where nothing in it is padding."""
+    return sdpa_mask(batch_size if attention_mask is not None else 1, *args, attention_mask=attention_mask, **kwargs)
+
+
+@contextmanager
+def ablate(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation | None = None) -> Iterator[None]:
+    """Take heads out of a stock model while the block lasts.
+
+    Args:
+        model: A stock causal language model; its weights stay untouched.
+        heads: Query heads; none leaves the model as it is.
+        ablation: How; undifferentiated queries by default.
+
+    Raises:
+        UnsupportedModel: the family does not use the attention interface, or has attention that is not computed here.
+        AttributionError: the model has no such head.
+    """
+    how = ablation or Ablation()
+    check_heads(model, heads)
+    by_layer: dict[int, list[int]] = defaultdict(list)
+    for layer, head in sorted(set(heads)):
+        by_layer[layer].append(head)
+
+    def attend(call: Call) -> Tensor:
+        stock = call.heads()
+        if not (out := by_layer.get(call.layer)):
+            return stock
+        return stock.index_copy(1, torch.tensor(out, device=stock.device), call.ablated(out, how, stock).contiguous())
+
+    with attention(model, attend):
+        yield
+
+
+def shape(model: PreTrainedModel) -> tuple[int, int]:
+    """Layers and query heads a layer."""
+    config = model.config.get_text_config(decoder=True)
+    return int(config.num_hidden_layers), int(config.num_attention_heads)
+
+
+def all_heads(model: PreTrainedModel) -> list[HeadId]:
+    """Every query head, in order."""
+    layers, heads = shape(model)
+    return [HeadId(layer, head) for layer in range(layers) for head in range(heads)]
+
+
+def check_heads(model: PreTrainedModel, heads: Collection[HeadId]) -> None:
+    """Refuse heads that the model does not have.
+
+    Raises:
+        AttributionError: a head that is not there.
+    """
+    layers, count = shape(model)
+    for head in heads:
+        if not (0 <= head.layer < layers and 0 <= head.head < count):
+            raise AttributionError(
+                f"head {head} is not in the model: it has {layers} layers of {count} heads, from 0.0"
+            )
