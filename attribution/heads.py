@@ -49,7 +49,7 @@ class Call:
         scaling: float | None = None,
         dropout: float = 0.0,
         softcap: float | None = None,
-        **more: Any,
+        **more: object,
     ) -> None:
         if present := [name for name in _REFUSED if more.get(name) is not None]:
             raise UnsupportedModel(
@@ -138,17 +138,19 @@ def attention(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
         raise UnsupportedModel(f"model type {family!r} does not compute attention through transformers' interface")
 
     def compute(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **more: Any,  # noqa: ANN401 (what the family hands over)
     ) -> tuple[Tensor, None]:
         call = Call(module, query, key, value, attention_mask, **more)
         return attend(call).transpose(1, 2).contiguous(), None
 
     name = f"airlock_{next(_names)}"
-    configs = {
-        id(module.config): module.config
-        for module in model.modules()
-        if hasattr(getattr(module, "config", None), "_attn_implementation")
-    }
+    found = (getattr(module, "config", None) for module in model.modules())
+    configs: dict[int, Any] = {id(config): config for config in found if hasattr(config, "_attn_implementation")}
     before = {key: config._attn_implementation for key, config in configs.items()}
     ALL_ATTENTION_FUNCTIONS.register(name, compute)
     ALL_MASK_ATTENTION_FUNCTIONS.register(name, _mask)
@@ -163,9 +165,9 @@ def attention(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
             registered._global_mapping.pop(name)  # there is no public way to take a name back
 
 
-def _mask(batch_size: int, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+def _mask(*, batch_size: int, attention_mask: Tensor | None = None, **more: Any) -> Tensor | None:  # noqa: ANN401
     """One mask for the whole batch where nothing in it is padding."""
-    return sdpa_mask(batch_size if attention_mask is not None else 1, *args, attention_mask=attention_mask, **kwargs)
+    return sdpa_mask(batch_size if attention_mask is not None else 1, attention_mask=attention_mask, **more)
 
 
 @contextmanager
