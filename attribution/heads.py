@@ -97,11 +97,8 @@ class Call:
         if mask is None:
             mask = query.new_ones(queries, keys, dtype=torch.bool).tril(keys - queries)
         scores = torch.tanh(query @ key.mT * (self.scaling * scale / self.softcap)) * self.softcap
-        weights = (
-            scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-            .softmax(dim=-1, dtype=torch.float32)
-            .to(query.dtype)
-        )
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(dim=-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
         return drop(weights, self.dropout, training=self.dropout > 0) @ value
 
     def ablated(self, heads: Sequence[int], ablation: Ablation, stock: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ class Ablation:
     """How a head is taken out (arXiv 2410.13708, section 3.2).
 
     Attributes:
-        method: `query` or `key`: undifferentiated attention, softmax(ε·QKᵀ/√d)·V, for ε → 0 a running mean of V; `value`:
-            scaling contribution, ε·softmax(QKᵀ/√d)·V; `mean`: the mean of the layer's heads in its place.
+        method: `query` or `key`: undifferentiated attention, softmax(ε·QKᵀ/√d)·V, for ε → 0 a running mean of V;
+            `value`: scaling contribution, ε·softmax(QKᵀ/√d)·V; `mean`: the mean of the layer's heads in its place.
         epsilon: ε; 0 is allowed. `mean` has none.
     """
 
