@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from attribution.heads import Call, attention, check_heads
 from attribution.layout import Layout, read_layout
-from attribution.replay import Enough, LastPosition, Prefix, forward
+from attribution.replay import Enough, LastPosition, Prefix, final_logits, forward
 from attribution.types import Ablation, AttributionError, HeadId
 
 Ids = Sequence[Sequence[int]]
@@ -82,6 +81,11 @@ class Engine:
         self.model, self.batch_tokens, self.shared_prefix = model, batch_tokens, shared_prefix
         self.layout: Layout = read_layout(model)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and query heads a layer."""
+        return len(self.layout.layers), self.layout.heads
+
     @torch.inference_mode()
     def states(self, ids: Ids, *, without: Collection[HeadId] = (), ablation: Ablation | None = None) -> Tensor:
         """States after the final norm at the last position, (prompts, width), without a group of heads.
@@ -133,12 +137,7 @@ class Engine:
     @torch.inference_mode()
     def logits(self, states: Tensor) -> Tensor:
         """Next-token logits (…, vocabulary) of states (…, width), by the model's own head."""
-        flat = states.reshape(-1, 1, states.shape[-1])
-        given = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=flat)
-        with forward(self.model.base_model, lambda *_, **__: given):
-            ids = torch.zeros(len(flat), 1, dtype=torch.long, device=flat.device)
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
-        return logits.view(*states.shape[:-1], -1)
+        return final_logits(self.model, states)
 
     def _wanted(self, heads: Collection[HeadId] | None, gone: frozenset[HeadId]) -> dict[int, list[int]]:
         layers = range(len(self.layout.layers))

@@ -66,27 +66,23 @@ class Call:
         """Number of the layer."""
         return int(self.module.layer_idx)  # type: ignore[arg-type]
 
-    def heads(self, scale: float = 1.0, only: Sequence[int] | None = None) -> Tensor:
-        """Outputs of heads before the output projection, (batch, heads, queries, d_head).
+    def heads(self) -> Tensor:
+        """Outputs of all heads before the output projection, (batch, heads, queries, d_head)."""
+        return self._attend(self.query, torch.arange(self.query.shape[1], device=self.query.device))
 
-        Args:
-            scale: ε, on the scores: 1 is the stock attention.
-            only: These query heads only.
-        """
-        query, key, value = self.query, self.key, self.value
-        shared = query.shape[1] // key.shape[1]
-        if only is not None:
-            index = torch.as_tensor(only, device=query.device)
-            query, key, value = query[:, index], key[:, index // shared], value[:, index // shared]
-        elif shared > 1:
-            key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+    def _attend(self, query: Tensor, heads: Tensor) -> Tensor:
+        """Outputs of these queries in the places of these heads."""
+        key, value = self.key, self.value
+        if self.query.shape[1] != key.shape[1] or len(heads) != key.shape[1]:
+            shared = heads // (self.query.shape[1] // key.shape[1])
+            key, value = key[:, shared], value[:, shared]
         queries, keys = query.shape[2], key.shape[2]
         mask = self.mask
         if mask is None and 1 < queries < keys:
             mask = query.new_ones(queries, keys, dtype=torch.bool).tril(keys - queries)
         if self.softcap is None:
             return scaled_dot_product_attention(
-                query * scale if scale != 1.0 else query,
+                query,
                 key,
                 value,
                 mask,
@@ -96,7 +92,7 @@ class Call:
             )
         if mask is None:
             mask = query.new_ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-        scores = torch.tanh(query @ key.mT * (self.scaling * scale / self.softcap)) * self.softcap
+        scores = torch.tanh(query @ key.mT * (self.scaling / self.softcap)) * self.softcap
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
         return drop(weights, self.dropout, training=self.dropout > 0) @ value
@@ -113,7 +109,10 @@ class Call:
             return ablation.epsilon * stock[:, list(heads)]
         if ablation.method == "mean":
             return stock.mean(dim=1, keepdim=True).expand(-1, len(heads), -1, -1)
-        return self.heads(ablation.epsilon, heads)  # scaling one head's keys or its queries scales the same scores
+        index = torch.as_tensor(heads, device=stock.device)
+        if ablation.method == "mean_query":
+            return self._attend(self.query.mean(dim=1, keepdim=True).expand(-1, len(index), -1, -1), index)
+        return self._attend(self.query[:, index] * ablation.epsilon, index)  # scaled keys would give the same scores
 
 
 Attend = Callable[[Call], Tensor]

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from attribution.heads import Call
 
@@ -116,3 +117,21 @@ def forward(module: nn.Module, replacement: Callable[..., Any]) -> Iterator[None
             del module.forward
         else:
             module.forward = before
+
+
+def final_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """Next-token logits (…, vocabulary) of states after the final norm (…, width), by the model's own head."""
+    flat = states.reshape(-1, 1, states.shape[-1])
+    given = _States(last_hidden_state=flat)
+    with forward(model.base_model, lambda *_, **__: given):
+        ids = torch.zeros(len(flat), 1, dtype=torch.long, device=flat.device)
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits.view(*states.shape[:-1], -1)
+
+
+class _States(BaseModelOutputWithPast):
+    """Final states as a decoder gives them; what else a family asks for (a router's logits, …) is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)

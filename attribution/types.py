@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-Method = Literal["query", "key", "value", "mean"]
+Method = Literal["query", "key", "value", "mean", "mean_query"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -69,8 +69,9 @@ class Ablation:
 
     Attributes:
         method: `query` or `key`: undifferentiated attention, softmax(ε·QKᵀ/√d)·V, for ε → 0 a running mean of V;
-            `value`: scaling contribution, ε·softmax(QKᵀ/√d)·V; `mean`: the mean of the layer's heads in its place.
-        epsilon: ε; 0 is allowed. `mean` has none.
+            `value`: scaling contribution, ε·softmax(QKᵀ/√d)·V; `mean`: the mean of the layer's heads in its place;
+            `mean_query`: the mean of the layer's queries in place of its own.
+        epsilon: ε; 0 is allowed. The means have none.
     """
 
     method: Method = "query"
@@ -83,7 +84,7 @@ class Ablation:
             raise AttributionError(f"epsilon {self.epsilon} is not between 0 and 1; the paper uses 1e-5")
 
     def __str__(self) -> str:
-        return self.method if self.method == "mean" else f"{self.method}/{self.epsilon:g}"
+        return self.method if self.method.startswith("mean") else f"{self.method}/{self.epsilon:g}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,0 +1,69 @@
+"""One stock forward pass for each head and prompt: the oracle of the engine, and the slow way where it cannot go."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from attribution.engine import Batch, Ids
+from attribution.heads import ablate, all_heads, check_heads, shape
+from attribution.replay import final_logits
+from attribution.types import Ablation, AttributionError, HeadId
+
+
+class BruteForce:
+    """Runs the whole stock model for each head and prompt.
+
+    Args:
+        model: In evaluation mode.
+
+    Raises:
+        AttributionError: the model is in training mode.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        if model.training:
+            raise AttributionError(
+                "the model is in training mode, where dropout makes scores random; call model.eval()"
+            )
+        self.model = model
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and query heads a layer."""
+        return shape(self.model)
+
+    @torch.inference_mode()
+    def states(self, ids: Ids, *, without: Collection[HeadId] = (), ablation: Ablation | None = None) -> Tensor:
+        """Last-position states after the final norm, (prompts, width)."""
+        with ablate(self.model, without, ablation):
+            return torch.stack([self._state(prompt) for prompt in ids])
+
+    @torch.inference_mode()
+    def without_each(
+        self,
+        ids: Ids,
+        ablation: Ablation | None = None,
+        *,
+        group: Collection[HeadId] = (),
+        heads: Collection[HeadId] | None = None,
+    ) -> Iterator[Batch]:
+        """The same without each head in turn, and without the group in every case."""
+        check_heads(self.model, [*group, *(heads or ())])
+        for layer, head in sorted(set(all_heads(self.model) if heads is None else heads) - set(group)):
+            for place, prompt in enumerate(ids):
+                with ablate(self.model, [HeadId(layer, head), *group], ablation):
+                    yield Batch(layer, (head,), (place,), self._state(prompt)[None, None])
+
+    @torch.inference_mode()
+    def logits(self, states: Tensor) -> Tensor:
+        """Next-token logits (…, vocabulary) of states (…, width)."""
+        return final_logits(self.model, states)
+
+    def _state(self, prompt: Sequence[int]) -> Tensor:
+        ids = torch.tensor([list(prompt)], device=self.model.device)
+        state: Tensor = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -1]
+        return state

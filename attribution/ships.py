@@ -1,0 +1,122 @@
+"""Ships: how far a model's answer moves when one head is taken out (arXiv 2410.13708, sections 3.1 and 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attribution.engine import Batch
+from attribution.subspace import left_directions, turned
+from attribution.types import Ablation, HeadId
+
+Ids = Sequence[Sequence[int]]
+Progress = Callable[[int], None]
+
+
+class Runner(Protocol):
+    """What runs a model without its heads: `attribution.engine.Engine`, or `attribution.brute.BruteForce`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and query heads a layer."""
+
+    def states(self, ids: Ids, *, without: Collection[HeadId] = (), ablation: Ablation | None = None) -> Tensor:
+        """Last-position states after the final norm, (prompts, width)."""
+
+    def without_each(
+        self,
+        ids: Ids,
+        ablation: Ablation | None = None,
+        *,
+        group: Collection[HeadId] = (),
+        heads: Collection[HeadId] | None = None,
+    ) -> Iterator[Batch]:
+        """The same without each head in turn, and without the group in every case."""
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Next-token logits (…, vocabulary) of states (…, width)."""
+
+
+def divergence(base: Tensor, ablated: Tensor) -> Tensor:
+    """KL(base ‖ ablated) of next-token distributions, from logits (…, vocabulary), in nats, float64, never negative."""
+    before, after = base.double().log_softmax(-1), ablated.double().log_softmax(-1)
+    return (before.exp() * (before - after)).sum(-1).clamp_min(0.0)
+
+
+def ships(
+    runner: Runner,
+    ids: Ids,
+    ablation: Ablation | None = None,
+    *,
+    heads: Collection[HeadId] | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Ships of each head on each prompt: KL(p(·|prompt) ‖ p(·|prompt, without the head)), next token, whole vocabulary.
+
+    Args:
+        runner: Runs the model.
+        ids: Prompts as token ids.
+        ablation: How a head is taken out.
+        heads: These only; the others are NaN.
+        progress: Told how many heads × prompts were computed.
+
+    Returns:
+        Nats, float64, (prompts, layers, heads).
+    """
+    base = runner.logits(runner.states(ids))
+    scores = torch.full((len(ids), *runner.shape), torch.nan, dtype=torch.float64)
+    for batch in runner.without_each(ids, ablation, heads=heads):
+        moved = divergence(base[list(batch.prompts)], runner.logits(batch.states))
+        for row, head in enumerate(batch.heads):
+            scores[list(batch.prompts), batch.layer, head] = moved[row].cpu()
+        if progress:
+            progress(moved.numel())
+    return scores
+
+
+def generalized_ships(
+    runner: Runner,
+    ids: Ids,
+    ablation: Ablation | None = None,
+    *,
+    r_main: int = 1,
+    group: Collection[HeadId] = (),
+    heads: Collection[HeadId] | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Generalized Ships of each head on a data set: how far its states' leading directions turn without the head.
+
+    Args:
+        runner: Runs the model.
+        ids: Prompts as token ids.
+        ablation: How heads are taken out.
+        r_main: How many leading directions are compared.
+        group: Heads that are out in every case; the comparison is with the whole model.
+        heads: These only; the others, and the group's, are NaN.
+        progress: Told how many heads × prompts were computed.
+
+    Returns:
+        Degrees, float64, (layers, heads).
+    """
+    base = runner.states(ids)
+    before = left_directions(base, r_main)
+    scores = torch.full(runner.shape, torch.nan, dtype=torch.float64)
+    moved: dict[HeadId, Tensor] = {}
+    left: dict[HeadId, int] = {}
+    for batch in runner.without_each(ids, ablation, group=group, heads=heads):
+        for row, number in enumerate(batch.heads):
+            head = HeadId(batch.layer, number)
+            if head not in moved:
+                moved[head], left[head] = torch.empty_like(base), len(ids)
+            moved[head][list(batch.prompts)] = batch.states[row]
+            left[head] -= len(batch.prompts)
+        if whole := [HeadId(batch.layer, number) for number in batch.heads if not left[HeadId(batch.layer, number)]]:
+            angles = turned(before, left_directions(torch.stack([moved.pop(head) for head in whole]), r_main))
+            for head, angle in zip(whole, angles.cpu(), strict=True):
+                scores[head] = angle
+        if progress:
+            progress(batch.states.shape[0] * batch.states.shape[1])
+    return scores
