@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,7 @@ def sahara(
     *,
     size: int = 3,
     r_main: int = 1,
+    candidates: Collection[HeadId] | None = None,
     done: Sequence[Step] = (),
     on_step: Callable[[Step], None] | None = None,
     progress: Progress | None = None,
@@ -49,6 +50,7 @@ def sahara(
         ablation: How heads are taken out.
         size: S, the heads of the group; the paper finds 3 best and 5 enough.
         r_main: How many leading directions are compared.
+        candidates: Heads that may join the group; all by default.
         done: Steps of an interrupted run, to go on from.
         on_step: Told of each step once it is done.
         progress: Told how many heads × prompts were computed.
@@ -57,12 +59,15 @@ def sahara(
         AttributionError: a size that the model cannot have.
     """
     layers, heads = runner.shape
-    if not 1 <= size <= layers * heads:
-        raise AttributionError(f"group size {size} is not between 1 and the model's {layers * heads} heads")
+    choice = layers * heads if candidates is None else len(set(candidates))
+    if not 1 <= size <= choice:
+        raise AttributionError(f"group size {size} is not between 1 and the {choice} heads to choose from")
     steps = list(done[:size])
     while len(steps) < size:
         group = [step.head for step in steps]
-        degrees = generalized_ships(runner, ids, ablation, r_main=r_main, group=group, progress=progress)
+        degrees = generalized_ships(
+            runner, ids, ablation, r_main=r_main, group=group, heads=candidates, progress=progress
+        )
         best = int(torch.nan_to_num(degrees, nan=-1.0).argmax())
         steps.append(Step(HeadId(*divmod(best, heads)), degrees))
         if on_step:

@@ -1,0 +1,135 @@
+"""Loading a checkpoint to be audited: a folder with a causal language model in safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from attribution.types import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model ready to be audited.
+
+    Attributes:
+        model: In evaluation mode, its gradients off.
+        tokenizer: Its own.
+        path: The folder.
+        sha256: Of the names and bytes of its weight files, in hex.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    path: Path
+    sha256: str
+
+
+def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoint:
+    """Load a causal language model and its tokenizer from a folder of safetensors.
+
+    Args:
+        path: A folder as `save_pretrained` writes it.
+        device: `cpu`, `cuda`, `cuda:1`, …
+        dtype: Of the weights in memory. float32 is exact and on most CPUs the fastest.
+
+    Raises:
+        CheckpointError: there is no such folder, it has no weights in safetensors, it is not a causal language model,
+            it asks for code of its own, something of it is missing or broken, or a weight is not finite.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if dtype not in get_args(Dtype):
+        raise CheckpointError(f"dtype {dtype!r} is not known; one of {', '.join(get_args(Dtype))}")
+    config = _config(path)
+    weights = _weights(path)
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as exc:
+        raise CheckpointError(f"device {device!r} cannot be used: {_first(exc)}; cpu always can") from exc
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError) as exc:
+        raise CheckpointError(f"model {path}: its tokenizer cannot be loaded: {_first(exc)}") from exc
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        model, report = loaded[0].to(where), loaded[1]
+    except torch.OutOfMemoryError as exc:
+        raise CheckpointError(f"model {path} does not fit on {device} in {dtype}; take a smaller dtype or cpu") from exc
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, TypeError) as exc:
+        kind = config.get("model_type", "none")
+        raise CheckpointError(
+            f"model {path} (model type {kind!r}) cannot be loaded as a causal language model: {_first(exc)}"
+        ) from exc
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"model {path} lacks {len(missing)} weights, {missing[0]} among them: they would be random; is it a causal "
+            "language model, and is the download whole?"
+        )
+    model.eval().requires_grad_(requires_grad=False)
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise CheckpointError(f"model {path}: weight {name} holds NaN or infinity in {dtype}; nothing is computed")
+    return Checkpoint(model, tokenizer, path, weights_sha256(weights))
+
+
+def weights_sha256(files: list[Path]) -> str:
+    """SHA-256 of the names and bytes of weight files, in hex."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(f"{file.name}\0{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise CheckpointError(f"model {path} is not a folder; give one as save_pretrained writes it")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        hint = "an adapter: merge it into its base first" if (path / "adapter_config.json").exists() else "no model"
+        raise CheckpointError(f"model {path} has no config.json: {hint}") from exc
+    except (OSError, ValueError) as exc:
+        raise CheckpointError(f"model {path}: config.json cannot be read: {_first(exc)}") from exc
+    if not isinstance(config, dict) or config.get("auto_map"):
+        raise CheckpointError(f"model {path} asks for code of its own, which is not run; use a family of transformers")
+    architectures = config.get("architectures") or []
+    if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        raise CheckpointError(f"model {path} is a {architectures[0]}, not a causal language model, and writes no text")
+    return config
+
+
+def _weights(path: Path) -> list[Path]:
+    if files := sorted(path.glob("*.safetensors")):
+        return files
+    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"model {path} has its weights in {pickles[0]}, a pickle, which can run code and is not opened; convert it "
+            "to safetensors where it can do no harm"
+        )
+    raise CheckpointError(f"model {path} has no *.safetensors")
+
+
+def _first(exc: BaseException) -> str:
+    """The first line of a message."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:300]
