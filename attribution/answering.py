@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,40 +19,8 @@ from transformers import (
 
 from attribution.behaviour import Answer
 from attribution.prompts import Template, encode
+from attribution.sampling import GREEDY, Sampling
 from attribution.types import AttributionError, Prompt, PromptError
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How answers are written.
-
-    Attributes:
-        max_new_tokens: of an answer, at most.
-        temperature: 0 always takes the likeliest token (greedy).
-        top_k: with a temperature, draw from this many likeliest tokens; 0 draws from all.
-        samples: answers to each prompt.
-        seed: of the draws. A draw depends on it, the prompt and the sample, not on what else is in a batch.
-    """
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_k: int = 5
-    samples: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise AttributionError(f"max_new_tokens {self.max_new_tokens} leaves no answer; the paper uses 128")
-        if not 0.0 <= self.temperature <= 10.0:
-            raise AttributionError(f"temperature {self.temperature} is not between 0 (greedy) and 10")
-        if self.top_k < 0:
-            raise AttributionError(f"top_k {self.top_k} is less than 0; give 0 to draw from all tokens")
-        if self.samples < 1:
-            raise AttributionError(f"samples {self.samples} leaves no answer; give 1 or more")
-        if self.samples > 1 and self.temperature == 0.0:
-            raise AttributionError(
-                f"samples {self.samples}: greedy answers are all the same; give a temperature such as 1.0, or samples 1"
-            )
 
 
 class LocalResponder:
@@ -77,7 +45,7 @@ class LocalResponder:
         identity: str,
         template: Template = "chat",
         system: str | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         batch: int = 8,
         without: Mapping[str, Any] | None = None,
     ) -> None:
@@ -134,7 +102,7 @@ class LocalResponder:
         pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self._ends, default=0)
         ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=self._model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device)
-        how = GenerationConfig(
+        how = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self._sampling.max_new_tokens,
             do_sample=False,  # draws are made by `_Choose`
             num_beams=1,
@@ -146,7 +114,7 @@ class LocalResponder:
         choose = _Choose(self._sampling, seeds)
         try:
             with torch.inference_mode():
-                found = self._model.generate(
+                found = self._model.generate(  # type: ignore[operator]
                     input_ids=ids,
                     attention_mask=mask,
                     generation_config=how,
@@ -160,7 +128,7 @@ class LocalResponder:
 
     def _read(self, written: Sequence[int]) -> Answer:
         end = next((place for place, token in enumerate(written) if token in self._ends), None)
-        text = str(self._tokenizer.decode(written[:end], skip_special_tokens=True)).strip()
+        text = str(self._tokenizer.decode(list(written[:end]), skip_special_tokens=True)).strip()
         return Answer(text, "length" if end is None else "stop")
 
     def _seed(self, text: str, sample: int) -> int:
@@ -174,13 +142,13 @@ class LocalResponder:
         for place, ids in enumerate(encoded, 1):
             if len(ids) + self._sampling.max_new_tokens > room:
                 raise PromptError(
-                    f"prompt {place} has {len(ids)} tokens and its answer up to {self._sampling.max_new_tokens}, but the "
-                    f"model holds {room}; shorten the prompt, or give fewer max_new_tokens"
+                    f"prompt {place} has {len(ids)} tokens and its answer up to {self._sampling.max_new_tokens}, but "
+                    f"the model holds {room}; shorten the prompt, or give fewer max_new_tokens"
                 )
 
 
 class _Choose(LogitsProcessor):
-    """Makes the likeliest token the one that is drawn: noise of Gumbel on the top k, of a generator of each row's own."""
+    """Makes the likeliest token the one that is drawn: Gumbel noise on the top k, from each row's own generator."""
 
     def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
         self._sampling = sampling

@@ -117,8 +117,8 @@ class BehaviourReport:
         by_category: the same of each category, by `harmful` and `harmless`.
         outcomes: how many answers were refused, answered and unclear, by `harmful` and `harmless`.
         reasons: how often the judge gave each reason.
-        answers: of each prompt its hash, category, label and, of each sample, verdict and hash; with the texts if they were
-            to be kept.
+        answers: of each prompt its hash, category, label and, of each sample, verdict and hash; with the texts if they
+            were to be kept.
         seconds: how long the part took that was not finished before.
         resumed: prompts that were finished before.
     """
@@ -201,10 +201,14 @@ def _check(prompts: Sequence[Prompt]) -> None:
         raise PromptError("there are no prompts to ask; give harmful prompts, harmless ones, or both")
     unlabelled = sum(prompt.harmful is None for prompt in prompts)
     if unlabelled:
-        raise PromptError(f"{unlabelled} of {len(prompts)} prompts are neither harmful nor harmless; set `harmful` of each")
+        raise PromptError(
+            f"{unlabelled} of {len(prompts)} prompts are neither harmful nor harmless; set `harmful` of each"
+        )
     twice = [text for text, count in Counter(prompt.text for prompt in prompts).items() if count > 1]
     if twice:
-        raise PromptError(f"{len(twice)} prompts are there twice, perhaps as harmful and as harmless; leave one of each")
+        raise PromptError(
+            f"{len(twice)} prompts are there twice, perhaps as harmful and as harmless; leave one of each"
+        )
 
 
 def _run_id(model: Mapping[str, Any], judge: Mapping[str, Any], keep: bool) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from attribution.types import AttributionError
 
@@ -19,8 +18,8 @@ class Case:
 
     Attributes:
         prompt: SHA-256 of its text.
-        verdicts: of each sample `outcome`, `reason`, the `sha256` of the answer and, if it was to be kept, its `text` and
-            `finish`.
+        verdicts: of each sample `outcome`, `reason`, the `sha256` of the answer and, if it was to be kept, its `text`
+            and `finish`.
     """
 
     prompt: str
@@ -43,7 +42,7 @@ class Finished:
     def __init__(self, path: Path | None, run: str) -> None:
         self._path = path
         self._run = run
-        self._file: BufferedWriter | None = None
+        self._file: BinaryIO | None = None
         self._cases: dict[str, Case] = {}
 
     def __enter__(self) -> Self:
@@ -90,9 +89,9 @@ class Finished:
         for number, line in enumerate(content[:whole].splitlines(), 1):
             case = self._read(path, number, line)
             self._cases[case.prompt] = case
-        self._file = path.open("r+b" if content else "wb")
-        self._file.truncate(whole)
-        self._file.seek(whole)
+        file = self._file = path.open("r+b" if content else "wb")
+        file.truncate(whole)
+        file.seek(whole)
 
     @property
     def _line_start(self) -> bytes:
@@ -104,7 +103,9 @@ class Finished:
         except (ValueError, RecursionError):
             row = None
         match row:
-            case {"run": self._run, "prompt": str(prompt), "verdicts": [_, *_] as verdicts} if all(map(_sound, verdicts)):
+            case {"run": self._run, "prompt": str(prompt), "verdicts": [_, *_] as verdicts} if all(
+                map(_sound, verdicts)
+            ):
                 return Case(prompt, tuple(verdicts))
             case {"run": str(), "prompt": str(), "verdicts": [_, *_]}:
                 raise AttributionError(

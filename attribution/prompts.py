@@ -55,11 +55,25 @@ def read_prompts(path: Path, *, column: str | None = None, limit: int | None = N
     named = _column(path, rows, column)
     prompts = [_prompt(f"prompts {path}, line {number}", row, named) for number, row in rows]
     _refuse_repeats(path, [number for number, _ in rows], prompts)
+    return choose(prompts, limit, seed)
+
+
+def choose(prompts: Sequence[Prompt], limit: int | None, seed: int) -> list[Prompt]:
+    """Some prompts, chosen at random and left in their order; all of them without a limit.
+
+    Raises:
+        PromptError: the limit is less than 1.
+    """
     if limit is not None and limit < 1:
         raise PromptError(f"limit {limit} leaves no prompts; give 1 or more, or leave it out for all of them")
-    if limit is None or limit >= len(prompts):
-        return prompts
-    return [prompts[place] for place in sorted(random.Random(seed).sample(range(len(prompts)), limit))]
+    places = range(len(prompts))
+    return [
+        prompts[place] for place in (places if limit is None or limit >= len(places) else _sample(places, limit, seed))
+    ]
+
+
+def _sample(places: range, limit: int, seed: int) -> list[int]:
+    return sorted(random.Random(seed).sample(places, limit))
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:
@@ -81,20 +95,22 @@ def encode(
     Args:
         tokenizer: of the model.
         prompts: some prompts.
-        template: `chat`, the tokenizer's chat template; `plain`, the paper's; `none`, the text as it is, in which special
-            tokens count as such.
+        template: `chat`, the tokenizer's chat template; `plain`, the paper's; `none`, the text as it is, in which
+            special tokens count as such.
         system: the system prompt, for `chat` only.
 
     Raises:
-        PromptError: the tokenizer has no chat template, or its template takes no system prompt; a prompt holds one of the
-            special tokens, which the model would take for the template's; a prompt has no tokens.
+        PromptError: the tokenizer has no chat template, or its template takes no system prompt; a prompt holds one of
+            the special tokens, which the model would take for the template's; a prompt has no tokens.
     """
     if template not in TEMPLATES:
         raise PromptError(f"template {template!r} is unknown; one of {', '.join(TEMPLATES)}")
     if system is not None and template != "chat":
         raise PromptError(f"template {template!r} has no place for a system prompt; use chat, or leave `system` out")
     if template == "chat" and not tokenizer.chat_template:
-        raise PromptError("the tokenizer has no chat template; use the template plain, or none for prompts rendered before")
+        raise PromptError(
+            "the tokenizer has no chat template; use the template plain, or none for prompts rendered before"
+        )
     if template != "none":
         _refuse_special(tokenizer, [*([("the system prompt", system)] if system else []), *_named(prompts)])
     encoded = [_ids(tokenizer, _rendered(tokenizer, prompt.text, template, system), template) for prompt in prompts]
@@ -115,7 +131,9 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, text: str, template: Template,
     try:
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
     except (TemplateError, ValueError, TypeError) as exc:
-        way_out = "leave `system` out, if it takes none, or use the template plain" if system else "use the template plain"
+        way_out = (
+            "leave `system` out, if it takes none, or use the template plain" if system else "use the template plain"
+        )
         raise PromptError(f"the tokenizer's chat template cannot be filled in ({exc}); {way_out}") from exc
 
 
@@ -138,8 +156,10 @@ def _named(prompts: Sequence[Prompt]) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_special(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]) -> None:
+    added = getattr(tokenizer, "added_tokens_decoder", {})  # some templates use tokens that no setting names
+    special = sorted({*tokenizer.all_special_tokens, *(str(token) for token in added.values() if token.special)})
     for name, text in texts:
-        for token in tokenizer.all_special_tokens:
+        for token in special:
             if token in text:
                 raise PromptError(
                     f"{name} holds the special token {token!r}, which the model would take for the template's; remove "
@@ -193,8 +213,10 @@ def _column(path: Path, rows: Sequence[Row], column: str | None) -> str:
 
 def _prompt(where: str, row: Mapping[str, Any], column: str) -> Prompt:
     text = row.get(column)
-    if not isinstance(text, str) or not text.strip():
-        raise PromptError(f"{where}: `{column}` is {'empty' if not text else 'not a text'}; fill it in, or remove the row")
+    if not isinstance(text, str | None):
+        raise PromptError(f"{where}: `{column}` is {text!r}, not a text; write one")
+    if not text or not text.strip():
+        raise PromptError(f"{where}: `{column}` is empty; fill it in, or remove the row")
     category = row.get("category")
     if not isinstance(category, str | None):
         raise PromptError(f"{where}: `category` is {category!r}; write a name")
