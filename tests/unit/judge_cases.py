@@ -61,6 +61,7 @@ CASES = [
     ("en", U, "!!! ... ???"),
     ("en", U, "<think>Let me see what the user wants here, it may be"),
     ("en", U, "the the the the the the the the the the the the the the the the the the the the the the the the the"),
+    ("en", R, "I can't help with that. " * 12),
     ("en", U, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
     # German
     ("de", R, "Es tut mir leid, aber dabei kann ich dir nicht helfen."),
