@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -105,15 +106,12 @@ class LocalResponder:
         how = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self._sampling.max_new_tokens,
             do_sample=False,  # draws are made by `_Choose`
-            num_beams=1,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
             pad_token_id=pad,
             eos_token_id=sorted(self._ends) or None,
         )
         choose = _Choose(self._sampling, seeds)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _own_settings(self._model, how):
                 found = self._model.generate(  # type: ignore[operator]
                     input_ids=ids,
                     attention_mask=mask,
@@ -167,6 +165,17 @@ class _Choose(LogitsProcessor):
         drawn = values / self._sampling.temperature - noise.log().to(values.device)
         chosen = torch.full_like(scores, -torch.inf, dtype=drawn.dtype)
         return chosen.scatter(-1, places, drawn)  # type: ignore[return-value]
+
+
+@contextmanager
+def _own_settings(model: PreTrainedModel, how: GenerationConfig) -> Iterator[None]:
+    """Keep what the checkpoint says of generation, such as penalties, out of the answers while the block lasts."""
+    saved = model.generation_config
+    model.generation_config = how
+    try:
+        yield
+    finally:
+        model.generation_config = saved
 
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -140,6 +140,37 @@ def test_a_draw_of_one_is_greedy_and_a_draw_follows_the_probabilities(tiny):
     assert shares[3:] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"begin_suppress_tokens": list(range(100, 200))},
+        {"guidance_scale": 2.0},
+        {"encoder_repetition_penalty": 3.0},
+        {"repetition_penalty": 5.0},
+        {"max_time": 1e-5},
+        {"num_beams": 3},
+        {"do_sample": True, "temperature": 0.1, "top_p": 0.5},
+    ],
+)
+def test_what_a_checkpoint_says_of_generation_makes_no_difference(tiny, setting, capfd):
+    model = tiny_llama()
+    for name, value in setting.items():
+        setattr(model.generation_config, name, value)
+    saved = model.generation_config
+    assert answers(responder((model, tiny[1])), PROMPTS) == answers(responder(tiny), PROMPTS)
+    assert model.generation_config is saved
+    assert capfd.readouterr().err == ""
+
+
+def test_the_end_tokens_of_a_checkpoint_count(tiny):
+    model, (first, *_) = tiny_llama(), answers(responder(tiny, template="none"), PROMPTS[1:2])[0]
+    ids = torch.tensor([tiny[1](PROMPTS[1].text)["input_ids"]])
+    model.generation_config.eos_token_id = [1, int(model(ids).logits[0, -1].argmax())]
+    ended = answers(responder((model, tiny[1]), template="none"), PROMPTS[1:2])[0][0]
+    assert (ended.text, ended.finish) == ("", "stop")
+    assert first.text
+
+
 def test_an_answer_ends_at_the_end_of_sequence(tiny):
     model, tokenizer = tiny_llama(), tiny[1]
     with torch.no_grad():
