@@ -41,7 +41,7 @@ class EndpointInterpreter:
         self._where = urlsplit(settings.base_url).netloc
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if settings.api_key_env:
-            self._headers["Authorization"] = f"Bearer {_key(settings.api_key_env)}"
+            self._headers["Authorization"] = f"Bearer {api_key(settings.api_key_env, 'interpretation.api_key_env')}"
 
     def answer(self, question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> GroundedAnswer:
         """What the server's model says, for the citation gate to hold against the evidence.
@@ -109,11 +109,20 @@ class EndpointInterpreter:
         return PartFailure(PART, f"the server {self._where} of interpretation.base_url {what}")
 
 
-def _key(variable: str) -> str:
+def api_key(variable: str, setting: str) -> str:
+    """The key that an environment variable holds; never part of a message.
+
+    Args:
+        variable: its name.
+        setting: the one that names it, for the error.
+
+    Raises:
+        ConfigError: it is not set, or no header can carry it.
+    """
     key = os.environ.get(variable, "")
     if not re.fullmatch(r"[\x21-\x7e]+", key):
         raise ConfigError(
-            f"interpretation.api_key_env = {variable!r}: this environment variable "
+            f"{setting} = {variable!r}: this environment variable "
             + ("holds white space or other characters that no key has" if key else "is not set; export it")
             + ", or remove the setting to send no key"
         )

@@ -36,8 +36,9 @@ def main() -> None:
 
 def _expected() -> tuple[type[Exception], ...]:
     """The errors that name their own way out; imported only once there is one."""
+    from attribution.types import AttributionError
     from classifier.types import ClassifierError
     from guard.errors import AirlockError
     from rag.types import KnowledgeError
 
-    return AirlockError, ClassifierError, KnowledgeError
+    return AirlockError, AttributionError, ClassifierError, KnowledgeError

@@ -1,0 +1,17 @@
+"""The commands `airlock audit …`; each lives in a module of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from training import behaviour_cli
+
+audit = typer.Typer(no_args_is_help=True, help="Measure a model's safety, and which attention heads carry it.")
+
+
+@audit.callback()
+def _group() -> None:
+    pass
+
+
+audit.command("behaviour")(behaviour_cli.behaviour)
