@@ -1,0 +1,80 @@
+"""Which protective document a refusal gets, and how often one that has nothing to do with what was asked.
+
+`data/questions/protective.jsonl` holds harmful asks of the insensitive categories, some on the subject of a protective
+document of the sample and some on another subject or in another language. Odd rows are for choosing the similarity from
+which a document is quoted (`chosen_on`), even rows for reporting it. Beside them stands a control: the same asks, each
+held against the documents that protect against another category. Writes `results/protective.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from guard.assemble import Encoders, load_knowledge, load_sentences
+from guard.config import load_config
+from rag.protective import Protector
+from training.manifest import provenance, write_json
+
+ROWS = Path("data/questions/protective.jsonl")
+THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+
+Found = tuple[str | None, float]  # the document, and how near it is
+
+
+def figures(rows: Sequence[dict[str, Any]], found: Sequence[Found], least: float) -> dict[str, float | int]:
+    """What is quoted from a similarity on: of the asks with a document, and of the others."""
+    pairs = [
+        (row["document"], name if score >= least else None) for row, (name, score) in zip(rows, found, strict=True)
+    ]
+    said = [(wanted, name) for wanted, name in pairs if wanted is not None and name is not None]
+    with_document = sum(wanted is not None for wanted, _ in pairs)
+    return {
+        "with_document": with_document,
+        "quoted": round(len(said) / with_document, 4),
+        "right_document": round(sum(wanted == name for wanted, name in said) / max(1, len(said)), 4),
+        "without": len(pairs) - with_document,
+        "quoted_beside_the_subject": round(
+            sum(wanted is None and name is not None for wanted, name in pairs) / (len(pairs) - with_document), 4
+        ),
+    }
+
+
+def main() -> None:
+    """Run the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results/protective.json"))
+    options = parser.parse_args()
+    config = load_config()
+    knowledge = load_knowledge(config, load_sentences(config, Encoders(config)))
+    protector = Protector(knowledge, 0.0)
+    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    categories = sorted({row["category"] for row in rows})
+
+    def nearest(asked: str, category: str) -> Found:
+        answer = protector.protect(asked, category)
+        return (answer.citations[0].document if answer.citations else None), answer.searched[0].score
+
+    def other(category: str) -> str:
+        return categories[(categories.index(category) + 1) % len(categories)]
+
+    found = [nearest(row["asked"], row["category"]) for row in rows]
+    control = [nearest(row["asked"], other(row["category"])) for row in rows]
+    least = config.knowledge.protective_from
+    measured = {
+        "protective_from": least,
+        "chosen_on": {str(at): figures(rows[::2], found[::2], at) for at in THRESHOLDS},
+        "reported_on": figures(rows[1::2], found[1::2], least),
+        "another_category": {"asks": len(rows), "quoted": round(sum(s >= least for _, s in control) / len(rows), 4)},
+    }
+    corpus = knowledge.statistics().corpus
+    made = {"command": "python benchmarks/protective.py", "corpus": corpus}
+    write_json(options.out, {**made, **measured, **provenance(seed=0, data=[ROWS])})
+    print(json.dumps(measured, indent=2))
+
+
+if __name__ == "__main__":
+    main()
