@@ -2,7 +2,8 @@
 
 `stages` is of whole requests through the engine: the questions on the sample knowledge base, shuffled, under a policy
 that grounds everything, so that each is judged, looked up, and answered or abstained from. The parts are wrapped in a
-clock here; the engine has none.
+clock here; the engine has none. Beside the time that passes (`ms`) stands this process's processor time (`cpu_ms`),
+which other work on the machine changes less, and the load of the machine while it ran.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import time
@@ -62,22 +64,25 @@ QUESTIONS = (
 
 @dataclass(slots=True)
 class Clock:
-    """Milliseconds by stage of one request after another; a stage lasts until the next one begins."""
+    """Milliseconds by stage of one request after another, passed and of the processor; a stage ends the one before."""
 
     stage: str = "engine"
-    since: float = 0.0
-    spent: Counter[str] = field(default_factory=Counter)
+    since: tuple[float, float] = (0.0, 0.0)
+    passed: Counter[str] = field(default_factory=Counter)
+    worked: Counter[str] = field(default_factory=Counter)
 
     def enter(self, stage: str) -> str:
         """Begin a stage; the one that it ended."""
-        now = time.perf_counter()
-        self.spent[self.stage] += (now - self.since) * 1000
+        now = time.perf_counter(), time.process_time()
+        self.passed[self.stage] += (now[0] - self.since[0]) * 1000
+        self.worked[self.stage] += (now[1] - self.since[1]) * 1000
         ended, self.stage, self.since = self.stage, stage, now
         return ended
 
     def start(self) -> None:
         """Begin a request."""
-        self.stage, self.since, self.spent = "engine", time.perf_counter(), Counter()
+        self.stage, self.since = "engine", (time.perf_counter(), time.process_time())
+        self.passed, self.worked = Counter(), Counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,8 @@ def _timed(config: Config, encoders: Encoders, clock: Clock) -> Guard:
 
 async def _stages(guard: Guard, clock: Clock, questions: Sequence[str]) -> dict[str, Any]:
     """Percentiles by stage, over all questions; the first few are asked beforehand, and not counted."""
-    spent: list[Counter[str]] = []
+    passed: list[Counter[str]] = []
+    worked: list[Counter[str]] = []
     answered = 0
     for number, question in enumerate([*questions[:10], *questions]):
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": question}]}).encode()
@@ -185,14 +191,21 @@ async def _stages(guard: Guard, clock: Clock, questions: Sequence[str]) -> dict[
         wire.completion(request, decision, reply, extras=True)
         clock.enter("engine")
         if number >= 10:
-            spent.append(clock.spent)
+            passed.append(clock.passed)
+            worked.append(clock.worked)
             answered += bool(reply.citations)
     return {
-        "questions": len(spent),
+        "questions": len(passed),
         "answered": answered,
-        "whole": _percentiles([sum(each.values()) for each in spent]),
-        **{stage: _percentiles([each[stage] for each in spent]) for stage in STAGES},
+        "load": round(os.getloadavg()[0], 2),
+        "ms": _by_stage(passed),
+        "cpu_ms": _by_stage(worked),
     }
+
+
+def _by_stage(spent: Sequence[Counter[str]]) -> dict[str, dict[str, float]]:
+    whole = [sum(each.values()) for each in spent]
+    return {"whole": _percentiles(whole)} | {stage: _percentiles([each[stage] for each in spent]) for stage in STAGES}
 
 
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
@@ -235,7 +248,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "classify_ms": _times(lambda text: classifier.classify([text]), options.rounds),
         "ask_ms": _times(answerer.answer, options.rounds),
-        "stages_ms": asyncio.run(_stages(_timed(config, encoders, clock), clock, asked[: options.questions])),
+        "stages": asyncio.run(_stages(_timed(config, encoders, clock), clock, asked[: options.questions])),
         "long_text": {"tokens": verdict.coverage.tokens, "windows": verdict.coverage.windows, "s": round(seconds, 2)},
     }
     command = "python benchmarks/latency.py"
