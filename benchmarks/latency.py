@@ -15,7 +15,6 @@ import os
 import random
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,8 +67,8 @@ class Clock:
 
     stage: str = "engine"
     since: tuple[float, float] = (0.0, 0.0)
-    passed: Counter[str] = field(default_factory=Counter)
-    worked: Counter[str] = field(default_factory=Counter)
+    passed: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    worked: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def enter(self, stage: str) -> str:
         """Begin a stage; the one that it ended."""
@@ -82,7 +81,7 @@ class Clock:
     def start(self) -> None:
         """Begin a request."""
         self.stage, self.since = "engine", (time.perf_counter(), time.process_time())
-        self.passed, self.worked = Counter(), Counter()
+        self.passed, self.worked = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +176,8 @@ def _timed(config: Config, encoders: Encoders, clock: Clock) -> Guard:
 
 async def _stages(guard: Guard, clock: Clock, questions: Sequence[str]) -> dict[str, Any]:
     """Percentiles by stage, over all questions; the first few are asked beforehand, and not counted."""
-    passed: list[Counter[str]] = []
-    worked: list[Counter[str]] = []
+    passed: list[dict[str, float]] = []
+    worked: list[dict[str, float]] = []
     answered = 0
     for number, question in enumerate([*questions[:10], *questions]):
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": question}]}).encode()
@@ -203,7 +202,7 @@ async def _stages(guard: Guard, clock: Clock, questions: Sequence[str]) -> dict[
     }
 
 
-def _by_stage(spent: Sequence[Counter[str]]) -> dict[str, dict[str, float]]:
+def _by_stage(spent: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     whole = [sum(each.values()) for each in spent]
     return {"whole": _percentiles(whole)} | {stage: _percentiles([each[stage] for each in spent]) for stage in STAGES}
 

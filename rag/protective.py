@@ -13,7 +13,7 @@ from rag.view import View
 
 PROTECTS = "protects"  # metadata entry of a document: the categories whose refusals it may stand beside
 MAX_ASKED = 1000  # characters that are read of what was refused
-_SENTENCES = 4
+_SENTENCES = 5
 _CHARACTERS = 700
 
 

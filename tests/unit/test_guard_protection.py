@@ -3,12 +3,14 @@
 import asyncio
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from openai.types.chat import ChatCompletion
 
 from classifier.types import Handling, Tier
 from guard.answers import AnswerTexts
+from guard.assemble import load_protector
 from guard.config import load_config
 from guard.errors import ConfigError
 from guard.middleware import GuardMiddleware
@@ -134,6 +136,12 @@ def test_whatever_fails_gives_the_plain_refusal(fault):
     assert shelf.asked
     assert (decision.route, decision.rule, decision.cause) == (Route.REFUSE, "unsafe_insensitive", None)
     assert (reply.text, reply.citations, reply.notes, reply.refused) == (REFUSAL, (), (), True)
+
+
+def test_a_protector_is_built_where_a_rule_wants_one():
+    base = SimpleNamespace()
+    assert load_protector(load_config(), base) is not None
+    assert load_protector(load_config(None, {"policy.rules": [{"name": "a", "route": "refuse"}]}), base) is None
 
 
 def test_without_a_protector_the_refusal_stands_alone():
