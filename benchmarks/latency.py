@@ -1,4 +1,4 @@
-"""What a verdict and a grounded answer cost in this process, one torch thread. Writes `results/latency.json`.
+"""What a question costs from verdict to grounded answer, by stage, one torch thread. Writes `results/latency.json`.
 
 `stages` is of whole requests through the engine: the questions on the sample knowledge base, shuffled, under a policy
 that grounds everything, so that each is judged, looked up, and answered or abstained from. The parts are wrapped in a
@@ -13,9 +13,8 @@ import asyncio
 import json
 import os
 import random
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from guard import wire
 from guard.assemble import (
     Encoders,
     gate,
-    load_answerer,
     load_classifier,
     load_interpreter,
     load_sentences,
@@ -44,21 +42,11 @@ from rag.answer import Answerer
 from rag.interpret import InterpretationModel
 from rag.store import SAMPLE, KnowledgeBase
 from rag.types import Document, Encoder, Evidence, GroundedAnswer, GroundingReport
-from training.manifest import adapter_sha256, provenance, write_json
+from training.manifest import adapter_sha256, command, provenance, write_json
 
 ASKED = Path("data/questions/sample_knowledge.jsonl")
 GROUND_ALL = {"policy.rules": [{"name": "all", "route": "ground"}], "journal.path": None, "knowledge.deadline_s": 600.0}
 STAGES = ("engine", "classify", "search", "embed", "interpret", "gate", "render")
-QUESTIONS = (
-    "How much paracetamol can an adult safely take in one day?",
-    "What can I do when my landlord keeps the deposit after I moved out?",
-    "Is it legal to record a phone call without telling the other person?",
-    "What are the first signs of a stroke and what should I do?",
-    "Should I pay off my credit card before I start to save?",
-    "How long before driving should I stop drinking alcohol?",
-    "What does a fixed rate mortgage mean when interest rates fall?",
-    "Write a short poem about the sea in winter for my grandmother.",
-)
 
 
 @dataclass(slots=True)
@@ -212,23 +200,9 @@ def _percentiles(times: Sequence[float]) -> dict[str, float]:
     return {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}
 
 
-def _times(call: Callable[[str], object], rounds: int) -> dict[str, float]:
-    for question in QUESTIONS:
-        call(question)
-    times = []
-    for _ in range(rounds):
-        for question in QUESTIONS:
-            started = time.perf_counter()
-            call(question)
-            times.append((time.perf_counter() - started) * 1000)
-    cuts = statistics.quantiles(times, n=100)
-    return {"median": round(statistics.median(times), 2), "p99": round(cuts[98], 2), "minimum": round(min(times), 2)}
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--questions", type=int, help="of those on the sample; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/latency.json"))
@@ -236,23 +210,31 @@ def main() -> None:
     config = load_config(None, GROUND_ALL)
     encoders = Encoders(config)
     classifier = load_classifier(config, encoders)
-    answerer = load_answerer(config, encoders)
     asked = [json.loads(line)["question"] for line in ASKED.read_text(encoding="utf-8").splitlines()]
     random.Random(options.seed).shuffle(asked)
     long_text = "The committee met again on Tuesday and went through the minutes of the last meeting. " * 1000
-    started = time.perf_counter()
+    started = time.process_time()
     verdict = classifier.classify([long_text[:40_000]])[0]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     clock = Clock()
     figures: dict[str, Any] = {
-        "classify_ms": _times(lambda text: classifier.classify([text]), options.rounds),
-        "ask_ms": _times(answerer.answer, options.rounds),
         "stages": asyncio.run(_stages(_timed(config, encoders, clock), clock, asked[: options.questions])),
-        "long_text": {"tokens": verdict.coverage.tokens, "windows": verdict.coverage.windows, "s": round(seconds, 2)},
+        "long_text": {
+            "tokens": verdict.coverage.tokens,
+            "windows": verdict.coverage.windows,
+            "cpu_s": round(seconds, 2),
+        },
     }
-    command = "python benchmarks/latency.py"
     model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
-    write_json(options.out, {"command": command, **model, **figures, **provenance(seed=options.seed, data=[ASKED])})
+    write_json(
+        options.out,
+        {
+            "command": command("python benchmarks/latency.py"),
+            **model,
+            **figures,
+            **provenance(seed=options.seed, data=[ASKED]),
+        },
+    )
     print(json.dumps(figures, indent=2))
 
 
