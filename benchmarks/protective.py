@@ -1,8 +1,8 @@
 """Which protective document a refusal gets, and how often one that has nothing to do with what was asked.
 
 `data/questions/protective.jsonl` holds harmful asks of the insensitive categories, some on the subject of a protective
-document of the sample and some on another subject or in another language. Odd rows show how the similarity is chosen from
-which a document is quoted (`chosen_on`), even rows for reporting it. Beside them stands a control: the same asks, each
+document of the sample and some on another subject or in another language. Figures at several similarities are given of
+odd rows (`chosen_on`), those at the configured one of even rows. Beside them stands a control: the same asks, each
 held against the documents that protect against another category; and what the whole gateway makes of the even rows,
 where the classifier's category counts and not the row's. Writes `results/protective.json`.
 """
