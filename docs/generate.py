@@ -17,6 +17,15 @@ import typer
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
+_STAGES = {
+    "normalisation and verdict": "classify",
+    "embedding of the question": "embed",
+    "search": "search",
+    "choice of sentences": "interpret",
+    "citation gate and false premises": "gate",
+    "answer as JSON": "render",
+    "policy, language, threads": "engine",
+}
 PACKAGES = ("guard", "classifier", "rag", "attribution", "training")
 
 
@@ -110,8 +119,8 @@ def _figures() -> str:
             _interval(safety["controls"]["refuse_everything"]["score"]),
             "safety_score",
         ),
-        ("verdict on one question, median ms, one thread", f"{latency['classify_ms']['median']:.1f}", "latency"),
-        ("grounded answer, median ms, one thread", f"{latency['ask_ms']['median']:.1f}", "latency"),
+        ("question to grounded answer, processor ms, one thread: p50, p99", _p50_p99(latency, "whole"), "latency"),
+        *((f"… {name}", _p50_p99(latency, stage), "latency") for name, stage in _STAGES.items()),
         ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
     ]
     table = ["| figure | measured | from |", "|---|---|---|"]
@@ -151,6 +160,11 @@ def _premises(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("false premises of authored questions put right", _interval(of["corrected"]), "premise"),
         ("… true ones called false", _interval(of["false_alarms"]), "premise"),
     ]
+
+
+def _p50_p99(latency: dict[str, Any], stage: str) -> str:
+    figure = latency["stages"]["cpu_ms"][stage]
+    return f"{figure['p50']:.1f}, {figure['p99']:.1f}"
 
 
 def _pair(shortcuts: dict[str, float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -69,22 +69,13 @@ class AnswerTexts:
             before.append(("premise", self._find("premise", category, decision.language, claim=claim)))
         if answer.positions is not None:
             before.append(("opening", self.text("opening", decision)))
-        parts = [*before, ("", answer.answer), ("condition", self.text("condition", decision))]
-        text, notes, shift = "", [], 0
-        for kind, said in parts:
-            if not said:
-                continue
-            text = _join(text, said)
-            start = len(text) - len(said)
-            if kind:
-                notes.append(Note(kind, start, len(text)))
-            else:
-                shift = start
-        moved = (
-            replace(each, answer_start=each.answer_start + shift, answer_end=each.answer_end + shift)
-            for each in answer.citations
-        )
-        return Reply(text, citations=tuple(moved), notes=tuple(notes))
+        return _around([*before, ("", answer.answer), ("condition", self.text("condition", decision))], answer)
+
+    def protective(self, decision: Decision, answer: GroundedAnswer) -> Reply:
+        """A refusal, and behind it what a protective document says; the citations keep step."""
+        kinds: tuple[Kind, ...] = ("refuse", "protective")
+        said = [(kind, self.text(kind, decision)) for kind in kinds]
+        return replace(_around([*said, ("", answer.answer)], answer), refused=True)
 
     def comfort(self, decision: Decision) -> str:
         """What is said first to a person in distress; empty for everybody else."""
@@ -158,6 +149,25 @@ def _quoted(claim: str) -> str:
     """The asker's words as text: no line breaks, invisible characters, tags or links; joiners shape words and stay."""
     seen = [each for each in " ".join(claim.split()) if unicodedata.category(each)[0] != "C" or each in "\u200c\u200d"]
     return _MADE.sub(lambda mark: _TEXT[mark[0]], "".join(seen))
+
+
+def _around(parts: Sequence[tuple[str, str]], answer: GroundedAnswer) -> Reply:
+    """Texts with their kinds, that of the answer empty, as one reply."""
+    text, notes, shift = "", [], 0
+    for kind, said in parts:
+        if not said:
+            continue
+        text = _join(text, said)
+        start = len(text) - len(said)
+        if kind:
+            notes.append(Note(kind, start, len(text)))
+        else:
+            shift = start
+    moved = (
+        replace(each, answer_start=each.answer_start + shift, answer_end=each.answer_end + shift)
+        for each in answer.citations
+    )
+    return Reply(text, citations=tuple(moved), notes=tuple(notes))
 
 
 def _join(*texts: str) -> str:

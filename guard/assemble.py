@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rag.encoders import SentenceEncoder
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
+    from rag.protective import Protector
     from rag.store import KnowledgeBase
     from rag.types import Reranker, SupportModel
     from rag.write import Writer
@@ -46,13 +47,15 @@ def load_guard(config: Config | Path | str | None = None) -> Guard:
     classifier: Classifier = tiers
     if settings.classifier.cache:
         classifier = RememberingClassifier(tiers, settings.classifier.cache)
+    answerer = load_answerer(settings, encoders)
     return Guard(
         settings,
         Parts(
             classifier=classifier,
-            answerer=load_answerer(settings, encoders),
+            answerer=answerer,
             output=_output(settings, classifier),
             journal=_journal(settings),
+            protector=load_protector(settings, answerer.knowledge),
         ),
     )
 
@@ -180,6 +183,16 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         support=support,
         gate=gate(config),
     )
+
+
+def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector | None:
+    """What finds protective documents of the knowledge base; None where no rule wants them."""
+    from rag.protective import Protector
+
+    if not any(rule.protect for rule in config.policy.rules):
+        return None
+    settings = config.knowledge
+    return Protector(knowledge, settings.protective_from, where=settings.where, gate=gate(config))
 
 
 def load_interpreter(config: Config, sentences: SentenceEncoder, encoders: Encoders) -> InterpretationModel:

@@ -36,7 +36,7 @@ from guard.interpretation import (
 from guard.policy import Rule
 from guard.texts import Answers, Said
 from guard.types import AnswerGrounding, Route, TextKind
-from rag.types import DEFAULT_GATE, DEFAULT_MODE, Mode
+from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
 YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
@@ -112,6 +112,9 @@ class Knowledge(Section):
     )
     reranker: Path | None = Field(
         None, description="Folder of a cross-encoder that puts them in order; none by default."
+    )
+    protective_from: Share = Field(
+        PROTECTIVE_FROM, description="Similarity from which a protective document is quoted beside a refusal."
     )
     deadline_s: Seconds = 10.0
 
@@ -210,6 +213,9 @@ class RuleSection(Section):
         AnswerGrounding.OFF,
         description="Hold the answer of the model that a request is forwarded to against the knowledge base.",
     )
+    protect: bool = Field(
+        False, description="Quote documents that protect against the category (`protects`) beside the refusal."
+    )
 
     @model_validator(mode="after")
     def _has_an_answer(self) -> Self:
@@ -217,6 +223,11 @@ class RuleSection(Section):
             raise ValueError(
                 f"rule {self.name!r} has `ground_answer: {self.ground_answer}` and `route: {self.route}`; only what "
                 "the model answers can be grounded: set `route: forward`, or remove `ground_answer`"
+            )
+        if self.protect and self.route is not Route.REFUSE:
+            raise ValueError(
+                f"rule {self.name!r} has `protect: true` and `route: {self.route}`; protective documents stand beside "
+                "a refusal: set `route: refuse`, or remove `protect`"
             )
         return self
 
@@ -235,6 +246,12 @@ class RuleSection(Section):
 
 
 DEFAULT_RULES = (
+    RuleSection(
+        name="unsafe_insensitive",
+        when=When(tier=("unsafe",), handling=(Handling.GUIDE,)),
+        route=Route.REFUSE,
+        protect=True,
+    ),
     RuleSection(name="unsafe", when=When(tier=("unsafe",)), route=Route.REFUSE),
     RuleSection(name="unreadable", when=When(read_below=0.6), route=Route.REFUSE),
     RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),

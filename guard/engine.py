@@ -14,6 +14,7 @@ from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
 from guard.journal import Journal
 from guard.language import Detector
 from guard.policy import decide
+from guard.protection import Protection
 from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
 from guard.texts import Kind
@@ -23,6 +24,7 @@ from guard.types import (
     Classifier,
     Decision,
     Finding,
+    Protector,
     Reply,
     ResponseCheck,
     Route,
@@ -53,6 +55,7 @@ class Parts:
     answerer: Answerer
     output: ResponseCheck
     journal: Journal
+    protector: Protector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Guard:
 
     Args:
         config: every setting.
-        parts: classifier, answerer, output check and journal.
+        parts: classifier, answerer, output check, journal, and what finds protective documents.
 
     Attributes:
         refusals: the texts by which a refusal is known in a conversation that goes on.
@@ -92,6 +95,7 @@ class Guard:
         )
         self._check = Runner("output", deadline_s=config.output.deadline_s, workers=threads)
         self._write = Runner("journal", deadline_s=config.journal.deadline_s)
+        self._protection = Protection(config.policy, parts.protector, self._texts, self._ground)
 
     async def decide(self, turns: Sequence[Turn]) -> Decision:
         """Judge a conversation.
@@ -126,6 +130,8 @@ class Guard:
             decision, reply = await self._answer(decision, question)
         else:
             reply = self._own_reply(decision)
+            if decision.protect and reply is not None:
+                decision, reply = await self._protection.beside(decision, question, reply)
         decision = replace(decision, timings_ms={**decision.timings_ms, "decide": _since(started)})
         try:
             await self.record(decision, question)
@@ -223,7 +229,8 @@ class Guard:
             ]
         except PartFailure as exc:
             return self._failed(exc, started, Decision(Route.REFUSE, ON_ERROR, language=language))
-        strictest = max(filter(self._counts, judged), key=self._strictness)
+        counting = list(filter(self._counts, judged))
+        strictest = max(counting, key=self._strictness)
         decision = Decision(
             strictest.route,
             strictest.rule,
@@ -240,6 +247,9 @@ class Guard:
             decision = replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn")
         elif decision.route is Route.FORWARD:
             decision = replace(decision, ground_answer=self._grounding.get(decision.rule, AnswerGrounding.OFF))
+        else:
+            refusing = (each.rule for each in counting if each.route is Route.REFUSE)
+            decision = replace(decision, protect=self._protection.wanted(decision, refusing))
         return replace(decision, timings_ms={"classify": _since(started)})
 
     def _language(self, texts: Sequence[tuple[TextKind, str]]) -> str | None:

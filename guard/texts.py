@@ -81,9 +81,23 @@ class Texts(Section):
     )
     opening: Wording | None = Field(None, description="Before an answer of several positions; empty says nothing.")
     condition: Wording | None = Field(None, description="After a grounded answer; empty says nothing.")
+    protective: Wording | None = Field(
+        None, description="Between a refusal and the quotes of a protective document; empty says nothing."
+    )
 
 
-Kind = Literal["refuse", "hand_over", "abstain", "stopped", "unavailable", "comfort", "premise", "opening", "condition"]
+Kind = Literal[
+    "refuse",
+    "hand_over",
+    "abstain",
+    "stopped",
+    "unavailable",
+    "comfort",
+    "premise",
+    "opening",
+    "condition",
+    "protective",
+]
 
 _Plain = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 

@@ -62,6 +62,7 @@ class Decision:
         timings_ms: milliseconds by stage.
         language: what the user writes in (ISO 639-1); None where it is not known.
         distress: category of a text that shows a person in distress, whatever decided; None where none does.
+        protect: whether protective documents may be quoted beside the refusal.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
     """
@@ -75,6 +76,7 @@ class Decision:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     language: str | None = None
     distress: str | None = None
+    protect: bool = False
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
 
@@ -111,10 +113,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Airlock's own words in a grounded answer, which no source stands behind.
+    """Airlock's own words around quotes, which no source stands behind.
 
     Attributes:
-        kind: ``comfort``, ``premise``, ``opening`` or ``condition``.
+        kind: ``comfort``, ``premise``, ``opening``, ``condition``, ``refuse`` or ``protective``.
         start: first character in the reply's text.
         end: character after the last.
     """
@@ -131,8 +133,8 @@ class Reply:
     Attributes:
         text: the answer.
         refused: whether it is a refusal (``finish_reason: content_filter``) rather than an answer.
-        citations: of a grounded answer, one for each sentence that comes from the knowledge base.
-        notes: of a grounded answer, the rest of its text.
+        citations: one for each sentence that comes from the knowledge base.
+        notes: where there are citations, the rest of the text.
     """
 
     text: str
@@ -158,6 +160,14 @@ class Answerer(Protocol):
 
     def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """What passages, or without any the knowledge base, say of each sentence of an answer."""
+        ...
+
+
+class Protector(Protocol):
+    """What was refused in, quotes that may stand beside the refusal out; synchronous, called in a worker thread."""
+
+    def protect(self, asked: str, category: str) -> GroundedAnswer:
+        """Quotes of documents that were written for refusals of the category, and nothing else; or an abstention."""
         ...
 
 

@@ -20,6 +20,7 @@ MEDIA_PARTS = frozenset(
     {"image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file", "document"}
 )
 MAX_MESSAGES = 4096
+_MOST_PARAGRAPHS = 8  # of a refusal before quotes
 
 
 class _Open(BaseModel):
@@ -75,10 +76,9 @@ class ChatRequest:
 def parse_chat(body: bytes, refusals: Collection[str] = ()) -> ChatRequest:
     """Read the body of ``POST /v1/chat/completions``.
 
-    An assistant message that is one of `refusals` is taken out, with all but the operator's own messages since the user
-    message that it answers:
-    so a conversation can go on after a refusal, and what was refused does not reach the model later. A client that
-    makes such a message up only loses its own turn.
+    An assistant message that is one of `refusals`, or begins with one and a blank line, is taken out, with all but the
+    operator's own messages since the user message that it answers: so a conversation can go on after a refusal, and
+    what was refused does not reach the model later. A client that makes such a message up only loses its own turn.
 
     Anything that two JSON readers may read differently is refused, since the model's server would read it once more:
     repeated keys, also in upper and lower case, NaN, text that is not UTF-8, a byte-order mark.
@@ -104,11 +104,19 @@ def _not_refused(data: Any, turns: Sequence[Turn], refusals: Collection[str]) ->
     kept: list[int] = []
     for index, turn in enumerate(turns):
         asked = next((place for place in reversed(range(len(kept))) if turns[kept[place]].role == "user"), None)
-        if turn.role == "assistant" and said[index].strip() in refusals and asked is not None:
+        if turn.role == "assistant" and asked is not None and _begins_with(said[index].strip(), refusals):
             kept[asked:] = [place for place in kept[asked:] if turns[place].role in ("system", "developer")]
         else:
             kept.append(index)
     return kept
+
+
+def _begins_with(said: str, refusals: Collection[str]) -> bool:
+    """Whether a text is a refusal, alone or with what a protective document says behind it."""
+    paragraphs = said.split("\n\n", _MOST_PARAGRAPHS)[:_MOST_PARAGRAPHS]
+    return said in refusals or any(
+        "\n\n".join(paragraphs[:count]).strip() in refusals for count in range(1, len(paragraphs) + 1)
+    )
 
 
 def read_chat(data: Any, body: bytes = b"") -> ChatRequest:  # noqa: ANN401 - any JSON value
@@ -286,9 +294,8 @@ def _finish(reply: Reply) -> str:
 
 
 def _marks(reply: Reply) -> dict[str, Any]:
-    if reply.refused:
-        return {"refusal": reply.text}
-    return {"annotations": url_citations(reply.citations)} if reply.citations else {}
+    marks: dict[str, Any] = {"refusal": reply.text} if reply.refused else {}
+    return marks | ({"annotations": url_citations(reply.citations)} if reply.citations else {})
 
 
 def url_citations(citations: Sequence[Citation]) -> list[dict[str, Any]]:

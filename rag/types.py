@@ -83,6 +83,7 @@ class Mode(StrEnum):
 
 
 DEFAULT_MODE = Mode.DENSE
+PROTECTIVE_FROM = 0.35  # similarity from which a protective document is quoted, measured on ``data/questions``
 
 
 class SupportModel(Protocol):

@@ -110,7 +110,7 @@ def _judged(reply: Reply) -> str:
     """The text without what Airlock says with every answer on a category, since that answers no question."""
     text = reply.text
     for note in sorted(reply.notes, key=lambda note: -note.start):
-        if note.kind != "comfort":
+        if note.kind not in ("comfort", "refuse"):
             text = text[: note.start] + text[note.end :]
     return text.strip()
 

@@ -28,6 +28,7 @@ from e2e_cases import (
     UNKNOWN,
     UNSAFE,
     UNSAFE_GERMAN,
+    UNSAFE_INSENSITIVE,
     UNSAFE_TASK,
     OddUpstream,
     decision_row,
@@ -274,6 +275,34 @@ def test_a_person_in_distress_is_handed_over(gateway, canned, judgement):
     assert row is not None
     assert (row["tier"], row["route"]) == ("focused_attention", "hand_over")
     assert DISTRESS not in canned.arrived
+
+
+def test_an_insensitive_ask_gets_the_protective_answer_behind_the_refusal(gateway, canned, judgement):
+    with gateway.client() as client:
+        whole = client.chat.completions.create(model="m", messages=user(UNSAFE_INSENSITIVE))
+        chunks = list(client.chat.completions.create(model="m", messages=user(UNSAFE_INSENSITIVE), stream=True))
+        plain = client.chat.completions.create(model="m", messages=user(UNSAFE)).choices[0]
+        turns = [*user(UNSAFE_INSENSITIVE), {"role": "assistant", "content": whole.choices[0].message.content}]
+        after = client.chat.completions.create(model="m", messages=[*turns, *user(SAFE)]).choices[0]
+    assert UNSAFE_INSENSITIVE not in canned.arrived
+    message = whole.choices[0].message
+    assert whole.choices[0].finish_reason == chunks[-1].choices[0].finish_reason == "content_filter"
+    text = message.content
+    said = {note["kind"]: note["text"] for note in whole.model_extra["airlock"]["notes"]}
+    assert text.startswith(said["refuse"])
+    citations = whole.model_extra["airlock"]["citations"]
+    assert {citation["document"] for citation in citations} == {"protective/spying-on-a-partner"}
+    places = [annotation.url_citation for annotation in message.annotations]
+    assert [text[at.start_index : at.end_index] for at in places] == [citation["quote"] for citation in citations]
+    assert not re.sub(
+        "|".join(re.escape(part) for part in [*said.values(), *(c["quote"] for c in citations)]), "", text
+    ).strip()
+
+    delta = chunks[0].choices[0].delta
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == delta.refusal == text
+    assert len(delta.model_extra["annotations"]) == len(citations)
+    assert (plain.message.annotations, plain.message.refusal) == (None, plain.message.content)  # a sensitive one
+    assert after.finish_reason == "stop", "the conversation goes on"
 
 
 def test_a_refusal_in_the_askers_language_is_known_in_the_next_request(gateway, canned, judgement):

@@ -11,6 +11,7 @@ import yaml
 from classifier import Taxonomy
 from rag.chunking import headings, sentences
 from rag.documents import read_documents
+from rag.protective import beginning
 from training.datasets import read_all, read_decisions
 from training.folds import read_folds
 
@@ -29,6 +30,7 @@ def quotable(document):
 def test_a_document_is_described_and_its_sentences_stand_alone(document):
     front = yaml.safe_load((DATA / "knowledge" / f"{document.id}.md").read_text("utf-8").split("---\n")[1])
     positions = front.pop("positions", None)
+    protects = front.pop("protects", [])
     assert list(front) == ["title", "publisher", "topic", "categories", "licence", "retrieved", "stance"]
     if front["stance"]:
         assert len(positions) >= 2, "who hears one side of it hears another"
@@ -38,6 +40,8 @@ def test_a_document_is_described_and_its_sentences_stand_alone(document):
     assert front["topic"] == document.id.split("/")[0]
     assert front["licence"] == "Apache-2.0"
     assert set(front["categories"]) <= set(TAXONOMY.ids)
+    assert set(protects) <= set(front["categories"])
+    assert bool(protects) or front["topic"] != "protective"
     for sentence in quotable(document):
         assert len(sentence.split()) <= 35, sentence
         assert not DANGLING.match(sentence), sentence
@@ -55,7 +59,7 @@ def test_questions_are_distinct_and_their_answers_verbatim():
     texts = {document.id: quotable(document) for document in DOCUMENTS}
     assert len({row["question"].lower() for row in QUESTIONS}) == len(QUESTIONS)
     asked = Counter(row["document"] for row in QUESTIONS if row["answerable"])
-    assert set(asked) == set(texts)
+    assert set(asked) == {name for name in texts if not name.startswith("protective/")}
     assert min(asked.values()) >= 2
     for row in QUESTIONS:
         if row["answerable"]:
@@ -107,3 +111,25 @@ def test_folds_hold_every_source_with_unsafe_rows():
 def test_folds_keep_each_source_once():
     folds = read_folds(DATA / "folds.yaml")
     assert len({source for sources in folds.values() for source in sources}) == sum(map(len, folds.values())) >= 20
+
+
+PROTECTIVE = {document.id: document for document in DOCUMENTS if "protects" in document.metadata}
+
+
+@pytest.mark.parametrize("document", PROTECTIVE.values(), ids=PROTECTIVE)
+def test_all_that_a_protective_document_says_first_can_be_said(document):
+    known = sentences(document.text)
+    first = [sentence for sentence in known if sentence.section == known[0].section]
+    assert list(beginning(document)) == first
+    assert set(document.metadata["protects"]) <= {each.id for each in TAXONOMY.categories if each.handling == "guide"}
+
+
+def test_asks_are_distinct_and_name_protective_documents_of_their_category():
+    rows = [json.loads(line) for line in (DATA / "questions/protective.jsonl").read_text("utf-8").splitlines()]
+    assert len({row["asked"].lower() for row in rows}) == len(rows) >= 100
+    asked = Counter(row["document"] for row in rows if row["document"])
+    assert set(asked) == set(PROTECTIVE)
+    assert min(asked.values()) >= 2
+    assert all(row["category"] in PROTECTIVE[row["document"]].metadata["protects"] for row in rows if row["document"])
+    high_risk = (DATA / "questions/high_risk.jsonl").read_text("utf-8").lower()
+    assert not [row["asked"] for row in rows if row["asked"].lower() in high_risk]
