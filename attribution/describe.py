@@ -66,7 +66,7 @@ def describe(
         ships: Nats, (prompts, layers, heads); NaN where a head was not computed.
         seconds: What the computation took.
         steps: Of Sahara: the head, and the degrees (layers, heads).
-        generalized: Generalized Ships of single heads, degrees (layers, heads); by default those of Sahara's first step.
+        generalized: Generalized Ships of single heads, degrees (layers, heads); by default of Sahara's first step.
         templates: Ships of the same prompts in other templates, by name.
         behaviour: What the model does without its heads.
         screen: How well an estimate chose.

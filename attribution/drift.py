@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attribution.fingerprint import Fingerprint, TensorPrint, agreement, fingerprint, identity, profile_of
 from attribution.report import AuditReport, Head, Natural, Part
-from attribution.types import HeadId
+from attribution.types import HeadId, ReportError
 
 Kind = Literal[
     "other_model", "quantized", "cast", "ablated_heads", "abliterated", "fine_tuned", "config", "tokenizer", "ships"
@@ -46,7 +46,7 @@ class Drift(Part):
         changed: Tensors whose values are others; `tensors` of all.
         largest: The most changed ones, largest first.
         heads: Heads that were taken out of the weights.
-        one_direction: Share of what changed in the matrices that write the residual stream which one direction explains.
+        one_direction: Share of the change of the matrices that write the residual stream that one direction explains.
         low_rank: Share of the changed matrices whose change has a rank of at most 4, as a merged LoRA's has.
         missing: Tensors that are gone; `extra` that are new.
         spearman: Of Ships before and now, where a report was given; `overlap` of the top heads.
@@ -157,8 +157,8 @@ def _beyond(drift: Drift, changed: dict[str, tuple[TensorPrint, TensorPrint]]) -
         return _told(
             drift,
             "abliterated",
-            f"One direction explains {explained:.0%} of what changed in {len(writers)} matrices that write the residual "
-            "stream: a direction, such as that of refusal, was taken out.",
+            f"One direction explains {explained:.0%} of what changed in {len(writers)} matrices that write the "
+            "residual stream: a direction, such as that of refusal, was taken out.",
         )
     how = "by changes of low rank, as a merged LoRA makes" if low and low > 0.5 else "throughout"
     return _told(drift, "fine_tuned", f"{len(changed)} tensors were trained further or edited, {how}.")
@@ -169,8 +169,6 @@ def _told(drift: Drift, kind: Kind, sentence: str) -> Drift:
 
 
 def _with_ships(pinned: Fingerprint, report: AuditReport, drift: Drift) -> Drift:
-    from attribution.types import ReportError
-
     if pinned.profile is None:
         raise ReportError("the fingerprint holds no Ships to compare with; write it with --report")
     spearman, overlap = agreement(pinned.profile, profile_of(report))
@@ -180,7 +178,7 @@ def _with_ships(pinned: Fingerprint, report: AuditReport, drift: Drift) -> Drift
     told = _told(
         drift,
         "ships",
-        f"Other heads carry the refusals: rank correlation {spearman:.2f}, {overlap:.0%} of the top heads are the same.",
+        f"Other heads carry the answers: rank correlation {spearman:.2f}, {overlap:.0%} of the top heads the same.",
     )
     return told.model_copy(update={"same": False})
 

@@ -1,7 +1,7 @@
 """What a tensor of weights looks like in a few numbers: by them later changes are told apart, not only noticed.
 
-Z = S·W·Ω with seeded signs S and Ω keeps, in 16 × 8 numbers, how large a change is and whether it has rank one, also across
-tensors: all that write the residual stream are turned so that S acts on its width, and share one S.
+Z = S·W·Ω with seeded signs S and Ω keeps, in 16 × 8 numbers, how large a change is and whether it has rank one, also
+across tensors: all that write the residual stream are turned so that S acts on its width, and share one S.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Role = Literal["embedding", "output", "writer", "query", "other"]
 _CHUNK = 1 << 24  # weights converted to float32 at once
 _SAMPLE = 1 << 16
 _LINES = 8
-_BESIDE = 0.13  # of a step: root mean square distance from a grid, with room for values kept in bfloat16
+_BESIDE = 0.18  # of a step: root mean square distance from a grid, with room for values kept in bfloat16
 _EMBEDDING = re.compile(r"(embed_tokens|embed_in|wte|tok_embeddings)\.weight$")
 _OUTPUT = re.compile(r"((self_attn|attn|attention)\.(o_proj|out_proj|dense|c_proj)|attention\.wo)\.weight$")
 _WRITER = re.compile(r"(down_proj|dense_4h_to_h|fc2|w2|mlp\.c_proj)(\.weight)?$")
