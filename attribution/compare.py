@@ -1,0 +1,217 @@
+"""Two reports, head by head: which safety heads appeared, vanished or moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribution import statistics
+from attribution.report import AuditReport, Grid, Head, Natural, Part, Ranked, Share
+from attribution.types import HeadId, ReportError
+
+Change = Literal["appeared", "vanished", "rose", "fell", "stayed"]
+
+
+class Side(Part):
+    """A head in one of the reports."""
+
+    rank: int | None
+    score: float
+    low: float
+    high: float
+    stands_out: bool
+
+
+class HeadChange(Part):
+    """What became of a head.
+
+    Attributes:
+        change: `appeared` or `vanished`: it stands out of the noise in one report only, and its score changed clearly;
+            `rose` or `fell`: its score changed clearly; else `stayed`.
+        difference: Of the mean Ships, nats; with its interval where the prompts are the same, else null bounds.
+    """
+
+    head: Head
+    change: Change
+    before: Side
+    after: Side
+    difference: float
+    low: float | None
+    high: float | None
+
+
+class Overlap(Part):
+    """How many of the first k heads both reports name, and how many two random choices would share."""
+
+    k: Natural
+    share: Share
+    by_chance: Share
+
+
+class Named(Part):
+    """Which report a side is."""
+
+    name: str
+    weights_sha256: str
+    dtype: str
+    prompts: str
+    template: str
+    effective_heads: float | None
+    standing_out: Natural
+
+
+class Comparison(Part):
+    """Two reports compared.
+
+    Attributes:
+        same_prompts: Whether both were made with the same prompts in the same template.
+        paired: Whether differences are of the same prompt in both; otherwise a change is clear when intervals do not
+            touch, which asks for more.
+        spearman: Rank correlation of the heads' means.
+        difference: Mean Ships after, less before, of every head.
+    """
+
+    schema_version: Literal[1] = 1
+    before: Named
+    after: Named
+    same_weights: bool
+    same_prompts: bool
+    paired: bool
+    spearman: float | None
+    overlaps: tuple[Overlap, ...]
+    heads: tuple[HeadChange, ...]
+    sahara_before: tuple[Head, ...]
+    sahara_after: tuple[Head, ...]
+    same_group: bool | None
+    difference: Grid
+
+    def of(self, change: Change) -> list[HeadChange]:
+        """The heads of which that became."""
+        return [head for head in self.heads if head.change == change]
+
+
+def compare(before: AuditReport, after: AuditReport, *, top: int = 10, other_prompts: bool = False) -> Comparison:
+    """Compare two reports.
+
+    Args:
+        before: One report.
+        after: The other, of a model of the same shape, made by the same method.
+        top: How many of each ranking's first heads are looked at, beside all that stand out of the noise.
+        other_prompts: Whether reports of other prompts, or of another template, may be compared all the same.
+
+    Raises:
+        ReportError: they cannot be compared.
+    """
+    same_prompts = _check(before, after, other_prompts)
+    old, new = (_array(report.ships.mean) for report in (before, after))
+    ranks = [{row.head: row for row in report.ships.ranking} for report in (before, after)]
+    looked = list(dict.fromkeys([*before.top(top), *after.top(top), *before.standing_out(), *after.standing_out()]))
+    looked = [head for head in looked if np.isfinite(old[head]) and np.isfinite(new[head])]
+    bounds = _paired(before, after, looked) if same_prompts else None
+    changes = []
+    for place, head in enumerate(looked):
+        sides = [_side(report, rows, head) for report, rows in zip((before, after), ranks, strict=True)]
+        bound = bounds[place] if bounds else None
+        difference = bound.value if bound else float(new[head] - old[head])
+        if bound:
+            clear = bound.low > 0 or bound.high < 0
+        else:
+            clear = sides[0].high < sides[1].low or sides[1].high < sides[0].low
+        changes.append(
+            HeadChange(
+                head=head,
+                change=_change(sides[0], sides[1], clear=clear),
+                before=sides[0],
+                after=sides[1],
+                difference=difference,
+                low=bound.low if bound else None,
+                high=bound.high if bound else None,
+            )
+        )
+    changes.sort(key=lambda change: (change.change == "stayed", -abs(change.difference)))
+    groups = [tuple(step.head for step in report.sahara) for report in (before, after)]
+    correlation = statistics.spearman(old, new)
+    return Comparison(
+        before=_named(before),
+        after=_named(after),
+        same_weights=before.model.weights_sha256 == after.model.weights_sha256,
+        same_prompts=same_prompts,
+        paired=bounds is not None,
+        spearman=correlation if np.isfinite(correlation) else None,
+        overlaps=tuple(
+            Overlap(k=k, share=statistics.overlap(old, new, k), by_chance=k / old.size)
+            for k in (1, 3, 5, 10, 20)
+            if k <= old.size
+        ),
+        heads=tuple(changes),
+        sahara_before=groups[0],
+        sahara_after=groups[1],
+        same_group=set(groups[0]) == set(groups[1]) if all(groups) else None,
+        difference=tuple(tuple(None if np.isnan(v) else float(v) for v in row) for row in new - old),
+    )
+
+
+def _check(before: AuditReport, after: AuditReport, other_prompts: bool) -> bool:
+    shapes = [(report.model.layers, report.model.heads) for report in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ReportError(
+            f"reports of {shapes[0][0]} layers of {shapes[0][1]} heads and of {shapes[1][0]} of {shapes[1][1]} cannot "
+            "be compared head by head; compare checkpoints of one architecture"
+        )
+    for name in ("method", "epsilon"):
+        one, other = getattr(before.settings, name), getattr(after.settings, name)
+        if one != other:
+            raise ReportError(f"reports with {name} {one} and {other} cannot be compared; audit both with the same")
+    same = (before.prompts.sha256, before.prompts.template) == (after.prompts.sha256, after.prompts.template)
+    if not same and not other_prompts:
+        what = "templates" if before.prompts.sha256 == after.prompts.sha256 else "prompts"
+        raise ReportError(
+            f"the reports are of other {what}, so that a difference says nothing of the models alone; audit both with "
+            "the same, or compare them all the same with --other-prompts"
+        )
+    return same
+
+
+def _paired(before: AuditReport, after: AuditReport, heads: Sequence[HeadId]) -> list[statistics.Bounds] | None:
+    one, other = before.ships.per_prompt, after.ships.per_prompt
+    if one is None or other is None or one.shape != other.shape or not heads:
+        return None
+    rows, columns = [head.layer for head in heads], [head.head for head in heads]
+    return statistics.paired_difference(one.unpack()[:, rows, columns], other.unpack()[:, rows, columns])
+
+
+def _side(report: AuditReport, ranks: dict[HeadId, Ranked], head: HeadId) -> Side:
+    ships = report.ships
+    low, high = (ships.low[head.layer][head.head], ships.high[head.layer][head.head])
+    score = ships.mean[head.layer][head.head]
+    assert score is not None  # heads that were not computed are not looked at
+    rank = ranks[head].rank if head in ranks else None
+    low, high = (score if end is None else end for end in (low, high))
+    return Side(rank=rank, score=score, low=low, high=high, stands_out=low > ships.noise.chance)
+
+
+def _change(before: Side, after: Side, *, clear: bool) -> Change:
+    if not clear:
+        return "stayed"
+    if before.stands_out != after.stands_out:
+        return "appeared" if after.stands_out else "vanished"
+    return "rose" if after.score > before.score else "fell"
+
+
+def _named(report: AuditReport) -> Named:
+    return Named(
+        name=report.model.name,
+        weights_sha256=report.model.weights_sha256,
+        dtype=report.model.dtype,
+        prompts=report.prompts.file,
+        template=report.prompts.template,
+        effective_heads=report.ships.effective_heads.value,
+        standing_out=len(report.standing_out()),
+    )
+
+
+def _array(grid: Grid) -> NDArray[np.float64]:
+    return np.array([[np.nan if value is None else value for value in row] for row in grid])
