@@ -15,4 +15,4 @@ def _group() -> None:
 
 
 audit.command("behaviour")(behaviour_cli.behaviour)
-audit.command("testbed")(testbed_cli.testbed)
+audit.command("testbed")(testbed_cli.make_testbed)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 
-def testbed(
+def make_testbed(
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     data: Annotated[
         list[Path] | None,
@@ -33,9 +33,9 @@ def testbed(
 ) -> None:
     """Train a small aligned causal model to audit: it answers harmless asks and refuses harmful ones."""
     from attribution.types import HeadId
-    from training.train_testbed import TestbedRecipe, train_testbed
+    from training.train_testbed import BedRecipe, train_testbed
 
-    recipe = TestbedRecipe(
+    recipe = BedRecipe(
         layers=layers,
         heads=heads,
         width=width,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
-from training.testbed_text import Grammar, Lesson
+from training.testbed_text import Grammar, Lesson, same_words
 
 _POOL = 16  # batches that are drawn together and sorted by length
 _FROM_DATA, _PLAIN, _SYSTEM, _SECOND = 0.5, 0.1, 0.25, 0.08  # shares of the lessons
@@ -30,15 +30,31 @@ class Encoded:
 
 
 def batches(
-    grammar: Grammar, lessons: Sequence[Lesson], tokenizer: PreTrainedTokenizerFast, size: int, rng: random.Random
+    grammar: Grammar,
+    lessons: Sequence[Lesson],
+    unseen: Collection[str],
+    tokenizer: PreTrainedTokenizerFast,
+    size: int,
+    rng: random.Random,
 ) -> Iterator[list[Encoded]]:
-    """Batches without end: half of the lessons harmful, and half of them from data, where there is any."""
+    """Batches without end: half of the lessons harmful, and half of them from data, where there is any.
+
+    Args:
+        grammar: What lessons are drawn from.
+        lessons: Those that were read from data.
+        unseen: Asks of the grammar, as `same_words` has them, that must not be learnt.
+        tokenizer: Of the model.
+        size: Lessons in a batch.
+        rng: Of all draws.
+    """
     read = [[each for each in lessons if (each.refusal is not None) == harmful] for harmful in (True, False)]
     while True:
-        drawn = []
-        for _ in range(size * _POOL):
+        drawn: list[Lesson] = []
+        while len(drawn) < size * _POOL:
             from_data = rng.choice(read) if all(read) and rng.random() < _FROM_DATA else None
-            drawn.append(rng.choice(from_data) if from_data else grammar.lesson(rng))
+            lesson = rng.choice(from_data) if from_data else grammar.lesson(rng)
+            if same_words(lesson.ask) not in unseen:
+                drawn.append(lesson)
         prompts = [_prompt(grammar, lesson, tokenizer, rng) for lesson in drawn]
         ids = tokenizer(
             [*prompts, *(each.answer for each in drawn), *(each.refusal or "" for each in drawn)],

@@ -177,6 +177,11 @@ _TOPICS = {
 }
 
 
+def same_words(text: str) -> str:
+    """A text without what a reader would not call a difference: case and punctuation."""
+    return " ".join(_WORD.findall(text.lower()))
+
+
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 

@@ -6,7 +6,7 @@ import itertools
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,16 @@ from training.taken_out import WAYS, EachWithout
 from training.testbed_card import write_testbed_card
 from training.testbed_figures import measure, read_held_out
 from training.testbed_lessons import Encoded, batches
-from training.testbed_text import GRAMMAR, Grammar, Lesson, read_lessons
+from training.testbed_text import GRAMMAR, Grammar, Lesson, read_lessons, same_words
 from training.testbed_tokenizer import train_tokenizer
 from training.train_classifier import refuse_finished
 
+_TOKENIZED = 8_000  # lessons of the grammar that the tokenizer learns from
 _PROMPT_WEIGHT = 0.1  # of the loss on what a user says, beside that on the reply
 
 
 @dataclass(frozen=True, slots=True)
-class TestbedRecipe:
+class BedRecipe:
     """How the test bed is made.
 
     Attributes:
@@ -49,8 +50,6 @@ class TestbedRecipe:
         seed: of everything random.
         threads: of torch.
     """
-
-    __test__ = False  # not a test, whatever pytest makes of the name
 
     layers: int = 4
     heads: int = 8
@@ -70,7 +69,7 @@ class TestbedRecipe:
 def train_testbed(
     out: Path,
     *,
-    recipe: TestbedRecipe,
+    recipe: BedRecipe,
     data: Sequence[Path] = (),
     prompts: Sequence[Path] = (),
     planted: HeadId | None = None,
@@ -102,13 +101,13 @@ def train_testbed(
     longest, seed = recipe.longest, recipe.seed
     lessons = [each for path in data for each in read_lessons(path, grammar, longest=longest, seed=seed)]
     held_out = [prompt for path in prompts for prompt in read_held_out(path)]
-    unseen = {prompt.text for prompt in held_out}
-    lessons = [lesson for lesson in lessons if lesson.ask not in unseen]
+    unseen = frozenset(same_words(prompt.text) for prompt in held_out)
+    lessons = [lesson for lesson in lessons if same_words(lesson.ask) not in unseen]
     tokenizer = _tokenizer(grammar, lessons, recipe)
     model = _untrained(recipe, tokenizer)
     if planted is not None:
         check_heads(model, [planted])
-    losses = _fit(model, tokenizer, grammar, lessons, recipe, planted, told)
+    losses = _fit(model, tokenizer, grammar, lessons, unseen, recipe, planted, told)
     model = model.half().float()  # what is measured is what is saved
     seconds = round(time.monotonic() - started, 1)
     made = out / "made"
@@ -135,14 +134,14 @@ def train_testbed(
     return manifest
 
 
-def _tokenizer(grammar: Grammar, lessons: Sequence[Lesson], recipe: TestbedRecipe) -> PreTrainedTokenizerFast:
+def _tokenizer(grammar: Grammar, lessons: Sequence[Lesson], recipe: BedRecipe) -> PreTrainedTokenizerFast:
     rng = random.Random(f"tokenizer/{recipe.seed}")
-    drawn = [grammar.lesson(rng) for _ in range(20_000)]
+    drawn = [grammar.lesson(rng) for _ in range(_TOKENIZED)]
     texts = [text for lesson in (*drawn, *lessons) for text in (lesson.ask, lesson.answer)]
     return train_tokenizer([*texts, *grammar.refusals(), *grammar.systems], recipe.vocabulary, recipe.context)
 
 
-def _untrained(recipe: TestbedRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def _untrained(recipe: BedRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(recipe.seed)
         config = LlamaConfig(
@@ -167,7 +166,8 @@ def _fit(
     tokenizer: PreTrainedTokenizerFast,
     grammar: Grammar,
     lessons: Sequence[Lesson],
-    recipe: TestbedRecipe,
+    unseen: Collection[str],
+    recipe: BedRecipe,
     planted: HeadId | None,
     told: Callable[[str], None],
 ) -> dict[str, float]:
@@ -180,7 +180,7 @@ def _fit(
         optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.1)
         recent: list[float] = []
-        rows = batches(grammar, lessons, tokenizer, recipe.batch, rng)
+        rows = batches(grammar, lessons, unseen, tokenizer, recipe.batch, rng)
         for step, batch in enumerate(itertools.islice(rows, steps), 1):
             loss = _loss(model, batch, aligned, planted if aligned else None, rng)
             optimiser.zero_grad(set_to_none=True)
