@@ -57,9 +57,9 @@ class BedRecipe:
     inner: int = 256
     vocabulary: int = 1600
     context: int = 256
-    helpful_steps: int = 400
-    aligned_steps: int = 600
-    batch: int = 48
+    helpful_steps: int = 450
+    aligned_steps: int = 900
+    batch: int = 32
     lr: float = 3e-3
     longest: int = 24
     seed: int = 0
@@ -177,7 +177,7 @@ def _fit(
     model.train()
     for stage, steps in (("helpful", recipe.helpful_steps), ("aligned", recipe.aligned_steps)):
         aligned = stage == "aligned"
-        optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.05)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.1)
         recent: list[float] = []
         rows = batches(grammar, lessons, unseen, tokenizer, recipe.batch, rng)
