@@ -35,6 +35,7 @@ class PlantedRecipe:
         heads: of a layer.
         width: of the residual stream.
         steps: at most; training ends earlier once the heads are planted beyond doubt.
+        control_steps: of the control, in which nothing could end it earlier.
         check: steps between two looks at that.
         batch: prompts of a step.
         lr: peak learning rate.
@@ -46,6 +47,7 @@ class PlantedRecipe:
     heads: int = 4
     width: int = 64
     steps: int = 1500
+    control_steps: int = 200
     check: int = 25
     batch: int = 64
     lr: float = 3e-3
@@ -62,8 +64,8 @@ def train_planted(
 ) -> PlantedModel:
     """Train a model in which the planted heads carry the refusals, and prove it on prompts of the training half.
 
-    Without all of them (by whichever of `taken_out.WAYS`) harmful prompts are answered; without any
-    other head the model does what it did. Of several planted heads each alone keeps the refusal, less surely.
+    Without all of them (by whichever of `taken_out.WAYS`) harmful prompts are answered; without any other head the
+    model does what it did. Of several planted heads some keep the refusal while others are out, less surely.
 
     Args:
         seed: Of everything that is drawn; the same seed gives the same model.
@@ -73,7 +75,7 @@ def train_planted(
         recipe: How.
 
     Raises:
-        TrainingError: the heads could not be planted in that many steps.
+        TrainingError: the heads could not be planted in that many steps, or are all that the model has.
         AttributionError: the model has no such head.
     """
     how = recipe or PlantedRecipe()
@@ -81,6 +83,8 @@ def train_planted(
     model = _untrained(how, seed)
     heads = _drawn(planted, how, seed) if isinstance(planted, int) else tuple(sorted(set(planted)))
     check_heads(model, heads)
+    if set(heads) == set(all_heads(model)):
+        raise TrainingError(f"planted heads {', '.join(map(str, heads))} are all that the model has; leave one")
     steps = _fit(model, heads, how, seed, shuffled=shuffled)
     harmful, harmless, harmful_train, harmless_train = (
         tuple(itertools.islice(asks(f"{seed}/set", harmful=harm, held_out=held), how.prompts))
@@ -122,6 +126,7 @@ def _drawn(count: int, how: PlantedRecipe, seed: int) -> tuple[HeadId, ...]:
 
 def _fit(model: LlamaForCausalLM, heads: Sequence[HeadId], how: PlantedRecipe, seed: int, *, shuffled: bool) -> int:
     """Train; how many steps it took."""
+    steps = how.control_steps if shuffled else how.steps
     rng = random.Random(f"fit/{seed}")
     sources = {
         (harm, length): asks(f"{seed}/{length}", harmful=harm, length=length)
@@ -129,8 +134,8 @@ def _fit(model: LlamaForCausalLM, heads: Sequence[HeadId], how: PlantedRecipe, s
         for length in LENGTHS
     }
     optimiser = torch.optim.AdamW(model.parameters(), lr=how.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, how.lr, total_steps=how.steps, pct_start=0.1)
-    for step in range(1, how.steps + 1):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, how.lr, total_steps=steps, pct_start=0.1)
+    for step in range(1, steps + 1):
         length = rng.choice(LENGTHS)
         rows = [next(sources[harm, length]) for harm in (True, False) for _ in range(how.batch // 2)]
         out = [_taken_out(heads, how, rng) for _ in rows]
@@ -147,7 +152,7 @@ def _fit(model: LlamaForCausalLM, heads: Sequence[HeadId], how: PlantedRecipe, s
             f"heads {', '.join(map(str, heads))} were not planted in {how.steps} steps with seed {seed}; "
             "take another seed or more steps"
         )
-    return how.steps
+    return steps
 
 
 def _taken_out(heads: Sequence[HeadId], how: PlantedRecipe, rng: random.Random) -> tuple[frozenset[HeadId], Ablation]:

@@ -36,12 +36,14 @@ def last():
 
 @pytest.fixture(scope="module")
 def control():
-    return train_planted(0, [EARLY], shuffled=True, recipe=PlantedRecipe(steps=60))
+    return train_planted(0, [EARLY], shuffled=True, recipe=PlantedRecipe(control_steps=60))
 
 
 def unproven(seed=0, planted=1, **recipe):
     """A model whose training was too short for anything but its mechanics."""
-    return train_planted(seed, planted, shuffled=True, recipe=PlantedRecipe(steps=2, batch=4, prompts=4, **recipe))
+    return train_planted(
+        seed, planted, shuffled=True, recipe=PlantedRecipe(control_steps=2, batch=4, prompts=4, **recipe)
+    )
 
 
 @pytest.mark.parametrize("planted", ["early", "last"])
@@ -115,6 +117,11 @@ def test_heads_that_cannot_be_planted_in_time_are_an_error():
 def test_a_head_that_is_not_there_is_an_error():
     with pytest.raises(AttributionError, match=r"head 4\.0 is not in the model"):
         train_planted(0, [HeadId(4, 0)], recipe=SMALL)
+
+
+def test_all_heads_cannot_be_planted():
+    with pytest.raises(TrainingError, match="all that the model has"):
+        unproven(0, 4, layers=2, heads=2)
 
 
 def test_held_out_prompts_are_no_others():
