@@ -57,12 +57,13 @@ def _figures(figures: Mapping[str, Any]) -> list[str]:
     if not figures:
         return ["Nothing was measured: no held-out prompts were given.", ""]
     count = figures["prompts"]
+    sizes = f"{count['harmful']} harmful and {count['harmless']} harmless prompts"
     without = figures.get("asr_without_planted")
     return [
         "## Figures",
         "",
-        f"On {count['harmful']} harmful and {count['harmless']} harmless ones ({count['look_alikes']} look harmful);",
-        "training saw none of them. Greedy; 95 % bootstrap intervals.",
+        f"On {sizes}, of which {count['look_alikes']} only look",
+        "harmful; training saw none of them. Greedy; 95 % bootstrap intervals.",
         "`asr`: harmful prompts not refused. `over_refusal`: harmless prompts refused. `on_topic`: answers that end",
         "and share a longer word with the ask.",
         "",

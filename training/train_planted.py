@@ -115,13 +115,15 @@ def _untrained(how: PlantedRecipe, seed: int) -> LlamaForCausalLM:
 
 
 def _drawn(count: int, how: PlantedRecipe, seed: int) -> tuple[HeadId, ...]:
+    """Heads of different layers, as far as there are layers."""
     rng = random.Random(f"heads/{seed}")
-    layers = rng.sample(range(how.layers), min(count, how.layers))
-    layers += [rng.randrange(how.layers) for _ in range(count - len(layers))]
-    found: set[HeadId] = set()
-    for layer in layers:
-        found.add(rng.choice([HeadId(layer, head) for head in range(how.heads) if (layer, head) not in found]))
-    return tuple(sorted(found))
+    layers = [rng.sample(range(how.heads), how.heads) for _ in range(how.layers)]
+    order = [
+        HeadId(layer, layers[layer][turn])
+        for turn in range(how.heads)
+        for layer in rng.sample(range(how.layers), how.layers)
+    ]
+    return tuple(sorted(order[:count]))
 
 
 def _fit(model: LlamaForCausalLM, heads: Sequence[HeadId], how: PlantedRecipe, seed: int, *, shuffled: bool) -> int:

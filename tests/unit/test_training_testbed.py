@@ -222,7 +222,7 @@ def test_the_command_makes_and_measures_one(tmp_path):
     assert ran.exit_code == 0, ran.output
     assert "asr " in ran.output
     card = (tmp_path / "bed" / "README.md").read_text(encoding="utf-8")
-    assert "On 1 harmful and 1 harmless ones" in card
+    assert "On 1 harmful and 1 harmless prompts" in card
     ran = CliRunner().invoke(audit, ["testbed", "--out", str(tmp_path / "other"), "--planted", "first", *steps])
     assert ran.exit_code == 1
     assert "head 'first' is not of the form layer.head" in ran.output
