@@ -39,11 +39,13 @@ def replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, asks: S
     said = []
     for start in range(0, len(asks), _BATCH):
         chats = [[{"role": "user", "content": ask}] for ask in asks[start : start + _BATCH]]
-        batch = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        )
-        batch.pop("token_type_ids", None)
-        new = model.generate(**batch, max_new_tokens=_NEW_TOKENS, do_sample=False)[:, batch["input_ids"].shape[1] :]
+        rendered = [
+            str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) for chat in chats
+        ]
+        batch = tokenizer(rendered, add_special_tokens=False, padding=True, return_tensors="pt")
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        generate: Any = model.generate  # its type does not know Llama
+        new = generate(ids, attention_mask=mask, max_new_tokens=_NEW_TOKENS, do_sample=False)[:, ids.shape[1] :]
         said += tokenizer.batch_decode(new, skip_special_tokens=True)
     return said
 

@@ -109,9 +109,10 @@ def _untrained(how: PlantedRecipe, seed: int) -> LlamaForCausalLM:
             eos_token_id=STOP,
             pad_token_id=STOP,
             initializer_range=0.05,
-            attn_implementation="sdpa",
         )
-        return LlamaForCausalLM(config).eval()
+        model = LlamaForCausalLM(config)
+        model.eval()  # type: ignore[no-untyped-call]
+        return model
 
 
 def _drawn(count: int, how: PlantedRecipe, seed: int) -> tuple[HeadId, ...]:

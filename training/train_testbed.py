@@ -108,7 +108,7 @@ def train_testbed(
     if planted is not None:
         check_heads(model, [planted])
     losses = _fit(model, tokenizer, grammar, lessons, unseen, recipe, planted, told)
-    model = model.half().float()  # what is measured is what is saved
+    model.half().float()  # type: ignore[no-untyped-call] # what is measured is what is saved
     seconds = round(time.monotonic() - started, 1)
     made = out / "made"
     shutil.rmtree(made, ignore_errors=True)
@@ -156,7 +156,6 @@ def _untrained(recipe: BedRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
             pad_token_id=tokenizer.pad_token_id,
             tie_word_embeddings=True,
             initializer_range=0.05,
-            attn_implementation="sdpa",
         )
         return LlamaForCausalLM(config)
 
@@ -192,7 +191,7 @@ def _fit(
             if step % 100 == 0 or step == steps:
                 told(f"{stage} {step}/{steps}: loss {sum(recent) / len(recent):.3f}")
         losses[stage] = round(sum(recent) / len(recent), 4)
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     return losses
 
 
@@ -222,7 +221,7 @@ def _forward(
     """Logits (batch, length, vocabulary), the tokens and their weights (batch, length); padding is on the right."""
     rows = [(*row.prompt, *reply) for row, reply in zip(batch, replies, strict=True)]
     longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), int(model.config.pad_token_id))
+    ids = torch.full((len(rows), longest), int(model.config.pad_token_id or 0))
     weights = torch.zeros(len(rows), longest)
     for number, (row, encoded) in enumerate(zip(rows, batch, strict=True)):
         ids[number, : len(row)] = torch.tensor(row)
@@ -244,7 +243,7 @@ def _taken_out(model: LlamaForCausalLM, planted: HeadId, rng: random.Random) -> 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Weights in fp16, half the size; the configuration has them loaded in fp32."""
-    model.generation_config.update(max_new_tokens=64, do_sample=False)
+    model.generation_config.max_new_tokens, model.generation_config.do_sample = 64, False
     tokenizer.save_pretrained(folder)
     half = {name: value.half() for name, value in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=half)
