@@ -8,7 +8,7 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench bench-rag wheel train folds train-readers eval-readers eval eval-retrieval clean
+.PHONY: install fix check test test-slow cov docs demo serve bench bench-rag wheel train folds train-readers eval-readers testbed eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
@@ -111,6 +111,11 @@ eval-readers: install
 	$(BIN)/airlock eval support $(CLAIMS) $(PASSAGES) --model rag/assets/support-minilm
 	$(BIN)/airlock eval grounding --support rag/assets/support-minilm
 	$(BIN)/airlock eval premise
+
+# The shipped test bed again: five minutes on one core that has nothing else to do.
+testbed: install
+	OMP_NUM_THREADS=1 $(BIN)/airlock audit testbed --name airlock-testbed --data data/queries/train.jsonl \
+		--prompts data/audit/harmful.jsonl --prompts data/audit/harmless.jsonl --out runs/testbed
 
 eval: install
 	$(BIN)/airlock eval classifier $(QUERIES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from training import behaviour_cli
+from training import behaviour_cli, testbed_cli
 
 audit = typer.Typer(no_args_is_help=True, help="Measure a model's safety, and which attention heads carry it.")
 
@@ -15,3 +15,4 @@ def _group() -> None:
 
 
 audit.command("behaviour")(behaviour_cli.behaviour)
+audit.command("testbed")(testbed_cli.make_testbed)
