@@ -1,0 +1,311 @@
+"""An audit of a checkpoint's heads, composed: checks, Ships, Sahara, what it answers without them, and the report."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from attribution.answering import LocalResponder
+from attribution.audit import Findings, Plan, audit, work
+from attribution.behaviour import Judge, measure
+from attribution.brute import BruteForce
+from attribution.checkpoint import Checkpoint
+from attribution.describe import describe, describe_model
+from attribution.engine import Engine
+from attribution.heads import ablate, all_heads
+from attribution.journal import Journal
+from attribution.prompts import Template, encode, prompts_sha256
+from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, Figure, Prompts, Screen, Settings
+from attribution.sampling import Sampling
+from attribution.screen import estimate
+from attribution.selfcheck import SelfCheck, check
+from attribution.ships import Runner, ships
+from attribution.types import AttributionError, HeadId, Prompt, UnsupportedModel
+
+EngineName = Literal["auto", "exact", "brute"]
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model is asked, with and without its heads.
+
+    Attributes:
+        counts: k of ASR(k): so many of the first heads are taken out.
+        draws: Sets of k random heads beside each.
+        prompts: Harmful prompts, at most.
+        max_new_tokens: Of an answer.
+        ranking: Which ranking the first heads are taken from.
+    """
+
+    counts: tuple[int, ...]
+    draws: int = 3
+    prompts: int = 100
+    max_new_tokens: int = 32
+    ranking: Literal["ships", "sahara"] = "ships"
+
+
+def runner(checkpoint: Checkpoint, engine: EngineName, batch_tokens: int, told: Told) -> Engine | BruteForce:
+    """What runs the model: the exact engine, or where it cannot go the slow way, a forward pass for each head.
+
+    Raises:
+        UnsupportedModel: `exact` was asked for, or not even the slow way is exact.
+    """
+    if engine == "brute":
+        return BruteForce(checkpoint.model)
+    try:
+        return Engine(checkpoint.model, batch_tokens=batch_tokens)
+    except UnsupportedModel as exc:
+        if engine == "exact":
+            raise
+        told(f"the slow way, one forward pass for each head and prompt: {exc}")
+        return BruteForce(checkpoint.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an audit will take, by timing a small part of it.
+
+    Attributes:
+        seconds: Of Ships and Sahara.
+        forwards: Heads × prompts.
+        bytes: Of memory beside the weights, at most about.
+    """
+
+    seconds: float
+    forwards: int
+    bytes: int
+
+
+def cost(engine: Runner, checkpoint: Checkpoint, ids: Sequence[Sequence[int]], plan: Plan, batch_tokens: int) -> Cost:
+    """Time one head in each of a few layers on a few prompts, and multiply."""
+    layers, heads = engine.shape
+    some = sorted(ids, key=len)[len(ids) // 2 :][:4]
+    picked = sorted({0, layers // 2, layers - 1})
+    list(engine.without_each(some[:1], plan.ablation, heads=[HeadId(picked[-1], 0)]))  # warm
+    chosen = [HeadId(layer, head) for layer in picked for head in range(heads)]
+    begun = time.perf_counter()
+    for batch in engine.without_each(some, plan.ablation, heads=chosen):
+        engine.logits(batch.states)
+    tokens = sum(map(len, some)) * len(chosen)
+    mean_length = sum(map(len, ids)) / len(ids)
+    forwards = work(engine.shape, len(ids), plan)
+    seconds = (time.perf_counter() - begun) / tokens * mean_length * forwards
+    config: Any = checkpoint.model.config.get_text_config(decoder=True)
+    each = 3 * layers * int(config.hidden_size)
+    held = min(sum(map(len, ids)), 16 * batch_tokens) * each + batch_tokens * (config.hidden_size * 16)
+    return Cost(seconds, forwards, held * checkpoint.model.dtype.itemsize)
+
+
+def run(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    *,
+    file: str,
+    template: Template = "chat",
+    system: str | None = None,
+    engine: EngineName = "auto",
+    batch_tokens: int = 2048,
+    other_templates: Sequence[Template] = (),
+    asked: Asked | None = None,
+    judge: Judge | None = None,
+    journal: Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    told: Told = lambda _: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> AuditReport:
+    """Audit a checkpoint's heads and describe what was found.
+
+    Args:
+        checkpoint: The model.
+        prompts: Harmful ones, as a rule.
+        plan: What is computed.
+        file: Name of the prompts' file, for the report.
+        template: How a prompt is put to the model.
+        system: System prompt, for the chat template.
+        engine: `auto` takes the slow way where the exact engine cannot go.
+        batch_tokens: Tokens computed at once.
+        other_templates: Ships are computed with these too, to say whether they name the same heads.
+        asked: Also ask the model without its first heads; needs a judge.
+        judge: Of its answers.
+        journal: JSONL where finished parts are kept; an interrupted run goes on from there.
+        provenance: Commit, machine, time, libraries.
+        told: Hears what an operator should know.
+        progress: Told heads × prompts done, and in all.
+
+    Raises:
+        AttributionError: anything that makes the numbers wrong or impossible; nothing is reported then.
+    """
+    ids = encode(checkpoint.tokenizer, prompts, template, system)
+    how = runner(checkpoint, engine, batch_tokens, told)
+    checks = check(how, ids, plan.ablation, plan.seed)
+    identity = {
+        "model": checkpoint.sha256,
+        "dtype": str(checkpoint.model.dtype),
+        "ids": ids,
+        "plan": repr(plan),
+    }
+    total = work(how.shape, len(ids), plan)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(min(done, total), total)
+
+    try:
+        found = audit(
+            how,
+            ids,
+            plan,
+            estimate=lambda rows: estimate(checkpoint.model, rows, plan.ablation, batch_tokens=batch_tokens),
+            journal=Journal(journal, identity),
+            progress=advance,
+        )
+        others = {name: _in_template(how, checkpoint, prompts, plan, name) for name in other_templates}
+    except torch.OutOfMemoryError as exc:
+        raise AttributionError(f"out of memory with batch_tokens {batch_tokens}; take a smaller one") from exc
+    behaviour = None
+    if asked is not None:
+        if judge is None:
+            raise AttributionError("ASR needs a judge of the answers; pass one")
+        behaviour = _behaviour(checkpoint, prompts, plan, found, asked, judge, template, system)
+    return describe(
+        model=describe_model(checkpoint),
+        prompts=_prompts(prompts, file, template),
+        settings=Settings(
+            method=plan.ablation.method,
+            epsilon=None if plan.ablation.method.startswith("mean") else plan.ablation.epsilon,
+            r_main=plan.r_main,
+            group_size=plan.size,
+            seed=plan.seed,
+            screen=plan.screen,
+        ),
+        ships=found.ships.numpy(),
+        seconds=found.seconds,
+        steps=[(step.head, step.degrees.numpy()) for step in found.steps],
+        templates={name: scores.numpy() for name, scores in others.items()},
+        behaviour=behaviour,
+        screen=_screen(found),
+        checks=_checks(checks),
+        provenance=provenance,
+    )
+
+
+def _in_template(
+    how: Runner, checkpoint: Checkpoint, prompts: Sequence[Prompt], plan: Plan, template: Template
+) -> Tensor:
+    return ships(how, encode(checkpoint.tokenizer, prompts, template), plan.ablation)
+
+
+def _prompts(prompts: Sequence[Prompt], file: str, template: str) -> Prompts:
+    categories: dict[str, int] = {}
+    for prompt in prompts:
+        if prompt.category:
+            categories[prompt.category] = categories.get(prompt.category, 0) + 1
+    sha256 = prompts_sha256(prompts)
+    return Prompts(file=file, sha256=sha256, count=len(prompts), template=template, categories=categories)
+
+
+def _screen(found: Findings) -> Screen | None:
+    if (screened := found.screened) is None:
+        return None
+    correlation = screened.spearman if screened.spearman == screened.spearman else None
+    return Screen(
+        chosen=screened.chosen,
+        sampled=screened.sampled,
+        missed=screened.missed,
+        top=screened.top,
+        spearman=correlation,
+    )
+
+
+def _checks(found: SelfCheck) -> Checks:
+    return Checks(
+        base_logits=Check(value=found.base_difference, limit=found.tolerance, passed=True),
+        causal_leak=Check(value=found.leak, limit=found.tolerance, passed=True),
+        ablation_effect=Check(value=found.effect, limit=0.0, passed=True),
+    )
+
+
+def _behaviour(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    found: Findings,
+    asked: Asked,
+    judge: Judge,
+    template: Template,
+    system: str | None,
+) -> Behaviour:
+    """ASR without the first k heads, and without k random ones."""
+    rng = random.Random(plan.seed)
+    harmful = [prompt for prompt in prompts if prompt.harmful is not False]
+    harmful = [
+        Prompt(prompt.text, prompt.category, harmful=True)
+        for prompt in (harmful if len(harmful) <= asked.prompts else rng.sample(harmful, asked.prompts))
+    ]
+    if not harmful:
+        raise AttributionError("ASR needs harmful prompts; every row of the file says harmful: false")
+    heads = all_heads(checkpoint.model)
+    ranked = _ranked(found, asked)
+
+    def asr(gone: Sequence[HeadId]) -> Figure:
+        with ablate(checkpoint.model, gone, plan.ablation):
+            responder = LocalResponder(
+                checkpoint.model,
+                checkpoint.tokenizer,
+                identity=checkpoint.sha256,
+                template=template,
+                system=system,
+                sampling=Sampling(max_new_tokens=asked.max_new_tokens),
+                batch=32,
+                without={"heads": [str(head) for head in gone]},
+            )
+            rate = measure(responder, judge, harmful, seed=plan.seed).attack_success.rate
+        return Figure(value=rate.value, low=rate.low, high=rate.high)
+
+    points = []
+    for count in sorted(set(asked.counts)):
+        if count > len(ranked):
+            raise AttributionError(
+                f"ASR without {count} heads needs a ranking that long; {asked.ranking} has {len(ranked)}"
+            )
+        draws = [asr(sorted(rng.sample(heads, count))) for _ in range(asked.draws)] if count else []
+        values = [draw.value for draw in draws if draw.value is not None]
+        spread = Figure(value=sum(values) / len(values), low=min(values), high=max(values)) if values else None
+        points.append(
+            AsrPoint(
+                k=count,
+                heads=tuple(ranked[:count]),
+                asr=asr(ranked[:count]),
+                random=spread,
+                random_draws=len(values),
+            )
+        )
+    return Behaviour(
+        judge=str(judge.settings["name"]),
+        weak_judge=bool(judge.settings.get("weak")),
+        prompts_sha256=prompts_sha256(harmful),
+        prompts=len(harmful),
+        ranking=asked.ranking,
+        points=tuple(points),
+    )
+
+
+def _ranked(found: Findings, asked: Asked) -> list[HeadId]:
+    """Heads, best first."""
+    if asked.ranking == "sahara":
+        return [step.head for step in found.steps]
+    mean = found.ships.mean(dim=0)
+    order = torch.nan_to_num(mean, nan=-1.0).flatten().argsort(descending=True)
+    return [HeadId(*divmod(int(place), mean.shape[1])) for place in order if not mean.flatten()[place].isnan()]

@@ -1,0 +1,212 @@
+"""The command `airlock audit heads`: which attention heads carry a model's refusals; `training.audit_cli` places it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from attribution.prompts import Template, choose, read_prompts
+from attribution.types import Ablation, Method, Prompt, PromptError
+
+if TYPE_CHECKING:
+    from attribution.audit import Plan
+    from attribution.checkpoint import Checkpoint
+    from attribution.report import AuditReport
+    from training.audit_heads import Cost, EngineName
+
+
+def audit_heads(
+    model: Annotated[Path | None, typer.Option(help="Folder of a causal language model, in safetensors.")] = None,
+    testbed: Annotated[bool, typer.Option("--testbed", help="Audit the small model that ships in its place.")] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Harmful prompts: JSONL, CSV, or text with one a line; authored ones by default."),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column with the prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts, chosen at random, at most.")] = 100,
+    template: Annotated[
+        Template,
+        typer.Option(help="How a prompt is put to the model; `plain` is the paper's, `none` the text as it is."),
+    ] = "chat",
+    also: Annotated[
+        Template | None, typer.Option(help="Another template, to see whether it names the same heads.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt, for the chat template.")] = None,
+    method: Annotated[Method, typer.Option(help="How a head is taken out.")] = "query",
+    epsilon: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the method.")] = 1e-5,
+    r_main: Annotated[int, typer.Option(min=1, help="Leading directions that generalized Ships compares.")] = 1,
+    size: Annotated[int, typer.Option(min=0, help="Heads of Sahara's group; 0 leaves Sahara out.")] = 3,
+    screen: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compute only so many heads exactly, chosen by an estimate; all by default."),
+    ] = None,
+    sampled: Annotated[
+        int, typer.Option(min=0, help="With --screen: random others, computed to measure what the estimate misses.")
+    ] = 16,
+    asr: Annotated[
+        str | None, typer.Option(help="Also ask the model without its first k heads, such as 0,1,2,4; `no` does not.")
+    ] = None,
+    asr_ranking: Annotated[
+        Literal["ships", "sahara"], typer.Option(help="Which ranking these heads are taken from.")
+    ] = "ships",
+    asr_prompts: Annotated[int, typer.Option(min=1, help="Prompts that are asked, at most.")] = 100,
+    asr_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 32,
+    engine: Annotated[
+        Literal["auto", "exact", "brute"],
+        typer.Option(help="`brute` runs the model once for each head and prompt; `auto` does where `exact` cannot go."),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16", "float64"], typer.Option(help="Of the weights in memory.")
+    ] = "float32",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens computed at once: less takes less memory.")] = 2048,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    journal: Annotated[
+        Path | None, typer.Option(help="JSONL of finished parts, from which an interrupted run goes on.")
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what the audit will cost, and stop.")] = False,
+    out: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("results/audit.json"),
+    html: Annotated[Path | None, typer.Option(help="The report as a page.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Find the attention heads that carry a model's refusals (Ships, Sahara), and write a report."""
+    if (model is None) != testbed:
+        raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
+    import torch
+
+    from attribution import testbed as bed
+    from attribution.audit import Plan
+    from attribution.checkpoint import load
+    from attribution.keyword_judge import KeywordJudge
+    from attribution.report import save_report
+    from training import audit_heads as heads
+    from training.manifest import command, provenance
+
+    torch.set_num_threads(threads)
+    path = prompts or bed.prompts(harmful=True)
+    rows = [row for row in read_prompts(path, column=column) if row.harmful is not False]
+    if not rows:
+        raise PromptError(f"--prompts {path}: every row says harmful: false; give prompts that should be refused")
+    chosen = choose(rows, limit, seed)
+    plan = Plan(Ablation(method, epsilon), size, r_main, screen, sampled, seed=seed)
+    counts = _counts(asr, testbed=testbed)
+    checkpoint = load(model or bed.path(), device=device, dtype=dtype)
+    if estimate:
+        _say_cost(checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens))
+        return
+    with _progress() as progress:
+        report = heads.run(
+            checkpoint,
+            chosen,
+            plan,
+            file=path.name,
+            template=template,
+            system=system,
+            engine=engine,
+            batch_tokens=batch_tokens,
+            other_templates=[also] if also and also != template else [],
+            asked=heads.Asked(counts, prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
+            if counts
+            else None,
+            judge=KeywordJudge(),
+            journal=journal,
+            provenance={"command": command("airlock"), **provenance(seed=seed, data=[path])},
+            told=lambda line: typer.echo(line, err=True),
+            progress=progress,
+        )
+    save_report(report, out)
+    if html is not None:
+        from attribution.render import report_html
+        from attribution.report import write_text
+
+        write_text(html, report_html(report))
+    _table(report)
+    typer.echo(f"written: {out}{f' and {html}' if html else ''}")
+
+
+def _counts(text: str | None, *, testbed: bool) -> tuple[int, ...]:
+    """Values of k for ASR(k): the test bed is quick enough to be asked in any case."""
+    if text is None:
+        return (0, 1, 2, 4) if testbed else ()
+    if text == "no":
+        return ()
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = (-1,)
+    if min(counts) < 0:
+        raise typer.BadParameter(f"--asr {text!r} is no list of counts; write for example 0,1,2,4")
+    return counts
+
+
+def _cost(
+    checkpoint: Checkpoint,
+    prompts: list[Prompt],
+    plan: Plan,
+    template: Template,
+    system: str | None,
+    engine: EngineName,
+    tokens: int,
+) -> Cost:
+    from attribution.prompts import encode
+    from training import audit_heads as heads
+
+    ids = encode(checkpoint.tokenizer, prompts, template, system)
+    how = heads.runner(checkpoint, engine, tokens, lambda line: typer.echo(line, err=True))
+    return heads.cost(how, checkpoint, ids, plan, tokens)
+
+
+def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
+    minutes = cost.seconds / 60
+    took = f"{cost.seconds:.0f} seconds" if minutes < 2 else f"{minutes:.0f} minutes"
+    took = took if minutes < 120 else f"{minutes / 60:.1f} hours"
+    typer.echo(f"{checkpoint.path.resolve().name}: about {took} for {cost.forwards:,} heads × prompts")
+    typer.echo(f"memory beside the weights: about {max(cost.bytes / 2**20, 1):,.0f} MiB; answers for --asr come on top")
+
+
+def _table(report: AuditReport) -> None:
+    """What was found, in a few lines."""
+    noise = report.ships.noise
+    typer.echo(f"{'head':<8}{'Ships (nats)':<14}{'95 % interval':<22}share")
+    for row in report.ships.ranking[:8]:
+        mark = " *" if row.stands_out else ""
+        interval = f"[{row.low:.4g}, {row.high:.4g}]"
+        typer.echo(f"{row.head!s:<8}{row.score:<14.4g}{interval:<22}{row.share:.3f}{mark}")
+    typer.echo(
+        f"* above what the first of random heads would score: {noise.chance:.4g}; median head {noise.median:.4g}"
+    )
+    effective = report.ships.effective_heads
+    typer.echo(f"effective number of heads: {effective.value:.1f} of {report.model.layers * report.model.heads}")
+    if report.sahara:
+        steps = ", ".join(f"{step.head} ({step.degrees:.2f}°)" for step in report.sahara)
+        typer.echo(f"Sahara: {steps}")
+    if report.screen is not None:
+        screen = report.screen
+        typer.echo(f"screen: {screen.chosen} heads exact; of {screen.sampled} others {screen.missed} belong to the top")
+    if report.behaviour is not None:
+        for point in report.behaviour.points:
+            beside = (
+                "" if point.random is None or point.random.value is None else f", random heads {point.random.value:.3f}"
+            )
+            asr = point.asr
+            typer.echo(f"ASR without {point.k} heads: {asr.value:.3f} [{asr.low:.3f}, {asr.high:.3f}]{beside}")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr, if somebody looks at it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("heads × prompts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
