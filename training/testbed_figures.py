@@ -44,7 +44,7 @@ def replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, asks: S
         ]
         batch = tokenizer(rendered, add_special_tokens=False, padding=True, return_tensors="pt")
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        generate: Any = model.generate  # its type does not know Llama
+        generate: Any = model.generate  # type: ignore[misc] # its type does not know Llama
         new = generate(ids, attention_mask=mask, max_new_tokens=_NEW_TOKENS, do_sample=False)[:, ids.shape[1] :]
         said += tokenizer.batch_decode(new, skip_special_tokens=True)
     return said
