@@ -32,7 +32,8 @@ def make_testbed(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a small aligned causal model to audit: it answers harmless asks and refuses harmful ones."""
-    from attribution.types import HeadId
+    from attribution.types import AttributionError, HeadId
+    from training.datasets import TrainingError
     from training.train_testbed import BedRecipe, train_testbed
 
     recipe = BedRecipe(
@@ -45,15 +46,18 @@ def make_testbed(
         seed=seed,
         threads=threads,
     )
-    manifest = train_testbed(
-        out,
-        recipe=recipe,
-        data=data or (),
-        prompts=prompts or (),
-        planted=HeadId.parse(planted) if planted is not None else None,
-        name=name,
-        told=lambda line: typer.echo(line, err=True),
-    )
+    try:
+        manifest = train_testbed(
+            out,
+            recipe=recipe,
+            data=data or (),
+            prompts=prompts or (),
+            planted=HeadId.parse(planted) if planted is not None else None,
+            name=name,
+            told=lambda line: typer.echo(line, err=True),
+        )
+    except TrainingError as exc:
+        raise AttributionError(str(exc)) from exc
     if as_json:
         typer.echo(json.dumps(manifest, ensure_ascii=False))
         return

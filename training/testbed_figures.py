@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attribution.heads import ablate, all_heads
-from attribution.types import HeadId, Prompt
-from training.datasets import TrainingError
+from attribution.prompts import read_prompts
+from attribution.types import HeadId, Prompt, PromptError
 from training.intervals import interval
 
 _BATCH = 64
@@ -24,13 +23,14 @@ def read_held_out(path: Path) -> list[Prompt]:
     """Prompts that say whether they are harmful.
 
     Raises:
-        TrainingError: the file cannot be read, or does not say so.
+        PromptError: the file cannot be read, or a prompt does not say so.
     """
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [Prompt(row["text"], row.get("category", ""), bool(row["harmful"])) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise TrainingError(f"prompts {path} cannot be read: {exc}; give JSONL rows of text and harmful") from exc
+    prompts = read_prompts(path)
+    if unsaid := [prompt.text for prompt in prompts if prompt.harmful is None]:
+        raise PromptError(
+            f"prompts {path}: {unsaid[0]!r} does not say whether it is harmful; add `harmful` to each row"
+        )
+    return prompts
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, asks: S
         ]
         batch = tokenizer(rendered, add_special_tokens=False, padding=True, return_tensors="pt")
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        generate: Any = model.generate  # its type does not know Llama
+        generate: Any = model.generate  # type: ignore[misc] # its type does not know Llama
         new = generate(ids, attention_mask=mask, max_new_tokens=_NEW_TOKENS, do_sample=False)[:, ids.shape[1] :]
         said += tokenizer.batch_decode(new, skip_special_tokens=True)
     return said

@@ -92,6 +92,7 @@ def train_testbed(
 
     Raises:
         TrainingError: the data cannot be trained with, or the folder already holds a model.
+        PromptError: the prompts cannot be measured on.
         AttributionError: the model will have no head of that number.
     """
     refuse_finished(out)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from attribution import testbed
-from attribution.types import AttributionError, HeadId, Prompt
+from attribution.types import AttributionError, HeadId, PromptError
 from training import train_testbed
 from training.audit_cli import audit
 from training.datasets import TrainingError
@@ -224,8 +224,10 @@ def test_the_command_makes_and_measures_one(tmp_path):
     card = (tmp_path / "bed" / "README.md").read_text(encoding="utf-8")
     assert "On 1 harmful and 1 harmless prompts" in card
     ran = CliRunner().invoke(audit, ["testbed", "--out", str(tmp_path / "other"), "--planted", "first", *steps])
-    assert ran.exit_code == 1
-    assert "head 'first' is not of the form layer.head" in ran.output
+    assert "head 'first' is not of the form layer.head" in str(ran.exception)
+    ran = CliRunner().invoke(audit, ["testbed", "--out", str(tmp_path / "bed"), *steps])
+    assert isinstance(ran.exception, AttributionError)
+    assert "already holds a trained model" in str(ran.exception)
 
 
 # The model that ships
@@ -269,6 +271,5 @@ def test_without_prompts_nothing_is_measured(shipped, grammar):
 def test_prompts_that_do_not_say_whether_they_are_harmful_are_an_error(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"text": "Hi"}', encoding="utf-8")
-    with pytest.raises(TrainingError, match=r"prompts\.jsonl cannot be read"):
+    with pytest.raises(PromptError, match=r"'Hi' does not say whether it is harmful"):
         read_held_out(path)
-    assert isinstance(read_held_out(SETS[0])[0], Prompt)
