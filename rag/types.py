@@ -82,7 +82,7 @@ class Mode(StrEnum):
     HYBRID = "hybrid"
 
 
-DEFAULT_MODE = Mode.DENSE
+DEFAULT_MODE = Mode.HYBRID
 PROTECTIVE_FROM = 0.35  # similarity from which a protective document is quoted, measured on ``data/questions``
 
 
