@@ -13,7 +13,7 @@ from markupsafe import Markup
 from attribution import draw
 from attribution.compare import Comparison
 from attribution.report import AuditReport, Figure
-from attribution.summary import comparison_summary, summary
+from attribution.summary import comparison_summary, correlation, summary
 from attribution.types import HeadId
 
 _KEPT = "\n\r\t\u200c\u200d"  # the joiners are ordinary in Persian, Indic scripts and emoji
@@ -79,7 +79,7 @@ def _page(template: str, **values: Any) -> str:  # noqa: ANN401 - whatever the t
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"g": _short, "percent": _percent, "span": _span}
+    environment.filters |= {"g": _short, "percent": _percent, "span": _span, "correlation": correlation}
     area = {"left": draw.LEFT, "right": draw.RIGHT, "top": draw.TOP, "bottom": draw.BOTTOM}
     return environment.get_template(template).render(area=area, shades=range(draw.SHADES + 1), **values)
 

@@ -48,7 +48,7 @@ def comparison_summary(c: Comparison) -> Said:
         found.append(f"Vanished: {_named(head.head for head in vanished)}.")
     found.append(f"Of the {len(c.heads)} heads looked at, {moved} others scored clearly higher or lower than before.")
     if c.spearman is not None:
-        found.append(f"The rankings of all heads correlate by {c.spearman:.2f} (Spearman; 1 is the same order).")
+        found.append(f"The rankings of all heads correlate by {correlation(c.spearman)} (Spearman; 1 is the same order).")
     if c.same_group is not None:
         found.append(f"Sahara finds {'the same group' if c.same_group else 'another group'} of heads.")
     sure = [
@@ -67,6 +67,11 @@ def comparison_summary(c: Comparison) -> Said:
             "A head that keeps its score may do something else than before: Ships measures how much, not what.",
         ),
     )
+
+
+def correlation(value: float | None) -> str:
+    """A correlation in two digits after the point; a dash if there is none."""
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _headline(report: AuditReport) -> str:
@@ -115,7 +120,7 @@ def _sure(report: AuditReport) -> list[str]:
         said.append(
             f"Two random halves of the prompts name {_percent(halves.overlap.value)} of their {halves.top} first heads "
             f"alike (chance: {_percent(halves.by_chance)}), and rank all heads with a correlation of "
-            f"{'–' if halves.spearman.value is None else format(halves.spearman.value, '.2f')}."
+            f"{correlation(halves.spearman.value)}."
         )
     else:
         said.append("There are too few prompts to say how stable the ranking is.")

@@ -52,7 +52,7 @@ def report(layers=4, heads=8, prompts=24, *, ships=None, rich=False, name="tiny"
         order = np.argsort(-degrees.ravel())
         for at in range(3):
             head = HeadId(*map(int, divmod(order[at], heads)))
-            steps.append((head, np.minimum(90, degrees + 8 * at)))
+            steps.append((head, np.where(degrees == degrees[head], 90 - 30 / (1 + at), np.minimum(degrees, 60) / 2 + 12 * at)))
     given = {
         "model": model(layers, heads, name=name),
         "prompts": Prompts(
