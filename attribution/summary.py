@@ -48,7 +48,9 @@ def comparison_summary(c: Comparison) -> Said:
         found.append(f"Vanished: {_named(head.head for head in vanished)}.")
     found.append(f"Of the {len(c.heads)} heads looked at, {moved} others scored clearly higher or lower than before.")
     if c.spearman is not None:
-        found.append(f"The rankings of all heads correlate by {correlation(c.spearman)} (Spearman; 1 is the same order).")
+        found.append(
+            f"The rankings of all heads correlate by {correlation(c.spearman)} (Spearman; 1 is the same order)."
+        )
     if c.same_group is not None:
         found.append(f"Sahara finds {'the same group' if c.same_group else 'another group'} of heads.")
     sure = [
@@ -57,7 +59,9 @@ def comparison_summary(c: Comparison) -> Said:
         else "Scores of single prompts could not be paired: a change counts as clear only if both intervals lie apart."
     ]
     if not c.same_prompts:
-        sure.append("The prompts or the template are not the same: differences may come from them, not from the models.")
+        sure.append(
+            "The prompts or the template are not the same: differences may come from them, not from the models."
+        )
     return Said(
         headline,
         tuple(found),
@@ -132,7 +136,9 @@ def _sure(report: AuditReport) -> list[str]:
         )
     if checks := report.checks:
         good = all(check.passed for check in (checks.base_logits, checks.causal_leak, checks.ablation_effect))
-        said.append(f"The run's three self-checks {'passed' if good else 'DID NOT all pass: do not trust the figures'}.")
+        said.append(
+            f"The run's three self-checks {'passed' if good else 'DID NOT all pass: do not trust the figures'}."
+        )
     else:
         said.append("The report holds no self-checks.")
     if report.behaviour and report.behaviour.weak_judge:
