@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A frame around a head, with its number if there is room; on a `deep` shade it is written in the paper's colour."""
+    """A frame around a head, with its number if there is room; in the paper's colour on a `deep` shade."""
 
     x: int
     y: int

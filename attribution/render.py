@@ -126,6 +126,8 @@ def _known(grid: Any) -> Iterator[tuple[HeadId, float]]:  # noqa: ANN401 - a Gri
 def _short(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
     if value is None:
         return "–"
+    if abs(value) >= 10**digits:
+        return f"{value:{'+' if signed else ''},.0f}".replace("-", "−")
     return f"{value:{'+' if signed else ''}.{digits}g}".replace("-", "−").replace("e−0", "e−")
 
 

@@ -71,7 +71,7 @@ class Upstream(Section):
     max_response_bytes: Count = 32 * 1024 * 1024
     fingerprint: PinnedModel | None = Field(
         None,
-        description="A local checkpoint behind it, `model`, and its fingerprint, `file`: Airlock does not start once it drifted.",
+        description="A local checkpoint behind it (`model`) and its fingerprint (`file`): no start once it drifted.",
     )
 
 

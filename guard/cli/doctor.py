@@ -21,7 +21,7 @@ app = typer.Typer()
 
 @app.command("doctor")
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
-    """Try configuration, classifier, knowledge base, interpretation model, citation gate, journal, fingerprint and upstream.
+    """Try configuration, classifier, knowledge base, interpretation, citation gate, journal, fingerprint and upstream.
 
     Exit status 1 if one is not well. A language model is asked one question.
     """
