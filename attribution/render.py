@@ -94,7 +94,7 @@ def _step(report: AuditReport, at: int) -> dict[str, Any]:
         "degrees": step.degrees,
         "gain": step.degrees - before,
         "second": others[0] if others else None,
-        "share": min(1.0, step.degrees / (90 * report.settings.r_main)),
+        "share": step.degrees / (max(each.degrees for each in report.sahara) or 1.0),
     }
 
 

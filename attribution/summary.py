@@ -82,9 +82,10 @@ def _headline(report: AuditReport) -> str:
     out = report.standing_out()
     if not out:
         return "No head stands out of the noise."
-    first = report.ships.ranking[0]
+    first = next(row for row in report.ships.ranking if row.stands_out)
+    verb = "leads" if first.rank == 1 else "stands out of the noise"  # one with a higher mean may hang on few prompts
     rest = f", and {len(out) - 1} more {'stands' if len(out) == 2 else 'stand'} out" if len(out) > 1 else ""
-    return f"Head {first.head} leads with {first.share:.0%} of all heads' effect{rest}."
+    return f"Head {first.head} {verb} with {first.share:.0%} of all heads' effect{rest}."
 
 
 def _found(report: AuditReport) -> list[str]:

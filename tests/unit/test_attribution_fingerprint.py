@@ -85,7 +85,7 @@ def round_groups(model):
 
 def project_out(model, seed=1):
     torch.manual_seed(seed)
-    direction = torch.nn.functional.normalize(torch.randn(64), dim=0)
+    direction = torch.nn.functional.normalize(torch.randn(model.config.hidden_size), dim=0)
     for layer in model.model.layers:
         for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
             weight -= torch.outer(direction, direction @ weight)
@@ -147,6 +147,32 @@ def test_drifts_are_told_apart(drift, edit, kinds):
     assert set(found.kinds) == kinds
     assert found.changed > 0
     assert found.says
+
+
+def test_copies_of_the_test_bed_are_told_apart(tmp_path):
+    from attribution import testbed
+    from attribution.checkpoint import load
+
+    pinned = fingerprint(testbed.path())
+    copies = {
+        "same": lambda model: None,
+        "ablated_heads": lambda model: (
+            model.model.layers[1].self_attn.o_proj.weight[:, : model.config.head_dim].zero_()
+        ),
+        "quantized": round_rows,
+        "abliterated": project_out,
+        "fine_tuned": train,
+    }
+    for kind, edit in copies.items():
+        model = load(testbed.path()).model.requires_grad_(True)
+        with torch.no_grad():
+            edit(model)
+        model.save_pretrained(tmp_path / kind)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            if (testbed.path() / name).exists():
+                (tmp_path / kind / name).write_bytes((testbed.path() / name).read_bytes())
+        found = set(verify(pinned, tmp_path / kind).kinds)  # it ships in float16 and is saved in float32
+        assert found - {"cast"} == {kind} - {"same"}
 
 
 def test_what_drifted_is_said(drift, model):

@@ -110,6 +110,15 @@ def test_noise_has_no_leading_head():
     assert "No head stands out of the noise." in page.text
 
 
+def test_a_head_that_a_few_prompts_lift_does_not_lead():
+    ships = scores(planted=((2, 5, 0.5),))
+    ships[:3, 0, 0] += 6
+    made = report(ships=ships)
+    assert made.ships.ranking[0].head == HeadId(0, 0)
+    assert made.standing_out() == [HeadId(2, 5)]
+    assert "Head 2.5 stands out of the noise with" in report_html(made)
+
+
 def test_names_are_data_not_markup():
     changed = report(
         rich=True,
