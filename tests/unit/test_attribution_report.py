@@ -112,7 +112,7 @@ def test_noise_has_no_leading_head():
 
 def test_a_head_that_a_few_prompts_lift_does_not_lead():
     ships = scores(planted=((2, 5, 0.5),))
-    ships[:3, 0, 0] += 6
+    ships[:2, 0, 0] += 7
     made = report(ships=ships)
     assert made.ships.ranking[0].head == HeadId(0, 0)
     assert made.standing_out() == [HeadId(2, 5)]
