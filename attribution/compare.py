@@ -30,7 +30,7 @@ class HeadChange(Part):
 
     Attributes:
         change: `appeared` or `vanished`: it stands out of the noise in one report only, and its score changed clearly;
-            `rose` or `fell`: its score changed clearly; else `stayed`.
+            `rose` or `fell`: it stands out in both, and its score changed clearly; else `stayed`.
         difference: Of the mean Ships, nats; with its interval where the prompts are the same, else null bounds.
     """
 
@@ -194,7 +194,7 @@ def _side(report: AuditReport, ranks: dict[HeadId, Ranked], head: HeadId) -> Sid
 
 
 def _change(before: Side, after: Side, *, clear: bool) -> Change:
-    if not clear:
+    if not clear or not (before.stands_out or after.stands_out):  # of noise the largest always seems to have moved
         return "stayed"
     if before.stands_out != after.stands_out:
         return "appeared" if after.stands_out else "vanished"

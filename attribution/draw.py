@@ -26,11 +26,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A frame around a head, with its number if there is room."""
+    """A frame around a head, with its number if there is room; in the paper's colour on a `deep` shade."""
 
     x: int
     y: int
     text: str
+    deep: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,12 @@ class Curve:
 
 
 def heatmap(
-    grid: Grid, unit: str, marked: Sequence[HeadId] = (), *, notes: Mapping[HeadId, str] | None = None, signed: bool = False
+    grid: Grid,
+    unit: str,
+    marked: Sequence[HeadId] = (),
+    *,
+    notes: Mapping[HeadId, str] | None = None,
+    signed: bool = False,
 ) -> Heatmap:
     """Draw scores by layer and head.
 
@@ -100,7 +106,12 @@ def heatmap(
         height=_TOP + len(grid) * size + 24,
         cells=tuple(cells),
         marks=tuple(
-            Mark(_MARGIN + head.head * size, _TOP + head.layer * size, str(rank) if size >= 16 else "")
+            Mark(
+                _MARGIN + head.head * size,
+                _TOP + head.layer * size,
+                str(rank) if size >= 16 else "",
+                abs(_shade(grid[head.layer][head.head], most) or 0) >= SHADES / 2,
+            )
             for rank, head in enumerate(marked, 1)
         ),
         bars=tuple(

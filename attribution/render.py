@@ -13,7 +13,7 @@ from markupsafe import Markup
 from attribution import draw
 from attribution.compare import Comparison
 from attribution.report import AuditReport, Figure
-from attribution.summary import comparison_summary, summary
+from attribution.summary import comparison_summary, correlation, summary
 from attribution.types import HeadId
 
 _KEPT = "\n\r\t\u200c\u200d"  # the joiners are ordinary in Persian, Indic scripts and emoji
@@ -79,7 +79,7 @@ def _page(template: str, **values: Any) -> str:  # noqa: ANN401 - whatever the t
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"g": _short, "percent": _percent, "span": _span}
+    environment.filters |= {"g": _short, "percent": _percent, "span": _span, "correlation": correlation}
     area = {"left": draw.LEFT, "right": draw.RIGHT, "top": draw.TOP, "bottom": draw.BOTTOM}
     return environment.get_template(template).render(area=area, shades=range(draw.SHADES + 1), **values)
 
@@ -94,7 +94,7 @@ def _step(report: AuditReport, at: int) -> dict[str, Any]:
         "degrees": step.degrees,
         "gain": step.degrees - before,
         "second": others[0] if others else None,
-        "share": min(1.0, step.degrees / (90 * report.settings.r_main)),
+        "share": step.degrees / (max(each.degrees for each in report.sahara) or 1.0),
     }
 
 
@@ -126,6 +126,8 @@ def _known(grid: Any) -> Iterator[tuple[HeadId, float]]:  # noqa: ANN401 - a Gri
 def _short(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
     if value is None:
         return "–"
+    if abs(value) >= 10**digits:
+        return f"{value:{'+' if signed else ''},.0f}".replace("-", "−")
     return f"{value:{'+' if signed else ''}.{digits}g}".replace("-", "−").replace("e−0", "e−")
 
 

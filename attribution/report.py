@@ -265,7 +265,7 @@ class Checks(Part):
 class AuditReport(Part):
     """What an audit found, and all that is needed to repeat, compare and judge it."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     model: Model
     prompts: Prompts
     settings: Settings

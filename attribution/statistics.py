@@ -202,8 +202,9 @@ def _table(scores: ArrayLike) -> tuple[Floats, NDArray[np.bool_], tuple[int, ...
     if array.ndim != 3 or not array.size:
         raise AttributionError(f"scores of shape {array.shape} are not (prompts, layers, heads) with at least one each")
     flat = array.reshape(len(array), -1)
-    known: NDArray[np.bool_] = np.isfinite(flat).all(axis=0)
-    if not np.array_equal(known, np.isfinite(flat).any(axis=0)):
+    there = np.isfinite(flat)
+    known: NDArray[np.bool_] = np.all(there, axis=0)
+    if not np.array_equal(known, np.any(there, axis=0)):
         raise AttributionError("scores of a head are there for some prompts only; finish the run first")
     if not known.any():
         raise AttributionError("no head has scores; the run computed nothing")

@@ -48,7 +48,9 @@ def comparison_summary(c: Comparison) -> Said:
         found.append(f"Vanished: {_named(head.head for head in vanished)}.")
     found.append(f"Of the {len(c.heads)} heads looked at, {moved} others scored clearly higher or lower than before.")
     if c.spearman is not None:
-        found.append(f"The rankings of all heads correlate by {c.spearman:.2f} (Spearman; 1 is the same order).")
+        found.append(
+            f"The rankings of all heads correlate by {correlation(c.spearman)} (Spearman; 1 is the same order)."
+        )
     if c.same_group is not None:
         found.append(f"Sahara finds {'the same group' if c.same_group else 'another group'} of heads.")
     sure = [
@@ -57,7 +59,9 @@ def comparison_summary(c: Comparison) -> Said:
         else "Scores of single prompts could not be paired: a change counts as clear only if both intervals lie apart."
     ]
     if not c.same_prompts:
-        sure.append("The prompts or the template are not the same: differences may come from them, not from the models.")
+        sure.append(
+            "The prompts or the template are not the same: differences may come from them, not from the models."
+        )
     return Said(
         headline,
         tuple(found),
@@ -69,13 +73,19 @@ def comparison_summary(c: Comparison) -> Said:
     )
 
 
+def correlation(value: float | None) -> str:
+    """A correlation in two digits after the point; a dash if there is none."""
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
 def _headline(report: AuditReport) -> str:
     out = report.standing_out()
     if not out:
         return "No head stands out of the noise."
-    first = report.ships.ranking[0]
+    first = next(row for row in report.ships.ranking if row.stands_out)
+    verb = "leads" if first.rank == 1 else "stands out of the noise"  # one with a higher mean may hang on few prompts
     rest = f", and {len(out) - 1} more {'stands' if len(out) == 2 else 'stand'} out" if len(out) > 1 else ""
-    return f"Head {first.head} leads with {first.share:.0%} of all heads' effect{rest}."
+    return f"Head {first.head} {verb} with {first.share:.0%} of all heads' effect{rest}."
 
 
 def _found(report: AuditReport) -> list[str]:
@@ -115,7 +125,7 @@ def _sure(report: AuditReport) -> list[str]:
         said.append(
             f"Two random halves of the prompts name {_percent(halves.overlap.value)} of their {halves.top} first heads "
             f"alike (chance: {_percent(halves.by_chance)}), and rank all heads with a correlation of "
-            f"{'–' if halves.spearman.value is None else format(halves.spearman.value, '.2f')}."
+            f"{correlation(halves.spearman.value)}."
         )
     else:
         said.append("There are too few prompts to say how stable the ranking is.")
@@ -127,7 +137,9 @@ def _sure(report: AuditReport) -> list[str]:
         )
     if checks := report.checks:
         good = all(check.passed for check in (checks.base_logits, checks.causal_leak, checks.ablation_effect))
-        said.append(f"The run's three self-checks {'passed' if good else 'DID NOT all pass: do not trust the figures'}.")
+        said.append(
+            f"The run's three self-checks {'passed' if good else 'DID NOT all pass: do not trust the figures'}."
+        )
     else:
         said.append("The report holds no self-checks.")
     if report.behaviour and report.behaviour.weak_judge:

@@ -52,6 +52,13 @@ class Server(Section):
     extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
 
 
+class PinnedModel(Section):
+    """A local checkpoint that the upstream serves, and the fingerprint that it must still have."""
+
+    file: Path = Field(description="Written by `airlock audit fingerprint`.")
+    model: Path = Field(description="Folder of the checkpoint.")
+
+
 class Upstream(Section):
     """The model's server."""
 
@@ -62,6 +69,10 @@ class Upstream(Section):
     connect_timeout_s: Seconds = 5.0
     read_timeout_s: Seconds = Field(120.0, description="Longest silence between two reads.")
     max_response_bytes: Count = 32 * 1024 * 1024
+    fingerprint: PinnedModel | None = Field(
+        None,
+        description="A local checkpoint behind it (`model`) and its fingerprint (`file`): no start once it drifted.",
+    )
 
 
 class ClassifierSection(Section):
@@ -403,8 +414,13 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
         else:
             named["encoder"] = encoder("interpretation.encoder", interpretation.encoder)
         interpretation = interpretation.model_copy(update=named)
+    upstream = config.upstream
+    if (pinned := upstream.fingerprint) is not None:
+        found = {key: below(f"upstream.fingerprint.{key}", getattr(pinned, key)) for key in ("file", "model")}
+        upstream = upstream.model_copy(update={"fingerprint": pinned.model_copy(update=found)})
     return config.model_copy(
         update={
+            "upstream": upstream,
             "classifier": classifier.model_copy(
                 update={
                     "model": below("classifier.model", classifier.model),

@@ -1,5 +1,7 @@
 """Reports of audits that never were: scores with heads that stand out, drawn by a seed."""
 
+import hashlib
+
 import numpy as np
 
 from attribution.describe import describe
@@ -27,7 +29,7 @@ def model(layers=4, heads=8, name="tiny", **changes):
         "d_head": 16,
         "width": 16 * heads,
         "parameters": layers * heads * 16 * 16 * heads * 8,
-        "weights_sha256": "ab" * 32,
+        "weights_sha256": hashlib.sha256(name.encode()).hexdigest(),
         "dtype": "float32",
         "device": "cpu",
     }
@@ -43,20 +45,22 @@ def scores(layers=4, heads=8, prompts=24, *, planted=((1, 3, 1.0), (2, 5, 0.5)),
     return found
 
 
-def report(layers=4, heads=8, prompts=24, *, ships=None, rich=False, name="tiny", **changes):
+def report(layers=4, heads=8, count=24, *, ships=None, rich=False, name="tiny", **changes):
     """A report of such scores; `rich` fills every part."""
-    ships = scores(layers, heads, prompts) if ships is None else ships
-    degrees = 60 * np.sqrt(np.nanmean(ships, axis=0) / np.nanmax(np.nanmean(ships, axis=0)))
+    ships = scores(layers, heads, count) if ships is None else ships
+    degrees = 60 * np.sqrt(ships.mean(axis=0) / np.nanmax(ships.mean(axis=0)))
     steps = []
     if rich:
-        order = np.argsort(-degrees.ravel())
+        order = np.argsort(-np.nan_to_num(degrees.ravel()))
         for at in range(3):
             head = HeadId(*map(int, divmod(order[at], heads)))
-            steps.append((head, np.minimum(90, degrees + 8 * at)))
+            steps.append(
+                (head, np.where(degrees == degrees[head], 90 - 30 / (1 + at), np.minimum(degrees, 60) / 2 + 12 * at))
+            )
     given = {
         "model": model(layers, heads, name=name),
         "prompts": Prompts(
-            file="harmful.jsonl", sha256="cd" * 32, count=prompts, template="chat", categories={"fraud": prompts}
+            file="harmful.jsonl", sha256="cd" * 32, count=count, template="chat", categories={"fraud": count}
         ),
         "settings": Settings(method="query", epsilon=1e-5, r_main=1, group_size=3 if rich else 0, seed=0),
         "ships": ships,

@@ -21,7 +21,7 @@ app = typer.Typer()
 
 @app.command("doctor")
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
-    """Try configuration, classifier, knowledge base, interpretation model, citation gate, journal and upstream.
+    """Try configuration, classifier, knowledge base, interpretation, citation gate, journal, fingerprint and upstream.
 
     Exit status 1 if one is not well. A language model is asked one question.
     """
@@ -53,6 +53,7 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         load_support,
     )
     from guard.config import load_config
+    from guard.pinned import check_pinned
     from rag.grounding import ground
     from rag.types import KnowledgeError
 
@@ -90,6 +91,7 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "interpretation", interpret
     yield "citation gate", judge
     yield "journal", lambda: _write_journal(settings)
+    yield "fingerprint", lambda: check_pinned(settings.upstream)
     yield "upstream", lambda: asyncio.run(_reach(settings))
 
 

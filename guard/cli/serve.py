@@ -24,6 +24,7 @@ def serve(
 
     from guard.assemble import load_guard
     from guard.config import load_config
+    from guard.pinned import check_pinned
     from guard.proxy import Gateway, listen
     from guard.proxy import serve as run
     from guard.upstream import Forwarder
@@ -31,6 +32,7 @@ def serve(
     log_to_stderr()
     given: dict[str, Any] = {"upstream.base_url": upstream, "server.host": host, "server.port": port}
     settings = load_config(config, {name: value for name, value in given.items() if value is not None})
+    check_pinned(settings.upstream)
     bound = listen(settings)
     forwarder = Forwarder(settings.upstream)
     gateway = Gateway(load_guard(settings), forwarder)

@@ -319,6 +319,7 @@ def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
         "interpretation": True,
         "citation gate": True,
         "journal": True,
+        "fingerprint": True,
         "upstream": False,
     }
     (upstream,) = (part["says"] for part in ran.json["parts"] if part["part"] == "upstream")

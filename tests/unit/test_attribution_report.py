@@ -1,0 +1,199 @@
+import json
+
+import numpy as np
+import pytest
+
+from attribution.compare import compare
+from attribution.render import comparison_html, report_html, visible
+from attribution.report import load_report, report_schema, save_report
+from attribution.types import HeadId, ReportError
+from tests.audit_cases import model, report, scores
+from tests.unit.html_page import Page
+
+HOSTILE = "<script>alert(\"1\")</script> 'q' </td> & {{ 7 * 7 }} \u202e"
+
+
+def test_a_saved_report_is_read_back(tmp_path):
+    made = report(rich=True)
+    save_report(made, tmp_path / "deep" / "r.json")
+    read = load_report(tmp_path / "deep" / "r.json")
+    assert read == made
+    assert read.ships.ranking[0].head == HeadId(1, 3)
+    assert isinstance(read.ships.ranking[0].head, HeadId)
+    assert json.loads((tmp_path / "deep" / "r.json").read_text())["ships"]["ranking"][0]["head"] == "1.3"
+    assert read.ships.per_prompt.unpack() == pytest.approx(scores(), rel=1e-6)
+    assert report(keep_prompts=False).ships.per_prompt is None
+
+
+def test_derived_figures():
+    made = report(rich=True)
+    assert made.standing_out() == [HeadId(1, 3), HeadId(2, 5)]
+    assert made.ships.mean[1][3] == pytest.approx(scores().mean(axis=0)[1, 3])
+    assert sum(map(sum, made.ships.mean)) * made.ships.ranking[0].share == pytest.approx(made.ships.mean[1][3])
+    assert [share.heads for share in made.parameter_shares] == [1, 3, 5, 10]
+    assert made.parameter_shares[0].parameters == 128 * 16 * (2 + 4 / 8)
+    assert made.generalized == made.sahara[0].all
+    assert made.stability.templates[0].overlap >= 0.4
+
+
+def test_heads_that_were_not_computed_are_null(tmp_path):
+    ships = scores()
+    ships[:, 0] = np.nan
+    save_report(report(ships=ships), tmp_path / "r.json")
+    read = load_report(tmp_path / "r.json")
+    assert read.ships.mean[0] == (None,) * 8
+    assert np.isnan(read.ships.per_prompt.unpack()[:, 0]).all()
+    assert "not computed" in report_html(read)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(schema_version=7), "schema_version 7"),
+        (lambda data: data.pop("schema_version"), "no schema_version"),
+        (lambda data: data.update(surprise=1), "surprise"),
+        (lambda data: data["ships"]["mean"].pop(), "4 layers of 8 heads"),
+        (lambda data: data["ships"]["ranking"][0].update(head="9.9"), "head 9.9"),
+        (lambda data: data["ships"]["ranking"][0].update(head="first"), "layer.head"),
+        (lambda data: data["ships"]["per_prompt"].update(float32="AAAA"), "per_prompt"),
+        (lambda data: data["model"].update(weights_sha256="../../x"), "weights_sha256"),
+    ],
+)
+def test_a_damaged_report_is_refused_with_the_way_out(tmp_path, change, message):
+    save_report(report(), tmp_path / "r.json")
+    data = json.loads((tmp_path / "r.json").read_text())
+    change(data)
+    (tmp_path / "r.json").write_text(json.dumps(data))
+    with pytest.raises(ReportError, match=message) as caught:
+        load_report(tmp_path / "r.json")
+    assert "airlock audit heads" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_rubbish_is_no_report(tmp_path, content):
+    (tmp_path / "r.json").write_bytes(content)
+    with pytest.raises(ReportError):
+        load_report(tmp_path / "r.json")
+    with pytest.raises(ReportError, match="does not exist"):
+        load_report(tmp_path / "none.json")
+
+
+def test_a_report_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match="cannot be written"):
+        save_report(report(), tmp_path / "file" / "r.json")
+
+
+def test_the_schema_names_every_part():
+    schema = report_schema()
+    assert schema["additionalProperties"] is False
+    assert {"model", "prompts", "settings", "ships", "seconds"} <= set(schema["required"])
+    assert schema["$defs"]["Ranked"]["properties"]["head"]["pattern"] == r"^\d+\.\d+$"
+
+
+def test_the_page_stands_alone_and_says_what_was_found():
+    page = Page(report_html(report(rich=True)))
+    assert not page.all("script")
+    assert not any(
+        value and "//" in value for _, found in page.elements for key, value in found.items() if key != "content"
+    )
+    assert "Head 1.3 leads" in page.text
+    assert "Without the first 16 heads" in page.text
+    assert page.markup.count("<rect") > 2 * 32
+    plain = Page(report_html(report()))
+    assert "was not measured" in plain.text
+    assert "Sahara" not in [line for line in plain.lines if len(line) < 10]
+
+
+def test_noise_has_no_leading_head():
+    page = Page(report_html(report(ships=scores(planted=()))))
+    assert "No head stands out of the noise." in page.text
+
+
+def test_a_head_that_a_few_prompts_lift_does_not_lead():
+    ships = scores(planted=((2, 5, 0.5),))
+    ships[:2, 0, 0] += 7
+    made = report(ships=ships)
+    assert made.ships.ranking[0].head == HeadId(0, 0)
+    assert made.standing_out() == [HeadId(2, 5)]
+    assert "Head 2.5 stands out of the noise with" in report_html(made)
+
+
+def test_names_are_data_not_markup():
+    changed = report(
+        rich=True,
+        model=model(name=HOSTILE),
+        prompts=report().prompts.model_copy(update={"categories": {HOSTILE: 24}, "file": HOSTILE}),
+        provenance={HOSTILE: {"x": HOSTILE}},
+    )
+    page = Page(report_html(changed))
+    assert not page.all("script")
+    assert "{{ 7 * 7 }}" in page.text
+    assert "\u202e" not in page.markup
+    assert "⟨U+202E⟩" in page.text
+    both = Page(comparison_html(compare(changed, changed)))
+    assert not both.all("script")
+    assert visible(None) == "–"
+
+
+def test_a_large_model_is_drawn_whole():
+    page = report_html(report(40, 64, 4, ships=scores(40, 64, 4)))
+    assert page.count("<rect") >= 40 * 64
+
+
+def test_what_appeared_vanished_and_moved():
+    before = report(ships=scores(planted=((1, 3, 1.0), (2, 5, 0.5), (0, 0, 0.6))), name="base")
+    ships = before.ships.per_prompt.unpack()
+    ships[:, 1, 3] *= 0.5
+    ships[:, 3, 7] += ships[:, 2, 5]
+    ships[:, 2, 5] = ships[:, 2, 4]
+    found = compare(before, report(ships=ships, name="tuned"))
+    assert found.paired
+    changes = {head.head: head.change for head in found.heads}
+    assert changes.pop(HeadId(3, 7)) == "appeared"
+    assert changes.pop(HeadId(2, 5)) == "vanished"
+    assert changes.pop(HeadId(1, 3)) == "fell"
+    assert HeadId(0, 0) in changes
+    assert set(changes.values()) == {"stayed"}
+    page = Page(comparison_html(found))
+    assert "1 head appeared, 1 vanished." in page.text
+    assert "base" in page.text
+    assert "tuned" in page.text
+
+
+def test_a_report_beside_itself_stays_as_it_is():
+    same = report(rich=True)
+    found = compare(same, same)
+    assert {head.change for head in found.heads} == {"stayed"}
+    assert found.spearman == pytest.approx(1)
+    assert found.same_group
+    assert all(overlap.share == 1 for overlap in found.overlaps)
+
+
+def test_other_noise_moves_no_head():
+    one, other = (report(ships=scores(planted=((1, 3, 1.0),), seed=seed)) for seed in (0, 1))
+    found = compare(one, other)
+    assert not found.of("appeared")
+    assert not found.of("vanished")
+    assert {head.head for head in found.of("rose") + found.of("fell")} <= {HeadId(1, 3)}
+
+
+def test_without_single_scores_intervals_must_lie_apart():
+    one, other = (report(ships=scores(planted=((1, 3, size),)), keep_prompts=False) for size in (1.0, 1.05))
+    found = compare(one, other)
+    assert not found.paired
+    assert {head.change for head in found.heads} == {"stayed"}
+
+
+def test_reports_that_cannot_be_compared():
+    one = report()
+    with pytest.raises(ReportError, match="one architecture"):
+        compare(one, report(layers=5, ships=scores(5)))
+    with pytest.raises(ReportError, match="method query and value"):
+        compare(one, report(settings=one.settings.model_copy(update={"method": "value"})))
+    with pytest.raises(ReportError, match="epsilon"):
+        compare(one, report(settings=one.settings.model_copy(update={"epsilon": 0.0})))
+    others = report(prompts=one.prompts.model_copy(update={"sha256": "12" * 32}))
+    with pytest.raises(ReportError, match="--other-prompts"):
+        compare(one, others)
+    assert not compare(one, others, other_prompts=True).paired
