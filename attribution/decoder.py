@@ -97,14 +97,14 @@ class Decoder:
 
     def finish(self, trace: Trace) -> Tensor:
         """Final states of the traced run itself, (prompts, width)."""
-        return self._last_layer(trace.attended[self.top], trace.entering[self.top], trace.last)
+        return self._last_layer(trace.attended[self.top], trace.entering[self.top], trace.ids, trace.last)
 
     def without(self, trace: Trace, layer: int, heads: Sequence[int], cut: Cut, prefix: Prefix | None) -> Tensor:
         """Final states without each of some heads of a layer, (heads, prompts, width)."""
         attended, entering = self._changed(trace, layer, heads)
-        last = trace.last.repeat(len(heads))
+        ids, last = trace.ids.repeat(len(heads), 1), trace.last.repeat(len(heads))
         if layer == self.top:
-            states = self._last_layer(attended, entering, last)
+            states = self._last_layer(attended, entering, ids, last)
         else:
             top = LastPosition(self.layout.layers[self.top], last, cut.attend)
             with (
@@ -112,7 +112,7 @@ class Decoder:
                 attention(self.model, top.attend),
                 forward(self.layout.layers[self.top], top),
             ):
-                states = self._run(trace.ids.repeat(len(heads), 1), prefix)[:, 0]
+                states = self._run(ids, prefix)[:, 0]
         return states.view(len(heads), len(trace.ids), -1)
 
     def prefix_without(self, trace: Trace, layer: int, heads: Sequence[int], cut: Cut) -> Prefix:
@@ -136,11 +136,11 @@ class Decoder:
         attended = torch.matmul(change, weight[:, None]) + trace.attended[layer]
         return attended.flatten(0, 1), trace.entering[layer].expand_as(attended).flatten(0, 1)
 
-    def _last_layer(self, attended: Tensor, entering: Tensor, last: Tensor) -> Tensor:
+    def _last_layer(self, attended: Tensor, entering: Tensor, ids: Tensor, last: Tensor) -> Tensor:
         """Final states from the last layer's attention on, at the last positions, (rows, width)."""
         rows = torch.arange(len(last), device=last.device)
         with self._entered(self.top, attended[rows, last][:, None], entering[rows, last][:, None]):
-            return self._run(last.new_zeros(len(last), 1), None)[:, 0]
+            return self._run(ids[rows, last][:, None], None)[:, 0]  # some layers look at the tokens (Gemma 4)
 
     @contextmanager
     def _entered(self, layer: int, attended: Tensor, entering: Tensor) -> Iterator[None]:
