@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -97,6 +97,7 @@ def read_layout(model: PreTrainedModel) -> Layout:
     family = model.config.model_type
     attentions: list[nn.Module] = []
     merged: list[Tensor] = []
+    mapped: defaultdict[int, list[tuple[nn.Module, Tensor]]] = defaultdict(list)
     outputs: dict[int, nn.Linear | Conv1D] = {}
     widths: set[int] = set()
     final: list[tuple[nn.Module, Tensor]] = []
@@ -109,10 +110,16 @@ def read_layout(model: PreTrainedModel) -> Layout:
         merged.append(heads.transpose(1, 2).flatten(2))
         return heads
 
-    def seen(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        mine = bool(merged) and module not in outputs.values()
-        if mine and args and args[0].shape == merged[-1].shape and torch.equal(args[0], merged[-1]):
-            outputs.setdefault(len(merged) - 1, module)  # type: ignore[arg-type]
+    def seen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if merged and args and args[0].shape == merged[-1].shape and torch.equal(args[0], merged[-1]):
+            mapped[len(merged) - 1].append((module, output))
+
+    def left(module: nn.Module, _: tuple[Tensor, ...], output: object) -> None:
+        if not attentions or module is not attentions[-1] or not isinstance(output, tuple):
+            return
+        for linear, mine in mapped[len(merged) - 1]:
+            if torch.equal(mine, output[0]):
+                outputs[len(merged) - 1] = linear  # type: ignore[assignment]
 
     def passed(module: nn.Module, _: tuple[Tensor, ...], output: object) -> None:
         if isinstance(output, Tensor):
@@ -130,7 +137,9 @@ def read_layout(model: PreTrainedModel) -> Layout:
             stack.callback(child.register_forward_hook(passed).remove)
         for module in model.modules():
             if isinstance(module, nn.Linear | Conv1D):
-                stack.callback(module.register_forward_pre_hook(seen).remove)
+                stack.callback(module.register_forward_hook(seen).remove)
+            if hasattr(module, "layer_idx"):
+                stack.callback(module.register_forward_hook(left).remove)
         states = _watched(model, attend)
 
     layers, heads = shape(model)

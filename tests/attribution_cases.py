@@ -24,6 +24,7 @@ _MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attent
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 _LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 12}
 _ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+_ROUTED |= {"moe_intermediate_size": 24}
 _GPT2 = {"vocab_size": 97, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

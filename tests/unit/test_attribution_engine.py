@@ -42,7 +42,8 @@ def test_every_family_and_method_equals_brute_force(name: str) -> None:
     oracle, ids = BruteForce(model), prompts(4, 1, 9)
     engines = [Engine(model, batch_tokens=1), Engine(model)]
     stock = torch.stack([model(torch.tensor([prompt])).logits[0, -1] for prompt in ids])
-    _close(engines[0].logits(engines[0].states(ids)), stock)
+    found = engines[0].logits(engines[0].states(ids))
+    torch.testing.assert_close(found, stock, atol=2e-5, rtol=0)  # eager attention softmaxes in float32
     for number, (how, group) in enumerate(_CASES):
         expected = each(oracle, ids, how, group)
         _close(each(engines[number % 2], ids, how, group), expected)
@@ -155,9 +156,7 @@ def test_a_projection_that_is_not_plain_is_refused_and_runs_slowly() -> None:
     gated = plain.model.layers[1].self_attn
     gate = nn.Linear(32, 32, bias=False, dtype=torch.float64)
     gated.register_module("gate", gate)
-    inner = gated.o_proj.forward
     gated.o_proj.register_forward_pre_hook(lambda _, args: (args[0] * gate(args[0]).sigmoid(),))
-    assert inner
     with pytest.raises(UnsupportedModel, match="something between its heads"):
         Engine(plain)
 

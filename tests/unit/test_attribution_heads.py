@@ -23,12 +23,11 @@ def _logits(model: PreTrainedModel, ids: list[list[int]], mask: Tensor | None = 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_nothing_out_is_the_stock_model_and_a_head_out_is_not(name: str) -> None:
-    dtype = torch.float32 if name == "mixtral" else torch.float64
-    model, ids = tiny(name, dtype), prompts(11, 11)
+    model, ids = tiny(name, torch.float32), prompts(11, 11)
     mask = torch.ones(2, 11, dtype=torch.long)
     mask[0, :4] = 0
     stock, padded = _logits(model, ids), _logits(model, ids, mask)
-    near = 1e-9 if dtype == torch.float64 else 2e-5
+    near = 2e-5
     with ablate(model, []):
         torch.testing.assert_close(_logits(model, ids), stock, atol=near, rtol=0)
         torch.testing.assert_close(_logits(model, ids, mask)[:, 4:], padded[:, 4:], atol=near, rtol=0)
@@ -42,6 +41,8 @@ def test_nothing_out_is_the_stock_model_and_a_head_out_is_not(name: str) -> None
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_later_token_changes_no_earlier_logit(name: str, implementation: str) -> None:
     model = tiny(name, torch.float32)
+    if name == "gemma2" and implementation == "sdpa":
+        pytest.skip("Gemma 2 has no such attention: its scores are capped")
     model.set_attn_implementation(implementation)
     (one,) = prompts(9)
     with ablate(model, [HeadId(0, 1), *GROUP]):
@@ -143,7 +144,7 @@ def test_generation_with_a_cache_is_teacher_forced(name: str) -> None:
         with ablate(model, heads, how):
             made = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
             forced = _logits(model, made.sequences.tolist())[:, ids.shape[1] - 1 : -1]
-        torch.testing.assert_close(torch.stack(made.logits, 1), forced, atol=1e-9, rtol=0)
+        torch.testing.assert_close(torch.stack(made.logits, 1), forced.float(), atol=1e-5, rtol=0)
         stock = _logits(model, made.sequences.tolist())[:, ids.shape[1] - 1 : -1]
         assert (forced - stock).abs().max() > 1e-3
 
