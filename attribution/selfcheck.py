@@ -14,7 +14,7 @@ from attribution.heads import ablate, all_heads
 from attribution.ships import Runner
 from attribution.types import Ablation, CheckpointError, EngineMismatch, HeadId
 
-_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # × the largest logit, for the halves
 _WAY_OUT = "report the model type, or use the exact slow engine: --engine brute"
 
 
