@@ -157,7 +157,9 @@ def final_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
         ids = torch.zeros(len(flat), 1, dtype=torch.long, device=flat.device)
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
     if asked != 1:
-        raise UnsupportedModel(f"model type {model.config.model_type!r} has a language head that is not one map of states")
+        raise UnsupportedModel(
+            f"model type {model.config.model_type!r} has a language head that is not one map of states"
+        )
     return logits.view(*states.shape[:-1], -1)
 
 

@@ -14,7 +14,12 @@ from attribution.heads import ablate, all_heads
 from attribution.ships import Runner
 from attribution.types import Ablation, CheckpointError, EngineMismatch, HeadId
 
-_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # × the largest logit, for the halves
+_TOLERANCE = {
+    torch.float64: 1e-4,
+    torch.float32: 1e-4,
+    torch.float16: 2e-2,
+    torch.bfloat16: 1e-1,
+}  # × the largest logit, for the halves
 _WAY_OUT = "report the model type, or use the exact slow engine: --engine brute"
 
 
@@ -95,7 +100,9 @@ def _judge(found: SelfCheck, how: Ablation, heads: Sequence[HeadId], family: str
     if not found.base_difference <= found.tolerance:
         raise EngineMismatch(f"the engine's logits of {family!r} are not the stock model's ({numbers}); {_WAY_OUT}")
     if not found.leak <= found.tolerance:
-        raise EngineMismatch(f"in {family!r} a later token changes what comes before it ({numbers}); audit causal models")
+        raise EngineMismatch(
+            f"in {family!r} a later token changes what comes before it ({numbers}); audit causal models"
+        )
     if not found.head_difference <= found.tolerance:
         raise EngineMismatch(
             f"without a head the engine's logits of {family!r} are not those of a stock forward ({numbers}); {_WAY_OUT}"

@@ -27,8 +27,8 @@ def remove(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation
     Args:
         model: A stock causal language model in evaluation mode.
         heads: Query heads.
-        ablation: How: `value` scales the head's rows of W_o, `mean` hands them to all heads of the layer, `query` scales
-            the head's part of the query projection.
+        ablation: How: `value` scales the head's rows of W_o, `mean` hands them to all heads of the layer, `query`
+            scales the head's part of the query projection.
 
     Raises:
         UnsupportedModel: the ablation has no form in this family's weights.
@@ -49,8 +49,8 @@ def remove(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation
             _output(layout, layer, out, how)
         else:
             raise UnsupportedModel(
-                f"method {how.method!r} has no form in the weights: keys are shared by query heads, and a mean of queries "
-                "is taken after rotary positions; remove heads by value, mean or query"
+                f"method {how.method!r} has no form in the weights: keys are shared by query heads, and a mean of "
+                "queries is taken after rotary positions; remove heads by value, mean or query"
             )
     return cut
 
@@ -67,7 +67,9 @@ def _output(layout: Layout, layer: int, heads: list[int], how: Ablation) -> None
     layout.outputs[layer].weight.copy_(flat if isinstance(layout.outputs[layer], Conv1D) else flat.T)
 
 
-def _query(layout: Layout, layer: int, heads: list[int], family: str) -> Iterator[tuple[Tensor, Tensor | tuple[slice, Tensor]]]:
+def _query(
+    layout: Layout, layer: int, heads: list[int], family: str
+) -> Iterator[tuple[Tensor, Tensor | tuple[slice, Tensor]]]:
     """What makes the queries of these heads, parameter by parameter, and where in it."""
     module = layout.attentions[layer]
     d_head = getattr(module, "head_dim", layout.d_head)
@@ -77,8 +79,8 @@ def _query(layout: Layout, layer: int, heads: list[int], family: str) -> Iterato
         weight = getattr(norm, "weight", None)
         if weight is None or weight.shape != (layout.heads * d_head,):
             raise UnsupportedModel(
-                f"model type {family!r} norms its queries by weights that all heads share, which undoes any scaling of one "
-                "head's; remove heads by value or mean"
+                f"model type {family!r} norms its queries by weights that all heads share, which undoes any scaling of "
+                "one head's; remove heads by value or mean"
             )
         yield weight, rows
         if getattr(norm, "bias", None) is not None:
@@ -89,7 +91,9 @@ def _query(layout: Layout, layer: int, heads: list[int], family: str) -> Iterato
     elif isinstance(projection := getattr(module, "qkv_proj", None), nn.Linear) and family == "phi3":
         yield from _rows(projection, rows)  # queries of all heads come first
     elif isinstance(projection := getattr(module, "query_key_value", None), nn.Linear) and family == "gpt_neox":
-        yield from _rows(projection, torch.cat([torch.arange(3 * head * d_head, (3 * head + 1) * d_head) for head in heads]))
+        yield from _rows(
+            projection, torch.cat([torch.arange(3 * head * d_head, (3 * head + 1) * d_head) for head in heads])
+        )
     elif isinstance(projection := getattr(module, "c_attn", None), Conv1D) and family == "gpt2":
         yield projection.weight, (slice(None), rows)
         yield projection.bias, rows

@@ -1,7 +1,7 @@
 """What an audit costs against one stock forward a head and prompt, one torch thread. Writes `results/audit_bench.json`.
 
-Prompts are random tokens: a run's cost depends on their lengths only. Each figure is CPU time of this process, since the
-machine may be shared, and wall time beside it; the naive method of the large comparisons runs on every eighth head.
+Prompts are random tokens: a run's cost depends on their lengths only. Each figure is CPU time of this process, since
+the machine may be shared, and wall time beside it; the naive method of the large comparisons runs on every eighth head.
 """
 
 from __future__ import annotations

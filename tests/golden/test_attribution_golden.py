@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.attribution_cases import golden, golden_model
 
 from attribution.brute import BruteForce
 from attribution.engine import Engine
 from attribution.sahara import sahara
 from attribution.ships import generalized_ships, ships
 from attribution.types import Ablation, Method
+from tests.attribution_cases import golden, golden_model
 
 _SCALED: dict[str, Method] = {"q": "query", "k": "key", "v": "value"}
 _MEANS: dict[str, Method] = {"q": "mean_query", "v": "mean"}

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attribution_cases import FAMILIES, GROUP, MORE, SHARED, build, each, prompts, tiny
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -17,6 +16,7 @@ from attribution.brute import BruteForce
 from attribution.engine import Engine
 from attribution.heads import decoder
 from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
+from tests.attribution_cases import FAMILIES, GROUP, MORE, SHARED, build, each, prompts, tiny
 
 _CASES = [
     (Ablation("query"), ()),
@@ -55,7 +55,7 @@ def test_every_family_and_method_equals_brute_force(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_shared_beginning_changes_nothing(name: str) -> None:
     model = tiny(name, _dtype(name))
-    oracle, ids = BruteForce(model), [*prompts(1, 6, shared=True), SHARED[:9] + [3, 4]]
+    oracle, ids = BruteForce(model), [*prompts(1, 6, shared=True), [*SHARED[:9], 3, 4]]
     for how, group in ((Ablation("query"), GROUP), (Ablation("mean"), ())):
         expected = each(oracle, ids, how, group)
         _close(each(Engine(model, batch_tokens=30), ids, how, group), expected)

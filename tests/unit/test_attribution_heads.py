@@ -6,13 +6,13 @@ import threading
 
 import pytest
 import torch
-from tests.attribution_cases import FAMILIES, GROUP, prompts, tiny
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from attribution.heads import ablate, all_heads
 from attribution.types import METHODS, Ablation, AttributionError, HeadId, UnsupportedModel
+from tests.attribution_cases import FAMILIES, GROUP, prompts, tiny
 
 
 def _logits(model: PreTrainedModel, ids: list[list[int]], mask: Tensor | None = None) -> Tensor:
@@ -99,7 +99,6 @@ def test_the_model_is_as_before_after_an_exception() -> None:
     model, ids = tiny("gemma2"), prompts(8)
     stock, names = _logits(model, ids), set(ALL_ATTENTION_FUNCTIONS.valid_keys())
     with pytest.raises(ZeroDivisionError), ablate(model, GROUP):
-        assert set(ALL_ATTENTION_FUNCTIONS.valid_keys()) != names
         raise ZeroDivisionError
     assert model.config._attn_implementation == "eager"
     assert set(ALL_ATTENTION_FUNCTIONS.valid_keys()) == names
@@ -181,8 +180,9 @@ def test_bad_heads_and_methods_are_refused() -> None:
 def test_a_layer_without_attention_is_not_taken_for_an_ablated_one() -> None:
     model = tiny("llama")
     model.model.layers[1].self_attn.forward = lambda hidden_states, **_: (hidden_states, None)
-    with pytest.raises(UnsupportedModel, match="layers 1 of model type 'llama' ran without attention"), ablate(
-        model, [HeadId(1, 0), HeadId(0, 0)]
+    with (
+        pytest.raises(UnsupportedModel, match="layers 1 of model type 'llama' ran without attention"),
+        ablate(model, [HeadId(1, 0), HeadId(0, 0)]),
     ):
         _logits(model, prompts(4))
     with ablate(model, [HeadId(0, 0)]):

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attribution_cases import FAMILIES, prompts, tiny
 from torch import Tensor, nn
 
 from attribution.brute import BruteForce
 from attribution.engine import Batch, Engine
 from attribution.selfcheck import check
 from attribution.types import Ablation, CheckpointError, EngineMismatch
+from tests.attribution_cases import FAMILIES, prompts, tiny
 
 _IDS = prompts(5, 9, 2)
 
@@ -77,5 +77,7 @@ def test_weights_that_are_not_finite_are_named(value: float) -> None:
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = value
         model.model.layers[2].mlp.up_proj.weight[0, 0] = value
-    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds values that are not finite"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds values that are not finite"
+    ):
         check(engine, _IDS)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from tests.attribution_cases import FAMILIES, prompts, tiny
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 from attribution.heads import ablate
 from attribution.surgery import remove, weights_sha256
 from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
+from tests.attribution_cases import FAMILIES, prompts, tiny
 from training.surgery_cli import remove_heads
 
 _OUT = [HeadId(0, 1), HeadId(1, 0), HeadId(1, 3)]
