@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from training import behaviour_cli, surgery_cli, testbed_cli
+from training import behaviour_cli, heads_cli, surgery_cli, testbed_cli
 
 audit = typer.Typer(no_args_is_help=True, help="Measure a model's safety, and which attention heads carry it.")
 
