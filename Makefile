@@ -8,7 +8,7 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench bench-rag wheel train folds train-readers eval-readers testbed eval eval-retrieval clean
+.PHONY: install fix check test test-slow cov docs demo serve bench bench-audit bench-rag wheel train folds train-readers eval-readers testbed eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
@@ -60,6 +60,10 @@ bench: install
 	$(BIN)/python benchmarks/upstream_client.py
 	$(BIN)/python benchmarks/latency.py
 	test ! -d $(SHARED) || $(BIN)/python benchmarks/output_door.py
+
+# The audit's engine against one stock forward a head and prompt: ten minutes or more on a free core.
+bench-audit: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit.py
 
 # Search at 10³ to 10⁶ passages; the largest alone takes an hour or two. A size stays in the results until the embeddings
 # change. RAG_SIZES=1000,10000 for a trial; RAG_OPTIONS=--known takes only embeddings that `eval-retrieval` made.

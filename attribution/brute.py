@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attribution.engine import Batch, Ids
-from attribution.heads import ablate, all_heads, check_heads, shape
+from attribution.heads import ablate, all_heads, check_heads, decoder, shape
+from attribution.layout import check_attention
 from attribution.replay import final_logits
 from attribution.types import Ablation, AttributionError, HeadId
 
@@ -21,6 +22,7 @@ class BruteForce:
         model: In evaluation mode.
 
     Raises:
+        UnsupportedModel: a model whose layers do not each call attention once, through the interface.
         AttributionError: the model is in training mode.
     """
 
@@ -29,6 +31,7 @@ class BruteForce:
             raise AttributionError(
                 "the model is in training mode, where dropout makes scores random; call model.eval()"
             )
+        check_attention(model)
         self.model = model
 
     @property
@@ -65,5 +68,5 @@ class BruteForce:
 
     def _state(self, prompt: Sequence[int]) -> Tensor:
         ids = torch.tensor([list(prompt)], device=self.model.device)
-        state: Tensor = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -1]
+        state: Tensor = decoder(self.model)(input_ids=ids, use_cache=False).last_hidden_state[0, -1]
         return state

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from attribution.heads import Call, attention
+from attribution.heads import Call, attention, decoder
 from attribution.layout import Layout, read_layout
-from attribution.replay import Enough, LastPosition, Prefix, forward
+from attribution.replay import Enough, LastPosition, Prefix, Recorder, forward
 from attribution.types import Ablation, HeadId
 
 
@@ -46,7 +46,6 @@ class Trace:
         entering: What comes into the layer, (prompts, tokens, width).
         attended: What its attention gave, (prompts, tokens, width).
         change: h' - h of each head, (prompts, heads, tokens, d_head).
-        keys: Keys and values that its attention looked at, (prompts, kv heads, keys, d_head).
     """
 
     ids: Tensor
@@ -54,7 +53,6 @@ class Trace:
     entering: list[Tensor]
     attended: list[Tensor]
     change: list[Tensor]
-    keys: list[tuple[Tensor, Tensor]]
 
 
 class Decoder:
@@ -72,9 +70,9 @@ class Decoder:
         self.layout: Layout = read_layout(model)
         self.top = len(self.layout.layers) - 1
 
-    def trace(self, prompts: Sequence[Sequence[int]], cut: Cut, prefix: Prefix | None = None) -> Trace:
+    def trace(self, prompts: Sequence[Sequence[int]], cut: Cut, cache: Prefix | Recorder | None = None) -> Trace:
         """Run the layers up to the last one's attention, and write down what enters and leaves each."""
-        trace = Trace(*self._pad(prompts), [], [], [], [])
+        trace = Trace(*self._pad(prompts), [], [], [])
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             trace.entering.append(args[0] if args else kwargs["hidden_states"])
@@ -87,7 +85,6 @@ class Decoder:
         def attend(call: Call) -> Tensor:
             stock = call.heads()
             trace.change.append(call.ablated(range(self.layout.heads), cut.how, stock) - stock)
-            trace.keys.append((call.key, call.value))
             return cut.apply(call, stock)
 
         with ExitStack() as stack:
@@ -95,19 +92,19 @@ class Decoder:
                 stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(leave).remove)
             stack.enter_context(attention(self.model, attend))
-            self._run(trace.ids, prefix)
+            self._run(trace.ids, cache)
         return trace
 
     def finish(self, trace: Trace) -> Tensor:
         """Final states of the traced run itself, (prompts, width)."""
-        return self._last_layer(trace.attended[self.top], trace.entering[self.top], trace.last)
+        return self._last_layer(trace.attended[self.top], trace.entering[self.top], trace.ids, trace.last)
 
     def without(self, trace: Trace, layer: int, heads: Sequence[int], cut: Cut, prefix: Prefix | None) -> Tensor:
         """Final states without each of some heads of a layer, (heads, prompts, width)."""
         attended, entering = self._changed(trace, layer, heads)
-        last = trace.last.repeat(len(heads))
+        ids, last = trace.ids.repeat(len(heads), 1), trace.last.repeat(len(heads))
         if layer == self.top:
-            states = self._last_layer(attended, entering, last)
+            states = self._last_layer(attended, entering, ids, last)
         else:
             top = LastPosition(self.layout.layers[self.top], last, cut.attend)
             with (
@@ -115,23 +112,22 @@ class Decoder:
                 attention(self.model, top.attend),
                 forward(self.layout.layers[self.top], top),
             ):
-                states = self._run(trace.ids.repeat(len(heads), 1), prefix)[:, 0]
+                states = self._run(ids, prefix)[:, 0]
         return states.view(len(heads), len(trace.ids), -1)
 
     def prefix_without(self, trace: Trace, layer: int, heads: Sequence[int], cut: Cut) -> Prefix:
         """Keys and values of a shared beginning, in the layers above, without each of some heads of a layer."""
-        keys: list[tuple[Tensor, Tensor] | None] = [None] * (self.top + 1)
+        seen = Recorder()
 
         def attend(call: Call) -> Tensor:
-            keys[call.layer] = (call.key, call.value)
             if call.layer == self.top:
                 raise Enough
             return cut.attend(call)
 
         if layer < self.top:
             with self._entered(layer, *self._changed(trace, layer, heads)), attention(self.model, attend):
-                self._run(trace.ids.expand(len(heads), -1), None)
-        return Prefix(keys, trace.ids.shape[1])
+                self._run(trace.ids.expand(len(heads), -1), seen)
+        return Prefix(seen.keys, trace.ids.shape[1])
 
     def _changed(self, trace: Trace, layer: int, heads: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Attention's output without each head, and what enters the layer, both (heads × prompts, tokens, width)."""
@@ -140,11 +136,11 @@ class Decoder:
         attended = torch.matmul(change, weight[:, None]) + trace.attended[layer]
         return attended.flatten(0, 1), trace.entering[layer].expand_as(attended).flatten(0, 1)
 
-    def _last_layer(self, attended: Tensor, entering: Tensor, last: Tensor) -> Tensor:
+    def _last_layer(self, attended: Tensor, entering: Tensor, ids: Tensor, last: Tensor) -> Tensor:
         """Final states from the last layer's attention on, at the last positions, (rows, width)."""
         rows = torch.arange(len(last), device=last.device)
         with self._entered(self.top, attended[rows, last][:, None], entering[rows, last][:, None]):
-            return self._run(last.new_zeros(len(last), 1), None)[:, 0]
+            return self._run(ids[rows, last][:, None], None)[:, 0]  # some layers look at the tokens (Gemma 4)
 
     @contextmanager
     def _entered(self, layer: int, attended: Tensor, entering: Tensor) -> Iterator[None]:
@@ -166,7 +162,7 @@ class Decoder:
             stack.enter_context(forward(self.layout.attentions[layer], lambda *_, **__: (attended, None)))
             yield
 
-    def _run(self, ids: Tensor, cache: Prefix | None) -> Tensor:
+    def _run(self, ids: Tensor, cache: Prefix | Recorder | None) -> Tensor:
         """The stock decoder until its final norm or until enough is seen; what the norm gave, (rows, positions, width).
 
         There is no padding mask, since what comes later changes nothing before.
@@ -179,7 +175,7 @@ class Decoder:
 
         handle = self.layout.norm.register_forward_hook(end)
         try:
-            self.model.base_model(input_ids=ids, past_key_values=cache, use_cache=False)
+            decoder(self.model)(input_ids=ids, past_key_values=cache, use_cache=False)
         except Enough:
             pass
         finally:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from attribution.decoder import Cut, Decoder, Trace
 from attribution.heads import check_heads
-from attribution.replay import Prefix, final_logits
+from attribution.replay import Prefix, Recorder, final_logits
 from attribution.types import Ablation, AttributionError, HeadId
 
 Ids = Sequence[Sequence[int]]
@@ -139,8 +139,9 @@ class Engine:
         if not ids or not all(ids):
             raise AttributionError("a prompt without tokens has no last position; give at least one token each")
         length = self._shared(ids)
-        shared = self._decoder.trace([ids[0][:length]], cut) if length else None
-        prefix = Prefix(shared.keys, length) if shared else None
+        seen = Recorder()
+        shared = self._decoder.trace([ids[0][:length]], cut, seen) if length else None
+        prefix = Prefix(seen.keys, length) if shared else None
         parts: list[tuple[tuple[int, ...], Trace]] = []
         for places in self._parts([len(prompt) - length for prompt in ids]):
             parts.append((places, self._decoder.trace([ids[place][length:] for place in places], cut, prefix)))

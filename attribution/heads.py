@@ -177,6 +177,7 @@ def ablate(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation
 
     Raises:
         UnsupportedModel: the family does not use the attention interface, or has attention that is not computed here.
+            Also at the end of the block, if a layer whose heads should be out ran without attention.
         AttributionError: the model has no such head.
     """
     how = ablation or Ablation()
@@ -185,7 +186,10 @@ def ablate(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation
     for layer, head in sorted(set(heads)):
         by_layer[layer].append(head)
 
+    reached: set[int] = set()
+
     def attend(call: Call) -> Tensor:
+        reached.add(call.layer)
         stock = call.heads()
         if not (out := by_layer.get(call.layer)):
             return stock
@@ -193,12 +197,36 @@ def ablate(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation
 
     with attention(model, attend):
         yield
+    if reached and (missed := sorted(by_layer.keys() - reached)):
+        raise UnsupportedModel(
+            f"layers {', '.join(map(str, missed))} of model type {model.config.model_type!r} ran without attention, so "
+            "their heads were not taken out; name heads of other layers"
+        )
 
 
 def shape(model: PreTrainedModel) -> tuple[int, int]:
     """Layers and query heads a layer."""
     config = model.config.get_text_config(decoder=True)
-    return int(config.num_hidden_layers), int(config.num_attention_heads)
+    layers, heads = getattr(config, "num_hidden_layers", None), getattr(config, "num_attention_heads", None)
+    if not isinstance(layers, int) or not isinstance(heads, int):
+        raise UnsupportedModel(
+            f"model type {config.model_type!r} does not have the same number of attention heads in every layer"
+        )
+    return layers, heads
+
+
+def decoder(model: PreTrainedModel) -> nn.Module:
+    """What takes token ids and gives the states after the final norm, without the model's language head.
+
+    Raises:
+        UnsupportedModel: a model that does not keep the two apart.
+    """
+    found = model.get_decoder()
+    if found is model:
+        found = getattr(model, "model", model)
+    if found is model or not isinstance(found, nn.Module):
+        raise UnsupportedModel(f"model type {model.config.model_type!r} has no decoder apart from its language head")
+    return found
 
 
 def all_heads(model: PreTrainedModel) -> list[HeadId]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,17 +11,42 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from attribution.heads import Call
+from attribution.heads import Call, decoder
+from attribution.types import UnsupportedModel
 
 
 class Enough(Exception):
     """Raised inside a stock module to end it early."""
 
 
+class Recorder(DynamicCache):
+    """An empty cache that writes down, by layer, what is put into it: not always what attention looks at (MLA)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """How many keys a mask covers, and where they start."""
+        return query_length, 0
+
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[Tensor, Tensor]:
+        """What came in."""
+        self.keys[layer_idx] = (key_states, value_states)
+        return self.keys[layer_idx]
+
+
 class Prefix(DynamicCache):
     """Keys and values of what prompts begin with, by layer (heads, kv heads, tokens, d_head), each for many rows."""
 
-    def __init__(self, layers: Sequence[tuple[Tensor, Tensor] | None], length: int) -> None:
+    def __init__(self, layers: Mapping[int, tuple[Tensor, Tensor]], length: int) -> None:
         super().__init__()
         self._given, self._length = layers, length
 
@@ -43,7 +68,6 @@ class Prefix(DynamicCache):
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of the beginning and of the rest; nothing is kept."""
         given = self._given[layer_idx]
-        assert given is not None, "a layer whose attention is replaced reads no keys"
         return self._join(given[0], key_states), self._join(given[1], value_states)
 
     def _join(self, before: Tensor, new: Tensor) -> Tensor:
@@ -122,10 +146,20 @@ def forward(module: nn.Module, replacement: Callable[..., Any]) -> Iterator[None
 def final_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
     """Next-token logits (…, vocabulary) of states after the final norm (…, width), by the model's own head."""
     flat = states.reshape(-1, 1, states.shape[-1])
-    given = _States(last_hidden_state=flat)
-    with forward(model.base_model, lambda *_, **__: given):
+    asked = 0
+
+    def give(*_: object, **__: object) -> _States:
+        nonlocal asked
+        asked += 1
+        return _States(last_hidden_state=flat)
+
+    with forward(decoder(model), give):
         ids = torch.zeros(len(flat), 1, dtype=torch.long, device=flat.device)
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    if asked != 1:
+        raise UnsupportedModel(
+            f"model type {model.config.model_type!r} has a language head that is not one map of states"
+        )
     return logits.view(*states.shape[:-1], -1)
 
 

@@ -70,7 +70,7 @@ def check(
     how = ablation or Ablation()
     some = sorted(map(list, ids), key=len)[-prompts:]
     if max(map(len, some)) < 2:
-        some = [[*some[-1], some[-1][-1]]]  # with one token, attention has nothing to choose from
+        some = [[*some[-1], int(some[-1][-1] == 0)]]  # with one token, attention has nothing to choose from
     stock = _stock(model, some)
     if not stock.isfinite().all():
         raise CheckpointError(_not_finite(model))

@@ -41,9 +41,22 @@ class Runner(Protocol):
 
 
 def divergence(base: Tensor, ablated: Tensor) -> Tensor:
-    """KL(base ‖ ablated) of next-token distributions, from logits (…, vocabulary), in nats, float64, never negative."""
-    before, after = base.double().log_softmax(-1), ablated.double().log_softmax(-1)
-    return (before.exp() * (before - after)).sum(-1).clamp_min(0.0)
+    """KL(base ‖ ablated) of next-token distributions, from logits, in nats, float64, never negative.
+
+    Summed as p·log(p/q) - p + q, so that the rounding of either's normalization has no effect of first order.
+
+    Args:
+        base: (…, vocabulary).
+        ablated: (heads, …, vocabulary).
+    """
+    wide = torch.promote_types(base.dtype, torch.float32)
+    before = base.to(wide).log_softmax(-1)
+    p = before.exp()
+    found = torch.empty(ablated.shape[:-1], dtype=torch.float64, device=ablated.device)
+    for row, logits in zip(found, ablated, strict=True):  # one at a time: the memory of a large vocabulary
+        after = logits.to(wide).log_softmax(-1)
+        row.copy_((before - after).mul_(p).sub_(p).add_(after.exp_()).sum(-1, dtype=torch.float64))
+    return found.clamp_min_(0.0)
 
 
 def ships(

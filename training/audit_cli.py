@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from training import behaviour_cli, heads_cli, report_cli, testbed_cli
+from training import behaviour_cli, heads_cli, report_cli, surgery_cli, testbed_cli
 
 audit = typer.Typer(no_args_is_help=True, help="Measure a model's safety, and which attention heads carry it.")
 
@@ -22,3 +22,4 @@ audit.command("compare")(report_cli.compare)
 audit.command("fingerprint")(report_cli.fingerprint)
 audit.command("verify")(report_cli.verify)
 audit.command("schema")(report_cli.schema)
+audit.command("remove")(surgery_cli.remove_heads)

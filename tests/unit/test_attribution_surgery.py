@@ -1,0 +1,104 @@
+"""Heads taken out of checkpoints: new weights that compute what the forward mask computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from typer.testing import CliRunner
+
+from attribution.heads import ablate
+from attribution.surgery import remove, weights_sha256
+from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
+from tests.attribution_cases import FAMILIES, prompts, tiny
+from training.surgery_cli import remove_heads
+
+_OUT = [HeadId(0, 1), HeadId(1, 0), HeadId(1, 3)]
+_NO_QUERY = {"qwen3", "gemma3"}
+
+
+def _logits(model: PreTrainedModel) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(torch.tensor(prompts(9, 9))).logits
+    return found
+
+
+@pytest.mark.parametrize("method", ["value", "mean", "query"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_new_weights_compute_what_the_mask_computes(name: str, method: str) -> None:
+    model = tiny(name, torch.float32)
+    how = Ablation(method, 0.1)  # type: ignore[arg-type]
+    stock = _logits(model)
+    if method == "query" and name in _NO_QUERY:
+        with pytest.raises(UnsupportedModel, match="weights that all heads share"):
+            remove(model, _OUT, how)
+        return
+    cut = _logits(remove(model, _OUT, how))
+    with ablate(model, _OUT, how):
+        torch.testing.assert_close(cut, _logits(model), atol=1e-5, rtol=0)
+    assert (cut - stock).abs().max() > 1e-3
+    assert torch.equal(_logits(model), stock)
+    with ablate(model, [HeadId(0, 2)], how):
+        assert (cut - _logits(model)).abs().max() > 1e-3  # another head is another model
+
+
+@pytest.mark.parametrize("method", ["key", "mean_query"])
+def test_what_has_no_form_in_weights_is_refused(method: str) -> None:
+    with pytest.raises(UnsupportedModel, match="no form in the weights"):
+        remove(tiny("llama"), _OUT, Ablation(method))  # type: ignore[arg-type]
+    with pytest.raises(AttributionError, match="not in the model"):
+        remove(tiny("llama"), [HeadId(5, 0)])
+
+
+def _run(*arguments: str) -> tuple[int, str]:
+    app = typer.Typer()
+    app.command()(remove_heads)
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.output
+
+
+def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    model, source, out = tiny("llama", torch.float32), tmp_path / "model", tmp_path / "cut"
+    model.save_pretrained(source)
+    (source / "tokenizer.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    code, said = _run(str(source), "--heads", "0.1,1.0", "--method", "mean", "--out", str(out))
+    assert code == 0, said
+    with ablate(model, [HeadId(0, 1), HeadId(1, 0)], Ablation("mean")):
+        loaded = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager").eval()
+        torch.testing.assert_close(_logits(loaded), _logits(model), atol=1e-5, rtol=0)
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    assert (out / "tokenizer.json").read_text() == "{}"
+    note = json.loads((out / "surgery.json").read_text())
+    assert (note["heads"], note["ablation"]) == (["0.1", "1.0"], "mean")
+    assert note["source_sha256"] == weights_sha256(source) != weights_sha256(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--heads", "one"], "not of the form layer.head"),
+        (["--heads", "9.0"], "not in the model"),
+        (["--heads", "0.0", "--out", "model"], "not empty"),
+    ],
+)
+def test_bad_orders_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny("llama", torch.float32).save_pretrained("model")
+    code, said = _run("model", "--out", "cut", *arguments)
+    line = said.splitlines()[-1]  # before it, perhaps the bar of a model that loads
+    assert code == 1
+    assert line.startswith("airlock: ")
+    assert reason in line
+    assert not (tmp_path / "cut").exists()
+    (tmp_path / "model/model.safetensors").unlink()
+    assert "holds no safetensors" in _run("model", "--out", "cut", "--heads", "0.0")[1]
+    assert "no config.json" in _run("nowhere", "--out", "cut", "--heads", "0.0")[1]
