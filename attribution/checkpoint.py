@@ -13,7 +13,7 @@ from attribution.types import CheckpointError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+Dtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -40,7 +40,7 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
     Args:
         path: A folder as `save_pretrained` writes it.
         device: `cpu`, `cuda`, `cuda:1`, …
-        dtype: Of the weights in memory. float32 is exact and on most CPUs the fastest.
+        dtype: Of the weights in memory. float32 is exact and on most CPUs the fastest; `auto` is as they are stored.
 
     Raises:
         CheckpointError: there is no such folder, it has no weights in safetensors, it is not a causal language model,
@@ -65,7 +65,7 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=getattr(torch, dtype),
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

@@ -221,7 +221,7 @@ def decoder(model: PreTrainedModel) -> nn.Module:
     Raises:
         UnsupportedModel: a model that does not keep the two apart.
     """
-    found = model.get_decoder()
+    found = model.get_decoder()  # type: ignore[no-untyped-call]
     if found is model:
         found = getattr(model, "model", model)
     if found is model or not isinstance(found, nn.Module):

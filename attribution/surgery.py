@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from attribution.checkpoint import Checkpoint
 from attribution.heads import check_heads
 from attribution.layout import Layout, read_layout
-from attribution.types import Ablation, CheckpointError, HeadId, UnsupportedModel
+from attribution.types import Ablation, HeadId, UnsupportedModel
 
 NOTE = "surgery.json"
 
@@ -109,27 +108,11 @@ def _rows(projection: nn.Linear, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]
         yield projection.bias, rows
 
 
-def note(source: Path, heads: Collection[HeadId], ablation: Ablation) -> dict[str, object]:
+def note(source: Checkpoint, heads: Collection[HeadId], ablation: Ablation) -> dict[str, object]:
     """What was done, for a JSON file beside the new weights."""
     return {
         "heads": [str(head) for head in sorted(set(heads))],
         "ablation": str(ablation),
-        "source": source.name,
-        "source_sha256": weights_sha256(source),
+        "source": source.path.resolve().name,
+        "source_sha256": source.sha256,
     }
-
-
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 over the names and contents of a checkpoint's safetensors files, in order.
-
-    Raises:
-        CheckpointError: there are none.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{folder} holds no safetensors; convert the checkpoint first (pickles are not read)")
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()

@@ -16,9 +16,8 @@ from attribution.sampling import Sampling
 from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt, PromptError
 
 if TYPE_CHECKING:
-    from attribution.checkpoint import Checkpoint
-
     from attribution.behaviour import BehaviourReport, Judge, Progress, Rate, Responder
+    from attribution.checkpoint import Checkpoint
     from training.chat_endpoint import ChatEndpoint
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
@@ -149,6 +148,7 @@ def _local(
 
 def _checkpoint(folder: Path, device: str, dtype: str, threads: int) -> Checkpoint:
     import torch
+
     from attribution.checkpoint import load
 
     torch.set_num_threads(threads)

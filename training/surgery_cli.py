@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+_COPIED = (".json", ".txt", ".model", ".jinja", "")
+
 
 def remove_heads(
     model: Annotated[Path, typer.Argument(help="Folder of a causal language model in safetensors; stays as it is.")],
@@ -19,36 +21,29 @@ def remove_heads(
     import shutil
     import tempfile
 
-    from transformers import AutoModelForCausalLM
-
+    from attribution.checkpoint import load
     from attribution.surgery import NOTE, note, remove
-    from attribution.types import Ablation, AttributionError, CheckpointError, HeadId
+    from attribution.types import Ablation, AttributionError, HeadId
     from training.manifest import put_in_place, write_json
 
+    chosen = [HeadId.parse(head) for head in heads.split(",")]
+    how = Ablation(method, epsilon)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise AttributionError(f"--out {out} is there already and not empty; name a new folder")
+    source = load(model, dtype="auto")
+    cut = remove(source.model, chosen, how)
     try:
-        chosen = [HeadId.parse(head) for head in heads.split(",")]
-        how = Ablation(method, epsilon)
-        if not (model / "config.json").is_file():
-            raise CheckpointError(f"{model} is no folder of a model: there is no config.json in it")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise CheckpointError(f"--out {out} is there already and not empty; name a new folder")
-        done = note(model, chosen, how)
-        try:
-            stock = AutoModelForCausalLM.from_pretrained(model, local_files_only=True, use_safetensors=True).eval()
-        except (OSError, ValueError, KeyError) as exc:
-            raise CheckpointError(f"{model} cannot be loaded as a causal language model: {exc}") from exc
-        cut = remove(stock, chosen, how)
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as partial:
             finished = Path(partial)
-            for path in sorted(model.iterdir()):  # the tokenizer, its templates, licences
-                if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja", ".md", ""):
-                    if ".safetensors" not in path.name:
-                        shutil.copyfile(path, finished / path.name)
+            for path in sorted(
+                model.iterdir()
+            ):  # the tokenizer, its templates, the licence; not the card, whose figures are another model's
+                if path.suffix in _COPIED and path.is_file() and ".safetensors" not in path.name:
+                    shutil.copyfile(path, finished / path.name)
             cut.save_pretrained(finished)
-            write_json(finished / NOTE, done)
+            write_json(finished / NOTE, note(source, chosen, how))
             put_in_place(finished, out)
-    except (AttributionError, OSError) as exc:
-        typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
-        raise typer.Exit(1) from exc
+    except OSError as exc:
+        raise AttributionError(f"--out {out} cannot be written: {exc}; nothing is there") from exc
     typer.echo(f"{out}: {', '.join(map(str, chosen))} taken out by {how}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
 
+from attribution import testbed
+from attribution.checkpoint import load
 from attribution.heads import ablate
-from attribution.surgery import remove, weights_sha256
+from attribution.surgery import remove
 from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
 from tests.attribution_cases import FAMILIES, prompts, tiny
 from training.surgery_cli import remove_heads
@@ -55,28 +58,40 @@ def test_what_has_no_form_in_weights_is_refused(method: str) -> None:
         remove(tiny("llama"), [HeadId(5, 0)])
 
 
-def _run(*arguments: str) -> tuple[int, str]:
+def _run(*arguments: str) -> str:
     app = typer.Typer()
     app.command()(remove_heads)
     done = CliRunner().invoke(app, arguments)
-    return done.exit_code, done.output
+    if isinstance(done.exception, AttributionError):
+        raise done.exception  # the command line prints it as one line
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def _saved(folder: Path) -> PreTrainedModel:
+    """A tiny model in a folder, with a real tokenizer."""
+    model = tiny("llama", torch.float32)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(testbed.path() / name, folder)
+    return model
 
 
 def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    model, source, out = tiny("llama", torch.float32), tmp_path / "model", tmp_path / "cut"
-    model.save_pretrained(source)
-    (source / "tokenizer.json").write_text("{}")
+    source, out = tmp_path / "model", tmp_path / "cut"
+    model = _saved(source)
+    (source / "README.md").write_text("figures of the whole model")
     before = {path.name: path.read_bytes() for path in source.iterdir()}
-    code, said = _run(str(source), "--heads", "0.1,1.0", "--method", "mean", "--out", str(out))
-    assert code == 0, said
+    _run(str(source), "--heads", "0.1,1.0", "--method", "mean", "--out", str(out))
     with ablate(model, [HeadId(0, 1), HeadId(1, 0)], Ablation("mean")):
         loaded = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager").eval()
         torch.testing.assert_close(_logits(loaded), _logits(model), atol=1e-5, rtol=0)
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
-    assert (out / "tokenizer.json").read_text() == "{}"
+    assert (out / "tokenizer.json").read_bytes() == before["tokenizer.json"]
+    assert not (out / "README.md").exists()
     note = json.loads((out / "surgery.json").read_text())
     assert (note["heads"], note["ablation"]) == (["0.1", "1.0"], "mean")
-    assert note["source_sha256"] == weights_sha256(source) != weights_sha256(out)
+    assert note["source_sha256"] == load(source).sha256 != load(out).sha256
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "model"]
 
 
@@ -92,13 +107,15 @@ def test_bad_orders_are_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny("llama", torch.float32).save_pretrained("model")
-    code, said = _run("model", "--out", "cut", *arguments)
-    line = said.splitlines()[-1]  # before it, perhaps the bar of a model that loads
-    assert code == 1
-    assert line.startswith("airlock: ")
-    assert reason in line
-    assert not (tmp_path / "cut").exists()
+    _saved(Path("model"))
+    with pytest.raises(AttributionError, match=reason):
+        _run("model", "--out", "cut", *arguments)
+    assert not Path("cut").exists()
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    _saved(tmp_path / "model")
     (tmp_path / "model/model.safetensors").unlink()
-    assert "holds no safetensors" in _run("model", "--out", "cut", "--heads", "0.0")[1]
-    assert "no config.json" in _run("nowhere", "--out", "cut", "--heads", "0.0")[1]
+    for folder, reason in (("model", "no \\*.safetensors"), ("nowhere", "not a folder")):
+        with pytest.raises(AttributionError, match=reason):
+            _run(str(tmp_path / folder), "--out", str(tmp_path / "cut"), "--heads", "0.0")
