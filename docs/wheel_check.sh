@@ -24,4 +24,5 @@ EOF
 "$python" -m guard --help >/dev/null
 "$python" -m guard check "What is the capital of Australia?" --json
 "$python" -m guard ask "How much paracetamol can an adult take in a day?" --json >/dev/null
+"$python" -m guard audit heads --testbed --limit 4 --size 1 --asr no --out "$work/audit.json" >/dev/null
 echo "the wheel works outside the tree: $(basename "$work"/dist/*.whl), $(du -k "$work"/dist/*.whl | cut -f1) kB"
