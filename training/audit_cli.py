@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from training import behaviour_cli, heads_cli, report_cli, surgery_cli, testbed_cli
@@ -11,7 +13,10 @@ audit = typer.Typer(no_args_is_help=True, help="Measure a model's safety, and wh
 
 @audit.callback()
 def _group() -> None:
-    pass
+    if not sys.stderr.isatty():  # bars are for people; a program that reads stderr looks for errors
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
 
 
 audit.command("heads")(heads_cli.audit_heads)
