@@ -71,9 +71,10 @@ class Journal:
         while len(steps) < size and (found := self._finished.get(f"step {len(steps)}")) is not None:
             match found:
                 case {"head": str(head), "degrees": rows}:
-                    degrees = self._tensor(rows)
-                    assert degrees is not None
-                    steps.append(Step(HeadId.parse(head), degrees))
+                    degrees, named = self._tensor(rows), HeadId.parse(head)
+                    if degrees is None or named.layer >= degrees.shape[0] or named.head >= degrees.shape[1]:
+                        raise self._damaged()
+                    steps.append(Step(named, degrees))
                 case _:
                     raise self._damaged()
         return steps

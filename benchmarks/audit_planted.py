@@ -38,11 +38,11 @@ from training.train_testbed import BedRecipe, train_testbed
 
 DRAWN = range(10)  # seeds that draw their head themselves
 NAMED = {10: HeadId(0, 1), 11: HeadId(0, 3)}  # in the first layer, which those seeds did not draw
-CONTROLS = range(5)
+CONTROLS = range(3)
 PLANTED_PROMPTS = 60
 METHODS: tuple[Method, ...] = ("query", "value")
 ESTIMATED: tuple[Method, ...] = ("query", "value", "mean")
-TOKENS = (4, 8, 16, 32)
+TOKENS = (8, 32)
 TOP = 5
 LARGER = BedRecipe(layers=8, heads=8, width=64, inner=192, vocabulary=800, helpful_steps=250, aligned_steps=350)
 Ids = list[list[int]]
@@ -111,7 +111,9 @@ def _over(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         each = [row[method] for row in rows]
         found[method] = {
             "recall_at_1_ships": _mean([one["first"] == row["head"] for one, row in zip(each, rows, strict=True)]),
-            "recall_at_1_sahara": _mean([one["sahara_first"] == row["head"] for one, row in zip(each, rows, strict=True)]),
+            "recall_at_1_sahara": _mean(
+                [one["sahara_first"] == row["head"] for one, row in zip(each, rows, strict=True)]
+            ),
             **{
                 name: {"mean": _mean([one[name] for one in each]), "range": _range([one[name] for one in each])}
                 for name in (
@@ -141,7 +143,7 @@ def _models(folder: Path, prompts: int, seed: int) -> Iterator[tuple[str, PreTra
     for name, path in (("test bed, 4 × 8 heads", testbed.path()), ("larger test bed, 8 × 8 heads", larger)):
         checkpoint = load(path)
         yield name, checkpoint.model, encode(checkpoint.tokenizer, rows, "chat")
-    for each in (0, 1, 2):
+    for each in (0, 1):
         model, head = _planted(folder, each, shuffled=False)
         yield f"planted {head}, 4 × 4 heads", model, _prompts(each, harmful=True)[:prompts]
 
@@ -174,9 +176,7 @@ def _agreement(guess: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     found = {"spearman_per_prompt": _mean(rho), "spearman_per_prompt_least": round(min(rho), 4)}
     found["spearman_of_means"] = round(statistics.spearman(*means), 4)
     for name, most in (("top_tenth", tenth), ("top_10", 10)):
-        found[f"recall_per_prompt_{name}"] = _mean(
-            [_recall(*pair, most) for pair in zip(guess, exact, strict=True)]
-        )
+        found[f"recall_per_prompt_{name}"] = _mean([_recall(*pair, most) for pair in zip(guess, exact, strict=True)])
         found[f"recall_of_means_{name}"] = round(_recall(*means, most), 4)
     return found
 
@@ -189,7 +189,7 @@ def _recall(guess: np.ndarray, exact: np.ndarray, most: int) -> float:
 def main() -> None:
     """Run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=40, help="that the estimate is measured with")
+    parser.add_argument("--prompts", type=int, default=24, help="that the estimate is measured with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", type=Path, default=Path("runs/audit"), help="where trained models are kept")
     parser.add_argument("--out", type=Path, default=Path("results/audit_planted.json"))

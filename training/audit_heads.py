@@ -247,7 +247,9 @@ def _encode(
     config: Any = checkpoint.model.config.get_text_config(decoder=True)
     longest, room = max(map(len, ids)), getattr(config, "max_position_embeddings", None)
     if room and longest > room:
-        raise PromptError(f"a prompt has {longest} tokens in the template {template}, the model reads {room}; remove it")
+        raise PromptError(
+            f"a prompt has {longest} tokens in the template {template}, the model reads {room}; remove it"
+        )
     known: int = checkpoint.model.get_input_embeddings().weight.shape[0]
     if (largest := max(map(max, ids))) >= known:
         raise CheckpointError(
@@ -258,9 +260,7 @@ def _encode(
 
 def _harmful(prompts: Sequence[Prompt], asked: Asked, plan: Plan) -> list[Prompt]:
     """The prompts that the model is asked."""
-    harmful = [
-        Prompt(prompt.text, prompt.category, harmful=True) for prompt in prompts if prompt.harmful is not False
-    ]
+    harmful = [Prompt(prompt.text, prompt.category, harmful=True) for prompt in prompts if prompt.harmful is not False]
     if not harmful:
         raise AttributionError("ASR needs harmful prompts; every row of the file says harmful: false")
     return harmful if len(harmful) <= asked.prompts else random.Random(plan.seed).sample(harmful, asked.prompts)

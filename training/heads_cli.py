@@ -213,9 +213,7 @@ def _table(report: AuditReport) -> None:
         for point in report.behaviour.points:
             beside = "" if point.random is None else f", random heads {_said(point.random.value)}"
             asr = point.asr
-            typer.echo(
-                f"ASR without {point.k} heads: {_said(asr.value)} [{_said(asr.low)}, {_said(asr.high)}]{beside}"
-            )
+            typer.echo(f"ASR without {point.k} heads: {_said(asr.value)} [{_said(asr.low)}, {_said(asr.high)}]{beside}")
 
 
 def _said(value: float | None, digits: int = 3) -> str:

@@ -130,7 +130,9 @@ def test_no_weights_at_all(folder):
 @pytest.mark.parametrize("architectures", ["own", None, ["BertLMHeadModel"]])
 def test_an_encoder_is_refused(tmp_path, kind, architectures):
     """Also one that does not say what it is, or calls itself a language model: its attention looks ahead."""
-    config = BertConfig(vocab_size=263, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = BertConfig(
+        vocab_size=263, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
     kind(config).save_pretrained(tmp_path / "bert")
     tiny_tokenizer().save_pretrained(tmp_path / "bert")
     if architectures != "own":
