@@ -197,7 +197,7 @@ def ships_in_parts(
     name: str = "ships",
     progress: Progress | None = None,
 ) -> Tensor:
-    """Ships as `attribution.ships.ships` gives them, some prompts at a time, each part written down once it is finished.
+    """Ships as `attribution.ships.ships` gives them, some prompts at a time, each written down once finished.
 
     Args:
         runner: Runs the model.

@@ -79,7 +79,8 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
     ) as exc:
         if is_out_of_memory(exc):
             raise CheckpointError(
-                f"model {path} does not fit into the memory of {device} in {dtype}; take a smaller dtype, or another device"
+                f"model {path} does not fit into the memory of {device} in {dtype}; take a smaller dtype, or "
+                "another device"
             ) from exc
         kind = config.get("model_type", "none")
         raise CheckpointError(
@@ -87,8 +88,8 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
         ) from exc
     if any(getattr(module, "is_causal", True) is False for module in model.modules()):
         raise CheckpointError(
-            f"model {path} is a {type(model).__name__} whose attention looks ahead, an encoder and not a causal language "
-            "model"
+            f"model {path} is a {type(model).__name__} whose attention looks ahead: an encoder, not a causal "
+            "language model"
         )
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(

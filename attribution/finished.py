@@ -111,8 +111,8 @@ class Finished:
                 return part, value
             case {"run": str(run), "part": str(), "value": _} if run != self._run:
                 raise AttributionError(
-                    f"{self._setting} {path}: line {number} is of a run of another model, other prompts, other settings "
-                    "or another judge; name another file, or give the settings of that run"
+                    f"{self._setting} {path}: line {number} is of a run of another model, other prompts, other "
+                    "settings or another judge; name another file, or give the settings of that run"
                 )
         raise AttributionError(f"{self._setting} {path}: line {number} is no line of a journal; name another file")
 

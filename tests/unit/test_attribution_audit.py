@@ -1,4 +1,4 @@
-"""Audits of heads: interrupted ones that go on, journals that are refused, screens that miss what they say they miss."""
+"""Audits of heads: interrupted ones that go on, journals that are refused, screens and what they miss."""
 
 import json
 import resource
