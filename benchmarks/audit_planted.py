@@ -195,7 +195,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/audit_planted.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    begun = time.process_time()
     groups = {"planted": ((*DRAWN, *NAMED), False), "shuffled_control": (CONTROLS, True)}
     rows = {
         name: [_found(*_planted(options.models, seed, shuffled=shuffled), seed) for seed in seeds]
@@ -214,7 +213,6 @@ def main() -> None:
             "top_tenth": "a tenth of the heads, rounded up, but five at least",
             "larger_bed": {name: getattr(LARGER, name) for name in LARGER.__slots__},
             **figures,
-            "processor_seconds": round(time.process_time() - begun, 1),
             **provenance(seed=options.seed, data=[testbed.prompts(harmful=True)]),
         },
     )

@@ -250,7 +250,8 @@ def _encode(
         raise PromptError(
             f"a prompt has {longest} tokens in the template {template}, the model reads {room}; remove it"
         )
-    known: int = checkpoint.model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = checkpoint.model.get_input_embeddings()
+    known = int(embeddings.weight.shape[0])
     if (largest := max(map(max, ids))) >= known:
         raise CheckpointError(
             f"model {checkpoint.path}: its tokenizer gives token {largest}, the model knows {known}; is it its own?"
