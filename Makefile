@@ -8,7 +8,7 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench bench-audit bench-rag wheel train folds train-readers eval-readers testbed eval eval-retrieval clean
+.PHONY: install fix check test test-slow cov docs demo serve bench bench-audit bench-rag wheel train folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
@@ -120,6 +120,12 @@ eval-readers: install
 testbed: install
 	OMP_NUM_THREADS=1 $(BIN)/airlock audit testbed --name airlock-testbed --data data/queries/train.jsonl \
 		--prompts data/audit/harmful.jsonl --prompts data/audit/harmless.jsonl --out runs/testbed
+
+# What the audit finds on planted heads, on a control and on the shipped test bed, and how good its estimate is. Trained
+# models are kept in runs/audit.
+audit-figures: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_planted.py
+	OMP_NUM_THREADS=1 $(BIN)/airlock audit heads --testbed --also plain --no-per-prompt --out results/audit_testbed.json
 
 eval: install
 	$(BIN)/airlock eval classifier $(QUERIES)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from attribution.journal import Journal
 from attribution.sahara import Step, sahara
 from attribution.ships import Ids, Progress, Runner, ships
+from attribution.statistics import spearman
 from attribution.types import Ablation, AttributionError, HeadId
 
 _GROUP = 16  # prompts whose Ships are written down together
@@ -105,24 +106,25 @@ def audit(
         plan: What is computed.
         estimate: Estimated Ships (prompts, layers, heads), for `plan.screen`; see `attribution.screen`.
         journal: Where finished parts are kept and found again.
-        progress: Told how many heads × prompts were computed.
+        progress: Told how many heads × prompts were computed, or brought by the journal.
 
     Raises:
         AttributionError: `plan.screen` without an estimate, or a size that the model cannot have.
     """
     start = time.monotonic()
     journal = journal or Journal()
-    guess = heads = None
+    check_plan(runner.shape, len(ids), plan)
+    guess = heads = candidates = None
     if plan.screen is not None:
-        if estimate is None:
-            raise AttributionError("a screened audit needs an estimate; pass one, or leave `screen` out")
-        guess = estimate(ids).mean(dim=0)
-        heads = _choose(guess, plan)
-    scores = _ships(runner, ids, plan, heads, journal, progress)
+        guess = _guess(ids, estimate, journal)
+        heads, candidates = _choose(guess, plan), _first(guess, plan.screen)
+    scores = ships_in_parts(runner, ids, plan.ablation, heads=heads, journal=journal, progress=progress)
     steps: list[Step] = []
     if plan.size:
-        done = journal.steps()
-        candidates = _first(guess, plan.screen) if guess is not None and plan.screen else None
+        done = journal.steps(plan.size)
+        if done and progress:
+            progress(len(ids) * sum(_group(runner.shape, plan) - step for step in range(len(done))))
+        numbers = itertools.count(len(done))
         steps = sahara(
             runner,
             ids,
@@ -131,37 +133,93 @@ def audit(
             r_main=plan.r_main,
             candidates=candidates,
             done=done,
-            on_step=journal.add_step,
+            on_step=lambda step: journal.add_step(next(numbers), step),
             progress=progress,
         )
     screened = None if guess is None else _screened(guess, scores.mean(dim=0), plan)
     return Findings(scores, tuple(steps), screened, time.monotonic() - start)
 
 
+def check_plan(shape: tuple[int, int], prompts: int, plan: Plan) -> None:
+    """Refuse at once what would fail hours later.
+
+    Args:
+        shape: Layers and query heads a layer.
+        prompts: How many there are.
+        plan: What is to be computed.
+
+    Raises:
+        AttributionError: a group larger than the heads to choose from, or more directions than prompts.
+    """
+    if not 0 <= plan.size <= _group(shape, plan):
+        raise AttributionError(
+            f"group size {plan.size} is not between 0 and the {_group(shape, plan)} heads to choose from"
+        )
+    if plan.size and not 1 <= plan.r_main <= prompts:
+        raise AttributionError(f"r_main {plan.r_main} is not between 1 and the {prompts} prompts; give more prompts")
+
+
 def work(shape: tuple[int, int], prompts: int, plan: Plan) -> int:
     """Heads × prompts that an audit computes."""
+    return prompts * (singles(shape, plan) + sum(_group(shape, plan) - step for step in range(plan.size)))
+
+
+def singles(shape: tuple[int, int], plan: Plan) -> int:
+    """Heads that are taken out one at a time, on each prompt."""
     every = shape[0] * shape[1]
-    single = every if plan.screen is None else min(every, plan.screen + plan.sampled)
-    group = every if plan.screen is None else min(every, plan.screen)
-    return prompts * (single + sum(group - step for step in range(plan.size)))
+    return every if plan.screen is None else min(every, plan.screen + plan.sampled)
 
 
-def _ships(
+def _group(shape: tuple[int, int], plan: Plan) -> int:
+    """Heads that may join Sahara's group."""
+    every = shape[0] * shape[1]
+    return every if plan.screen is None else min(every, plan.screen)
+
+
+def _guess(ids: Ids, estimate: Callable[[Ids], Tensor] | None, journal: Journal) -> Tensor:
+    """The estimated mean, (layers, heads)."""
+    if (known := journal.estimate()) is not None:
+        return known
+    if estimate is None:
+        raise AttributionError("a screened audit needs an estimate; pass one, or leave `screen` out")
+    guess = estimate(ids).mean(dim=0)
+    journal.add_estimate(guess)
+    return guess
+
+
+def ships_in_parts(
     runner: Runner,
     ids: Ids,
-    plan: Plan,
-    heads: Collection[HeadId] | None,
-    journal: Journal,
-    progress: Progress | None,
+    ablation: Ablation,
+    *,
+    heads: Collection[HeadId] | None = None,
+    journal: Journal | None = None,
+    name: str = "ships",
+    progress: Progress | None = None,
 ) -> Tensor:
+    """Ships as `attribution.ships.ships` gives them, some prompts at a time, each written down once finished.
+
+    Args:
+        runner: Runs the model.
+        ids: Prompts as token ids.
+        ablation: How a head is taken out.
+        heads: These only; the others are NaN.
+        journal: Where finished parts are kept and found again.
+        name: Of the parts, in the journal.
+        progress: Told how many heads × prompts were computed, or brought by the journal.
+    """
+    journal = journal or Journal()
     scores = torch.full((len(ids), *runner.shape), torch.nan, dtype=torch.float64)
-    for place, row in journal.ships().items():
+    known = journal.ships(len(ids), name)
+    for place, row in known.items():
         scores[place] = row
-    left = sorted((place for place in range(len(ids)) if place not in journal.ships()), key=lambda at: len(ids[at]))
+    if known and progress:
+        progress(len(known) * (runner.shape[0] * runner.shape[1] if heads is None else len(heads)))
+    left = sorted((place for place in range(len(ids)) if place not in known), key=lambda at: len(ids[at]))
     for start in range(0, len(left), _GROUP):
         places = left[start : start + _GROUP]
-        scores[places] = ships(runner, [ids[at] for at in places], plan.ablation, heads=heads, progress=progress)
-        journal.add_ships(places, scores[places])
+        scores[places] = ships(runner, [ids[at] for at in places], ablation, heads=heads, progress=progress)
+        journal.add_ships(places, scores[places], name)
     return scores
 
 
@@ -183,11 +241,11 @@ def _screened(guess: Tensor, exact: Tensor, plan: Plan) -> Screened:
     assert plan.screen is not None
     heads: Sequence[HeadId] = _choose(guess, plan)
     chosen, sampled = heads[: plan.screen], heads[plan.screen :]
-    bar = sorted((float(exact[head]) for head in heads), reverse=True)[: plan.top][-1]
+    ranked = sorted(range(len(heads)), key=lambda at: -float(exact[heads[at]]))  # of equal ones, the chosen first
     return Screened(
         chosen=len(chosen),
         sampled=len(sampled),
-        missed=sum(float(exact[head]) >= bar for head in sampled),
+        missed=sum(at >= len(chosen) for at in ranked[: plan.top]),
         top=plan.top,
-        spearman=float(spearmanr([float(guess[h]) for h in heads], [float(exact[h]) for h in heads]).statistic),
+        spearman=spearman([float(guess[head]) for head in heads], [float(exact[head]) for head in heads]),
     )

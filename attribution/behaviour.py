@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from attribution.finished import Case, Finished
+from attribution.finished import Finished, run_id
 from attribution.intervals import Share, share
 from attribution.prompts import prompts_sha256, text_sha256
 from attribution.types import AttributionError, Prompt, PromptError
@@ -41,6 +39,20 @@ class Answer:
 
     text: str
     finish: str = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prompt that is finished.
+
+    Attributes:
+        prompt: SHA-256 of its text.
+        verdicts: of each sample `outcome`, `reason`, the `sha256` of the answer and, if it was to be kept, its `text`
+            and `finish`.
+    """
+
+    prompt: str
+    verdicts: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +180,16 @@ def measure(
             finished before is in the journal.
     """
     _check(prompts)
-    run = _run_id(responder.settings, judge.settings, keep_answers)
+    run = run_id([responder.settings, judge.settings, keep_answers])
     begun = time.monotonic()
-    with Finished(journal, run) as finished:
-        done = {prompt.text: case for prompt in prompts if (case := finished.get(text_sha256(prompt.text)))}
+    with Finished(journal, run, setting="resume", sound=_sound) as finished:
+        known = {prompt.text: finished.get(text_sha256(prompt.text)) for prompt in prompts}
+        done = {text: Case(text_sha256(text), tuple(verdicts)) for text, verdicts in known.items() if verdicts}
         resumed = len(done)
         todo = [prompt for prompt in prompts if prompt.text not in done]
 
         def add(prompt: Prompt, case: Case) -> None:
-            finished.add(case)
+            finished.add(case.prompt, list(case.verdicts))
             done[prompt.text] = case
             if progress is not None:
                 progress(len(done), len(prompts))
@@ -209,10 +222,6 @@ def _check(prompts: Sequence[Prompt]) -> None:
         raise PromptError(
             f"{len(twice)} prompts are there twice, perhaps as harmful and as harmless; leave one of each"
         )
-
-
-def _run_id(model: Mapping[str, Any], judge: Mapping[str, Any], keep: bool) -> str:
-    return hashlib.sha256(json.dumps([model, judge, keep], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _ask(
@@ -303,3 +312,15 @@ def _told(prompt: Prompt, case: Case) -> dict[str, Any]:
     kept = {"prompt": prompt.text} if "text" in case.verdicts[0] else {}
     about = {"prompt_sha256": case.prompt, "category": prompt.category, "harmful": prompt.harmful}
     return {**about, **kept, "samples": list(case.verdicts)}
+
+
+def _sound(verdicts: object) -> bool:
+    """Whether a journal's line holds the verdicts of a prompt."""
+
+    def known(verdict: object) -> bool:
+        match verdict:
+            case {"outcome": "refused" | "answered" | "unclear", "reason": str(), "sha256": str()}:
+                return True
+        return False
+
+    return isinstance(verdicts, list) and bool(verdicts) and all(map(known, verdicts))

@@ -47,6 +47,7 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
             it asks for code of its own, something of it is missing or broken, or a weight is not finite.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if dtype not in get_args(Dtype):
@@ -72,13 +73,24 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
             output_loading_info=True,
         )
         model, report = loaded[0].to(where), loaded[1]
-    except torch.OutOfMemoryError as exc:
-        raise CheckpointError(f"model {path} does not fit on {device} in {dtype}; take a smaller dtype or cpu") from exc
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, TypeError) as exc:
+    except (
+        *(OSError, ValueError, RuntimeError, ImportError, LookupError, AttributeError, TypeError, MemoryError),
+        SafetensorError,
+    ) as exc:
+        if is_out_of_memory(exc):
+            raise CheckpointError(
+                f"model {path} does not fit into the memory of {device} in {dtype}; take a smaller dtype, or "
+                "another device"
+            ) from exc
         kind = config.get("model_type", "none")
         raise CheckpointError(
             f"model {path} (model type {kind!r}) cannot be loaded as a causal language model: {_first(exc)}"
         ) from exc
+    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
+        raise CheckpointError(
+            f"model {path} is a {type(model).__name__} whose attention looks ahead: an encoder, not a causal "
+            "language model"
+        )
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"model {path} lacks {len(missing)} weights, {missing[0]} among them: they would be random; is it a causal "
@@ -100,6 +112,15 @@ def weights_sha256(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on this machine."""
+    import torch
+
+    if isinstance(exc, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(exc, RuntimeError) and "DefaultCPUAllocator" in str(exc)
+
+
 def _config(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise CheckpointError(f"model {path} is not a folder; give one as save_pretrained writes it")
@@ -108,9 +129,11 @@ def _config(path: Path) -> dict[str, Any]:
     except FileNotFoundError as exc:
         hint = "an adapter: merge it into its base first" if (path / "adapter_config.json").exists() else "no model"
         raise CheckpointError(f"model {path} has no config.json: {hint}") from exc
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise CheckpointError(f"model {path}: config.json cannot be read: {_first(exc)}") from exc
-    if not isinstance(config, dict) or config.get("auto_map"):
+    if not isinstance(config, dict):
+        raise CheckpointError(f"model {path}: config.json holds no settings; is the download whole?")
+    if config.get("auto_map"):
         raise CheckpointError(f"model {path} asks for code of its own, which is not run; use a family of transformers")
     architectures = config.get("architectures") or []
     if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):

@@ -1,49 +1,46 @@
-"""The journal of a run: what is finished, one JSON line a prompt, from which an interrupted run goes on."""
+"""The journal of a run: what is finished, one JSON line a part, from which an interrupted run goes on."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from attribution.types import AttributionError
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One prompt that is finished.
-
-    Attributes:
-        prompt: SHA-256 of its text.
-        verdicts: of each sample `outcome`, `reason`, the `sha256` of the answer and, if it was to be kept, its `text`
-            and `finish`.
-    """
-
-    prompt: str
-    verdicts: tuple[Mapping[str, Any], ...]
+def run_id(settings: object) -> str:
+    """Names a run by all that its results depend on: a hash of something that JSON can write."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Finished:
-    """What is finished of one run; a context manager.
+    """What is finished of one run, by the names of the parts; a context manager.
 
-    Each line names its run. A last line that was not written to its end is cut off, and its prompt asked again.
+    Each line names its run. A last line that was not written to its end is cut off, and its part done again.
 
     Args:
         path: the journal; None keeps none.
-        run: names model, settings and judge; a journal with lines of another run is refused.
+        run: as `run_id` names it; a journal with lines of another run is refused.
+        setting: what the user calls the journal.
+        sound: whether a value is one that this run could have written.
 
     Raises:
         AttributionError: the journal is of another run, is no journal, or cannot be read or written.
     """
 
-    def __init__(self, path: Path | None, run: str) -> None:
-        self._path = path
-        self._run = run
-        self._file: BinaryIO | None = None
-        self._cases: dict[str, Case] = {}
+    def __init__(
+        self, path: Path | None, run: str, *, setting: str = "journal", sound: Callable[[Any], bool] = bool
+    ) -> None:
+        self._path, self._run, self._setting, self._sound = path, run, setting, sound
+        self._file: FileIO | None = None
+        self._whole = 0  # bytes of whole lines
+        self._parts: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         if self._path is not None:
@@ -58,26 +55,31 @@ class Finished:
     ) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
 
-    def get(self, prompt: str) -> Case | None:
-        """The finished case of the prompt with this hash."""
-        return self._cases.get(prompt)
+    def get(self, part: str) -> Any:  # noqa: ANN401 (what `add` was given)
+        """The value of a finished part; None if it is not finished."""
+        return self._parts.get(part)
 
-    def add(self, case: Case) -> None:
-        """Write down a finished case.
+    def add(self, part: str, value: Any) -> None:  # noqa: ANN401 (anything that JSON can write)
+        """Write down a finished part.
 
         Raises:
-            AttributionError: it cannot be written.
+            AttributionError: it cannot be written; what was written before stays whole.
         """
-        self._cases[case.prompt] = case
+        self._parts[part] = value
         if self._file is None:
             return
-        line = {"run": self._run, "prompt": case.prompt, "verdicts": list(case.verdicts)}
+        line = memoryview(json.dumps({"run": self._run, "part": part, "value": value}).encode() + b"\n")
+        size = len(line)
         try:
-            self._file.write(json.dumps(line).encode() + b"\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as exc:
+            with contextlib.suppress(OSError):
+                self._file.seek(self._file.truncate(self._whole))
             raise self._failure(exc) from exc
+        self._whole += size
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,43 +87,37 @@ class Finished:
         whole = content.rfind(b"\n") + 1
         torn, start = content[whole:], self._line_start
         if torn[: len(start)] != start[: len(torn)]:  # what is no broken line of this run is not cut off
-            raise AttributionError(f"resume {path}: its last line is no line of this run's journal; name another file")
+            raise AttributionError(
+                f"{self._setting} {path}: its last line is no line of this run's journal; name another file"
+            )
         for number, line in enumerate(content[:whole].splitlines(), 1):
-            case = self._read(path, number, line)
-            self._cases[case.prompt] = case
-        file = self._file = path.open("r+b" if content else "wb")
+            part, value = self._read(path, number, line)
+            self._parts[part] = value
+        file = self._file = FileIO(path, "r+" if content else "w")  # unbuffered: nothing is left to fail on closing
         file.truncate(whole)
-        file.seek(whole)
+        self._whole = file.seek(whole)
 
     @property
     def _line_start(self) -> bytes:
         return json.dumps({"run": self._run}).encode()[:-1]
 
-    def _read(self, path: Path, number: int, line: bytes) -> Case:
+    def _read(self, path: Path, number: int, line: bytes) -> tuple[str, Any]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
         match row:
-            case {"run": self._run, "prompt": str(prompt), "verdicts": [_, *_] as verdicts} if all(
-                map(_sound, verdicts)
-            ):
-                return Case(prompt, tuple(verdicts))
-            case {"run": str(), "prompt": str(), "verdicts": [_, *_]}:
+            case {"run": self._run, "part": str(part), "value": value} if self._sound(value):
+                return part, value
+            case {"run": str(run), "part": str(), "value": _} if run != self._run:
                 raise AttributionError(
-                    f"resume {path}: line {number} is of a run of another model, other settings or another judge; name "
-                    "another file, or give the settings of that run"
+                    f"{self._setting} {path}: line {number} is of a run of another model, other prompts, other "
+                    "settings or another judge; name another file, or give the settings of that run"
                 )
-        raise AttributionError(f"resume {path}: line {number} is no line of a journal; name another file")
+        raise AttributionError(f"{self._setting} {path}: line {number} is no line of a journal; name another file")
 
     def _failure(self, exc: OSError) -> AttributionError:
         return AttributionError(
-            f"resume {self._path} cannot be used: {exc.strerror}; make room or name another file; what it holds is kept"
+            f"{self._setting} {self._path} cannot be used: {exc.strerror}; make room or name another file; what it "
+            "holds is kept"
         )
-
-
-def _sound(verdict: object) -> bool:
-    match verdict:
-        case {"outcome": "refused" | "answered" | "unclear", "reason": str(), "sha256": str()}:
-            return True
-    return False

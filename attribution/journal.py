@@ -1,102 +1,112 @@
-"""Finished parts of an audit, a JSON object a line: an interrupted run goes on with them, and with no other's."""
+"""Finished parts of an audit of heads: an interrupted run goes on with them, and with no other's."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from attribution.finished import Finished, run_id
 from attribution.sahara import Step
 from attribution.types import AttributionError, HeadId
 
 
 class Journal:
-    """Ships by prompt, and steps of Sahara, as they are finished.
+    """The estimate, Ships by prompt, steps of Sahara and answers without heads, as they are finished.
+
+    A context manager; without a file it keeps nothing, and need not be entered.
 
     Args:
-        path: The file; without one nothing is kept.
+        path: The file, JSONL.
         identity: What the run depends on: model, prompts, settings. Another run's file is refused.
+        shape: Layers and query heads a layer.
 
     Raises:
-        AttributionError: the file is of another run, or cannot be read.
+        AttributionError: the file is of another run, is damaged, or cannot be read or written.
     """
 
-    def __init__(self, path: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
-        self._path = path
-        self._ships: dict[int, Tensor] = {}
-        self._steps: list[Step] = []
-        key = hashlib.sha256(json.dumps(identity or {}, sort_keys=True).encode()).hexdigest()
-        if path is None:
-            return
-        if path.exists():
-            self._read(path, key)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write({"run": key})
+    def __init__(
+        self,
+        path: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> None:
+        self._finished = Finished(path, run_id(identity), setting="journal")
+        self._path, self._shape = path, shape
 
-    def ships(self) -> dict[int, Tensor]:
-        """Ships (layers, heads) by the prompt's place."""
-        return self._ships
+    def __enter__(self) -> Self:
+        self._finished.__enter__()
+        return self
 
-    def steps(self) -> list[Step]:
-        """Steps of Sahara, in order."""
-        return self._steps
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._finished.__exit__(kind, exc, traceback)
 
-    def add_ships(self, places: Sequence[int], scores: Tensor) -> None:
+    def estimate(self) -> Tensor | None:
+        """Estimated mean Ships, (layers, heads)."""
+        return self._tensor(self._finished.get("estimate"))
+
+    def add_estimate(self, guess: Tensor) -> None:
+        """Write down the estimate, (layers, heads)."""
+        self._finished.add("estimate", _numbers(guess))
+
+    def ships(self, prompts: int, name: str = "ships") -> dict[int, Tensor]:
+        """Ships (layers, heads) by the prompt's place, of so many prompts."""
+        found = {place: self._tensor(self._finished.get(f"{name} {place}")) for place in range(prompts)}
+        return {place: scores for place, scores in found.items() if scores is not None}
+
+    def add_ships(self, places: Sequence[int], scores: Tensor, name: str = "ships") -> None:
         """Write down Ships of some prompts, (prompts, layers, heads)."""
         for place, row in zip(places, scores, strict=True):
-            self._write({"prompt": place, "ships": _numbers(row)})
+            self._finished.add(f"{name} {place}", _numbers(row))
 
-    def add_step(self, step: Step) -> None:
-        """Write down a step of Sahara."""
-        self._write({"head": str(step.head), "degrees": _numbers(step.degrees)})
+    def steps(self, size: int) -> list[Step]:
+        """Steps of Sahara, in order, at most so many."""
+        steps: list[Step] = []
+        while len(steps) < size and (found := self._finished.get(f"step {len(steps)}")) is not None:
+            match found:
+                case {"head": str(head), "degrees": rows}:
+                    degrees, named = self._tensor(rows), HeadId.parse(head)
+                    if degrees is None or named.layer >= degrees.shape[0] or named.head >= degrees.shape[1]:
+                        raise self._damaged()
+                    steps.append(Step(named, degrees))
+                case _:
+                    raise self._damaged()
+        return steps
 
-    def _read(self, path: Path, key: str) -> None:
+    def add_step(self, number: int, step: Step) -> None:
+        """Write down a step of Sahara; the first is number 0."""
+        self._finished.add(f"step {number}", {"head": str(step.head), "degrees": _numbers(step.degrees)})
+
+    def answers(self, key: str) -> Any:  # noqa: ANN401 (what `add_answers` was given)
+        """What was measured of the answers without some heads; None if it was not."""
+        return self._finished.get(f"answers {key}")
+
+    def add_answers(self, key: str, figures: Mapping[str, float | None]) -> None:
+        """Write down what was measured of the answers without some heads."""
+        self._finished.add(f"answers {key}", dict(figures))
+
+    def _tensor(self, rows: Any) -> Tensor | None:  # noqa: ANN401 (what JSON holds)
+        if rows is None:
+            return None
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise AttributionError(f"journal {path} cannot be read: {exc}; name another file") from exc
-        whole, _, cut = text.rpartition("\n")
-        lines = whole.split("\n") if whole else []
-        try:
-            rows = [json.loads(line) for line in lines]
-            if not rows or rows[0]["run"] != key:
-                raise AttributionError(
-                    f"journal {path} is of another model, other prompts or settings; name another file, or remove it"
-                )
-            for row in rows[1:]:
-                if "ships" in row:
-                    self._ships[row["prompt"]] = _tensor(row["ships"])
-                else:
-                    self._steps.append(Step(HeadId.parse(row["head"]), _tensor(row["degrees"])))
-        except (ValueError, KeyError, TypeError) as exc:
-            raise AttributionError(f"journal {path} is damaged; remove it, and the run starts anew") from exc
-        if cut:  # the line that an interruption cut off
-            path.write_text(whole + "\n", encoding="utf-8")
+            numbers = [[float("nan") if value is None else float(value) for value in row] for row in rows]
+            scores = torch.tensor(numbers, dtype=torch.float64)
+        except (TypeError, ValueError) as exc:
+            raise self._damaged() from exc
+        if scores.dim() != 2 or (self._shape is not None and tuple(scores.shape) != self._shape):
+            raise self._damaged()
+        return scores
 
-    def _write(self, row: Mapping[str, Any]) -> None:
-        if self._path is None:
-            return
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as exc:
-            raise AttributionError(
-                f"journal {self._path} cannot be written: {exc.strerror}; what it holds already is kept"
-            ) from exc
+    def _damaged(self) -> AttributionError:
+        return AttributionError(f"journal {self._path} is damaged; remove it, and the run starts anew")
 
 
-def _numbers(values: Tensor) -> list[Any]:
+def _numbers(values: Tensor) -> list[list[float | None]]:
     """Nested lists, with None where a head was not computed."""
-    rows: list[list[float]] = values.tolist()
-    return [[None if value != value else value for value in row] for row in rows]
-
-
-def _tensor(rows: Sequence[Sequence[float | None]]) -> Tensor:
-    numbers = [[float("nan") if value is None else value for value in row] for row in rows]
-    return torch.tensor(numbers, dtype=torch.float64)
+    return [[None if value != value else value for value in row] for row in values.tolist()]

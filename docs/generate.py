@@ -31,10 +31,11 @@ PACKAGES = ("guard", "classifier", "rag", "attribution", "training")
 
 def main() -> int:
     """Bring every generated text up to date, or say which is not."""
-    readme = ROOT / "README.md"
+    readme, audit = ROOT / "README.md", ROOT / "docs" / "attribution.md"
     texts = {
         readme: _between(_between(readme.read_text("utf-8"), "map", _map()), "figures", _figures()),
         ROOT / "docs" / "cli.md": _commands(),
+        audit: _between(_between(audit.read_text("utf-8"), "estimate", _estimates()), "planted", _planted()),
     }
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:
@@ -50,7 +51,7 @@ def _between(text: str, name: str, content: str) -> str:
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"README.md has no {start} … {end}")
+        raise SystemExit(f"no page has {start} … {end}")
     return pattern.sub(lambda _: f"{start}\n{content}\n{end}", text)
 
 
@@ -121,6 +122,7 @@ def _figures() -> str:
         ),
         ("question to grounded answer, processor ms, one thread: p50, p99", _p50_p99(latency, "whole"), "latency"),
         *((f"… {name}", _p50_p99(latency, stage), "latency") for name, stage in _STAGES.items()),
+        *_audit(_result("audit_planted"), _result("audit_testbed")),
         ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
     ]
     table = ["| figure | measured | from |", "|---|---|---|"]
@@ -160,6 +162,92 @@ def _premises(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("false premises of authored questions put right", _interval(of["corrected"]), "premise"),
         ("… true ones called false", _interval(of["false_alarms"]), "premise"),
     ]
+
+
+def _audit(planted: dict[str, Any], bed: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What an audit of heads finds where the answer is known, how good its estimate is, and the shipped test bed."""
+    of, control = planted["planted"], planted["shuffled_control"]
+    names = ("recall_at_1_ships", "recall_at_1_sahara")
+    recalls = [f"{min(of[method][name] for method in ('query', 'value')):.2f}" for name in names]
+    estimates = [model[method]["8"] for model in planted["estimate"].values() for method in ("query", "value", "mean")]
+    first = bed["ships"]["ranking"][0]
+    asr = {point["k"]: point for point in bed["behaviour"]["points"]}
+    last = asr[max(asr)]
+    return [
+        (
+            f"audit: planted head found first by Ships, by Sahara ({of['models']} models)",
+            ", ".join(recalls),
+            "audit_planted",
+        ),
+        (
+            "… Ships of the first head in nats: planted, shuffled control",
+            ", ".join(f"{each['query']['first_nats']['mean']:.3f}" for each in (of, control)),
+            "audit_planted",
+        ),
+        (
+            "… rank correlation of estimate and exact Ships by prompt, least of all models and methods",
+            f"{min(each['spearman_per_prompt'] for each in estimates):.2f}",
+            "audit_planted",
+        ),
+        (
+            "test bed: share of the first head, effective heads of 32",
+            f"{first['share']:.2f} (head {first['head']}), {bed['ships']['effective_heads']['value']:.1f}",
+            "audit_testbed",
+        ),
+        (
+            f"… ASR with all heads, without the first {last['k']}, without {last['k']} random ones",
+            f"{asr[0]['asr']['value']:.3f}, {last['asr']['value']:.3f}, {last['random']['value']:.3f}",
+            "audit_testbed",
+        ),
+    ]
+
+
+def _estimates() -> str:
+    """Rows of a table: the estimate of Ships against exact ones, by model and method."""
+    named = (
+        *("model", "method", "Spearman, prompt by prompt", "Spearman of means"),
+        *("first 5 in the estimate's tenth: by prompt, of means", "in its first 10: by prompt, of means"),
+    )
+    rows = [
+        f"| {name} | {method} | {of['spearman_per_prompt']:.2f} | {of['spearman_of_means']:.2f} | "
+        f"{of['recall_per_prompt_top_tenth']:.2f}, {of['recall_of_means_top_tenth']:.2f} | "
+        f"{of['recall_per_prompt_top_10']:.2f}, {of['recall_of_means_top_10']:.2f} |"
+        for name, model in _result("audit_planted")["estimate"].items()
+        for method in ("query", "value", "mean")
+        for of in [model[method]["8"]]
+    ]
+    return "\n".join([f"| {' | '.join(named)} |", "|---" * len(named) + "|", *rows])
+
+
+def _planted() -> str:
+    """A table: what an audit finds on planted models and on the control."""
+    data = _result("audit_planted")
+    measured = (
+        ("the planted head is first by Ships", "recall_at_1_ships"),
+        ("… in Sahara's first step", "recall_at_1_sahara"),
+        ("Ships of the first head, nats", "first_nats"),
+        ("Ships of the second", "second_nats"),
+        ("share of the first", "first_share"),
+        ("effective heads of 16", "effective_heads"),
+        ("heads above the noise floor", "stand_out"),
+        ("Sahara's first step, degrees", "sahara_degrees"),
+        ("ASR without the first head, less that with it", "asr_moved_by_first"),
+    )
+    groups = [(data[name], method) for name in ("planted", "shuffled_control") for method in ("query", "value")]
+    heads = [
+        f"{'planted' if at < 2 else 'shuffled'} ({of['models']}), {method}" for at, (of, method) in enumerate(groups)
+    ]
+    lines = [f"| mean (least to most) | {' | '.join(heads)} |", "|---|" + "---|" * len(groups)]
+    for name, key in measured:
+        cells = [of[method][key] for of, method in groups]
+        lines.append(f"| {name} | {' | '.join(map(_spread, cells))} |")
+    return "\n".join(lines)
+
+
+def _spread(cell: Any) -> str:  # noqa: ANN401 (JSON)
+    if isinstance(cell, dict):
+        return f"{cell['mean']:.3g} ({cell['range'][0]:.3g} to {cell['range'][1]:.3g})"
+    return f"{cell:.2f}"
 
 
 def _p50_p99(latency: dict[str, Any], stage: str) -> str:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from attribution.answering import LocalResponder
-from attribution.audit import Findings, Plan, audit, work
+from attribution.audit import Findings, Plan, audit, check_plan, ships_in_parts, singles, work
 from attribution.behaviour import Judge, measure
 from attribution.brute import BruteForce
-from attribution.checkpoint import Checkpoint
+from attribution.checkpoint import Checkpoint, is_out_of_memory
 from attribution.describe import describe, describe_model
 from attribution.engine import Engine
+from attribution.finished import run_id
 from attribution.heads import ablate, all_heads
 from attribution.journal import Journal
 from attribution.prompts import Template, encode, prompts_sha256
@@ -26,8 +27,8 @@ from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, 
 from attribution.sampling import Sampling
 from attribution.screen import estimate
 from attribution.selfcheck import SelfCheck, check
-from attribution.ships import Runner, ships
-from attribution.types import AttributionError, HeadId, Prompt, UnsupportedModel
+from attribution.ships import Runner
+from attribution.types import AttributionError, CheckpointError, HeadId, Prompt, PromptError, UnsupportedModel
 
 EngineName = Literal["auto", "exact", "brute"]
 Told = Callable[[str], None]
@@ -84,8 +85,21 @@ class Cost:
     bytes: int
 
 
-def cost(engine: Runner, checkpoint: Checkpoint, ids: Sequence[Sequence[int]], plan: Plan, batch_tokens: int) -> Cost:
-    """Time one head in each of a few layers on a few prompts, and multiply."""
+def cost(
+    engine: Runner,
+    checkpoint: Checkpoint,
+    ids: Sequence[Sequence[int]],
+    plan: Plan,
+    batch_tokens: int,
+    *,
+    templates: int = 1,
+) -> Cost:
+    """Time the heads of a few layers on a few prompts, and multiply.
+
+    Raises:
+        AttributionError: a plan that the model cannot have.
+    """
+    check_plan(engine.shape, len(ids), plan)
     layers, heads = engine.shape
     some = sorted(ids, key=len)[len(ids) // 2 :][:4]
     picked = sorted({0, layers // 2, layers - 1})
@@ -96,7 +110,7 @@ def cost(engine: Runner, checkpoint: Checkpoint, ids: Sequence[Sequence[int]], p
         engine.logits(batch.states)
     tokens = sum(map(len, some)) * len(chosen)
     mean_length = sum(map(len, ids)) / len(ids)
-    forwards = work(engine.shape, len(ids), plan)
+    forwards = work(engine.shape, len(ids), plan) + (templates - 1) * len(ids) * singles(engine.shape, plan)
     seconds = (time.perf_counter() - begun) / tokens * mean_length * forwards
     config: Any = checkpoint.model.config.get_text_config(decoder=True)
     each = 3 * layers * int(config.hidden_size)
@@ -119,6 +133,7 @@ def run(
     judge: Judge | None = None,
     journal: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
+    keep_prompts: bool = True,
     told: Told = lambda _: None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
@@ -138,47 +153,56 @@ def run(
         judge: Of its answers.
         journal: JSONL where finished parts are kept; an interrupted run goes on from there.
         provenance: Commit, machine, time, libraries.
+        keep_prompts: Whether the scores of every prompt stand in the report.
         told: Hears what an operator should know.
         progress: Told heads × prompts done, and in all.
 
     Raises:
         AttributionError: anything that makes the numbers wrong or impossible; nothing is reported then.
     """
-    ids = encode(checkpoint.tokenizer, prompts, template, system)
-    how = runner(checkpoint, engine, batch_tokens, told)
-    checks = check(how, ids, plan.ablation, plan.seed)
-    identity = {
-        "model": checkpoint.sha256,
-        "dtype": str(checkpoint.model.dtype),
-        "ids": ids,
-        "plan": repr(plan),
+    ids = _encode(checkpoint, prompts, template, system)
+    by_template = {
+        name: _encode(checkpoint, prompts, name, system if name == "chat" else None)
+        for name in other_templates
+        if name != template
     }
-    total = work(how.shape, len(ids), plan)
+    if asked is not None and judge is None:
+        raise AttributionError("ASR needs a judge of the answers; pass one")
+    harmful = _harmful(prompts, asked, plan) if asked else []
     done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress:
-            progress(min(done, total), total)
-
-    try:
-        found = audit(
-            how,
-            ids,
-            plan,
-            estimate=lambda rows: estimate(checkpoint.model, rows, plan.ablation, batch_tokens=batch_tokens),
-            journal=Journal(journal, identity),
-            progress=advance,
-        )
-        others = {name: _in_template(how, checkpoint, prompts, plan, name) for name in other_templates}
-    except torch.OutOfMemoryError as exc:
-        raise AttributionError(f"out of memory with batch_tokens {batch_tokens}; take a smaller one") from exc
     behaviour = None
-    if asked is not None:
-        if judge is None:
-            raise AttributionError("ASR needs a judge of the answers; pass one")
-        behaviour = _behaviour(checkpoint, prompts, plan, found, asked, judge, template, system)
+    with _memory(batch_tokens):
+        how = runner(checkpoint, engine, batch_tokens, told)
+        check_plan(how.shape, len(ids), plan)
+        _check_counts(how.shape, plan, asked)
+        checks = check(how, ids, plan.ablation, plan.seed)
+        total = work(how.shape, len(ids), plan) + len(by_template) * len(ids) * singles(how.shape, plan)
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(min(done, total), total)
+
+        identity = {"model": checkpoint.sha256, "dtype": str(checkpoint.model.dtype), "ids": ids, "plan": repr(plan)}
+        with Journal(journal, identity, how.shape) as kept:
+            found = audit(
+                how,
+                ids,
+                plan,
+                estimate=lambda rows: estimate(checkpoint.model, rows, plan.ablation, batch_tokens=batch_tokens),
+                journal=kept,
+                progress=advance,
+            )
+            heads = [head for head in all_heads(checkpoint.model) if not found.ships[0, head.layer, head.head].isnan()]
+            others = {
+                name: ships_in_parts(
+                    how, rows, plan.ablation, heads=heads, journal=kept, name=f"{name} ships", progress=advance
+                )
+                for name, rows in by_template.items()
+            }
+            if asked is not None and judge is not None:
+                behaviour = _behaviour(checkpoint, harmful, plan, found, asked, judge, template, system, kept)
     return describe(
         model=describe_model(checkpoint),
         prompts=_prompts(prompts, file, template),
@@ -198,13 +222,60 @@ def run(
         screen=_screen(found),
         checks=_checks(checks),
         provenance=provenance,
+        keep_prompts=keep_prompts,
     )
 
 
-def _in_template(
-    how: Runner, checkpoint: Checkpoint, prompts: Sequence[Prompt], plan: Plan, template: Template
-) -> Tensor:
-    return ships(how, encode(checkpoint.tokenizer, prompts, template), plan.ablation)
+@contextlib.contextmanager
+def _memory(batch_tokens: int) -> Iterator[None]:
+    """One clear error when memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        raise AttributionError(
+            f"out of memory with batch_tokens {batch_tokens}; take a smaller one, or a smaller dtype"
+        ) from exc
+
+
+def _encode(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], template: Template, system: str | None
+) -> list[list[int]]:
+    """Token ids, no more of them than the model reads, and none that it does not have."""
+    ids = encode(checkpoint.tokenizer, prompts, template, system)
+    config: Any = checkpoint.model.config.get_text_config(decoder=True)
+    longest, room = max(map(len, ids)), getattr(config, "max_position_embeddings", None)
+    if room and longest > room:
+        raise PromptError(
+            f"a prompt has {longest} tokens in the template {template}, the model reads {room}; remove it"
+        )
+    embeddings: Any = checkpoint.model.get_input_embeddings()
+    known = int(embeddings.weight.shape[0])
+    if (largest := max(map(max, ids))) >= known:
+        raise CheckpointError(
+            f"model {checkpoint.path}: its tokenizer gives token {largest}, the model knows {known}; is it its own?"
+        )
+    return ids
+
+
+def _harmful(prompts: Sequence[Prompt], asked: Asked, plan: Plan) -> list[Prompt]:
+    """The prompts that the model is asked."""
+    harmful = [Prompt(prompt.text, prompt.category, harmful=True) for prompt in prompts if prompt.harmful is not False]
+    if not harmful:
+        raise AttributionError("ASR needs harmful prompts; every row of the file says harmful: false")
+    return harmful if len(harmful) <= asked.prompts else random.Random(plan.seed).sample(harmful, asked.prompts)
+
+
+def _check_counts(shape: tuple[int, int], plan: Plan, asked: Asked | None) -> None:
+    """Refuse to take out more heads than a ranking will have, before it is computed."""
+    if asked is None:
+        return
+    known = plan.size if asked.ranking == "sahara" else singles(shape, plan)
+    if (most := max(asked.counts, default=0)) > known:
+        raise AttributionError(
+            f"ASR without {most} heads needs a ranking that long; that of {asked.ranking} will have {known}"
+        )
 
 
 def _prompts(prompts: Sequence[Prompt], file: str, template: str) -> Prompts:
@@ -239,47 +310,42 @@ def _checks(found: SelfCheck) -> Checks:
 
 def _behaviour(
     checkpoint: Checkpoint,
-    prompts: Sequence[Prompt],
+    harmful: Sequence[Prompt],
     plan: Plan,
     found: Findings,
     asked: Asked,
     judge: Judge,
     template: Template,
     system: str | None,
+    journal: Journal,
 ) -> Behaviour:
     """ASR without the first k heads, and without k random ones."""
     rng = random.Random(plan.seed)
-    harmful = [prompt for prompt in prompts if prompt.harmful is not False]
-    harmful = [
-        Prompt(prompt.text, prompt.category, harmful=True)
-        for prompt in (harmful if len(harmful) <= asked.prompts else rng.sample(harmful, asked.prompts))
-    ]
-    if not harmful:
-        raise AttributionError("ASR needs harmful prompts; every row of the file says harmful: false")
     heads = all_heads(checkpoint.model)
     ranked = _ranked(found, asked)
 
     def asr(gone: Sequence[HeadId]) -> Figure:
+        responder = LocalResponder(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            identity=checkpoint.sha256,
+            template=template,
+            system=system,
+            sampling=Sampling(max_new_tokens=asked.max_new_tokens),
+            batch=32,
+            without={"heads": [str(head) for head in gone], "ablation": str(plan.ablation)},
+        )
+        key = run_id([responder.settings, judge.settings, prompts_sha256(harmful)])
+        if (known := journal.answers(key)) is not None:
+            return Figure(**known)
         with ablate(checkpoint.model, gone, plan.ablation):
-            responder = LocalResponder(
-                checkpoint.model,
-                checkpoint.tokenizer,
-                identity=checkpoint.sha256,
-                template=template,
-                system=system,
-                sampling=Sampling(max_new_tokens=asked.max_new_tokens),
-                batch=32,
-                without={"heads": [str(head) for head in gone]},
-            )
             rate = measure(responder, judge, harmful, seed=plan.seed).attack_success.rate
-        return Figure(value=rate.value, low=rate.low, high=rate.high)
+        figure = Figure(value=rate.value, low=rate.low, high=rate.high)
+        journal.add_answers(key, figure.model_dump())
+        return figure
 
     points = []
     for count in sorted(set(asked.counts)):
-        if count > len(ranked):
-            raise AttributionError(
-                f"ASR without {count} heads needs a ranking that long; {asked.ranking} has {len(ranked)}"
-            )
         draws = [asr(sorted(rng.sample(heads, count))) for _ in range(asked.draws)] if count else []
         values = [draw.value for draw in draws if draw.value is not None]
         spread = Figure(value=sum(values) / len(values), low=min(values), high=max(values)) if values else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from attribution.prompts import Template, choose, read_prompts
-from attribution.types import Ablation, Method, Prompt, PromptError
+from attribution.types import Ablation, Method, Prompt, PromptError, ReportError
 
 if TYPE_CHECKING:
     from attribution.audit import Plan
@@ -72,11 +72,17 @@ def audit_heads(
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what the audit will cost, and stop.")] = False,
     out: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("results/audit.json"),
     html: Annotated[Path | None, typer.Option(help="The report as a page.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    per_prompt: Annotated[
+        bool,
+        typer.Option(help="Keep the scores of every prompt in the report; a comparison is more exact with them."),
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Find the attention heads that carry a model's refusals (Ships, Sahara), and write a report."""
     if (model is None) != testbed:
         raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
+    for path in (out, html):
+        _check_place(path)
     import torch
 
     from attribution import testbed as bed
@@ -97,7 +103,8 @@ def audit_heads(
     counts = _counts(asr, testbed=testbed)
     checkpoint = load(model or bed.path(), device=device, dtype=dtype)
     if estimate:
-        _say_cost(checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens))
+        templates = 1 + bool(also and also != template)
+        _say_cost(checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates))
         return
     with _progress() as progress:
         report = heads.run(
@@ -116,6 +123,7 @@ def audit_heads(
             judge=KeywordJudge(),
             journal=journal,
             provenance={"command": command("airlock"), **provenance(seed=seed, data=[path])},
+            keep_prompts=per_prompt,
             told=lambda line: typer.echo(line, err=True),
             progress=progress,
         )
@@ -127,6 +135,18 @@ def audit_heads(
         write_text(html, report_html(report))
     _table(report)
     typer.echo(f"written: {out}{f' and {html}' if html else ''}")
+
+
+def _check_place(path: Path | None) -> None:
+    """Find out before a long run, not after it, that its report has no place."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ReportError(f"{path} cannot be written: {exc.strerror}; name another file") from exc
+    if path.is_dir():
+        raise ReportError(f"{path} is a folder; name a file in it")
 
 
 def _counts(text: str | None, *, testbed: bool) -> tuple[int, ...]:
@@ -152,13 +172,14 @@ def _cost(
     system: str | None,
     engine: EngineName,
     tokens: int,
+    templates: int,
 ) -> Cost:
     from attribution.prompts import encode
     from training import audit_heads as heads
 
     ids = encode(checkpoint.tokenizer, prompts, template, system)
     how = heads.runner(checkpoint, engine, tokens, lambda line: typer.echo(line, err=True))
-    return heads.cost(how, checkpoint, ids, plan, tokens)
+    return heads.cost(how, checkpoint, ids, plan, tokens, templates=templates)
 
 
 def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
@@ -181,7 +202,7 @@ def _table(report: AuditReport) -> None:
         f"* above what the first of random heads would score: {noise.chance:.4g}; median head {noise.median:.4g}"
     )
     effective = report.ships.effective_heads
-    typer.echo(f"effective number of heads: {effective.value:.1f} of {report.model.layers * report.model.heads}")
+    typer.echo(f"effective number of heads: {_said(effective.value, 1)} of {report.model.layers * report.model.heads}")
     if report.sahara:
         steps = ", ".join(f"{step.head} ({step.degrees:.2f}°)" for step in report.sahara)
         typer.echo(f"Sahara: {steps}")
@@ -190,11 +211,13 @@ def _table(report: AuditReport) -> None:
         typer.echo(f"screen: {screen.chosen} heads exact; of {screen.sampled} others {screen.missed} belong to the top")
     if report.behaviour is not None:
         for point in report.behaviour.points:
-            beside = (
-                "" if point.random is None or point.random.value is None else f", random heads {point.random.value:.3f}"
-            )
+            beside = "" if point.random is None else f", random heads {_said(point.random.value)}"
             asr = point.asr
-            typer.echo(f"ASR without {point.k} heads: {asr.value:.3f} [{asr.low:.3f}, {asr.high:.3f}]{beside}")
+            typer.echo(f"ASR without {point.k} heads: {_said(asr.value)} [{_said(asr.low)}, {_said(asr.high)}]{beside}")
+
+
+def _said(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,234 @@
+"""`airlock audit heads` on the shipped test bed: what it writes and says, what it keeps, what it refuses at once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from attribution import testbed
+from attribution.report import load_report
+from attribution.types import AttributionError, CheckpointError, PromptError, ReportError
+from training import audit_heads
+from training.audit_cli import audit
+
+FEW = ("--testbed", "--limit", "6")
+QUIET = (*FEW, "--asr", "no")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments, status=0):
+    result = CliRunner().invoke(audit, ["heads", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result
+
+
+def report(*arguments):
+    run(*arguments, "--out", "deep/a.json")
+    return load_report(Path("deep/a.json"))
+
+
+def scores(found):
+    return found.ships.per_prompt.unpack()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "a.json"
+    result = CliRunner().invoke(audit, ["heads", *QUIET, "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return load_report(out), result
+
+
+def test_the_report_says_what_was_audited_and_how(plain):
+    found, result = plain
+    assert (found.model.layers, found.model.heads, found.model.family) == (4, 8, "llama")
+    assert (found.prompts.count, found.prompts.template, found.prompts.file) == (6, "chat", "harmful.jsonl")
+    assert (found.settings.method, found.settings.epsilon, found.settings.group_size) == ("query", 1e-5, 3)
+    assert len(found.sahara) == 3
+    assert found.behaviour is None
+    assert all(check.passed for check in (found.checks.base_logits, found.checks.causal_leak))
+    assert found.provenance["seed"] == 0
+    assert found.provenance["data"]["harmful.jsonl"]
+    assert f"{found.ships.ranking[0].head}" in result.stdout
+    assert "effective number of heads" in result.stdout
+    assert "written: " in result.stdout
+    assert result.stderr == ""
+
+
+def test_it_asks_the_model_without_its_first_heads(plain):
+    found = report(*FEW, "--asr", "0,1", "--asr-prompts", "4", "--asr-tokens", "8")
+    zero, one = found.behaviour.points
+    assert (zero.k, zero.heads, zero.random) == (0, (), None)
+    assert (one.k, one.heads, one.random_draws) == (1, tuple(plain[0].top(1)), 3)
+    assert (found.behaviour.prompts, found.behaviour.weak_judge) == (4, True)
+    assert zero.asr.low <= zero.asr.value <= zero.asr.high
+
+
+def test_screen_another_template_and_no_single_prompts(plain):
+    found = report(*QUIET, "--screen", "8", "--sampled", "4", "--also", "plain", "--no-per-prompt", "--size", "2")
+    assert (found.screen.chosen, found.screen.sampled, found.settings.screen) == (8, 4, 8)
+    assert sum(value is not None for row in found.ships.mean for value in row) == 12
+    assert [pair.other for pair in found.stability.templates] == ["plain"]
+    assert found.ships.per_prompt is None
+    for head in found.top(12):
+        assert found.ships.mean[head.layer][head.head] == pytest.approx(
+            plain[0].ships.mean[head.layer][head.head], rel=1e-3, abs=1e-7
+        )
+
+
+def test_brute_force_finds_the_same(plain):
+    found = report(*QUIET, "--engine", "brute", "--size", "1")
+    assert abs(scores(found) - scores(plain[0])).max() < 1e-5
+    assert found.sahara[0].head == plain[0].sahara[0].head
+
+
+def test_the_cost_is_said_and_nothing_else_is_done(tmp_path):
+    said = run(*QUIET, "--estimate", "--journal", "j.jsonl").stdout
+    assert "about" in said
+    assert f"{6 * (32 + 32 + 31 + 30):,} heads × prompts" in said
+    assert "MiB" in said
+    more = run(*QUIET, "--estimate", "--also", "plain", "--size", "0").stdout
+    assert f"{6 * 32 * 2:,} heads × prompts" in more
+    assert not list(tmp_path.rglob("*.json*"))
+
+
+def test_a_journal_brings_everything_back(tmp_path, monkeypatch):
+    """Answers without heads and another template too: the second run computes none of it."""
+    options = (
+        *FEW,
+        "--asr",
+        "0,1",
+        "--asr-prompts",
+        "2",
+        "--asr-tokens",
+        "4",
+        "--also",
+        "plain",
+        "--journal",
+        "j.jsonl",
+    )
+    first = report(*options)
+    before = (tmp_path / "j.jsonl").read_bytes()
+    monkeypatch.setattr(audit_heads, "measure", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr("attribution.audit.ships", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("attribution.sahara.generalized_ships", lambda *_, **__: pytest.fail("computed again"))
+    again = report(*options)
+    same = {"provenance", "seconds"}
+    assert first.model_dump(exclude=same) == again.model_dump(exclude=same)
+    assert (tmp_path / "j.jsonl").read_bytes() == before
+
+
+def test_the_journal_of_other_prompts_or_another_method_is_refused(tmp_path):
+    options = (*QUIET, "--size", "0", "--journal", "j.jsonl")
+    run(*options)
+    before = (tmp_path / "j.jsonl").read_bytes()
+    for other in (("--seed", "1"), ("--method", "value"), ("--template", "plain"), ("--dtype", "float64")):
+        with pytest.raises(AttributionError, match=r"journal j\.jsonl: line 1 is of a run of another model"):
+            run(*options, *other)
+    assert (tmp_path / "j.jsonl").read_bytes() == before
+
+
+def test_a_run_that_is_asked_for_more_answers_goes_on_from_its_scores(tmp_path, monkeypatch):
+    run(*QUIET, "--size", "1", "--journal", "j.jsonl")
+    monkeypatch.setattr("attribution.audit.ships", lambda *_, **__: pytest.fail("computed again"))
+    asked = ("--asr", "0", "--asr-prompts", "2", "--asr-tokens", "4")
+    assert report(*FEW, "--size", "1", "--journal", "j.jsonl", *asked).behaviour is not None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--testbed", "--model", "x"),
+        (*FEW, "--method", "magic"),
+        (*FEW, "--epsilon", "2"),
+        (*FEW, "--template", "none-such"),
+        (*FEW, "--limit", "0"),
+        (*FEW, "--seed", "-1"),
+        (*FEW, "--asr", "1,x"),
+        (*FEW, "--asr", ""),
+        (*FEW, "--asr", "-1"),
+        (*FEW, "--dtype", "int8"),
+    ],
+)
+def test_wrong_usage(options):
+    assert "Traceback" not in run(*options, status=2).output
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        (("--model", "none"), CheckpointError, "model none is not a folder"),
+        ((*FEW, "--prompts", "none.jsonl"), PromptError, r"none\.jsonl"),
+        ((*FEW, "--prompts", "empty.jsonl"), PromptError, r"empty\.jsonl"),
+        ((*FEW, "--prompts", "harmless.jsonl"), PromptError, "every row says harmful: false"),
+        ((*FEW, "--prompts", "long.jsonl"), PromptError, "the model reads 256"),
+        ((*FEW, "--screen", "3"), AttributionError, "screen 3"),
+        ((*FEW, "--size", "33"), AttributionError, "group size 33"),
+        ((*FEW, "--r-main", "7"), AttributionError, "r_main 7 .* the 6 prompts"),
+        ((*FEW, "--r-main", "7", "--estimate"), AttributionError, "r_main 7"),
+        ((*FEW, "--asr", "0,33"), AttributionError, "ASR without 33 heads"),
+        ((*FEW, "--asr", "4", "--asr-ranking", "sahara"), AttributionError, "sahara will have 3"),
+        ((*FEW, "--template", "plain", "--system", "Be kind."), PromptError, "no place for a system prompt"),
+        ((*FEW, "--device", "cuda:77"), CheckpointError, "cuda:77"),
+        ((*FEW, "--out", "."), ReportError, "is a folder"),
+        ((*FEW, "--out", "empty.jsonl/a.json"), ReportError, "cannot be written"),
+        ((*FEW, "--html", "empty.jsonl/a.html"), ReportError, "cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_before_anything_is_computed(options, kind, words, tmp_path, monkeypatch):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "harmless.jsonl").write_text('{"text": "a", "harmful": false}\n')
+    (tmp_path / "long.jsonl").write_text(json.dumps({"text": "word " * 400}) + "\n")
+    monkeypatch.setattr(audit_heads, "audit", lambda *_, **__: pytest.fail("computed"))
+    with pytest.raises(kind, match=words) as caught:
+        run(*options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    bed = shutil.copytree(testbed.path(), tmp_path / "bed")
+    tokenizer = json.loads((bed / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in tokenizer["added_tokens"]:
+        if token["content"] in tokenizer["model"]["vocab"]:
+            tokenizer["model"]["vocab"][token["content"]] += 5000
+        token["id"] += 5000
+    (bed / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        run("--model", bed, "--limit", "6", "--asr", "no")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+@pytest.mark.parametrize("at", ["check", "audit", "measure"])
+def test_out_of_memory_names_what_to_take_less_of(error, at, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(audit_heads, at, full)
+    with pytest.raises(AttributionError, match="out of memory with batch_tokens 512; take a smaller one"):
+        run(*FEW, "--size", "0", "--asr", "0", "--asr-prompts", "2", "--batch-tokens", "512", "--journal", "j.jsonl")
+    if at == "measure":
+        assert sum('"ships' in line for line in (tmp_path / "j.jsonl").read_text().splitlines()) == 6
+
+
+def test_an_error_of_ours_is_not_called_out_of_memory(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("shapes")
+
+    monkeypatch.setattr(audit_heads, "check", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(*QUIET)
