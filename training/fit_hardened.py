@@ -138,12 +138,10 @@ def harden(
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             schedule.step()
-            seen = [*seen[1 - tail :], tuple(each.item() for each in losses)] if tail > 1 else [
-                tuple(each.item() for each in losses)
-            ]
+            seen.append(tuple(each.item() for each in losses))
             if (step + 1) % 50 == 0:
                 told(f"step {step + 1}/{recipe.steps}: refusal {seen[-1][0]:.3f}, answer {seen[-1][1]:.3f}")
-    means = [sum(column) / len(seen) for column in zip(*seen, strict=True)]
+    means = [sum(column) / tail for column in zip(*seen[-tail:], strict=True)]
     return {name: round(value, 4) for name, value in zip(("refusal", "answer", "kl"), means, strict=True)}
 
 
@@ -166,25 +164,28 @@ def _trainable(
         finally:
             model.requires_grad_(requires_grad=False)
         return
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, LoraModel
 
     model.requires_grad_(requires_grad=False)
-    how = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    how = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(recipe.seed)
-        adapted: Any = get_peft_model(model, how)
+        adapted: Any = LoraModel(model, {"default": how}, "default")
     adapted.eval()
 
     def original(ids: Tensor) -> Tensor:
-        with adapted.disable_adapter():
+        adapted.disable_adapter_layers()
+        try:
             logits: Tensor = model(ids).logits
+        finally:
+            adapted.enable_adapter_layers()
         return logits
 
     try:
         yield [each for each in model.parameters() if each.requires_grad], original
     finally:
         adapted.merge_and_unload()
-        del model.peft_config
+        vars(model).pop("peft_config", None)  # else transformers would take it for a model with an adapter
         model.requires_grad_(requires_grad=False)
 
 
@@ -220,7 +221,9 @@ def _padded(rows: Sequence[Lesson], vocabulary: int) -> tuple[Tensor, Tensor]:
     for number, row in enumerate(rows):
         whole = (*row.prompt, *row.reply)
         if max(whole) >= vocabulary:
-            raise TrainingError(f"a lesson holds token {max(whole)}, but the model has {vocabulary}; is the tokenizer its own?")
+            raise TrainingError(
+                f"a lesson holds token {max(whole)}, but the model has {vocabulary}; is the tokenizer its own?"
+            )
         ids[number, : len(whole)] = torch.tensor(whole)
         reply[number, len(row.prompt) : len(whole)] = True
     return ids, reply

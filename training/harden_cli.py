@@ -23,11 +23,14 @@ def run(
     model: Annotated[Path | None, typer.Option(help="Folder of a causal language model, in safetensors.")] = None,
     testbed: Annotated[bool, typer.Option("--testbed", help="Harden the small model that ships.")] = False,
     report: Annotated[
-        Path | None, typer.Option(help="Report of `airlock audit heads`: heads that stand out there are dropped more often.")
+        Path | None,
+        typer.Option(help="Report of `airlock audit heads`: heads that stand out there are dropped more often."),
     ] = None,
     harmful: Annotated[
         Path | None,
-        typer.Option(help="Harmful prompts (JSONL, CSV, text), in JSONL with a `response` or without; authored by default."),
+        typer.Option(
+            help="Harmful prompts (JSONL, CSV, text), in JSONL with a `response` or without; authored by default."
+        ),
     ] = None,
     harmless: Annotated[Path | None, typer.Option(help="Harmless prompts, likewise.")] = None,
     column: Annotated[str | None, typer.Option(help="Column with the prompts.")] = None,
@@ -144,7 +147,12 @@ def _say(done: Mapping[str, Any]) -> None:
         shown = "".join(f"{'–' if value is None else format(value, '.3f'):>18}" for value in values)
         typer.echo(f"{what:<34}{shown}")
 
-    for what, key in (("ASR", "asr"), ("over-refusal", "over_refusal"), ("benign failures", "benign_failures"), ("KL", "kl")):
+    for what, key in (
+        ("ASR", "asr"),
+        ("over-refusal", "over_refusal"),
+        ("benign failures", "benign_failures"),
+        ("KL", "kl"),
+    ):
         line(what, [done[kind][key] for kind, _ in KINDS])
     for attacker, curve in done["before"]["attackers"].items():
         found = [done[kind]["attackers"][attacker] for kind, _ in KINDS]

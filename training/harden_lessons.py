@@ -172,6 +172,8 @@ def _responses(path: Path) -> list[str | None]:
         if line.strip():
             response = json.loads(line).get("response")
             if response is not None and not (isinstance(response, str) and response.strip()):
-                raise TrainingError(f"prompts {path}, line {number}: `response` is {response!r}; write a text or leave it out")
+                raise TrainingError(
+                    f"prompts {path}, line {number}: `response` is {response!r}; write a text or leave it out"
+                )
             found.append(response)
     return found

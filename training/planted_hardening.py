@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 
 from attribution.heads import ablate
 from attribution.types import Ablation, HeadId
-from training.fit_hardened import Lesson
+from training.fit_hardened import HardenRecipe, Lesson
 from training.planted_model import PlantedModel, replies
 from training.planted_task import REFUSE, STOP, Ask, asks
 
 _LESSONS = 1000  # of each kind
+PLANTED_RECIPE = HardenRecipe(lr=3e-3, steps=300)  # tiny models learn fast, all weights at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,5 @@ def own_lessons(planted: PlantedModel, count: int = _LESSONS) -> list[Lesson]:
         rows = list(itertools.islice(asks(f"{planted.seed}/harden", harmful=harmful), count))
         with torch.inference_mode():
             said = dict(replies(planted.model, rows))
-        lessons += [
-            Lesson(row.ids, (said[row], STOP), harmful) for row in rows if (said[row] == REFUSE) is harmful
-        ]
+        lessons += [Lesson(row.ids, (said[row], STOP), harmful) for row in rows if (said[row] == REFUSE) is harmful]
     return lessons
