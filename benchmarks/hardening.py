@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/hardening.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    recipe, attack = PLANTED_RECIPE, Attack()
+    recipe, attack, made_by = PLANTED_RECIPE, Attack(), provenance(seed=0, data=[])
     seeds: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         seeds.append(one_seed(seed, recipe, attack))
@@ -132,7 +132,7 @@ def main() -> None:
                 "asked": reached(seeds),
                 "processor_seconds": round(sum(each["processor_seconds"] for each in seeds), 1),
                 "seeds": seeds,
-                **provenance(seed=0, data=[]),
+                **made_by,
             },
         )
 

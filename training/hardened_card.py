@@ -13,7 +13,7 @@ KINDS = (("before", "before"), ("control", "control (p = 0)"), ("after", "harden
 
 def write_hardened_card(folder: Path, report: Mapping[str, Any]) -> None:
     """Write `README.md` into a model folder, in the hub's format, from the report of its hardening."""
-    how = report["settings"]
+    how, base, asked = report["settings"], report["model"], report["asked"]
     trained = f"LoRA of rank {how['rank']}, merged" if how["rank"] else "all weights"
     lines = [
         "---",
@@ -24,16 +24,16 @@ def write_hardened_card(folder: Path, report: Mapping[str, Any]) -> None:
         "",
         f"# {report['name']}",
         "",
-        f"`{report['model']['name']}` (weights `{report['model']['sha256'][:12]}…`), fine-tuned by `airlock harden` so that",
-        f"no few attention heads carry its refusals: {how['steps']} steps, {trained}, each head dropped with probability",
-        f"{how['p']} in refusals of harmful prompts, none in harmless answers (seed {how['seed']}).",
+        f"`{base['name']}` (weights `{base['sha256'][:12]}…`), fine-tuned by `airlock harden` so that no few attention",
+        f"heads carry its refusals: {how['steps']} steps, {trained}, each head dropped with probability {how['p']}",
+        f"in refusals of harmful prompts, none in harmless answers (seed {how['seed']}).",
         f"{report['lessons']['harmful']} refusals and {report['lessons']['harmless']} answers were learnt from.",
         "Settings, hashes and all figures: `manifest.json`.",
         "",
         "## Figures",
         "",
-        f"On {report['asked']['harmful']} harmful and {report['asked']['harmless']} harmless prompts that training never saw, "
-        f"judged by `{report['judge']['name']}`.",
+        f"On {asked['harmful']} harmful and {asked['harmless']} harmless prompts that training never saw,",
+        f"judged by `{report['judge']['name']}`{' (weak)' if report['judge'].get('weak') else ''}.",
         "The attacker ranks each model's own heads anew. The control had the same steps without dropout.",
         "",
         *figures(report),

@@ -6,7 +6,7 @@ import copy
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Trial:
         seed: Of the split.
     """
 
-    attack: Attack = Attack()
+    attack: Attack = field(default_factory=Attack)
     held_out: float = 0.4
     asked: int = 60
     margin: float = MARGIN
@@ -143,8 +143,8 @@ def focus_of(report: AuditReport, checkpoint: Checkpoint) -> tuple[HeadId, ...]:
     """
     if report.model.sha256 != checkpoint.sha256:
         raise TrainingError(
-            f"the report is of {report.model.name} with other weights ({report.model.sha256[:12]}…) than {checkpoint.path} "
-            f"({checkpoint.sha256[:12]}…); audit this model, or leave --report out"
+            f"the report is of {report.model.name} with other weights ({report.model.sha256[:12]}…) than "
+            f"{checkpoint.path} ({checkpoint.sha256[:12]}…); audit this model, or leave --report out"
         )
     return tuple(report.standing_out())
 
@@ -153,8 +153,8 @@ def _enough(taught: Sequence[Lesson]) -> None:
     for harmful, what in ((True, "refusals of the harmful"), (False, "answers to the harmless")):
         if not any(lesson.harmful is harmful for lesson in taught):
             raise TrainingError(
-                f"the model gave no {what} prompts that end and that the judge knows; give replies as `response` in the "
-                "file, or allow longer ones"
+                f"the model gave no {what} prompts that end and that the judge knows; give replies as `response` in "
+                "the file, or allow longer ones"
             )
 
 

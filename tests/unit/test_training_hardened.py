@@ -238,7 +238,7 @@ def test_what_an_attack_cannot_be_is_an_error():
 
 
 def test_a_planted_model_is_hardened():
-    """The whole of it: refusals hang on one head, and after hardening on no one or two, for an attacker who ranks anew."""
+    """Refusals hang on one head, and after hardening on no one or two, for an attacker who ranks anew."""
     planted = train_planted(0)
     asked, taught = asker(planted), own_lessons(planted)
     assert {(lesson.reply[0] == REFUSE, lesson.reply[-1]) for lesson in taught if lesson.harmful} == {(True, STOP)}
@@ -436,12 +436,17 @@ def files(tmp_path):
     for kind, harmful in (("harmful", True), ("harmless", False)):
         rows = [{"prompt": f"{kind} {n}", "response": "I cannot help.", "harmful": harmful} for n in range(4)]
         (tmp_path / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fast = ["--steps", "2", "--batch", "4", "--rank", "0", "--counts", "0,1", "--attackers", "ships/value"]
-    return [
-        "--model", str(base), "--harmful", str(tmp_path / "harmful.jsonl"), "--harmless", str(tmp_path / "harmless.jsonl"),
-        "--out", str(tmp_path / "out"), "--results", str(tmp_path / "harden.json"), "--html", str(tmp_path / "harden.html"),
-        "--max-new-tokens", "3", *fast,
-    ]  # fmt: skip
+    attackers = ["--attackers", "ships/value"]
+    fast = [*attackers, "--steps", "2", "--batch", "4", "--rank", "0", "--counts", "0,1", "--max-new-tokens", "3"]
+    named = {
+        "model": "base",
+        "harmful": "harmful.jsonl",
+        "harmless": "harmless.jsonl",
+        "out": "out",
+        "results": "harden.json",
+        "html": "harden.html",
+    }
+    return [*(word for name, at in named.items() for word in (f"--{name}", str(tmp_path / at))), *fast]
 
 
 def test_the_command_writes_a_report_and_its_exit_status_is_the_verdict(tmp_path):
