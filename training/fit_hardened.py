@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from attribution.heads import attention, check_heads, shape
 from attribution.types import HeadId
@@ -167,7 +168,10 @@ def _trainable(
     from peft import LoraConfig, LoraModel
 
     model.requires_grad_(requires_grad=False)
-    how = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear")
+    turned = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 keeps its weights transposed
+    how = LoraConfig(
+        r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear", fan_in_fan_out=turned
+    )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(recipe.seed)
         adapted: Any = LoraModel(model, {"default": how}, "default")

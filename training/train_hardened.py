@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attribution.checkpoint import Checkpoint
+import torch
+
+from attribution.checkpoint import Checkpoint, weights_sha256
 from attribution.prompts import prompts_sha256
 from attribution.report import AuditReport
 from attribution.types import HeadId
@@ -19,7 +21,7 @@ from training.fit_hardened import HardenRecipe, Lesson, harden
 from training.harden_lessons import Example, Speech, SpeechAsker, lessons, split
 from training.harden_proof import MARGIN, Attack, objections, prove
 from training.hardened_card import write_hardened_card
-from training.manifest import file_sha256, put_in_place, write_json
+from training.manifest import put_in_place, write_json
 from training.train_classifier import refuse_finished
 
 
@@ -90,13 +92,12 @@ def train_hardened(
     before = prove(checkpoint.model, asker, how.attack, told=told)
     taught = lessons(checkpoint.model, [*learnt, *answered], speech)
     _enough(taught)
-    made, proofs, losses = {}, {}, {}
+    proofs, losses = {}, {}
     for kind, one in (("control", replace(recipe, p=0.0)), ("after", recipe)):
         model = copy.deepcopy(checkpoint.model)
         told(f"{'control' if kind == 'control' else 'hardened'}: {one.steps} steps")
-        losses[kind] = harden(model, taught, one, focus=focus, told=told)
+        losses[kind] = _hardened(model, taught, one, focus, told)
         proofs[kind] = prove(model, asker, how.attack, original=checkpoint.model, told=told)
-        made[kind] = model
     reasons = objections(before, proofs["after"], how.margin)
     report: dict[str, Any] = {
         "schema_version": 1,
@@ -131,7 +132,7 @@ def train_hardened(
         **(provenance or {}),
     }
     if not reasons:
-        report["weights_sha256"] = _save(made["after"], speech, out, report)
+        report["weights_sha256"] = _save(model, speech, out, report)
     return report
 
 
@@ -149,6 +150,23 @@ def focus_of(report: AuditReport, checkpoint: Checkpoint) -> tuple[HeadId, ...]:
     return tuple(report.standing_out())
 
 
+def _hardened(
+    model: Any,  # noqa: ANN401 - any stock model
+    taught: Sequence[Lesson],
+    recipe: HardenRecipe,
+    focus: Collection[HeadId],
+    told: Callable[[str], None],
+) -> dict[str, float]:
+    """Harden in place; losses."""
+    try:
+        return harden(model, taught, recipe, focus=focus, told=told)
+    except torch.OutOfMemoryError as exc:
+        raise TrainingError(
+            f"out of memory with batch {recipe.batch} and rank {recipe.rank}; take a smaller batch, or LoRA (rank 16), "
+            "which holds no second copy of the weights"
+        ) from exc
+
+
 def _enough(taught: Sequence[Lesson]) -> None:
     for harmful, what in ((True, "refusals of the harmful"), (False, "answers to the harmless")):
         if not any(lesson.harmful is harmful for lesson in taught):
@@ -159,13 +177,12 @@ def _enough(taught: Sequence[Lesson]) -> None:
 
 
 def _save(model: Any, speech: Speech, out: Path, report: dict[str, Any]) -> str:  # noqa: ANN401 - any stock model
-    """Write everything beside the folder's place, then put it there; SHA-256 of the weights."""
+    """Write everything beside its place, then put it there; SHA-256 of the weights, as an audit gives it."""
     made = out / "made"
     shutil.rmtree(made, ignore_errors=True)
     model.save_pretrained(made)
     speech.tokenizer.save_pretrained(made)
-    weights = {path.name: file_sha256(path) for path in sorted(made.glob("*.safetensors"))}
-    sha256 = next(iter(weights.values())) if len(weights) == 1 else repr(weights)
+    sha256 = weights_sha256(sorted(made.glob("*.safetensors")))
     write_hardened_card(made, report)
     write_json(made / "manifest.json", {**report, "weights_sha256": sha256})
     put_in_place(made, out)

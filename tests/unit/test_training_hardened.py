@@ -3,11 +3,12 @@
 import copy
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from audit_cases import tiny_llama, tiny_tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from attribution.behaviour import Judgement, Outcome
@@ -23,7 +24,7 @@ from training.harden_proof import Attack, Curve, Proof, objections, prove
 from training.head_dropout import HeadDropout
 from training.planted_hardening import PLANTED_RECIPE, asker, own_lessons
 from training.planted_task import REFUSE, STOP
-from training.train_hardened import Trial, train_hardened
+from training.train_hardened import Trial, focus_of, train_hardened
 from training.train_planted import train_planted
 
 SHORT = HardenRecipe(steps=3, batch=4, lr=1e-3, ramp=0.0)
@@ -176,6 +177,30 @@ def test_lora_learns(model):
     first = harden(copy.deepcopy(model), LESSONS, HardenRecipe(steps=1, batch=4, rank=4, p=0.0))
     last = harden(model, LESSONS, HardenRecipe(steps=40, batch=4, rank=4, lr=1e-2, p=0.0))
     assert last["refusal"] < first["refusal"] / 2
+
+
+FAMILIES = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "gemma2": {"head_dim": 8, "sliding_window": 2, "num_key_value_heads": 2},  # soft-capping, post-norms, shared keys
+    "qwen3": {"head_dim": 16, "num_key_value_heads": 2},  # query norms
+    "gpt_neox": {},  # fused projections, parallel blocks
+}
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_are_hardened(family, rank):
+    own = FAMILIES[family]
+    size = {} if family == "gpt2" else {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(family, vocab_size=32, bos_token_id=0, eos_token_id=1, pad_token_id=2, **size, **own)
+    config.intermediate_size = 48
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    plain = HardenRecipe(steps=1, batch=4, p=0.0, rank=rank)
+    first = harden(copy.deepcopy(model), LESSONS, plain)
+    last = harden(model, LESSONS, HardenRecipe(steps=30, batch=4, rank=rank, lr=1e-2 if rank else 3e-3))
+    assert last["refusal"] < first["refusal"] - 0.5
+    assert not any("lora" in name for name in model.state_dict())
 
 
 def test_heads_of_the_focus_are_dropped_more_often(model, monkeypatch):
@@ -383,6 +408,17 @@ def test_a_model_without_usable_replies_is_an_error(tmp_path):
             trial=TRIAL,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_an_audit_of_other_weights_is_refused(tmp_path):
+    checkpoint = Checkpoint(tiny_llama(), tiny_tokenizer(), tmp_path, "a" * 64)
+    report = SimpleNamespace(
+        model=SimpleNamespace(sha256="a" * 64, name="base"), standing_out=lambda: [HeadId(1, 2)]
+    )
+    assert focus_of(report, checkpoint) == (HeadId(1, 2),)
+    report.model.sha256 = "b" * 64
+    with pytest.raises(TrainingError, match="other weights"):
+        focus_of(report, checkpoint)
 
 
 def test_held_out_prompts_are_not_learnt_from():
