@@ -169,9 +169,7 @@ def _trainable(
 
     model.requires_grad_(requires_grad=False)
     turned = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 keeps its weights transposed
-    how = LoraConfig(
-        r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear", fan_in_fan_out=turned
-    )
+    how = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear", fan_in_fan_out=turned)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(recipe.seed)
         adapted: Any = LoraModel(model, {"default": how}, "default")

@@ -142,9 +142,9 @@ def focus_of(report: AuditReport, checkpoint: Checkpoint) -> tuple[HeadId, ...]:
     Raises:
         TrainingError: the report is of other weights.
     """
-    if report.model.sha256 != checkpoint.sha256:
+    if report.model.weights_sha256 != checkpoint.sha256:
         raise TrainingError(
-            f"the report is of {report.model.name} with other weights ({report.model.sha256[:12]}…) than "
+            f"the report is of {report.model.name} with other weights ({report.model.weights_sha256[:12]}…) than "
             f"{checkpoint.path} ({checkpoint.sha256[:12]}…); audit this model, or leave --report out"
         )
     return tuple(report.standing_out())

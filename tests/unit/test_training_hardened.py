@@ -3,8 +3,8 @@
 import copy
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from audit_cases import tiny_llama, tiny_tokenizer
@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from attribution.behaviour import Judgement, Outcome
 from attribution.checkpoint import Checkpoint
+from attribution.describe import describe, describe_model
 from attribution.heads import ablate, attention
 from attribution.render import hardening_html
+from attribution.report import Prompts, Settings
 from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError
 from training.datasets import TrainingError
 from training.fit_hardened import HardenRecipe, Lesson, harden
@@ -410,15 +412,20 @@ def test_a_model_without_usable_replies_is_an_error(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_audit_of_other_weights_is_refused(tmp_path):
+def test_heads_that_stand_out_in_an_audit_of_this_model_are_the_focus(tmp_path):
     checkpoint = Checkpoint(tiny_llama(), tiny_tokenizer(), tmp_path, "a" * 64)
-    report = SimpleNamespace(
-        model=SimpleNamespace(sha256="a" * 64, name="base"), standing_out=lambda: [HeadId(1, 2)]
+    scores = np.random.default_rng(0).random((12, 2, 4)) * 0.01
+    scores[:, 1, 2] += 1.0
+    report = describe(
+        model=describe_model(checkpoint),
+        prompts=Prompts(file="rows.jsonl", sha256="c" * 64, count=12, template="chat"),
+        settings=Settings(method="query", epsilon=1e-5, r_main=1, group_size=3, seed=0, screen=None),
+        ships=scores,
+        seconds=1.0,
     )
     assert focus_of(report, checkpoint) == (HeadId(1, 2),)
-    report.model.sha256 = "b" * 64
     with pytest.raises(TrainingError, match="other weights"):
-        focus_of(report, checkpoint)
+        focus_of(report, replace(checkpoint, sha256="b" * 64))
 
 
 def test_held_out_prompts_are_not_learnt_from():
