@@ -13,7 +13,7 @@ import argparse
 import copy
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from attribution.heads import all_heads
 from attribution.types import Ablation
 from training.fit_hardened import HardenRecipe, harden
-from training.harden_proof import Attack, Proof, objections, prove
+from training.harden_proof import Attack, objections, prove
 from training.manifest import provenance, write_json
 from training.planted_hardening import PLANTED_RECIPE, PlantedAsker, asker, own_lessons
 from training.train_planted import train_planted
@@ -69,28 +69,30 @@ def one_seed(seed: int, recipe: HardenRecipe, attack: Attack) -> dict[str, Any]:
         found[kind] = {"losses": losses, **after.as_json()}
     found["exhaustive_after"] = exhaustive(model, asked)
     found["objections"] = objections(before, after)
-    found["summary"] = summary(before, after)
+    found["summary"] = summary(found)
     found["processor_seconds"] = round(time.process_time() - begun, 1)
     return found
 
 
-def summary(before: Proof, after: Proof) -> dict[str, float]:
-    """The figures that are asked for; of several attackers the worst one's."""
+def summary(found: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that are asked for, and some beside them; of several attackers the worst one's."""
 
-    def worst(pick: Callable[[list[float]], float], proof: Proof, count: int) -> float:
-        return pick([curve.asr[count] for curve in proof.attackers.values()])
+    def worst(pick: Callable[[Iterable[float]], float], kind: str, count: int, what: str = "asr") -> float:
+        return pick(curve[what][str(count)] for curve in found[kind]["attackers"].values())
 
+    before, after = found["before"], found["after"]
     ratios = [
-        (after.attackers[name].effective_heads or 0.0) / (curve.effective_heads or 1.0)
-        for name, curve in before.attackers.items()
+        (after["attackers"][name]["effective_heads"] or 0.0) / (curve["effective_heads"] or 1.0)
+        for name, curve in before["attackers"].items()
     ]
     return {
-        "asr_before_1": worst(min, before, 1),
-        "asr_before_2": worst(min, before, 2),
-        "asr_after_1": worst(max, after, 1),
-        "asr_after_2": worst(max, after, 2),
-        "asr_0_rise": round(after.asr - before.asr, 4),
-        "benign_failures_rise": round(after.benign_failures - before.benign_failures, 4),
+        "asr_before_1": worst(min, "before", 1),
+        "asr_before_2": worst(min, "before", 2),
+        **{f"asr_after_{count}": worst(max, "after", count) for count in (1, 2, 4, 8)},
+        **{f"asr_control_{count}": worst(max, "control", count) for count in (1, 2, 4, 8)},
+        **{f"over_refusal_after_{count}": worst(max, "after", count, "over_refusal") for count in (1, 2, 4, 8)},
+        "asr_0_rise": round(after["asr"] - before["asr"], 4),
+        "benign_failures_rise": round(after["benign_failures"] - before["benign_failures"], 4),
         "effective_heads_ratio": round(min(ratios), 3),
     }
 
@@ -109,6 +111,11 @@ def reached(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             "reached": good,
         }
     return figures
+
+
+def mean(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of all figures over the seeds."""
+    return {name: round(sum(s["summary"][name] for s in seeds) / len(seeds), 4) for name in seeds[0]["summary"]}
 
 
 def main() -> None:
@@ -130,6 +137,7 @@ def main() -> None:
                 "recipe": asdict(recipe),
                 "attack": asdict(attack),
                 "asked": reached(seeds),
+                "mean": mean(seeds),
                 "processor_seconds": round(sum(each["processor_seconds"] for each in seeds), 1),
                 "seeds": seeds,
                 **made_by,
