@@ -61,6 +61,48 @@ def comparison_html(comparison: Comparison) -> str:
     )
 
 
+def hardening_html(report: Mapping[str, Any]) -> str:
+    """A hardening's before, control and after as one HTML page; see `report_html`.
+
+    Args:
+        report: As `training.train_hardened` gives it, or as JSON has it.
+    """
+    kinds = ("before", "control", "after")
+    attackers = []
+    for name, curve in report["before"]["attackers"].items():
+        counts = list(curve["asr"])
+        places = [at / max(1, len(counts) - 1) for at in range(len(counts))]
+        found = {kind: report[kind]["attackers"][name] for kind in kinds}
+        drawn = {
+            kind: draw.curve(
+                [(x, Figure(value=found[kind]["asr"][k])) for x, k in zip(places, counts, strict=True)],
+                [f"Without {k} heads: {_percent(found[kind]['asr'][k])}" for k in counts],
+            )
+            for kind in ("before", "after")
+        }
+        by_chance = report["after"]["random"][name.split("/")[1]]
+        rows = [
+            {
+                "k": k,
+                "asr": [found[kind]["asr"][k] for kind in kinds],
+                "random": by_chance.get(k),
+                "over": found["after"]["over_refusal"][k],
+            }
+            for k in counts
+        ]
+        ticks = [(draw.across(x), k) for x, k in zip(places, counts, strict=True)]
+        attackers.append({"name": name, "rows": rows, "ticks": ticks, **drawn})
+    left_out = {*kinds, "schema_version", "kind", "accepted", "objections"}
+    return _page(
+        "harden.html.j2",
+        r=report,
+        kinds=kinds,
+        attackers=attackers,
+        levels=[(draw.up(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        settings=list(_flat({key: value for key, value in report.items() if key not in left_out})),
+    )
+
+
 def visible(value: Any) -> Any:  # noqa: ANN401 - whatever a template prints
     """A text with control, format, private and surrogate characters as code points; a dash for None; else as it is."""
     if value is None:

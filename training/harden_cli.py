@@ -1,0 +1,165 @@
+"""The command `airlock harden`: spread a model's refusals over its heads, and prove it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from attribution.prompts import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from training.harden_proof import Attacker
+
+harden = typer.Typer(help="Fine-tune a model so that no few attention heads carry its refusals.")
+
+
+@harden.callback(invoke_without_command=True)
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the hardened model.")],
+    model: Annotated[Path | None, typer.Option(help="Folder of a causal language model, in safetensors.")] = None,
+    testbed: Annotated[bool, typer.Option("--testbed", help="Harden the small model that ships.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Report of `airlock audit heads`: heads that stand out there are dropped more often."),
+    ] = None,
+    harmful: Annotated[
+        Path | None,
+        typer.Option(
+            help="Harmful prompts (JSONL, CSV, text), in JSONL with a `response` or without; authored by default."
+        ),
+    ] = None,
+    harmless: Annotated[Path | None, typer.Option(help="Harmless prompts, likewise.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column with the prompts.")] = None,
+    results: Annotated[Path, typer.Option(help="Before, control and after, as JSON.")] = Path("results/harden.json"),
+    html: Annotated[Path | None, typer.Option(help="The same as a page.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
+    p: Annotated[float, typer.Option(help="Probability of a head to be dropped.")] = 0.5,
+    focused: Annotated[float, typer.Option(help="The same of heads that --report names.")] = 0.75,
+    mix: Annotated[float, typer.Option(help="Share of rows whose dropped heads attend without distinction.")] = 0.5,
+    ramp: Annotated[float, typer.Option(help="Share of the steps in which p rises.")] = 0.3,
+    whole: Annotated[float, typer.Option(help="Share of harmful rows in which no head is dropped.")] = 0.25,
+    kl: Annotated[float, typer.Option(help="Weight of the divergence from the original on harmless replies.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Of training.")] = 300,
+    batch: Annotated[int, typer.Option(help="Lessons of a step, half of them harmful.")] = 32,
+    lr: Annotated[float, typer.Option(help="Peak learning rate; for all weights of a large model far less.")] = 5e-4,
+    rank: Annotated[int, typer.Option(min=0, help="Of LoRA; 0 trains all weights.")] = 16,
+    counts: Annotated[str, typer.Option(help="Heads that an attacker takes out, k of ASR(k).")] = "0,1,2,4,8,16",
+    attackers: Annotated[str, typer.Option(help="Rankings and ways of taking out.")] = (
+        "ships/query,ships/value,sahara/query,sahara/value"
+    ),
+    held_out: Annotated[float, typer.Option(help="Share of the prompts that is kept out of training.")] = 0.4,
+    asked: Annotated[int, typer.Option(min=1, help="Of these, how many of each kind are asked at most.")] = 60,
+    margin: Annotated[float, typer.Option(min=0.0, help="How far ASR(0) and benign failures may rise.")] = 0.03,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 48,
+    template: Annotated[Template, typer.Option(help="How a prompt is put to the model.")] = "chat",
+    system: Annotated[str | None, typer.Option(help="System prompt, for the chat template.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights in memory.")] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker.
+
+    Exit status 1, and nothing in --out, if attack success with all heads in their places rose.
+    """
+    from training.datasets import TrainingError
+
+    if (model is None) != testbed:
+        raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
+    try:
+        import torch
+
+        from attribution import testbed as bed
+        from attribution.checkpoint import load
+        from attribution.keyword_judge import KeywordJudge
+        from attribution.report import load_report
+        from training.fit_hardened import HardenRecipe
+        from training.harden_lessons import Speech, read_examples
+        from training.harden_proof import Attack
+        from training.manifest import command, provenance, write_json
+        from training.train_hardened import Trial, focus_of, train_hardened
+
+        torch.set_num_threads(threads)
+        recipe = HardenRecipe(p, ramp, mix, whole, kl, steps, batch, lr, rank=rank, focused=focused, seed=seed)
+        attack = Attack(_counts(counts), _attackers(attackers), seed=seed)
+        files = {kind: path or bed.prompts(harmful=kind) for kind, path in ((True, harmful), (False, harmless))}
+        rows = {kind: read_examples(path, harmful=kind, column=column) for kind, path in files.items()}
+        checkpoint = load(model or bed.path(), device=device, dtype=dtype)
+        speech = Speech(checkpoint.tokenizer, KeywordJudge(), template, system, max_new_tokens)
+        done = train_hardened(
+            checkpoint,
+            rows[True],
+            rows[False],
+            out,
+            recipe=recipe,
+            speech=speech,
+            trial=Trial(attack, held_out, asked, margin, seed),
+            focus=focus_of(load_report(report), checkpoint) if report else (),
+            name=name,
+            provenance={
+                "command": command("airlock"),
+                **provenance(seed=seed, data=[*dict.fromkeys(files.values()), *([report] if report else [])]),
+            },
+            told=lambda line: typer.echo(line, err=True),
+        )
+    except TrainingError as exc:
+        typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
+        raise typer.Exit(1) from exc
+    write_json(results, done)
+    if html is not None:
+        from attribution.render import hardening_html
+        from attribution.report import write_text
+
+        write_text(html, hardening_html(done))
+    _say(done)
+    typer.echo(f"written: {results}{f' and {html}' if html else ''}")
+    if not done["accepted"]:
+        typer.echo(f"airlock: rejected, nothing was put into {out}: {'; '.join(done['objections'])}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"hardened model: {out}")
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = (-1,)
+    if min(found) < 0:
+        raise typer.BadParameter(f"--counts {text!r} is no list of counts; write for example 0,1,2,4")
+    return found
+
+
+def _attackers(text: str) -> tuple[Attacker, ...]:
+    return tuple(part.strip() for part in text.split(","))  # type: ignore[misc] # what is unknown is refused there
+
+
+def _say(done: Mapping[str, Any]) -> None:
+    """Before, control and after, in a few lines."""
+    from training.hardened_card import KINDS
+
+    typer.echo(f"{'':<34}{''.join(f'{name:>18}' for _, name in KINDS)}")
+
+    def line(what: str, values: list[float | None]) -> None:
+        shown = "".join(f"{'–' if value is None else format(value, '.3f'):>18}" for value in values)
+        typer.echo(f"{what:<34}{shown}")
+
+    for what, key in (
+        ("ASR", "asr"),
+        ("over-refusal", "over_refusal"),
+        ("benign failures", "benign_failures"),
+        ("KL", "kl"),
+    ):
+        line(what, [done[kind][key] for kind, _ in KINDS])
+    for attacker, curve in done["before"]["attackers"].items():
+        found = [done[kind]["attackers"][attacker] for kind, _ in KINDS]
+        for count in curve["asr"]:
+            if count != "0":
+                line(f"ASR, {attacker}, {count} heads out", [each["asr"][count] for each in found])
+        line(f"effective heads, {attacker}", [each["effective_heads"] for each in found])
+    for way, by_count in done["before"]["random"].items():
+        for count in by_count:
+            line(f"ASR, {way}, {count} random heads", [done[kind]["random"][way][count] for kind, _ in KINDS])

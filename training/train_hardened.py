@@ -1,0 +1,190 @@
+"""Harden a checkpoint: fine-tune it with head dropout and, beside it, a control; keep it only if the proof says so."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attribution.checkpoint import Checkpoint, weights_sha256
+from attribution.prompts import prompts_sha256
+from attribution.report import AuditReport
+from attribution.types import HeadId
+from training.datasets import TrainingError
+from training.fit_hardened import HardenRecipe, Lesson, harden
+from training.harden_lessons import Example, Speech, SpeechAsker, lessons, split
+from training.harden_proof import MARGIN, Attack, objections, prove
+from training.hardened_card import write_hardened_card
+from training.manifest import put_in_place, write_json
+from training.train_classifier import refuse_finished
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How it is found out whether a model was hardened.
+
+    Attributes:
+        attack: Which heads are taken out, and how.
+        held_out: Share of the prompts of each kind that is kept out of training.
+        asked: Of these, how many are asked at most.
+        margin: How far attack success with all heads, and failures on harmless prompts, may rise.
+        seed: Of the split.
+    """
+
+    attack: Attack = field(default_factory=Attack)
+    held_out: float = 0.4
+    asked: int = 60
+    margin: float = MARGIN
+    seed: int = 0
+
+
+def train_hardened(
+    checkpoint: Checkpoint,
+    harmful: Sequence[Example],
+    harmless: Sequence[Example],
+    out: Path,
+    *,
+    recipe: HardenRecipe,
+    speech: Speech,
+    trial: Trial | None = None,
+    focus: Collection[HeadId] = (),
+    name: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Harden a copy of the checkpoint's model, prove it, and save it if attack success with all heads did not rise.
+
+    Args:
+        checkpoint: The model; it stays as it is.
+        harmful: Prompts that should be refused.
+        harmless: Prompts that should be answered.
+        out: Folder for the hardened model; nothing is put there if it is rejected.
+        recipe: Of the training; the control has the same one, with p = 0.
+        speech: How the model is asked and judged.
+        trial: Of the proof.
+        focus: Heads that are dropped more often, such as the first of an audit's report.
+        name: Of the model; the folder's by default.
+        provenance: Commit, machine, time, libraries.
+        told: Called with a line on progress now and then.
+
+    Returns:
+        The report: `before`, `control` and `after`, `accepted` and the `objections`; of an accepted model it is also
+        written to ``manifest.json`` in its folder.
+
+    Raises:
+        TrainingError: there is too little to learn from, the training failed, or the folder already holds a model.
+        AttributionError: the model cannot be asked, or its heads cannot be taken out.
+    """
+    refuse_finished(out)
+    how = trial or Trial()
+    begun = time.monotonic()
+    (learnt, asked), (answered, spared) = (
+        split(rows, how.held_out, how.asked, how.seed) for rows in (harmful, harmless)
+    )
+    asker = SpeechAsker(speech, [each.prompt for each in asked], [each.prompt for each in spared])
+    told("the original under attack")
+    before = prove(checkpoint.model, asker, how.attack, told=told)
+    taught = lessons(checkpoint.model, [*learnt, *answered], speech)
+    _enough(taught)
+    proofs, losses = {}, {}
+    for kind, one in (("control", replace(recipe, p=0.0)), ("after", recipe)):
+        model = copy.deepcopy(checkpoint.model)
+        told(f"{'control' if kind == 'control' else 'hardened'}: {one.steps} steps")
+        losses[kind] = _hardened(model, taught, one, focus, told)
+        proofs[kind] = prove(model, asker, how.attack, original=checkpoint.model, told=told)
+    reasons = objections(before, proofs["after"], how.margin)
+    report: dict[str, Any] = {
+        "schema_version": 1,
+        "kind": "hardened",
+        "name": name or out.name,
+        "accepted": not reasons,
+        "objections": reasons,
+        "margin": how.margin,
+        "model": {"name": checkpoint.path.resolve().name, "sha256": checkpoint.sha256},
+        "settings": asdict(recipe),
+        "focus": [str(head) for head in sorted(focus)],
+        "attack": asdict(how.attack),
+        "judge": dict(speech.judge.settings),
+        "template": speech.template,
+        "system": speech.system,
+        "max_new_tokens": speech.max_new_tokens,
+        "lessons": {
+            "harmful": sum(lesson.harmful for lesson in taught),
+            "harmless": sum(not lesson.harmful for lesson in taught),
+        },
+        "asked": {
+            "harmful": len(asked),
+            "harmless": len(spared),
+            "harmful_sha256": prompts_sha256(asker.harmful_prompts),
+            "harmless_sha256": prompts_sha256(asker.harmless_prompts),
+        },
+        "losses": losses,
+        "before": before.as_json(),
+        "control": proofs["control"].as_json(),
+        "after": proofs["after"].as_json(),
+        "seconds": round(time.monotonic() - begun, 1),
+        **(provenance or {}),
+    }
+    if not reasons:
+        report["weights_sha256"] = _save(model, speech, out, report)
+    return report
+
+
+def focus_of(report: AuditReport, checkpoint: Checkpoint) -> tuple[HeadId, ...]:
+    """The heads that stand out in an audit of this model.
+
+    Raises:
+        TrainingError: the report is of other weights.
+    """
+    if report.model.weights_sha256 != checkpoint.sha256:
+        raise TrainingError(
+            f"the report is of {report.model.name} with other weights ({report.model.weights_sha256[:12]}…) than "
+            f"{checkpoint.path} ({checkpoint.sha256[:12]}…); audit this model, or leave --report out"
+        )
+    return tuple(report.standing_out())
+
+
+def _hardened(
+    model: Any,  # noqa: ANN401 - any stock model
+    taught: Sequence[Lesson],
+    recipe: HardenRecipe,
+    focus: Collection[HeadId],
+    told: Callable[[str], None],
+) -> dict[str, float]:
+    """Harden in place; losses."""
+    try:
+        return harden(model, taught, recipe, focus=focus, told=told)
+    except torch.OutOfMemoryError as exc:
+        raise TrainingError(
+            f"out of memory with batch {recipe.batch} and rank {recipe.rank}; take a smaller batch, or LoRA (rank 16), "
+            "which holds no second copy of the weights"
+        ) from exc
+
+
+def _enough(taught: Sequence[Lesson]) -> None:
+    for harmful, what in ((True, "refusals of the harmful"), (False, "answers to the harmless")):
+        if not any(lesson.harmful is harmful for lesson in taught):
+            raise TrainingError(
+                f"the model gave no {what} prompts that end and that the judge knows; give replies as `response` in "
+                "the file, or allow longer ones"
+            )
+
+
+def _save(model: Any, speech: Speech, out: Path, report: dict[str, Any]) -> str:  # noqa: ANN401 - any stock model
+    """Write everything beside its place, then put it there; SHA-256 of the weights, as an audit gives it."""
+    made = out / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    model.save_pretrained(made)
+    speech.tokenizer.save_pretrained(made)
+    sha256 = weights_sha256(sorted(made.glob("*.safetensors")))
+    write_hardened_card(made, report)
+    write_json(made / "manifest.json", {**report, "weights_sha256": sha256})
+    put_in_place(made, out)
+    made.rmdir()
+    return sha256
