@@ -16,7 +16,7 @@ def _group() -> None:
     if not sys.stderr.isatty():  # bars are for people; a program that reads stderr looks for errors
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 audit.command("heads")(heads_cli.audit_heads)
