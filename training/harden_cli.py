@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from training.harden_proof import Attacker
 
-harden = typer.Typer(help="Fine-tune a model so that no few attention heads carry its refusals.")
+harden = typer.Typer(
+    help="Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker. Exit "
+    "status 1, and nothing in --out, if it answers more harmful prompts than before, or fails more harmless ones."
+)
 
 
 @harden.callback(invoke_without_command=True)
@@ -62,10 +65,7 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
-    """Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker.
-
-    Exit status 1, and nothing in --out, if attack success with all heads in their places rose.
-    """
+    """Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker."""
     from training.datasets import TrainingError
 
     if (model is None) != testbed:
