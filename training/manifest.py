@@ -77,7 +77,7 @@ def _commit() -> str:
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
-        dirty = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":!results")
+        dirty = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":(top,exclude)results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+changes" if dirty else "")
