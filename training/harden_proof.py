@@ -232,4 +232,4 @@ def _effective(means: Tensor) -> float | None:
 
 def _divergence(original: PreTrainedModel, engine: Runner, ids: Ids, batch_tokens: int) -> float:
     first = _runner(original, batch_tokens)
-    return float(divergence(first.logits(first.states(ids)), engine.logits(engine.states(ids))).mean())
+    return float(divergence(first.logits(first.states(ids)), engine.logits(engine.states(ids))[None]).mean())
