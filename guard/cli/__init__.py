@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from importlib.metadata import entry_points
 
 import typer
+from typer.models import TyperInfo
 
 from guard.cli import ask, check, config, demo, doctor, ground, knowledge, serve
 
@@ -26,12 +28,29 @@ for _point in sorted(entry_points(group="airlock.commands"), key=lambda point: p
 def main() -> None:
     """Run the command line: exit status 0 done, 1 failed, 2 wrong usage; every error is one line on stderr."""
     try:
-        app()
+        _only(sys.argv[1] if len(sys.argv) > 1 else "")()
     except SystemExit:  # the usual end; named first, so that the errors are not imported for it
         raise
     except _expected() as exc:
         typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
         sys.exit(1)
+
+
+def _only(asked: str) -> typer.Typer:
+    """The command line with the names alone of the groups that are not asked for: to build them all takes longer."""
+    program = copy.copy(app)
+    program.registered_groups = [
+        group if group.name == asked or not group.name else _named(group) for group in app.registered_groups
+    ]
+    return program
+
+
+def _named(group: TyperInfo) -> TyperInfo:
+    """A group without its commands."""
+    named = copy.copy(group)
+    named.typer_instance = typer.Typer(help=group.typer_instance.info.help if group.typer_instance else None)
+    named.typer_instance.callback()(lambda: None)
+    return named
 
 
 def _expected() -> tuple[type[Exception], ...]:

@@ -342,7 +342,7 @@ def test_an_error_of_the_audit_is_one_line(monkeypatch, capsys):
     def fails():
         raise AttributionError("prompts a.jsonl:\nthere are none")
 
-    monkeypatch.setattr(guard.cli, "app", fails)
+    monkeypatch.setattr(guard.cli, "_only", lambda asked: fails)
     with pytest.raises(SystemExit, match="1"):
         guard.cli.main()
     assert capsys.readouterr().err == "airlock: prompts a.jsonl: there are none\n"
