@@ -123,10 +123,29 @@ def _figures() -> str:
         ("question to grounded answer, processor ms, one thread: p50, p99", _p50_p99(latency, "whole"), "latency"),
         *((f"… {name}", _p50_p99(latency, stage), "latency") for name, stage in _STAGES.items()),
         *_audit(_result("audit_planted"), _result("audit_testbed")),
+        *_hardened(_result("hardening")["mean"]),
+        *_faster(_result("audit_bench")),
         ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
     ]
     table = ["| figure | measured | from |", "|---|---|---|"]
     return "\n".join(table + [f"| {name} | {value} | `results/{file}.json` |" for name, value, file in rows])
+
+
+def _hardened(mean: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """ASR of planted models without the heads that an attacker finds anew, mean of the seeds."""
+    rates = ", ".join(f"{mean[f'asr_{model}_2']:.2f}" for model in ("before", "control", "after"))
+    return [("hardening, 5 planted models: ASR without the first 2 heads before, control, after", rates, "hardening")]
+
+
+def _faster(bench: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """How much faster the exact engine is than a forward a head and prompt."""
+    names = ("ships_10_prompts", "sahara_3_steps_50_prompts", "shared_template")
+    rows = []
+    for vocabulary in (32000, 2000):
+        ratios = ", ".join(f"{bench[f'vocabulary_{vocabulary}'][name]['cpu_ratio']:.1f}×" for name in names)
+        name = f"audit, vocabulary of {vocabulary:,}: Ships and Sahara over the naive method, a shared beginning once"
+        rows.append((name, ratios, "audit_bench"))
+    return rows
 
 
 def _found(sets: dict[str, Any]) -> list[tuple[str, str, str]]:
