@@ -168,7 +168,7 @@ def _mask(*, batch_size: int, attention_mask: Tensor | None = None, **more: Any)
 
 @contextmanager
 def ablate(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation | None = None) -> Iterator[None]:
-    """Take heads out of a stock model while the block lasts.
+    """Take heads out of a stock model while the block lasts; of blocks inside one another only the inner one counts.
 
     Args:
         model: A stock causal language model; its weights stay untouched.
