@@ -13,7 +13,7 @@ from torch import Tensor
 from attribution.journal import Journal
 from attribution.sahara import Step, sahara
 from attribution.ships import Ids, Progress, Runner, ships
-from attribution.statistics import spearman
+from attribution.statistics import ranked_heads, spearman
 from attribution.types import Ablation, AttributionError, HeadId
 
 _GROUP = 16  # prompts whose Ships are written down together
@@ -117,7 +117,7 @@ def audit(
     guess = heads = candidates = None
     if plan.screen is not None:
         guess = _guess(ids, estimate, journal)
-        heads, candidates = _choose(guess, plan), _first(guess, plan.screen)
+        heads, candidates = _choose(guess, plan), ranked_heads(guess)[: plan.screen]
     scores = ships_in_parts(runner, ids, plan.ablation, heads=heads, journal=journal, progress=progress)
     steps: list[Step] = []
     if plan.size:
@@ -223,15 +223,9 @@ def ships_in_parts(
     return scores
 
 
-def _first(guess: Tensor, count: int) -> list[HeadId]:
-    """The heads that an estimate (layers, heads) puts first."""
-    heads = guess.shape[1]
-    return [HeadId(*divmod(int(at), heads)) for at in guess.flatten().argsort(descending=True)[:count]]
-
-
 def _choose(guess: Tensor, plan: Plan) -> list[HeadId]:
     """What is computed exactly: the estimate's first, and a random sample of the others."""
-    ranked = _first(guess, guess.numel())
+    ranked = ranked_heads(guess)
     rest = ranked[plan.screen :]
     order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(plan.seed))
     return ranked[: plan.screen] + [rest[int(at)] for at in order[: plan.sampled]]

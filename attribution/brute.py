@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from attribution.engine import Batch, Ids
-from attribution.heads import ablate, all_heads, check_heads, decoder, shape
+from attribution.engine import Batch, Engine, Ids
+from attribution.heads import ablate, all_heads, check_evaluation, check_heads, decoder, shape
 from attribution.layout import check_attention
 from attribution.replay import final_logits
-from attribution.types import Ablation, AttributionError, HeadId
+from attribution.types import Ablation, HeadId, UnsupportedModel
+
+
+def exact_or_slow(
+    model: PreTrainedModel, *, batch_tokens: int = 2048, told: Callable[[str], None] | None = None
+) -> Engine | BruteForce:
+    """What runs a model: the exact engine, or where it cannot go the slow way.
+
+    Args:
+        model: In evaluation mode.
+        batch_tokens: Of the engine.
+        told: Hears why the slow way is taken.
+
+    Raises:
+        UnsupportedModel: not even the slow way is exact.
+    """
+    try:
+        return Engine(model, batch_tokens=batch_tokens)
+    except UnsupportedModel as exc:
+        if told:
+            told(f"the slow way, one forward pass for each head and prompt: {exc}")
+        return BruteForce(model)
 
 
 class BruteForce:
@@ -27,10 +48,7 @@ class BruteForce:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        if model.training:
-            raise AttributionError(
-                "the model is in training mode, where dropout makes scores random; call model.eval()"
-            )
+        check_evaluation(model)
         check_attention(model)
         self.model = model
 

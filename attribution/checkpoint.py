@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attribution.types import CheckpointError
+from attribution.weights import first_line, read_config, weight_files, weights_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +51,16 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
     if dtype not in get_args(Dtype):
         raise CheckpointError(f"dtype {dtype!r} is not known; one of {', '.join(get_args(Dtype))}")
     config = _config(path)
-    weights = _weights(path)
+    weights = weight_files(path)
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as exc:
-        raise CheckpointError(f"device {device!r} cannot be used: {_first(exc)}; cpu always can") from exc
+        raise CheckpointError(f"device {device!r} cannot be used: {first_line(exc)}; cpu always can") from exc
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError) as exc:
-        raise CheckpointError(f"model {path}: its tokenizer cannot be loaded: {_first(exc)}") from exc
+        raise CheckpointError(f"model {path}: its tokenizer cannot be loaded: {first_line(exc)}") from exc
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
@@ -84,7 +82,7 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
             ) from exc
         kind = config.get("model_type", "none")
         raise CheckpointError(
-            f"model {path} (model type {kind!r}) cannot be loaded as a causal language model: {_first(exc)}"
+            f"model {path} (model type {kind!r}) cannot be loaded as a causal language model: {first_line(exc)}"
         ) from exc
     if any(getattr(module, "is_causal", True) is False for module in model.modules()):
         raise CheckpointError(
@@ -103,15 +101,6 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
     return Checkpoint(model, tokenizer, path, weights_sha256(weights))
 
 
-def weights_sha256(files: list[Path]) -> str:
-    """SHA-256 of the names and bytes of weight files, in hex."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            digest.update(f"{file.name}\0{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
 def is_out_of_memory(exc: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on this machine."""
     import torch
@@ -122,37 +111,10 @@ def is_out_of_memory(exc: BaseException) -> bool:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise CheckpointError(f"model {path} is not a folder; give one as save_pretrained writes it")
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as exc:
-        hint = "an adapter: merge it into its base first" if (path / "adapter_config.json").exists() else "no model"
-        raise CheckpointError(f"model {path} has no config.json: {hint}") from exc
-    except (OSError, ValueError, RecursionError) as exc:
-        raise CheckpointError(f"model {path}: config.json cannot be read: {_first(exc)}") from exc
-    if not isinstance(config, dict):
-        raise CheckpointError(f"model {path}: config.json holds no settings; is the download whole?")
+    config = read_config(path)
     if config.get("auto_map"):
         raise CheckpointError(f"model {path} asks for code of its own, which is not run; use a family of transformers")
     architectures = config.get("architectures") or []
     if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise CheckpointError(f"model {path} is a {architectures[0]}, not a causal language model, and writes no text")
     return config
-
-
-def _weights(path: Path) -> list[Path]:
-    if files := sorted(path.glob("*.safetensors")):
-        return files
-    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
-    if pickles:
-        raise CheckpointError(
-            f"model {path} has its weights in {pickles[0]}, a pickle, which can run code and is not opened; convert it "
-            "to safetensors where it can do no harm"
-        )
-    raise CheckpointError(f"model {path} has no *.safetensors")
-
-
-def _first(exc: BaseException) -> str:
-    """The first line of a message."""
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:300]

@@ -45,7 +45,7 @@ class Trace:
         last: Last real position of each, (prompts).
         entering: What comes into the layer, (prompts, tokens, width).
         attended: What its attention gave, (prompts, tokens, width).
-        change: h' - h of each head, (prompts, heads, tokens, d_head).
+        change: h' - h of each head, (prompts, heads, tokens, d_head), if asked for.
     """
 
     ids: Tensor
@@ -70,7 +70,14 @@ class Decoder:
         self.layout: Layout = read_layout(model)
         self.top = len(self.layout.layers) - 1
 
-    def trace(self, prompts: Sequence[Sequence[int]], cut: Cut, cache: Prefix | Recorder | None = None) -> Trace:
+    def trace(
+        self,
+        prompts: Sequence[Sequence[int]],
+        cut: Cut,
+        cache: Prefix | Recorder | None = None,
+        *,
+        changes: bool = True,
+    ) -> Trace:
         """Run the layers up to the last one's attention, and write down what enters and leaves each."""
         trace = Trace(*self._pad(prompts), [], [], [])
 
@@ -84,7 +91,8 @@ class Decoder:
 
         def attend(call: Call) -> Tensor:
             stock = call.heads()
-            trace.change.append(call.ablated(range(self.layout.heads), cut.how, stock) - stock)
+            if changes:
+                trace.change.append(call.ablated(range(self.layout.heads), cut.how, stock) - stock)
             return cut.apply(call, stock)
 
         with ExitStack() as stack:

@@ -128,11 +128,9 @@ def describe_model(checkpoint: Checkpoint) -> Model:
 def _ships(scores: NDArray[np.float64], seed: int, ranked: int) -> Ships:
     summary = statistics.summarise(scores, seed=seed)
     floor = statistics.noise_floor(scores, seed=seed)
-    heads = summary.mean.shape[1]
     total = float(np.nansum(summary.mean))
     rows = []
-    for rank, place in enumerate(statistics.ranking(summary.mean)[:ranked], 1):
-        head = HeadId(*divmod(int(place), heads))
+    for rank, head in enumerate(statistics.ranked_heads(summary.mean)[:ranked], 1):
         score, low = float(summary.mean[head]), float(summary.low[head])
         rows.append(
             Ranked(

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attribution.decoder import Cut, Decoder, Trace
-from attribution.heads import check_heads
+from attribution.heads import check_evaluation, check_heads
 from attribution.replay import Prefix, Recorder, final_logits
 from attribution.types import Ablation, AttributionError, HeadId
 
@@ -65,10 +65,7 @@ class Engine:
     """
 
     def __init__(self, model: PreTrainedModel, *, batch_tokens: int = 2048, shared_prefix: bool = True) -> None:
-        if model.training:
-            raise AttributionError(
-                "the model is in training mode, where dropout makes scores random; call model.eval()"
-            )
+        check_evaluation(model)
         if batch_tokens < 1:
             raise AttributionError(f"batch_tokens {batch_tokens} is not at least 1; 2048 fits most machines")
         self.model, self.batch_tokens, self.shared_prefix = model, batch_tokens, shared_prefix
@@ -90,7 +87,7 @@ class Engine:
         """
         check_heads(self.model, without)
         found: dict[int, Tensor] = {}
-        for block in self._blocks(ids, Cut(frozenset(without), ablation or Ablation())):
+        for block in self._blocks(ids, Cut(frozenset(without), ablation or Ablation()), changes=False):
             for places, trace in block.parts:
                 found.update(zip(places, self._decoder.finish(trace), strict=True))
         return torch.stack([found[place] for place in range(len(ids))])
@@ -135,16 +132,17 @@ class Engine:
         for places, trace in block.parts:
             yield Batch(layer, heads, places, self._decoder.without(trace, layer, heads, cut, prefix))
 
-    def _blocks(self, ids: Ids, cut: Cut) -> Iterator[_Block]:
+    def _blocks(self, ids: Ids, cut: Cut, *, changes: bool = True) -> Iterator[_Block]:
         if not ids or not all(ids):
             raise AttributionError("a prompt without tokens has no last position; give at least one token each")
         length = self._shared(ids)
         seen = Recorder()
-        shared = self._decoder.trace([ids[0][:length]], cut, seen) if length else None
+        shared = self._decoder.trace([ids[0][:length]], cut, seen, changes=changes) if length else None
         prefix = Prefix(seen.keys, length) if shared else None
         parts: list[tuple[tuple[int, ...], Trace]] = []
         for places in self._parts([len(prompt) - length for prompt in ids]):
-            parts.append((places, self._decoder.trace([ids[place][length:] for place in places], cut, prefix)))
+            rest = [ids[place][length:] for place in places]
+            parts.append((places, self._decoder.trace(rest, cut, prefix, changes=changes)))
             if sum(trace.ids.numel() for _, trace in parts) >= _HELD * self.batch_tokens:
                 yield _Block(shared, tuple(parts))
                 parts = []

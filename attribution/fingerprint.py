@@ -14,7 +14,15 @@ from pydantic import Field
 from attribution import statistics
 from attribution.report import SHA256, AuditReport, Count, Grid, Head, Natural, Part, read_part
 from attribution.types import CheckpointError, ReportError
-from attribution.weights import config_sha256, read_config, tensors, text_config, tokenizer_sha256
+from attribution.weights import (
+    config_sha256,
+    read_config,
+    tensors,
+    text_config,
+    tokenizer_sha256,
+    weight_files,
+    weights_sha256,
+)
 
 VERSION = 1
 TOP = 5
@@ -178,9 +186,7 @@ def agreement(one: Profile, other: Profile) -> tuple[float, float]:
 
 
 def _profile(path: Path, report: AuditReport) -> Profile:
-    from attribution.checkpoint import weights_sha256
-
-    if weights_sha256(sorted(path.glob("*.safetensors"))) != report.model.weights_sha256:
+    if weights_sha256(weight_files(path)) != report.model.weights_sha256:
         raise ReportError(f"the report is of other weights than model {path} has; audit this one")
     return profile_of(report)
 

@@ -235,6 +235,16 @@ def all_heads(model: PreTrainedModel) -> list[HeadId]:
     return [HeadId(layer, head) for layer in range(layers) for head in range(heads)]
 
 
+def check_evaluation(model: PreTrainedModel) -> None:
+    """Refuse a model in training mode.
+
+    Raises:
+        AttributionError: it is.
+    """
+    if model.training:
+        raise AttributionError("the model is in training mode, where dropout makes scores random; call model.eval()")
+
+
 def check_heads(model: PreTrainedModel, heads: Collection[HeadId]) -> None:
     """Refuse heads that the model does not have.
 

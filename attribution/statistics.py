@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from attribution.types import AttributionError
+from attribution.types import AttributionError, HeadId
 
 Floats = NDArray[np.float64]
 _BLOCK = 64  # resamples computed at once
@@ -177,6 +177,12 @@ def ranking(means: ArrayLike) -> NDArray[np.int64]:
     order = np.argsort(-np.nan_to_num(flat, nan=-np.inf), kind="stable")
     found: NDArray[np.int64] = order[np.isfinite(flat[order])]
     return found
+
+
+def ranked_heads(means: ArrayLike) -> list[HeadId]:
+    """Heads by their scores (layers, heads), best first; equal ones in order, those with NaN left out."""
+    heads = np.shape(means)[1]
+    return [HeadId(*divmod(int(place), heads)) for place in ranking(means)]
 
 
 def overlap(one: ArrayLike, other: ArrayLike, top: int) -> float:

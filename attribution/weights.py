@@ -24,6 +24,7 @@ _VOLATILE = frozenset(
         "_attn_implementation_autoset",
     }
 )
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json")
 
 
@@ -31,14 +32,25 @@ def read_config(path: Path) -> dict[str, Any]:
     """The configuration of a checkpoint folder.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it cannot be read.
     """
-    config = _json(path / "config.json") if path.is_dir() else None
+    if not path.is_dir():
+        raise CheckpointError(f"model {path} is not a folder; give one as save_pretrained writes it")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        hint = "an adapter: merge it into its base first" if (path / "adapter_config.json").exists() else "no model"
+        raise CheckpointError(f"model {path} has no config.json: {hint}") from exc
+    except (OSError, ValueError, RecursionError) as exc:
+        raise CheckpointError(f"model {path}: config.json cannot be read: {first_line(exc)}") from exc
     if not isinstance(config, dict):
-        raise CheckpointError(
-            f"model {path} is no folder with a config.json that can be read; give one as save_pretrained writes it"
-        )
+        raise CheckpointError(f"model {path}: config.json holds no settings; is the download whole?")
     return config
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:300]
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def tensors(path: Path, config: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    files = _files(path)
+    files = weight_files(path)
     try:
         where: dict[str, Path] = {}
         for file in files:
@@ -101,7 +113,12 @@ def tokenizer_sha256(path: Path) -> str | None:
     return _sha256(found) if found else None
 
 
-def _files(path: Path) -> list[Path]:
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights, in order of their names.
+
+    Raises:
+        CheckpointError: there are none in safetensors.
+    """
     index = _json(path / "model.safetensors.index.json")
     mapped = index.get("weight_map") if isinstance(index, dict) else None
     if isinstance(mapped, dict):
@@ -111,7 +128,22 @@ def _files(path: Path) -> list[Path]:
         return [path / "model.safetensors"]
     if files := sorted(path.glob("*.safetensors")):
         return files
-    raise CheckpointError(f"model {path} has no *.safetensors; convert its weights where that can do no harm")
+    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"model {path} has its weights in {pickles[0]}, a pickle, which can run code and is not opened; convert it "
+            "to safetensors where it can do no harm"
+        )
+    raise CheckpointError(f"model {path} has no *.safetensors")
+
+
+def weights_sha256(files: list[Path]) -> str:
+    """SHA-256 of the names and bytes of weight files, in hex."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(f"{file.name}\0{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _json(path: Path) -> Any:  # noqa: ANN401 - JSON

@@ -75,20 +75,20 @@ def _found(model: PreTrainedModel, head: HeadId, seed: int) -> dict[str, Any]:
         how = Ablation(method)
         scores = ships(engine, ids, how).numpy()
         mean = scores.mean(axis=0)
-        place = statistics.ranking(mean)
-        first = HeadId(*map(int, divmod(int(place[0]), mean.shape[1])))
+        ranked = statistics.ranked_heads(mean)
+        first, second = ranked[:2]
         floor = statistics.noise_floor(scores)
         low = statistics.summarise(scores).low
         step = sahara(engine, ids, how, size=1)[0]
         rows[method] = {
             "first": str(first),
             "first_nats": float(mean[first]),
-            "second_nats": float(mean.ravel()[place[1]]),
+            "second_nats": float(mean[second]),
             "first_share": float(mean[first] / mean.sum()),
             "effective_heads": statistics.effective_heads(mean),
             "chance_nats": floor.chance,
             "stand_out": int((low > floor.chance).sum()),
-            "rank_of_planted": 1 + int(np.flatnonzero(place == head.layer * mean.shape[1] + head.head)[0]),
+            "rank_of_planted": 1 + ranked.index(head),
             "sahara_first": str(step.head),
             "sahara_degrees": step.score,
             "asr_moved_by_first": _moved(model, first, how, seed),

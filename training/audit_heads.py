@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from attribution.answering import LocalResponder
 from attribution.audit import Findings, Plan, audit, check_plan, ships_in_parts, singles, work
 from attribution.behaviour import Judge, measure
-from attribution.brute import BruteForce
+from attribution.brute import BruteForce, exact_or_slow
 from attribution.checkpoint import Checkpoint, is_out_of_memory
 from attribution.describe import describe, describe_model
 from attribution.engine import Engine
@@ -28,7 +26,8 @@ from attribution.sampling import Sampling
 from attribution.screen import estimate
 from attribution.selfcheck import SelfCheck, check
 from attribution.ships import Runner
-from attribution.types import AttributionError, CheckpointError, HeadId, Prompt, PromptError, UnsupportedModel
+from attribution.statistics import ranked_heads
+from attribution.types import AttributionError, CheckpointError, HeadId, Prompt, PromptError
 
 EngineName = Literal["auto", "exact", "brute"]
 Told = Callable[[str], None]
@@ -54,20 +53,16 @@ class Asked:
 
 
 def runner(checkpoint: Checkpoint, engine: EngineName, batch_tokens: int, told: Told) -> Engine | BruteForce:
-    """What runs the model: the exact engine, or where it cannot go the slow way, a forward pass for each head.
+    """What runs the model; `auto` takes the slow way where the exact engine cannot go.
 
     Raises:
         UnsupportedModel: `exact` was asked for, or not even the slow way is exact.
     """
     if engine == "brute":
         return BruteForce(checkpoint.model)
-    try:
+    if engine == "exact":
         return Engine(checkpoint.model, batch_tokens=batch_tokens)
-    except UnsupportedModel as exc:
-        if engine == "exact":
-            raise
-        told(f"the slow way, one forward pass for each head and prompt: {exc}")
-        return BruteForce(checkpoint.model)
+    return exact_or_slow(checkpoint.model, batch_tokens=batch_tokens, told=told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +367,4 @@ def _ranked(found: Findings, asked: Asked) -> list[HeadId]:
     """Heads, best first."""
     if asked.ranking == "sahara":
         return [step.head for step in found.steps]
-    mean = found.ships.mean(dim=0)
-    order = torch.nan_to_num(mean, nan=-1.0).flatten().argsort(descending=True)
-    return [HeadId(*divmod(int(place), mean.shape[1])) for place in order if not mean.flatten()[place].isnan()]
+    return ranked_heads(found.ships.mean(dim=0))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,9 +13,10 @@ import typer
 from attribution.prompts import Template, choose, read_prompts
 from attribution.sampling import Sampling
 from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt, PromptError
+from guard.progress import progress_bar
 
 if TYPE_CHECKING:
-    from attribution.behaviour import BehaviourReport, Judge, Progress, Rate, Responder
+    from attribution.behaviour import BehaviourReport, Judge, Rate, Responder
     from attribution.checkpoint import Checkpoint
     from training.chat_endpoint import ChatEndpoint
 
@@ -220,24 +220,8 @@ def _measure(
 ) -> BehaviourReport:
     from attribution.behaviour import measure
 
-    with _progress() as told:
+    with progress_bar("prompts") as told:
         return measure(responder, judge, prompts, keep_answers=keep, journal=journal, seed=seed, progress=told)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A bar on stderr, if somebody looks at it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("prompts", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _write(out: Path, report: BehaviourReport, files: list[Path], seed: int) -> None:

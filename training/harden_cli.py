@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attribution.prompts import Template
+from training.counts import counts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,7 @@ def run(
 
         torch.set_num_threads(threads)
         recipe = HardenRecipe(p, ramp, mix, whole, kl, steps, batch, lr, rank=rank, focused=focused, seed=seed)
-        attack = Attack(_counts(counts), _attackers(attackers), seed=seed)
+        attack = Attack(counts_of("--counts", counts), _attackers(attackers), seed=seed)
         files = {kind: path or bed.prompts(harmful=kind) for kind, path in ((True, harmful), (False, harmless))}
         rows = {kind: read_examples(path, harmful=kind, column=column) for kind, path in files.items()}
         checkpoint = load(model or bed.path(), device=device, dtype=dtype)
@@ -121,16 +122,6 @@ def run(
         typer.echo(f"airlock: rejected, nothing was put into {out}: {'; '.join(done['objections'])}", err=True)
         raise typer.Exit(1)
     typer.echo(f"hardened model: {out}")
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        found = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        found = (-1,)
-    if min(found) < 0:
-        raise typer.BadParameter(f"--counts {text!r} is no list of counts; write for example 0,1,2,4")
-    return found
 
 
 def _attackers(text: str) -> tuple[Attacker, ...]:

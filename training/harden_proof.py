@@ -10,13 +10,12 @@ from typing import Any, Literal, Protocol, get_args
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from attribution.brute import BruteForce
-from attribution.engine import Engine
+from attribution.brute import exact_or_slow
 from attribution.heads import all_heads
 from attribution.sahara import sahara
 from attribution.ships import Ids, Runner, divergence, ships
-from attribution.statistics import effective_heads, ranking
-from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
+from attribution.statistics import effective_heads, ranked_heads
+from attribution.types import Ablation, AttributionError, HeadId
 
 Attacker = Literal["ships/query", "ships/value", "sahara/query", "sahara/value"]
 ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
@@ -151,7 +150,7 @@ def prove(
     how = attack or Attack()
     heads = all_heads(model)
     counts = sorted({count for count in how.counts if count <= len(heads)})
-    engine = _runner(model, how.batch_tokens)
+    engine = exact_or_slow(model, batch_tokens=how.batch_tokens)
     rng = random.Random(how.seed)
     drawn = {k: [sorted(rng.sample(heads, k)) for _ in range(how.draws)] for k in counts if k}
     whole = asker.attack_success(model, (), Ablation("query", how.epsilon))
@@ -200,13 +199,6 @@ def objections(before: Proof, after: Proof, margin: float = MARGIN) -> list[str]
     ]
 
 
-def _runner(model: PreTrainedModel, batch_tokens: int) -> Runner:
-    try:
-        return Engine(model, batch_tokens=batch_tokens)
-    except UnsupportedModel:
-        return BruteForce(model)
-
-
 def _ranked(
     engine: Runner, ids: Ids, kind: str, ablation: Ablation, most: int, group: int
 ) -> tuple[list[HeadId], float | None]:
@@ -214,15 +206,11 @@ def _ranked(
     layers, heads = engine.shape
     if kind == "ships":
         means = ships(engine, ids, ablation).mean(dim=0)
-        return [_head(place, heads) for place in ranking(means)], _effective(means)
+        return ranked_heads(means), _effective(means)
     steps = sahara(engine, ids, ablation, size=min(max(most, 1), group, layers * heads))
     first = [step.head for step in steps]
-    rest = [_head(place, heads) for place in ranking(steps[-1].degrees) if _head(place, heads) not in first]
+    rest = [head for head in ranked_heads(steps[-1].degrees) if head not in first]
     return first + rest, _effective(steps[0].degrees)
-
-
-def _head(place: int, heads: int) -> HeadId:
-    return HeadId(*divmod(int(place), heads))
 
 
 def _effective(means: Tensor) -> float | None:
@@ -231,5 +219,5 @@ def _effective(means: Tensor) -> float | None:
 
 
 def _divergence(original: PreTrainedModel, engine: Runner, ids: Ids, batch_tokens: int) -> float:
-    first = _runner(original, batch_tokens)
+    first = exact_or_slow(original, batch_tokens=batch_tokens)
     return float(divergence(first.logits(first.states(ids)), engine.logits(engine.states(ids))[None]).mean())

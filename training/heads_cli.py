@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +9,8 @@ import typer
 
 from attribution.prompts import Template, choose, read_prompts
 from attribution.types import Ablation, Method, Prompt, PromptError, ReportError
+from guard.progress import progress_bar
+from training.counts import counts_of
 
 if TYPE_CHECKING:
     from attribution.audit import Plan
@@ -106,7 +105,7 @@ def audit_heads(
         templates = 1 + bool(also and also != template)
         _say_cost(checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates))
         return
-    with _progress() as progress:
+    with progress_bar("heads × prompts") as progress:
         report = heads.run(
             checkpoint,
             chosen,
@@ -155,13 +154,7 @@ def _counts(text: str | None, *, testbed: bool) -> tuple[int, ...]:
         return (0, 1, 2, 4) if testbed else ()
     if text == "no":
         return ()
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        counts = (-1,)
-    if min(counts) < 0:
-        raise typer.BadParameter(f"--asr {text!r} is no list of counts; write for example 0,1,2,4")
-    return counts
+    return counts_of("--asr", text)
 
 
 def _cost(
@@ -218,18 +211,3 @@ def _table(report: AuditReport) -> None:
 
 def _said(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr, if somebody looks at it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("heads × prompts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
+from attribution.render import visible
 from training.card import rounded
 
 # Key, name, and what it means for a user; {share} and {rest} are of 1,000.
@@ -38,7 +37,6 @@ _PROVENANCE = (
     *("commit", "time", "seed", "data", "machine", "libraries"),
 )
 _FEW = 30
-_KEPT = "\n\r\t\u200c\u200d"  # the joiners are ordinary in Persian, Indic scripts and emoji
 LEFT, RIGHT, TOP, BOTTOM = 44, 344, 12, 196  # of a plot's area, in SVG units
 
 
@@ -97,15 +95,6 @@ def write_page(path: Path, template: str, **values: Any) -> None:  # noqa: ANN40
 def provenance_rows(result: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """What a result was made from, flat, in a set order."""
     return [entry for key in _PROVENANCE if key in result for entry in _flat(key, result[key])]
-
-
-def visible(value: Any) -> Any:  # noqa: ANN401 - whatever a template prints
-    """A text with control, format, private and surrogate characters as code points; a dash for None; else as it is."""
-    if value is None:
-        return "–"
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(c if c in _KEPT or unicodedata.category(c)[0] != "C" else f"⟨U+{ord(c):04X}⟩" for c in value)
 
 
 def line_path(points: Sequence[tuple[float, float]]) -> str:

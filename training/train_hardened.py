@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from attribution.checkpoint import Checkpoint, weights_sha256
+from attribution.checkpoint import Checkpoint
 from attribution.prompts import prompts_sha256
 from attribution.report import AuditReport
 from attribution.types import HeadId
+from attribution.weights import weight_files, weights_sha256
 from training.datasets import TrainingError
 from training.fit_hardened import HardenRecipe, Lesson, harden
 from training.harden_lessons import Example, Speech, SpeechAsker, lessons, split
@@ -182,7 +183,7 @@ def _save(model: Any, speech: Speech, out: Path, report: dict[str, Any]) -> str:
     shutil.rmtree(made, ignore_errors=True)
     model.save_pretrained(made)
     speech.tokenizer.save_pretrained(made)
-    sha256 = weights_sha256(sorted(made.glob("*.safetensors")))
+    sha256 = weights_sha256(weight_files(made))
     write_hardened_card(made, report)
     write_json(made / "manifest.json", {**report, "weights_sha256": sha256})
     put_in_place(made, out)

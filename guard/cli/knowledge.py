@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guard.cli.options import ConfigFile, Json, print_json
+from guard.progress import progress_bar
 from rag.types import Mode
 
 if TYPE_CHECKING:
     from guard.config import Config
     from rag.encoders import SentenceEncoder
     from rag.store import KnowledgeBase
-    from rag.sync import Event, Progress
+    from rag.sync import Event
     from rag.write import Writer
 
 NAME = "kb"
@@ -52,7 +53,7 @@ def build(
 
     _, encoder = _encoder(config, None)
     try:
-        with _progress(as_json) as progress:
+        with progress_bar("files", quiet=as_json) as progress:
             built = build_base(source, out, encoder, strict=strict, progress=progress)
     except QuarantineError as exc:
         report(exc.quarantined)
@@ -111,7 +112,7 @@ def sync(source: Source, kb: Written = None, config: ConfigFile = None, as_json:
     """
     from rag.sync import sync as sync_folder
 
-    with _writer(config, kb) as writer, _progress(as_json) as progress:
+    with _writer(config, kb) as writer, progress_bar("files", quiet=as_json) as progress:
         _say(sync_folder(writer, source, progress=progress), as_json=as_json)
         _reindex(writer)
 
@@ -252,20 +253,6 @@ def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
             raise typer.BadParameter(f"--where {condition}: write it like trust=high")
         asked[key] = (*asked.get(key, ()), value)
     return asked
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """A bar on stderr, if somebody looks at it."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("files", total=None)
-        yield lambda seen, total: bar.update(task, completed=seen, total=total)
 
 
 def _encoder(config: Path | None, kb: Path | None) -> tuple[Config, SentenceEncoder]:

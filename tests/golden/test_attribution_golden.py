@@ -12,6 +12,8 @@ from attribution.ships import generalized_ships, ships
 from attribution.types import Ablation, Method
 from tests.attribution_cases import golden, golden_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _SCALED: dict[str, Method] = {"q": "query", "k": "key", "v": "value"}
 _MEANS: dict[str, Method] = {"q": "mean_query", "v": "mean"}
 

@@ -1,4 +1,4 @@
-"""A small knowledge base of three documents, and what answers from it; a test file with another defines its own."""
+"""A small knowledge base of three documents and what answers from it (a test file with another defines its own)."""
 
 import pytest
 

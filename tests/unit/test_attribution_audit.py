@@ -26,12 +26,7 @@ IDS = [[0, 7 + n, 40 + 3 * n, 9, *range(20, 20 + n % 5)] for n in range(9)]
 SHAPE = (2, 4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

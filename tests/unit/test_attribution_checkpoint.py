@@ -10,8 +10,9 @@ from audit_cases import tiny_llama, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, BertModel
 
-from attribution.checkpoint import load, weights_sha256
+from attribution.checkpoint import load
 from attribution.types import CheckpointError
+from attribution.weights import weights_sha256
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from attribution.heads import decoder
 from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
 from tests.attribution_cases import FAMILIES, GROUP, MORE, SHARED, build, each, prompts, tiny
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _CASES = [
     (Ablation("query"), ()),
     (Ablation("key", 0.3), GROUP),

@@ -14,6 +14,8 @@ from attribution.heads import ablate, all_heads
 from attribution.types import METHODS, Ablation, AttributionError, HeadId, UnsupportedModel
 from tests.attribution_cases import FAMILIES, GROUP, prompts, tiny
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def _logits(model: PreTrainedModel, ids: list[list[int]], mask: Tensor | None = None) -> Tensor:
     with torch.no_grad():

@@ -15,6 +15,8 @@ from attribution.selfcheck import check
 from attribution.types import Ablation, CheckpointError, EngineMismatch
 from tests.attribution_cases import FAMILIES, prompts, tiny
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _IDS = prompts(5, 9, 2)
 
 

@@ -18,6 +18,8 @@ from attribution.subspace import left_directions, turned
 from attribution.types import Ablation, AttributionError, HeadId
 from tests.attribution_cases import prompts, tiny
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _IDS = prompts(7, 4, 9, 9)
 
 

@@ -21,6 +21,8 @@ from attribution.types import Ablation, AttributionError, HeadId, UnsupportedMod
 from tests.attribution_cases import FAMILIES, prompts, tiny
 from training.surgery_cli import remove_heads
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _OUT = [HeadId(0, 1), HeadId(1, 0), HeadId(1, 3)]
 _NO_QUERY = {"qwen3", "gemma3"}
 

@@ -35,12 +35,7 @@ LESSONS = [HARMFUL, HARMLESS]
 IDS = torch.tensor([[0, 9, 8, 7], [0, 5, 6, 7], [0, 11, 12, 13]])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

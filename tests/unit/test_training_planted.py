@@ -16,12 +16,7 @@ SMALL = PlantedRecipe(steps=2, check=2, batch=4, prompts=4)
 EARLY, LAST = HeadId(0, 2), HeadId(3, 1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

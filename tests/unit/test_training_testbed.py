@@ -27,12 +27,7 @@ SETS = [REPOSITORY / "data" / "audit" / name for name in ("harmful.jsonl", "harm
 TINY = BedRecipe(layers=1, heads=2, width=16, inner=16, vocabulary=300, helpful_steps=2, aligned_steps=2, batch=4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
