@@ -64,6 +64,13 @@ def test_a_shared_beginning_changes_nothing(name: str) -> None:
         _close(each(Engine(model, shared_prefix=False), ids, how, group), expected)
 
 
+def test_a_prompt_that_all_others_begin_with_keeps_a_token_of_its_own() -> None:
+    model = tiny("llama")
+    whole, longer, twin = SHARED, [*SHARED, 3, 4], list(SHARED)
+    for ids in ([whole, longer], [whole, twin]):
+        _close(each(Engine(model), ids, Ablation()), each(BruteForce(model), ids, Ablation()))
+
+
 @pytest.mark.parametrize("name", MORE)
 def test_families_that_are_exact_beyond_the_list(name: str) -> None:
     model = tiny(name, torch.float32)
