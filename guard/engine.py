@@ -19,11 +19,13 @@ from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
 from guard.texts import Kind
 from guard.types import (
+    UNKNOWN,
     Answerer,
     AnswerGrounding,
     Classifier,
     Decision,
     Finding,
+    Origin,
     Protector,
     Reply,
     ResponseCheck,
@@ -97,7 +99,7 @@ class Guard:
         self._write = Runner("journal", deadline_s=config.journal.deadline_s)
         self._protection = Protection(config.policy, parts.protector, self._texts, self._ground)
 
-    async def decide(self, turns: Sequence[Turn]) -> Decision:
+    async def decide(self, turns: Sequence[Turn], origin: Origin = UNKNOWN) -> Decision:
         """Judge a conversation.
 
         The last turn that the user writes decides; of several messages in a row, the strictest. Earlier turns, system
@@ -109,9 +111,9 @@ class Guard:
         Raises:
             BadRequest: there is no text to judge, or it is too long.
         """
-        return await self._decide(turns, self._texts_to_judge(turns))
+        return await self._decide(turns, self._texts_to_judge(turns), origin)
 
-    async def admit(self, turns: Sequence[Turn]) -> tuple[Decision, Reply | None]:
+    async def admit(self, turns: Sequence[Turn], origin: Origin = UNKNOWN) -> tuple[Decision, Reply | None]:
         """Decide on a request, write the decision down, and answer it unless it is to be forwarded.
 
         Returns:
@@ -124,7 +126,7 @@ class Guard:
         """
         started = time.perf_counter()
         texts = self._texts_to_judge(turns)
-        decision = await self._decide(turns, texts)
+        decision = await self._decide(turns, texts, origin)
         question = "\n".join(text for where, text in texts if where is TextKind.LAST_TURN)
         if decision.route is Route.GROUND:
             decision, reply = await self._answer(decision, question)
@@ -218,7 +220,7 @@ class Guard:
         for runner in (self._classify, self._ground, self._check, self._write):
             runner.close()
 
-    async def _decide(self, turns: Sequence[Turn], texts: Sequence[tuple[TextKind, str]]) -> Decision:
+    async def _decide(self, turns: Sequence[Turn], texts: Sequence[tuple[TextKind, str]], origin: Origin) -> Decision:
         started = time.perf_counter()
         language = self._language(texts)
         try:
@@ -228,7 +230,7 @@ class Guard:
                 for (where, _), verdict in zip(texts, verdicts, strict=True)
             ]
         except PartFailure as exc:
-            return self._failed(exc, started, Decision(Route.REFUSE, ON_ERROR, language=language))
+            return self._failed(exc, started, Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin))
         counting = list(filter(self._counts, judged))
         strictest = max(counting, key=self._strictness)
         decision = Decision(
@@ -238,6 +240,7 @@ class Guard:
             strictest.where.value,
             language=language,
             distress=self._distress(judged),
+            origin=origin,
         )
         try:
             finding = await self._find([turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()])

@@ -13,7 +13,7 @@ from guard.config import Server
 from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
 from guard.response import CheckedResponse
-from guard.types import Decision, Reply, Route
+from guard.types import Decision, Origin, Reply, Route
 
 
 class GuardMiddleware:
@@ -73,7 +73,8 @@ class Exchange:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
             request = wire.parse_chat(body, self._guard.refusals)
             self._only_text(request)
-            decision, reply = await self._guard.admit(request.turns)
+            origin = Origin(self._scope.get("airlock.tenant"), request.model)
+            decision, reply = await self._guard.admit(request.turns, origin)
         except ClientGone:
             return
         except BadRequest as exc:

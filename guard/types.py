@@ -49,6 +49,25 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request comes from, as far as it is known.
+
+    Attributes:
+        tenant: who sends it; None where nobody logs in.
+        model: the model asked for.
+        endpoint: the wire that it speaks: ``chat``, ``completions``, ``responses``, ``messages``, ``embeddings``, or
+            Airlock's own.
+    """
+
+    tenant: str | None = None
+    model: str = ""
+    endpoint: str = "chat"
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided on one request, why, and by which rule.
 
@@ -63,6 +82,7 @@ class Decision:
         language: what the user writes in (ISO 639-1); None where it is not known.
         distress: category of a text that shows a person in distress, whatever decided; None where none does.
         protect: whether protective documents may be quoted beside the refusal.
+        origin: where the request comes from.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
     """
@@ -77,6 +97,7 @@ class Decision:
     language: str | None = None
     distress: str | None = None
     protect: bool = False
+    origin: Origin = UNKNOWN
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
 
@@ -99,6 +120,9 @@ class Decision:
             "model": verdict.model if verdict else None,
             "cause": self.cause,
             "ground_answer": self.ground_answer.value,
+            "tenant": self.origin.tenant,
+            "model_asked": self.origin.model,
+            "endpoint": self.origin.endpoint,
             "timings_ms": dict(self.timings_ms),
         }
 
