@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from classifier.encoder import Encoder
     from classifier.model import TierClassifier
     from rag.answer import Answerer
-    from rag.encoders import SentenceEncoder
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
     from rag.protective import Protector
     from rag.store import KnowledgeBase
+    from rag.types import Encoder as SentenceVectors
     from rag.types import Reranker, SupportModel
     from rag.write import Writer
 
@@ -109,22 +109,22 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
         raise ConfigError(f"classifier.model: {exc}") from exc
 
 
-def load_sentences(config: Config, encoders: Encoders) -> SentenceEncoder:
+def load_sentences(config: Config, encoders: Encoders) -> SentenceVectors:
     """The maker of sentence embeddings that the knowledge base is searched with.
 
     Raises:
         ConfigError: its encoder is missing, damaged, or not the expected one.
     """
-    from rag.encoders import SentenceEncoder
+    from rag.pooled import sentence_encoder
 
     encoder = encoders.get("knowledge.encoder", config.knowledge.encoder)
     try:
-        return SentenceEncoder.load(encoder.path, sha256=encoder.sha256, model=encoder.lend())
+        return sentence_encoder(encoder.path, encoder.lend(), encoder.tokenizer, encoder.sha256)
     except KnowledgeError as exc:
         raise ConfigError(f"knowledge.encoder: {exc}") from exc
 
 
-def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
+def load_knowledge(config: Config, sentences: SentenceVectors) -> KnowledgeBase:
     """The knowledge base, with its reranker if one is named.
 
     Raises:
@@ -139,7 +139,7 @@ def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
         raise ConfigError(f"knowledge.path: {exc}") from exc
 
 
-def load_writer(config: Config, sentences: SentenceEncoder, *, make: bool = True) -> Writer:
+def load_writer(config: Config, sentences: SentenceVectors, *, make: bool = True) -> Writer:
     """The writing side of the knowledge base.
 
     Args:
@@ -195,7 +195,7 @@ def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector | None
     return Protector(knowledge, settings.protective_from, where=settings.where, gate=gate(config))
 
 
-def load_interpreter(config: Config, sentences: SentenceEncoder, encoders: Encoders) -> InterpretationModel:
+def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encoders) -> InterpretationModel:
     """The interpretation model of the configured kind.
 
     Args:

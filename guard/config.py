@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from classifier.taxonomy import UniqueKeyLoader
-from classifier.types import MINILM, Handling, Tier
+from classifier.types import E5_SMALL, Handling, Tier
 from guard.errors import ConfigError
 from guard.fields import Address, Count, Seconds, Section, Share
 from guard.interpretation import (
@@ -115,7 +115,7 @@ class Knowledge(Section):
     """The knowledge base that grounds answers."""
 
     path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
-    encoder: str = MINILM
+    encoder: str = E5_SMALL
     passages: Count = Field(3, description="Passages looked at for an answer.")
     mode: Mode = Field(DEFAULT_MODE, description="Find them by vectors (dense), by words (bm25) or by both (hybrid).")
     where: dict[str, tuple[str, ...]] = Field(
