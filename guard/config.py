@@ -6,23 +6,20 @@ import difflib
 import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
     field_validator,
-    model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from classifier.taxonomy import UniqueKeyLoader
-from classifier.types import MINILM, Handling, Tier
+from classifier.types import MINILM
 from guard.errors import ConfigError
 from guard.fields import Address, Count, Seconds, Section, Share
 from guard.interpretation import (
@@ -33,13 +30,9 @@ from guard.interpretation import (
     Interpretation,
     Reader,
 )
-from guard.policy import Rule
-from guard.texts import Answers, Said
-from guard.types import AnswerGrounding, Route, TextKind
+from guard.rules import YAML_OFF, PolicySection
+from guard.texts import Answers
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
-
-TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
-YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 
 class Server(Section):
@@ -50,6 +43,7 @@ class Server(Section):
     max_body_bytes: Count = 4 * 1024 * 1024
     read_timeout_s: Seconds = 30.0
     extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
+    watch: bool = Field(True, description="Take over changes of the configuration file; SIGHUP does so in any case.")
 
 
 class PinnedModel(Section):
@@ -197,108 +191,6 @@ class Output(Section):
     deadline_s: Seconds = 10.0
 
 
-class When(Section):
-    """The conditions of a rule; every one given must hold."""
-
-    tier: tuple[TierLabel, ...] = ()
-    category: tuple[str, ...] = ()
-    handling: tuple[Handling, ...] = ()
-    min_probability: Share = 0.0
-    read_below: Share | None = None
-    text: tuple[TextKind, ...] = ()
-
-    @field_validator("tier", "category", "handling", "text", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-
-class RuleSection(Section):
-    """One rule of the policy."""
-
-    name: Annotated[str, Field(min_length=1)]
-    when: When = When()
-    route: Route
-    say: Said | None = Field(None, description="Text of the refusal or the hand-over; by category without one.")
-    ground_answer: Annotated[AnswerGrounding, YAML_OFF] = Field(
-        AnswerGrounding.OFF,
-        description="Hold the answer of the model that a request is forwarded to against the knowledge base.",
-    )
-    protect: bool = Field(
-        False, description="Quote documents that protect against the category (`protects`) beside the refusal."
-    )
-
-    @model_validator(mode="after")
-    def _has_an_answer(self) -> Self:
-        if self.ground_answer is not AnswerGrounding.OFF and self.route is not Route.FORWARD:
-            raise ValueError(
-                f"rule {self.name!r} has `ground_answer: {self.ground_answer}` and `route: {self.route}`; only what "
-                "the model answers can be grounded: set `route: forward`, or remove `ground_answer`"
-            )
-        if self.protect and self.route is not Route.REFUSE:
-            raise ValueError(
-                f"rule {self.name!r} has `protect: true` and `route: {self.route}`; protective documents stand beside "
-                "a refusal: set `route: refuse`, or remove `protect`"
-            )
-        return self
-
-    def rule(self) -> Rule:
-        """The rule that `guard.policy` applies."""
-        return Rule(
-            name=self.name,
-            route=self.route,
-            tiers=frozenset(Tier.parse(label) for label in self.when.tier),
-            categories=frozenset(self.when.category),
-            handlings=frozenset(self.when.handling),
-            min_probability=self.when.min_probability,
-            read_below=self.when.read_below,
-            texts=frozenset(self.when.text),
-        )
-
-
-DEFAULT_RULES = (
-    RuleSection(
-        name="unsafe_insensitive",
-        when=When(tier=("unsafe",), handling=(Handling.GUIDE,)),
-        route=Route.REFUSE,
-        protect=True,
-    ),
-    RuleSection(name="unsafe", when=When(tier=("unsafe",)), route=Route.REFUSE),
-    RuleSection(name="unreadable", when=When(read_below=0.6), route=Route.REFUSE),
-    RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),
-    RuleSection(name="sensitive_ground", when=When(tier=("conditionally_safe",)), route=Route.GROUND),
-    RuleSection(name="disputed_topic", when=When(tier=("focused_attention",)), route=Route.GROUND),
-    RuleSection(name="safe", when=When(tier=("safe",)), route=Route.FORWARD),
-)
-
-
-def _unique(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
-    names = [rule.name for rule in rules]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"two rules are named {twice[0]!r}; give each its own name")
-    return rules
-
-
-class PolicySection(Section):
-    """Verdict to route: the first rule that matches; what matches none is refused."""
-
-    rules: Annotated[tuple[RuleSection, ...], Field(min_length=1), AfterValidator(_unique)] = DEFAULT_RULES
-    on_error: Literal["refuse", "hand_over", "forward"] = Field(
-        "refuse", description="When a part fails. `forward` lets requests pass unguarded."
-    )
-    on_abstain: Literal["abstain", "refuse", "hand_over", "forward"] = Field(
-        "abstain", description="When the knowledge base holds no answer."
-    )
-    min_positions: Annotated[int, Field(ge=0)] = Field(
-        2,
-        description="Positions that an answer from a disputed document gives at least; with fewer it is an abstention.",
-    )
-    on_block: Literal["refusal", "error"] = Field(
-        "refusal", description="A refused request gets an answer that says so, or HTTP 400 with code content_filter."
-    )
-
-
 class JournalSection(Section):
     """Where decisions are written down."""
 
@@ -361,6 +253,12 @@ def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | N
         origin = "command line" if name in (overrides or {}) else "file" if name in given else "default"
         rows.append({"setting": name, "value": value, "origin": origin})
     return rows
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """The settings in which two configurations differ, as dotted names; a list counts as one setting."""
+    before, after = (dict(_flat(config.model_dump(mode="json"))) for config in (old, new))
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def _read(path: Path) -> dict[str, Any]:
