@@ -255,6 +255,12 @@ def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | N
     return rows
 
 
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a configuration file."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Airlock configuration"}
+
+
 def changed_settings(old: Config, new: Config) -> list[str]:
     """The settings in which two configurations differ, as dotted names; a list counts as one setting."""
     before, after = (dict(_flat(config.model_dump(mode="json"))) for config in (old, new))

@@ -17,6 +17,7 @@ from guard.language import Detector
 from guard.output import output_checks
 from guard.policy import Rule, decide
 from guard.types import Classifier, Origin, ResponseCheck, TextKind
+from guard.unreachable import unreachable
 
 LIVE = ("policy", "answers", "conversation", "output")
 """Sections that are taken over while the server runs, but for deadlines."""
@@ -34,6 +35,7 @@ class Edition:
         detector: tells the asker's language.
         refusals: the texts by which a refusal is known in a conversation that goes on.
         output: looks at what the model wrote.
+        warnings: what is sound, and surely not meant: rules that can never match.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Edition:
     detector: Detector
     refusals: frozenset[str]
     output: ResponseCheck
+    warnings: tuple[str, ...]
 
     @classmethod
     def of(cls, config: Config, output: ResponseCheck, taxonomy: Taxonomy | None = None) -> Edition:
@@ -51,23 +54,25 @@ class Edition:
         Args:
             config: every setting.
             output: looks at what the model wrote.
-            taxonomy: of the classifier; without it, the categories that the configuration names are not looked up.
+            taxonomy: of the classifier; without it, categories that the configuration names are not looked up.
 
         Raises:
             ConfigError: a category, language or country that a setting names is not known.
         """
-        if taxonomy is not None:
-            _check_categories(config, taxonomy)
+        if taxonomy:
+            check_categories(config, taxonomy)
+        rules = tuple(rule.rule() for rule in config.policy.rules)
         says = {rule.name: rule.say for rule in config.policy.rules if rule.say}
         texts = AnswerTexts(config.answers, says)
         return cls(
             config=config,
             version=version_of(config),
-            rules=tuple(rule.rule() for rule in config.policy.rules),
+            rules=rules,
             texts=texts,
             detector=Detector(texts.languages),
             refusals=texts.refusals if config.conversation.forget_refused else frozenset(),
             output=output,
+            warnings=tuple(unreachable(rules, taxonomy)) if taxonomy else (),
         )
 
     def succeeded_by(self, config: Config, classifier: Classifier, taxonomy: Taxonomy | None = None) -> Edition:
@@ -119,8 +124,12 @@ def version_of(config: Config) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _check_categories(config: Config, taxonomy: Taxonomy) -> None:
-    """A rule about a category that the model does not know would silently never match."""
+def check_categories(config: Config, taxonomy: Taxonomy) -> None:
+    """A rule about a category that the model does not know would silently never match.
+
+    Raises:
+        ConfigError: there is one.
+    """
     known = set(taxonomy.ids)
     named = {category: f"policy rule {rule.name!r}" for rule in config.policy.rules for category in rule.when.category}
     named |= {category: "output.input_only" for category in config.output.input_only if config.output.classifier}

@@ -85,6 +85,11 @@ class Guard:
         return self._edition.version
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is sound in the settings in force, and surely not meant."""
+        return self._edition.warnings
+
+    @property
     def refusals(self) -> frozenset[str]:
         """The texts by which a refusal is known in a conversation that goes on."""
         return self._edition.refusals
