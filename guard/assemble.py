@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 from guard.config import Config, load_config
 from guard.engine import Guard, Parts
@@ -105,6 +106,18 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
         name = config.classifier.encoder or ClassifierSettings.load(folder).encoder
         encoder = encoders.get("classifier.encoder", name)
         return TierClassifier.load(folder, encoder, max_tokens=max_tokens)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def load_taxonomy(config: Config) -> Taxonomy:
+    """The taxonomy of the classifier, without the classifier.
+
+    Raises:
+        ConfigError: the model's folder has none.
+    """
+    try:
+        return Taxonomy.load((config.classifier.model or SHIPPED_MODEL) / TAXONOMY)
     except ClassifierError as exc:
         raise ConfigError(f"classifier.model: {exc}") from exc
 

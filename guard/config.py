@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator
 
-from classifier.taxonomy import UniqueKeyLoader
 from classifier.types import MINILM
 from guard.errors import ConfigError
-from guard.fields import Address, Count, Seconds, Section, Share
+from guard.fields import Address, Count, Seconds, Section, Share, one_or_many
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
@@ -32,6 +23,7 @@ from guard.interpretation import (
 )
 from guard.rules import YAML_OFF, PolicySection
 from guard.texts import Answers
+from guard.yaml_file import read_yaml, validated
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
 
 
@@ -112,7 +104,7 @@ class Knowledge(Section):
     encoder: str = MINILM
     passages: Count = Field(3, description="Passages looked at for an answer.")
     mode: Mode = Field(DEFAULT_MODE, description="Find them by vectors (dense), by words (bm25) or by both (hybrid).")
-    where: dict[str, tuple[str, ...]] = Field(
+    where: dict[str, Annotated[tuple[str, ...], one_or_many(str)]] = Field(
         default_factory=dict, description="Metadata entries of the documents that may answer, each with its values."
     )
     reranker: Path | None = Field(
@@ -122,13 +114,6 @@ class Knowledge(Section):
         PROTECTIVE_FROM, description="Similarity from which a protective document is quoted beside a refusal."
     )
     deadline_s: Seconds = 10.0
-
-    @field_validator("where", mode="before")
-    @classmethod
-    def _one_or_many(cls, where: object) -> object:
-        if not isinstance(where, dict):
-            return where
-        return {key: (value,) if isinstance(value, str) else value for key, value in where.items()}
 
 
 class Grounding(Section):
@@ -236,12 +221,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     in_file = {name for name, _ in _flat(data)} - set(overrides or {})
     for name, value in (overrides or {}).items():
         _set(data, name.split("."), value)
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as exc:
-        errors = exc.errors()
-        inner = [error for error in errors if error["type"] != "too_short"] or errors  # a bad item shortens its list
-        raise ConfigError("; ".join(_explain(error, path) for error in inner[:5])) from exc
+    config = validated(Config, data, path)
     return _resolve(config, path.parent, in_file) if path else config
 
 
@@ -268,21 +248,9 @@ def changed_settings(old: Config, new: Config) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
-    except FileNotFoundError as exc:
-        raise ConfigError(
-            f"configuration {path} does not exist; `airlock config show` prints one to start from"
-        ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"configuration {path} cannot be read: {exc}") from exc
-    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date such as 2001-13-45
-        raise ConfigError(f"configuration {path} is no YAML: {' '.join(str(exc).split())}") from exc
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"configuration {path} must hold settings such as `upstream:`, not a {type(data).__name__}")
-    return data
+    if not os.path.exists(path):  # which, unlike that of `Path`, never raises
+        raise ConfigError(f"configuration {path} does not exist; `airlock config show` prints one to start from")
+    return read_yaml(path, "configuration", "settings such as `upstream:`")
 
 
 def _set(data: dict[str, Any], names: list[str], value: object) -> None:
@@ -348,56 +316,3 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
             "journal": journal.model_copy(update={"path": below("journal.path", journal.path)}),
         }
     )
-
-
-def _explain(error: ErrorDetails, path: Path | None) -> str:
-    location, known = _place(error["loc"])
-    origin = f"{path}: " if path else ""
-    if error["type"] == "extra_forbidden":
-        *parents, key = location
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {'.'.join([*parents, near[0]])!r}?" if near else ""
-        return f"{origin}unknown setting {'.'.join(location)!r}{hint}" + (
-            "" if near else f"; known here: {', '.join(known)}"
-        )
-    where = ".".join(location) or "configuration"
-    if error["type"].startswith("union_tag"):
-        kind = error["input"].get("kind") if isinstance(error["input"], Mapping) else None
-        found = f" = {kind!r}: is none of them;" if kind is not None else ": is missing;"
-        return f"{origin}{where}.kind{found} need one of {', '.join(_kinds(error['loc']))}"
-    value = error["input"]
-    shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {value!r}"
-    return f"{origin}{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _place(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """A place of the configuration as its file names it, without tags of kinds; and the settings known there."""
-    names: list[str] = []
-    models: list[Any] = [Config]
-    for part in location:
-        tagged = [model for model in models if _tag(model) == part]
-        if len(models) > 1 and tagged:
-            models = tagged
-            continue
-        names.append(str(part))
-        field = None if isinstance(part, int) else models[0].model_fields.get(part)
-        if field is not None:  # else the key of a mapping, or a number in a list
-            models = list(_models(field.annotation)) or models
-    return names, list(models[0].model_fields)
-
-
-def _kinds(location: tuple[int | str, ...]) -> list[str]:
-    field = Config.model_fields[str(location[0])]
-    return [str(_tag(model)) for model in _models(field.annotation)]
-
-
-def _tag(model: type[BaseModel]) -> object:
-    """The kind that a section is, where several kinds can stand."""
-    return model.model_fields["kind"].default if "kind" in model.model_fields else None
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models(argument)

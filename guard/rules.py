@@ -7,49 +7,34 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from classifier.types import Handling, Tier
-from guard.fields import Section, Share
+from guard.fields import Section, Share, Word, Words, one_or_many
 from guard.policy import Mode, Rule
 from guard.texts import Said
 from guard.types import AnswerGrounding, Route, TextKind
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
 EndpointName = Literal["chat", "completions", "responses", "messages", "embeddings"]
-Name = Annotated[str, Field(min_length=1)]
 YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 
-def _as_many(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-# One value, or a list of them; the schema says so too, for editors.
-Tiers = Annotated[
-    tuple[TierLabel, ...], BeforeValidator(_as_many, json_schema_input_type=TierLabel | tuple[TierLabel, ...])
-]
-Handlings = Annotated[
-    tuple[Handling, ...], BeforeValidator(_as_many, json_schema_input_type=Handling | tuple[Handling, ...])
-]
-TextKinds = Annotated[
-    tuple[TextKind, ...], BeforeValidator(_as_many, json_schema_input_type=TextKind | tuple[TextKind, ...])
-]
-Endpoints = Annotated[
-    tuple[EndpointName, ...], BeforeValidator(_as_many, json_schema_input_type=EndpointName | tuple[EndpointName, ...])
-]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_as_many, json_schema_input_type=Name | tuple[Name, ...])]
+Tiers = Annotated[tuple[TierLabel, ...], one_or_many(TierLabel)]
+Handlings = Annotated[tuple[Handling, ...], one_or_many(Handling)]
+TextKinds = Annotated[tuple[TextKind, ...], one_or_many(TextKind)]
+Endpoints = Annotated[tuple[EndpointName, ...], one_or_many(EndpointName)]
 
 
 class When(Section):
     """The conditions of a rule; every one given must hold."""
 
     tier: Tiers = Field((), description="The text's tier; one or several.")
-    category: Names = Field((), description="Its category; one or several.")
+    category: Words = Field((), description="Its category; one or several.")
     handling: Handlings = Field((), description="How its category is meant to be met; one or several.")
     min_probability: Share = Field(0.0, description="The tier's probability is at least this.")
     max_probability: Share | None = Field(None, description="The tier's probability is at most this.")
     read_below: Share | None = Field(None, description="Less than this share of the text could be read.")
     text: TextKinds = Field((), description="Which text of a request it is; one or several.")
-    tenant: Names = Field((), description="Who sends it, or a pattern such as team-*; one or several.")
-    model: Names = Field((), description="The model asked for, or a pattern such as gpt-4*; one or several.")
+    tenant: Words = Field((), description="Who sends it, or a pattern such as team-*; one or several.")
+    model: Words = Field((), description="The model asked for, or a pattern such as gpt-4*; one or several.")
     endpoint: Endpoints = Field((), description="The wire that the request speaks; one or several.")
 
     @model_validator(mode="after")
@@ -65,7 +50,7 @@ class When(Section):
 class RuleSection(Section):
     """One rule of the policy."""
 
-    name: Name = Field(description="Written into the decisions that it makes.")
+    name: Word = Field(description="Written into the decisions that it makes.")
     mode: Annotated[Mode, YAML_OFF] = Field(
         Mode.ENFORCE, description="`shadow` only writes down that it would have decided; `off` is not asked."
     )
