@@ -75,7 +75,7 @@ class ConfigFile:
     def _digest(self) -> bytes:
         """Of what it holds; blank where it cannot be read, of which `load_config` gives the reason."""
         try:
-            return hashlib.sha256(self.path.read_bytes()).digest()
+            return hashlib.sha256(self.path.read_bytes().rstrip()).digest()
         except OSError:
             return _BLANK
 
