@@ -102,7 +102,7 @@ def decide(
     rules: Sequence[Rule], verdict: Verdict, text: TextKind = TextKind.LAST_TURN, origin: Origin = UNKNOWN
 ) -> Match:
     """The first enforced rule that matches a text's verdict; `NO_RULE`, which refuses, when none does."""
-    shadow = []
+    shadow: list[Rule] = []
     for rule in rules:
         if rule.mode is Mode.OFF or not rule.matches(verdict, text, origin):
             continue
