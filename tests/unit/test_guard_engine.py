@@ -35,7 +35,7 @@ from tests.doubles import (
 
 SOUND = {"classifier": WordClassifier, "answerer": Library, "output": PhraseCheck, "journal": MemoryJournal}
 NAN, INF = float("nan"), float("inf")
-DEADLINES = {f"{part}.deadline_s": 0.1 for part in ("classifier", "knowledge", "output", "journal")}
+DEADLINES = {f"{part}.deadline_s": 0.5 for part in ("classifier", "knowledge", "output", "journal")}
 
 
 def tiers(*shares):
