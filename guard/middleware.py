@@ -41,7 +41,7 @@ class GuardMiddleware:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
         else:
-            await Exchange(self.app, self.guard, scope, receive, send).run()
+            await Exchange(self.app, self.guard.held(), scope, receive, send).run()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing(message: Message) -> None:

@@ -68,6 +68,14 @@ UNKNOWN = Origin()
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A rule in shadow mode that would have decided, and the route that it names."""
+
+    rule: str
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided on one request, why, and by which rule.
 
@@ -83,6 +91,8 @@ class Decision:
         distress: category of a text that shows a person in distress, whatever decided; None where none does.
         protect: whether protective documents may be quoted beside the refusal.
         origin: where the request comes from.
+        policy: version of the configuration that it was decided by; empty where it plays no part.
+        shadow: the rules in shadow mode that would have decided.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
     """
@@ -98,6 +108,8 @@ class Decision:
     distress: str | None = None
     protect: bool = False
     origin: Origin = UNKNOWN
+    policy: str = ""
+    shadow: tuple[Shadow, ...] = ()
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
 
@@ -111,6 +123,8 @@ class Decision:
             "tiers": {tier.label: round(p, 6) for tier, p in verdict.tiers.items()} if verdict else None,
             "route": self.route.value,
             "rule": self.rule,
+            "policy": self.policy or None,
+            "shadow": [{"rule": each.rule, "route": each.route.value} for each in self.shadow],
             "judged": self.judged,
             "language": self.language,
             "distress": self.distress,
