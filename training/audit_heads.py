@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from attribution.ablate import ablate
 from attribution.answering import LocalResponder
 from attribution.audit import Findings, Plan, audit, check_plan, ships_in_parts, singles, work
 from attribution.behaviour import Judge, measure
@@ -18,7 +19,7 @@ from attribution.checkpoint import Checkpoint, is_out_of_memory
 from attribution.describe import describe, describe_model
 from attribution.engine import Engine
 from attribution.finished import run_id
-from attribution.heads import ablate, all_heads
+from attribution.heads import all_heads
 from attribution.journal import Journal
 from attribution.prompts import Template, encode, prompts_sha256
 from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, Figure, Prompts, Screen, Settings

@@ -11,10 +11,11 @@ from audit_cases import tiny_llama, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from attribution.ablate import ablate
 from attribution.behaviour import Judgement, Outcome
 from attribution.checkpoint import Checkpoint
 from attribution.describe import describe, describe_model
-from attribution.heads import ablate, attention
+from attribution.heads import attention
 from attribution.render import hardening_html
 from attribution.report import Prompts, Settings
 from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError
