@@ -62,7 +62,7 @@ def main() -> None:
     figures = {
         "planted": {
             "audits": len(each),
-            "recall_at_1": sum(one["first_is_planted"] and bool(one["specific"]) for one in each) / len(each),
+            "named_first": sum(one["first_is_planted"] and bool(one["specific"]) for one in each),
             "specific_heads": [len(one["specific"]) for one in each],
         },
         "shuffled_control": {
@@ -74,7 +74,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "command": "python benchmarks/audit_contrast.py",
+            "command": f"python benchmarks/audit_contrast.py --planted {options.planted} --controls {options.controls}",
             **figures,
             "each": [*planted, *control],
             **provenance(seed=0, data=[]),

@@ -217,12 +217,12 @@ def _table(report: AuditReport) -> None:
     typer.echo(
         f"* above what the first of random heads would score: {noise.chance:.4g}; median head {noise.median:.4g}"
     )
-    if (beside := report.against) is not None:
+    if (against := report.against) is not None:
         named = ", ".join(
-            f"{head} (+{beside.difference[head.layer][head.head] or 0.0:.4g})" for head in beside.heads[:8]
+            f"{head} (+{against.difference[head.layer][head.head] or 0.0:.4g})" for head in against.heads[:8]
         )
         typer.echo(
-            f"more than on {beside.prompts.count} harmless prompts by over {beside.chance:.4g}: {named or 'no head'}"
+            f"more than on {against.prompts.count} harmless prompts by over {against.chance:.4g}: {named or 'no head'}"
         )
     effective = report.ships.effective_heads
     typer.echo(f"effective number of heads: {_said(effective.value, 1)} of {report.model.layers * report.model.heads}")
