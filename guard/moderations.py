@@ -20,7 +20,7 @@ MAX_INPUTS = 1000
 _SHIPPED = Path(__file__).parent / "assets" / "moderation.yaml"
 
 
-def read_input(value: str | Sequence[str] | Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+def read_input(value: str | Sequence[str | Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """The texts to judge, one for each result, and the kinds of the parts that hold no text.
 
     Args:
@@ -71,7 +71,9 @@ def _result(decision: Decision, names: Mapping[str, Sequence[str]], *, extras: b
     verdict = decision.verdict
     own = _scores(verdict) if verdict else {}
     found = {verdict.category, *names.get(verdict.category, ())} if verdict and flagged(decision) else set()
-    meaning = {name: [category for category in own if name in names.get(category, ())] for name in OPENAI_CATEGORIES}
+    meaning: dict[str, list[str]] = {
+        name: [category for category in own if name in names.get(category, ())] for name in OPENAI_CATEGORIES
+    }
     scores = {name: min(1.0, sum(own[category] for category in meaning[name])) for name in meaning} | own
     result: dict[str, Any] = {
         "flagged": flagged(decision),
