@@ -74,6 +74,8 @@ async def _response(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tu
     left = await leave(guard, decision, said, calls)
     if left.blocked:
         return decision, {"action": "BLOCKED", "blocked_reason": left.texts[0]}
+    # Where LiteLLM streams by `incremental_diff`, the end of each text waits as in Airlock's own streams.
+    held = {"stream_holdback_chars": [guard.hold_back] * len(texts)}
     if list(left.texts) != texts:
-        return decision, {"action": "GUARDRAIL_INTERVENED", "texts": list(left.texts)}
-    return decision, {"action": "NONE"}
+        return decision, {"action": "GUARDRAIL_INTERVENED", "texts": list(left.texts), **held}
+    return decision, {"action": "NONE", **held}

@@ -240,7 +240,9 @@ def test_a_response_passes_the_output_door():
     assert answer["action"] == "BLOCKED"
     assert PHRASE not in answer["blocked_reason"]
     assert [outcome[1] for outcome in journal.outcomes] == ["stopped"]
-    assert guardrail({"input_type": "response", "texts": ["fine"]}).json == {"action": "NONE"}
+    settings = {"output.hold_back": 90}
+    passed = guardrail({"input_type": "response", "texts": ["fine", "too"]}, settings).json
+    assert passed == {"action": "NONE", "stream_holdback_chars": [90, 90]}
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": json.dumps({"x": PHRASE})}}]
     assert guardrail({"input_type": "response", "texts": [], "tool_calls": calls}).json["action"] == "BLOCKED"
 
@@ -249,11 +251,11 @@ def test_a_response_is_trimmed_to_what_the_knowledge_base_supports_where_the_ope
     parameters = {"additional_provider_specific_params": {"ground_answer": "require"}}
     said = f"{QUOTE} Nine grams are fine too."
     body = {"input_type": "response", "texts": [said]}
-    assert guardrail(body).json == {"action": "NONE"}
+    assert guardrail(body).json["action"] == "NONE"
     answer = guardrail({**body, **parameters}).json
     assert answer["action"] == "GUARDRAIL_INTERVENED"
     assert answer["texts"] != [said]
     assert "Nine grams" not in answer["texts"][0]
-    assert guardrail({**body, "texts": [QUOTE], **parameters}).json == {"action": "NONE"}
+    assert guardrail({**body, "texts": [QUOTE], **parameters}).json["action"] == "NONE"
     broken = Flaky(Library(), raises(RuntimeError()))
     assert guardrail({**body, **parameters}, answerer=broken).status == 503
