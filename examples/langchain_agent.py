@@ -3,7 +3,7 @@
 python examples/langchain_agent.py
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
@@ -19,7 +19,7 @@ from guard.integrations.langchain import AirlockMiddleware, GuardedModel
 class Fake(FakeMessagesListChatModel):
     """In place of your own model: first calls the tool, then answers."""
 
-    def bind_tools(self, tools: Any, **_: Any) -> BaseChatModel:
+    def bind_tools(self, tools: Sequence[object], **_: object) -> BaseChatModel:
         """It knows them already."""
         return self
 

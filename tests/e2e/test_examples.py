@@ -14,6 +14,8 @@ from openai import OpenAI
 
 from guard.canned import canned_app
 from guard.config import load_config
+from guard.proxy import Gateway
+from guard.upstream import Forwarder
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -68,8 +70,9 @@ def test_openai_client(given, judgement, capsys):
     assert re.search(r"unsafe\S* dec_", lines[-1][1])
 
 
-def test_moderations(gateway, judgement, capsys):
-    example("moderations").main(gateway.url)
+def test_moderations(engine, given, judgement, capsys):
+    with served(Gateway(engine, Forwarder(engine.config.upstream))) as url:
+        example("moderations").main(f"{url}/v1")
     passes, flagged = said(capsys)
     assert passes == ("passes", "")
     assert flagged[0] == "flagged"
