@@ -1,6 +1,8 @@
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,7 +14,9 @@ from openai.types.moderation_create_response import ModerationCreateResponse
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
 from guard import moderations
-from guard.errors import BadRequest
+from guard.assemble import _check_categories
+from guard.config import load_config
+from guard.errors import BadRequest, ConfigError
 from guard.moderations import OPENAI_CATEGORIES, read_input, results_of
 from guard.proxy import Gateway
 from guard.types import Decision, Route
@@ -56,7 +60,7 @@ class Spread(WordClassifier):
         ids = TAXONOMY.ids
         rest = (1 - found.probability) / (len(ids) - 1)
         spread = {each: found.probability if each == found.category else rest for each in ids}
-        return type(found)(**{**{name: getattr(found, name) for name in found.__slots__}, "categories": spread})
+        return replace(found, categories=spread)
 
 
 def test_every_name_of_the_table_is_one_of_the_taxonomys_and_one_of_openais():
@@ -161,6 +165,25 @@ def test_a_failed_classifier_gives_no_result_even_where_requests_pass():
         answer = moderate("hello", {"policy.on_error": on_error}, classifier=classifier)
         assert answer.status == 503
         assert b"secret" not in answer.body
+
+
+def test_a_categorys_probability_that_is_none_is_rubbish():
+    class Odd(WordClassifier):
+        def _judge(self, text):
+            return replace(super()._judge(text), categories={"s_general_knowledge": 1.5})
+
+    assert moderate("hello", classifier=Odd()).status == 503
+
+
+def test_a_name_for_a_category_that_the_taxonomy_does_not_have_is_refused():
+    known = SimpleNamespace(taxonomy=TAXONOMY)
+    config = load_config(None, {"moderation.categories": {"u_hate": ["hate"]}})
+    _check_categories(config, known)
+    config = load_config(None, {"moderation.categories": {"house_rules": ["hate"]}})
+    with pytest.raises(ConfigError, match=r"moderation\.categories names the category 'house_rules'"):
+        _check_categories(config, known)
+    with pytest.raises(ConfigError, match=r"moderation\.categories\.u_hate"):
+        load_config(None, {"moderation.categories": {"u_hate": ["spam"]}})
 
 
 text = st.text(max_size=20)
