@@ -330,6 +330,7 @@ class TierClassifier:
             window=span,
             coverage=coverage,
             model=self._name,
+            categories=dict(zip(self.taxonomy.ids, probabilities, strict=True)),
         )
 
 

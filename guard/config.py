@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from classifier.types import E5_SMALL
 from guard.errors import ConfigError
-from guard.fields import Address, Count, Seconds, Section, Share, one_or_many
+from guard.fields import Address, Count, OpenAICategory, Seconds, Section, Share, one_or_many
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
@@ -189,6 +189,15 @@ class JournalSection(Section):
     )
 
 
+class Moderation(Section):
+    """What `POST /v1/moderations` calls the categories."""
+
+    categories: dict[str, tuple[OpenAICategory, ...]] = Field(
+        default_factory=dict,
+        description="OpenAI's names for a category of the taxonomy, in place of the shipped ones; [] for none.",
+    )
+
+
 class Config(Section):
     """Every setting of the gateway."""
 
@@ -203,6 +212,7 @@ class Config(Section):
     policy: PolicySection = PolicySection()
     journal: JournalSection = JournalSection()
     answers: Answers = Answers()
+    moderation: Moderation = Moderation()
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -134,6 +134,7 @@ def check_categories(config: Config, taxonomy: Taxonomy) -> None:
     named = {category: f"policy rule {rule.name!r}" for rule in config.policy.rules for category in rule.when.category}
     named |= {category: "output.input_only" for category in config.output.input_only if config.output.classifier}
     named |= {category: "answers.categories" for category in config.answers.categories}
+    named |= {category: "moderation.categories" for category in config.moderation.categories}
     for category, where in named.items():
         if category not in known:
             raise ConfigError(

@@ -201,6 +201,24 @@ class Guard:
         except (JournalError, PartFailure) as exc:
             log.error("decision %s: %s", decision.id, exc)
 
+    def only_text(self, kinds: Sequence[str], param: str) -> None:
+        """Let parts of a request pass that hold no text, if the operator says so.
+
+        Args:
+            kinds: of those parts, such as ``image_url``.
+            param: the field that has them, for the error.
+
+        Raises:
+            BadRequest: there are some, and `conversation.non_text_parts` is `refuse`.
+        """
+        if kinds and self.config.conversation.non_text_parts == "refuse":
+            raise BadRequest(
+                f"{param}: parts of type {', '.join(kinds)} cannot be judged; send text, or let the operator set "
+                "`conversation.non_text_parts: pass`",
+                param=param,
+                code="unsupported_content",
+            )
+
     def refusal(self, decision: Decision, kind: Kind = "refuse") -> Reply:
         """The refusal text for a decision: `refuse` for a request, `stopped` for the model's own answer."""
         return self._edition.texts.reply(kind, decision, refused=True)

@@ -5,13 +5,19 @@ AirlockError
 ├── BadRequest           the client sent something that cannot be judged: HTTP 4xx
 ├── UpstreamError        the model's server is down, slow, or sends rubbish: HTTP 502, 504
 ├── PartFailure          a part raised, hung, or returned rubbish: the route is `policy.on_error`
-└── JournalError         a decision could not be written down
+├── JournalError         a decision could not be written down
+└── BlockedError         a request or an answer was blocked, told to a program that asked for an exception
 
 The parts know nothing of the gateway and raise their own: `classifier.ClassifierError`, `rag.KnowledgeError`.
 `guard.assemble` turns those into ConfigError, `guard.runner` into PartFailure.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guard.types import Decision
 
 
 class AirlockError(Exception):
@@ -61,3 +67,16 @@ class PartFailure(AirlockError):
 
 class JournalError(AirlockError):
     """A decision could not be written down."""
+
+
+class BlockedError(AirlockError):
+    """A request was refused, or the model's answer stopped; only raised with ``raise_on_block=True``.
+
+    Args:
+        message: the text of the refusal.
+        decision: what was decided, and by which rule.
+    """
+
+    def __init__(self, message: str, decision: Decision) -> None:
+        super().__init__(message)
+        self.decision = decision

@@ -72,7 +72,7 @@ class Exchange:
         try:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
             request = wire.parse_chat(body, self._guard.refusals)
-            self._only_text(request)
+            self._guard.only_text(request.non_text, "messages")
             origin = Origin(self._scope.get("airlock.tenant"), request.model)
             decision, reply = await self._guard.admit(request.turns, origin)
         except ClientGone:
@@ -128,15 +128,6 @@ class Exchange:
     @property
     def _extras(self) -> bool:
         return self._guard.config.server.extras and self._headers.get(b"x-airlock-extras") != b"off"
-
-    def _only_text(self, request: wire.ChatRequest) -> None:
-        if request.non_text and self._guard.config.conversation.non_text_parts == "refuse":
-            raise BadRequest(
-                f"messages: parts of type {', '.join(request.non_text)} cannot be judged; send text, or let the "
-                "operator set `conversation.non_text_parts: pass`",
-                param="messages",
-                code="unsupported_content",
-            )
 
 
 async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:

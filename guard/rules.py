@@ -13,7 +13,7 @@ from guard.texts import Said
 from guard.types import AnswerGrounding, Route, TextKind
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
-EndpointName = Literal["chat", "completions", "responses", "messages", "embeddings"]
+EndpointName = Literal["chat", "completions", "responses", "messages", "embeddings", "check", "moderations", "litellm"]
 YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 

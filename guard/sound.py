@@ -28,6 +28,8 @@ def sound_verdicts(verdicts: object, expected: int) -> list[Verdict]:
             raise PartFailure("classifier", f"returned rubbish: the tiers' probabilities sum to {total:g}")
         if not (0 <= verdict.coverage.read <= 1 and 0 <= verdict.probability <= 1):
             raise PartFailure("classifier", "returned rubbish: a share that is not between 0 and 1")
+        if not all(0 <= probability <= 1 for probability in verdict.categories.values()):
+            raise PartFailure("classifier", "returned rubbish: a category's probability that is not between 0 and 1")
     return verdicts
 
 

@@ -343,3 +343,14 @@ def test_a_text_with_symbols_between_its_words_is_read_without_them_too(text, re
     assert verdict.coverage.read == 1.0
     assert verdict.category == "u_zorblax"
     assert (verdict.window.start, verdict.window.end) == (0, len(text))
+
+
+def test_a_verdict_has_the_probability_of_every_category():
+    found = keyword_classifier()
+    (verdict,) = found.classify(["here is zorblax"])
+    assert tuple(verdict.categories) == found.taxonomy.ids
+    assert sum(verdict.categories.values()) == pytest.approx(1.0)
+    assert verdict.categories["u_zorblax"] == verdict.probability
+    for tier in Tier:
+        ids = [each.id for each in found.taxonomy.categories if each.tier is tier]
+        assert sum(verdict.categories[each] for each in ids) == pytest.approx(verdict.tiers[tier])

@@ -16,6 +16,7 @@ from tests.doubles import verdict
 
 TAXONOMY = Path(__file__).parents[2] / "data/taxonomies/airlock.yaml"
 HEAVY = ("torch", "transformers", "peft", "trl", "faiss", "sentence_transformers")
+CLIENTS = ("openai", "langchain", "langchain_core", "litellm", "httpx", "httpx2")
 
 
 def test_all_is_what_is_public_and_each_name_is_there():
@@ -32,7 +33,13 @@ def test_all_is_what_is_public_and_each_name_is_there():
 
 
 @pytest.mark.parametrize(
-    "statement", ["import guard", "from guard import GuardMiddleware, Guard, load_config", "import guard.proxy"]
+    "statement",
+    [
+        "import guard",
+        "from guard import GuardMiddleware, Guard, load_config",
+        "import guard.proxy",
+        "from guard import BlockedError, guarded",
+    ],
 )
 def test_importing_the_gateway_loads_no_model_library(statement):
     script = f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
@@ -40,7 +47,7 @@ def test_importing_the_gateway_loads_no_model_library(statement):
         subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60).stdout
     )
     assert "guard" in found
-    assert not set(found) & set(HEAVY)
+    assert not set(found) & {*HEAVY, *CLIENTS}
 
 
 def routed(category):

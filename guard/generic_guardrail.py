@@ -1,0 +1,81 @@
+"""LiteLLM's generic guardrail API: its proxy asks before it calls a model, and again with what the model said."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from guard import wire
+from guard.doors import enter_turns, leave
+from guard.engine import Guard
+from guard.errors import BadRequest
+from guard.forwarded import Said
+from guard.types import AnswerGrounding, Decision, Origin, Route, Turn
+
+PATH = "/beta/litellm_basic_guardrail_api"
+
+
+class Parameters(BaseModel):
+    """What an operator sets in LiteLLM's `additional_provider_specific_params`; other names are not read."""
+
+    ground_answer: Literal["off", "require"] = "off"
+
+
+class GuardrailRequest(BaseModel):
+    """LiteLLM's body; keys and headers of its client, which it has too, are not read."""
+
+    input_type: Literal["request", "response"]
+    texts: list[str] | None = None
+    structured_messages: list[dict[str, Any]] | None = None
+    images: list[str] | None = None
+    tool_calls: list[Any] | None = None
+    model: str | None = None
+    additional_provider_specific_params: Parameters | None = None
+
+
+async def apply(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[Decision, dict[str, Any]]:
+    """The decision and the answer: `NONE`, `BLOCKED` with a reason, or `GUARDRAIL_INTERVENED` with other texts.
+
+    Raises:
+        BadRequest: there is nothing to judge, or something that cannot be judged.
+        PartFailure: a part failed.
+        JournalError: the decision could not be written.
+    """
+    if asked.input_type == "request":
+        return await _request(guard, asked, origin)
+    return await _response(guard, asked, origin)
+
+
+async def _request(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[Decision, dict[str, Any]]:
+    turns: list[Turn] = []
+    if asked.structured_messages:
+        conversation = wire.read_chat({"messages": asked.structured_messages})
+        guard.only_text(conversation.non_text, "structured_messages")
+        turns = list(conversation.turns)
+    guard.only_text(["image_url"] if asked.images else [], "images")
+    # A text that is in no message was found elsewhere in the request: it is judged as an earlier turn of the user.
+    loose = [text for text in asked.texts or [] if text.strip() and not any(text in turn.text for turn in turns)]
+    decision, reply = await enter_turns(guard, [*(Turn("user", text) for text in loose), *turns], origin)
+    if reply is None:
+        return decision, {"action": "NONE"}
+    return decision, {"action": "BLOCKED", "blocked_reason": reply.text}
+
+
+async def _response(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[Decision, dict[str, Any]]:
+    texts = asked.texts or []
+    calls = list(wire.content_texts(asked.tool_calls or []).values())
+    if not any(text.strip() for text in [*texts, *calls]):
+        raise BadRequest("texts: there is no text to check", param="texts")
+    wanted = (asked.additional_provider_specific_params or Parameters()).ground_answer
+    decision = Decision(Route.FORWARD, "response", ground_answer=AnswerGrounding(wanted), origin=origin)
+    await guard.record(decision, "")
+    said = [Said(number, text, calls=bool(calls)) for number, text in enumerate(texts)]
+    left = await leave(guard, decision, said, calls)
+    if left.blocked:
+        return decision, {"action": "BLOCKED", "blocked_reason": left.texts[0]}
+    # Where LiteLLM streams by `incremental_diff`, the end of each text waits as in Airlock's own streams.
+    held = {"stream_holdback_chars": [guard.hold_back] * len(texts)}
+    if list(left.texts) != texts:
+        return decision, {"action": "GUARDRAIL_INTERVENED", "texts": list(left.texts), **held}
+    return decision, {"action": "NONE", **held}

@@ -1,0 +1,1 @@
+"""Clients and frameworks with both doors in them; each module needs the library that it is named after."""

@@ -1,0 +1,213 @@
+"""LangChain: a chat model with both doors in it, and the same as middleware of an agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    convert_to_messages,
+    convert_to_openai_messages,
+)
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from guard import wire
+from guard.assemble import load_guard
+from guard.config import Config
+from guard.doors import Entered, Left, enter, leave
+from guard.engine import Guard
+from guard.errors import BlockedError
+from guard.forwarded import Said
+from guard.integrations.background import background
+from guard.types import Decision, Origin
+
+_ORIGIN = Origin(endpoint="langchain")
+
+
+class _Doors:
+    """Both doors for messages of LangChain."""
+
+    def __init__(self, guard: Guard | Config | Path | str | None, *, raise_on_block: bool) -> None:
+        self._guard = guard if isinstance(guard, Guard) else load_guard(guard)
+        self._raise_on_block = raise_on_block
+
+    async def enter(self, messages: Sequence[BaseMessage]) -> tuple[Entered, AIMessage | None]:
+        """What is decided on a conversation, and Airlock's own answer, where the model must not answer."""
+        entered = await enter(self._guard, [_as_dict(message) for message in messages], _ORIGIN)
+        reply = entered.reply
+        if reply is None:
+            return entered, None
+        if reply.refused and self._raise_on_block:
+            raise BlockedError(reply.text, entered.decision)
+        return entered, _answer(reply.text, wire.extras_of(entered.decision, reply), refused=reply.refused)
+
+    async def leave(self, decision: Decision, said: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """What may leave of the model's messages: they themselves, a part of the first, or a refusal."""
+        answers = [Said(0, str(message.text), calls=bool(_calls(message))) for message in said[:1]]
+        beside = [text for message in said for text in _others(message)]
+        beside += [str(message.text) for message in said[1:]]
+        left = await leave(self._guard, decision, answers, beside)
+        extras = wire.extras_of(decision)
+        if left.blocked:
+            if self._raise_on_block:
+                raise BlockedError(left.texts[0], decision)
+            return [_answer(left.texts[0], extras, refused=True)]
+        return [_as_left(said[0], left, extras), *said[1:]] if said else []
+
+
+class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
+    """A chat model behind the guard, as a step of a chain: ``prompt | GuardedModel(model, guard) | parser``.
+
+    An answer comes in one piece, also from `stream`: it is checked whole.
+
+    Args:
+        model: answers what may pass; any runnable from messages to a message or a text.
+        guard: the engine, or the configuration to build it from.
+        raise_on_block: raise `BlockedError`, with the decision, in place of a refusal.
+    """
+
+    def __init__(
+        self,
+        model: Runnable[LanguageModelInput, Any],
+        guard: Guard | Config | Path | str | None = None,
+        *,
+        raise_on_block: bool = False,
+    ) -> None:
+        self._model = model
+        self._doors = _Doors(guard, raise_on_block=raise_on_block)
+
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: ANN401
+        """The model's answer, once it is checked, or Airlock's own."""
+        messages = _messages(input)
+        entered, own = background.run(self._doors.enter(messages))
+        if own is not None:
+            return own
+        said = self._model.invoke([messages[at] for at in entered.kept], config, **kwargs)
+        return _first(background.run(self._doors.leave(entered.decision, [_message(said)])))
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> AIMessage:
+        """The same, awaited."""
+        messages = _messages(input)
+        entered, own = await background.wait(self._doors.enter(messages))
+        if own is not None:
+            return own
+        said = await self._model.ainvoke([messages[at] for at in entered.kept], config, **kwargs)
+        return _first(await background.wait(self._doors.leave(entered.decision, [_message(said)])))
+
+
+class AirlockMiddleware(AgentMiddleware):
+    """Both doors around each call of an agent's model: what the user wrote, what tools returned, what the model says.
+
+    Where the guard answers, the model is not called and the agent ends with that message. Put it first in the list, so
+    that nothing that other middleware changes is seen unchecked by the user.
+
+    Args:
+        guard: the engine, or the configuration to build it from.
+        raise_on_block: raise `BlockedError`, with the decision, in place of a refusal.
+    """
+
+    def __init__(self, guard: Guard | Config | Path | str | None = None, *, raise_on_block: bool = False) -> None:
+        super().__init__()
+        self._doors = _Doors(guard, raise_on_block=raise_on_block)
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any] | AIMessage:
+        """Judge, let the model answer, check."""
+        entered, own = background.run(self._doors.enter(_sent(request)))
+        if own is not None:
+            return own
+        response = handler(_kept(request, entered))
+        return _response(response, background.run(self._doors.leave(entered.decision, response.result)))
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any] | AIMessage:
+        """The same, awaited."""
+        entered, own = await background.wait(self._doors.enter(_sent(request)))
+        if own is not None:
+            return own
+        response = await handler(_kept(request, entered))
+        return _response(response, await background.wait(self._doors.leave(entered.decision, response.result)))
+
+
+def _sent(request: ModelRequest[Any]) -> list[BaseMessage]:
+    """All that the model would read, the system message first."""
+    return [*([request.system_message] if request.system_message else []), *request.messages]
+
+
+def _kept(request: ModelRequest[Any], entered: Entered) -> ModelRequest[Any]:
+    """The request without turns that were refused earlier."""
+    first = 1 if request.system_message else 0
+    return request.override(messages=[request.messages[at - first] for at in entered.kept if at >= first])
+
+
+def _response(response: ModelResponse[Any], said: list[BaseMessage]) -> ModelResponse[Any]:
+    whole = len(said) == len(response.result) and str(said[0].text) == str(response.result[0].text) if said else True
+    return ModelResponse(result=said, structured_response=response.structured_response if whole else None)
+
+
+def _messages(given: LanguageModelInput) -> list[BaseMessage]:
+    if isinstance(given, str):
+        return [HumanMessage(given)]
+    return given.to_messages() if isinstance(given, PromptValue) else convert_to_messages(given)
+
+
+def _message(said: object) -> BaseMessage:
+    return said if isinstance(said, BaseMessage) else AIMessage(str(said))
+
+
+def _first(said: Sequence[BaseMessage]) -> AIMessage:
+    message = said[0]
+    return message if isinstance(message, AIMessage) else AIMessage(str(message.text))
+
+
+def _answer(text: str, extras: dict[str, Any], *, refused: bool) -> AIMessage:
+    reason = "content_filter" if refused else "stop"
+    return AIMessage(text, response_metadata={"finish_reason": reason, "airlock": extras})
+
+
+def _as_left(message: BaseMessage, left: Left, extras: dict[str, Any]) -> BaseMessage:
+    """The model's message as it may leave, with what the knowledge base says of it."""
+    if left.summary is not None:
+        [grounded] = left.summary.answers
+        citations = [wire.citation_dict(citation) for citation in grounded.citations]
+        extras = {**extras, "citations": citations, "grounding": [grounded.as_dict()]}
+    changes: dict[str, Any] = {"response_metadata": {**message.response_metadata, "airlock": extras}}
+    if left.texts[0] != str(message.text):
+        changes |= {"content": left.texts[0], "additional_kwargs": {}}
+    return message.model_copy(update=changes)
+
+
+def _as_dict(message: BaseMessage) -> dict[str, Any]:
+    """A message as the chat wire has it."""
+    if not isinstance(message, AIMessage):
+        [said] = convert_to_openai_messages([message])
+        return said
+    said = {"role": "assistant", "content": str(message.text)}
+    return said | ({"reasoning_content": "\n".join(others)} if (others := _others(message)) else {})
+
+
+def _calls(message: BaseMessage) -> list[Any]:
+    return [*getattr(message, "tool_calls", ()), *getattr(message, "invalid_tool_calls", ())]
+
+
+def _others(message: BaseMessage) -> list[str]:
+    """What a message of the model says beside its text: arguments of tool calls, reasoning, parts of other kinds."""
+    parts = [message.content] if isinstance(message.content, str) else message.content
+    blocks = [part for part in parts if not isinstance(part, str) and part.get("type") != "text"]
+    values = {"calls": _calls(message), "blocks": blocks, "more": message.additional_kwargs}
+    return [text for text in wire.content_texts(json.loads(json.dumps(values, default=str))).values() if text.strip()]
