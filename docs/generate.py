@@ -125,10 +125,19 @@ def _figures() -> str:
         *_audit(_result("audit_planted"), _result("audit_testbed")),
         *_hardened(_result("hardening")["mean"]),
         *_faster(_result("audit_bench")),
+        ("journal, processor ms a decision: one at a time, 32 at once", _journal(_result("journal")), "journal"),
         ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
     ]
     table = ["| figure | measured | from |", "|---|---|---|"]
     return "\n".join(table + [f"| {name} | {value} | `results/{file}.json` |" for name, value, file in rows])
+
+
+def _journal(figures: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {', '.join(format(figures[key][f'at_once_{count}']['cpu_ms'], '.2f') for count in (1, 32))}"
+        for key, name in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
+        if key in figures
+    )
 
 
 def _hardened(mean: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from guard.config import Config, load_config
 from guard.engine import Guard, Parts
 from guard.errors import ConfigError, JournalError
 from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
-from guard.journal import Journal, NoJournal, SqliteJournal
+from guard.journal import Journal, NoJournal
 from guard.memory import RememberingClassifier
 from guard.output import output_checks
 from guard.types import Classifier
@@ -307,9 +307,17 @@ def _reranker(folder: Path) -> Reranker:
 
 
 def _journal(config: Config) -> Journal:
-    if config.journal.path is None:
+    settings = config.journal
+    if not settings.kept:
         return NoJournal()
+    from guard.journal.database import Database
+    from guard.journal.prompts import Prompts
+    from guard.journal.retention import Retention
+    from guard.journal.writer import DatabaseJournal
+
     try:
-        return SqliteJournal(config.journal.path, prompts=config.journal.prompts)
+        prompts = Prompts.of(settings)
+        retention = Retention(settings.retention_days) if settings.retention_days else None
+        return DatabaseJournal(Database(settings), prompts, retention)
     except JournalError as exc:
         raise ConfigError(str(exc)) from exc

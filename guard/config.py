@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from classifier.types import E5_SMALL
 from guard.errors import ConfigError
-from guard.fields import Address, Count, OpenAICategory, Seconds, Section, Share, one_or_many
+from guard.fields import PASSWORD, Address, Count, OpenAICategory, Seconds, Section, Share, one_or_many
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
@@ -180,13 +180,57 @@ class JournalSection(Section):
     """Where decisions are written down."""
 
     path: Path | None = Field(Path("airlock.db"), description="SQLite file; null keeps no journal.")
-    prompts: Annotated[Literal["off", "hashed", "full"], YAML_OFF] = Field(
-        "off", description="What is kept of the judged text."
+    url: str | None = Field(
+        None,
+        description="PostgreSQL in place of the file: postgresql://user@host/database, the password in PGPASSWORD.",
+    )
+    prompts: Annotated[Literal["off", "hashed", "redacted", "full"], YAML_OFF] = Field(
+        "off", description="What is kept of the judged text; `redacted` masks numbers, addresses, accounts and keys."
+    )
+    prompt_key_env: str | None = Field(
+        None, description="Environment variable with a key for `hashed`; without one, a guessed text can be confirmed."
+    )
+    key_env: str | None = Field(
+        None,
+        description="Environment variable with a key for the chain of records; older keys behind it, after a space.",
+    )
+    retention_days: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="Records older than that are deleted once a day; null keeps them."
+    )
+    sync: bool = Field(
+        False,
+        description="Wait for the disk with each decision, so that none is lost by a power cut either; for the file.",
     )
     deadline_s: Seconds = 10.0
     on_error: Literal["refuse", "continue"] = Field(
         "refuse", description="When a decision cannot be written: refuse the request, or answer and log an alarm."
     )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.url is not None and self.path is not None and "path" in self.model_fields_set:
+            raise ValueError(f"path = {self.path} and url = {self.url}: a journal is at one place; remove one of them")
+        return self
+
+    @field_validator("url")
+    @classmethod
+    def _postgres(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not re.match(r"postgres(?:ql)?://", url):
+            raise ValueError("need an address such as postgresql://user@host/database; a file goes to journal.path")
+        if PASSWORD.search(url):
+            raise ValueError("a password has no place in a configuration; put it into PGPASSWORD or a passfile")
+        return url
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a journal."""
+        return self.path is not None or self.url is not None
+
+
+NO_JOURNAL: Mapping[str, Any] = {"journal.path": None, "journal.url": None}
+"""Overrides for commands that decide without a record."""
 
 
 class Moderation(Section):

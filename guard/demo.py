@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,13 +187,16 @@ def _read_stream(chunks: Stream[ChatCompletionChunk]) -> tuple[str, str | None, 
 
 def _journalled(path: Path, decision: str) -> tuple[dict[str, Any], str]:
     """What the gateway's own journal says of a decision, once it has written how the request ended."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    from guard.config import JournalSection
+    from guard.journal.database import Database, journal, select_records
+    from guard.journal.records import Kind
+
+    with closing(Database(JournalSection(path=path), read_only=True)) as database:
         for _ in range(100):
-            row = database.execute(
-                "SELECT record, outcome FROM decisions JOIN outcomes ON decision = id WHERE id = ?", (decision,)
-            ).fetchone()
-            if row:
-                return json.loads(row[0]), row[1]
+            with database.reading() as connection:
+                found = {each.kind: each.content for each in select_records(connection, journal.c.decision == decision)}
+            if Kind.OUTCOME in found:
+                return found[Kind.DECISION], found[Kind.OUTCOME]["outcome"]
             time.sleep(0.02)
     raise ConfigError(f"decision {decision} is not in the journal; {_FAILURE_HINT}")
 

@@ -25,6 +25,7 @@ from guard.types import (
     Classifier,
     Decision,
     Finding,
+    Judgement,
     Origin,
     Protector,
     Reply,
@@ -273,6 +274,8 @@ class Guard:
             judged=weighed.strictest.where.value,
             distress=weighed.distress,
             shadow=weighed.shadow,
+            judgements=tuple(Judgement(where, each) for (where, _), each in zip(texts, verdicts, strict=True)),
+            ruled=rule.route,
         )
         try:
             finding = await self.find([turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()])

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+PASSWORD = re.compile(r"(?<=://)[^:/?#@]*:[^@]*(?=@)|(?<=[?&]password=)[^&]*")
+"""Credentials in an address."""
 OpenAICategory = Literal[
     "harassment",
     "harassment/threatening",

@@ -76,6 +76,14 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """One text of a request, and what the classifier says of it."""
+
+    where: TextKind
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided on one request, why, and by which rule.
 
@@ -93,6 +101,8 @@ class Decision:
         origin: where the request comes from.
         policy: version of the configuration that it was decided by; empty where it plays no part.
         shadow: the rules in shadow mode that would have decided.
+        judgements: every text that was judged, whether it had a say or not; for replay.
+        ruled: the policy's route, also where an abstention, a finding or a failure led to another.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
     """
@@ -110,6 +120,8 @@ class Decision:
     origin: Origin = UNKNOWN
     policy: str = ""
     shadow: tuple[Shadow, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+    ruled: Route | None = None
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
 

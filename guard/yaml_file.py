@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from classifier.taxonomy import UniqueKeyLoader
 from guard.errors import ConfigError
-from guard.fields import Section
+from guard.fields import PASSWORD, Section
 
 S = TypeVar("S", bound=Section)
 
@@ -72,7 +72,7 @@ def _explain(error: ErrorDetails, path: Path | None, root: type[BaseModel]) -> s
         found = f" = {kind!r}: is none of them;" if kind is not None else ": is missing;"
         return f"{origin}{where}.kind{found} need one of {', '.join(_kinds(error['loc'], root))}"
     value = error["input"]
-    shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {value!r}"
+    shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {PASSWORD.sub('…', repr(value))}"
     return f"{origin}{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
 
 

@@ -23,10 +23,10 @@ def ask(
 
     from guard.api import answer_dict
     from guard.assemble import load_guard
-    from guard.config import load_config
+    from guard.config import NO_JOURNAL, load_config
 
     given = read_text(question)
-    with closing(load_guard(load_config(config, {"journal.path": None}))) as guard:
+    with closing(load_guard(load_config(config, NO_JOURNAL))) as guard:
         answer = asyncio.run(guard.ask(given))
     if as_json:
         print_json(answer_dict(answer))

@@ -26,11 +26,11 @@ def check(
     from contextlib import closing
 
     from guard.assemble import load_guard
-    from guard.config import load_config
+    from guard.config import NO_JOURNAL, load_config
     from guard.types import Turn
 
     given = read_text(text)
-    with closing(load_guard(load_config(config, {"journal.path": None}))) as guard:
+    with closing(load_guard(load_config(config, NO_JOURNAL))) as guard:
         decision = asyncio.run(guard.decide([Turn("user", given)]))
     said = decision.as_dict()
     if as_json:

@@ -48,10 +48,10 @@ def check(
     A rule of the policy that can never match is a warning.
     """
     from guard.assemble import load_guard
-    from guard.config import load_config
+    from guard.config import NO_JOURNAL, load_config
     from guard.upstream import Forwarder
 
-    settings = load_config(path, {"journal.path": None})
+    settings = load_config(path, NO_JOURNAL)
     Forwarder(settings.upstream)
     warnings = load_guard(settings).warnings
     if as_json:

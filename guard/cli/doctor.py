@@ -107,13 +107,16 @@ def _example() -> tuple[list[Evidence], dict[str, Document]]:
 
 def _write_journal(settings: Config) -> str:
     from guard.errors import JournalError
-    from guard.journal import SqliteJournal
+    from guard.journal.database import Database
 
     path = settings.journal.path
+    if settings.journal.url is not None:
+        Database(settings.journal).close()
+        return f"{settings.journal.url} can be written"
     if path is None:
         return "off"
     if path.exists():
-        SqliteJournal(path).close()
+        Database(settings.journal).close()
         return f"{path} can be written"
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not os.access(folder, os.W_OK):

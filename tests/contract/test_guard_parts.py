@@ -7,7 +7,7 @@ import pytest
 
 from classifier.types import Tier
 from guard.errors import ConfigError, PartFailure
-from guard.journal import NoJournal, SqliteJournal
+from guard.journal import NoJournal
 from guard.memory import RememberingClassifier
 from guard.output import AllChecks, ClassifierCheck, PatternCheck
 from guard.sound import sound_answer, sound_findings, sound_verdicts
@@ -22,6 +22,7 @@ from tests.doubles import (
     returns,
     verdict,
 )
+from tests.journals import open_journal
 
 
 @pytest.fixture(params=["double", "remembering"])
@@ -124,7 +125,7 @@ def test_a_pattern_may_look_no_further_than_is_held_back(regex, bounded):
             PatternCheck({"it": regex}, 12)
 
 
-JOURNALS = {"double": lambda path: MemoryJournal(), "none": lambda path: NoJournal(), "sqlite": SqliteJournal}
+JOURNALS = {"double": lambda path: MemoryJournal(), "none": lambda path: NoJournal(), "sqlite": open_journal}
 
 
 @pytest.fixture(params=JOURNALS)

@@ -112,18 +112,21 @@ class Started:
 def decision_row(journal: Path, decision: str) -> dict[str, Any] | None:
     """What the journal holds on a decision."""
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
-        database.row_factory = sqlite3.Row
-        row = database.execute("SELECT * FROM decisions WHERE id = ?", (decision,)).fetchone()
-    return dict(row) if row else None
+        row = database.execute(
+            "SELECT payload FROM journal WHERE kind = 'decision' AND decision = ?", (decision,)
+        ).fetchone()
+    return json.loads(row[0]) if row else None
 
 
 def outcome_of(journal: Path, decision: str) -> str | None:
     """How the journal says a request ended; written right after the answer, so waited for."""
     for _ in range(100):
         with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
-            row = database.execute("SELECT outcome FROM outcomes WHERE decision = ?", (decision,)).fetchone()
+            row = database.execute(
+                "SELECT payload FROM journal WHERE kind = 'outcome' AND decision = ?", (decision,)
+            ).fetchone()
         if row:
-            return str(row[0])
+            return str(json.loads(row[0])["outcome"])
         time.sleep(0.05)
     return None
 

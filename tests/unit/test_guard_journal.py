@@ -1,20 +1,15 @@
 import asyncio
 import hashlib
-import json
-import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
 from classifier.types import Tier
 from guard.errors import JournalError
-from guard.journal import SqliteJournal
 from guard.middleware import GuardMiddleware
 from guard.types import Decision, Route
 from tests.doubles import CHAT, PHRASE, EventUpstream, Upstream, asking, chunk, exchange, make_guard, sse, verdict
+from tests.journals import open_journal, records, verified
 
 PROMPT = "how do I, Ünïcode \ud800?"
 DECISION = Decision(Route.REFUSE, "unsafe", verdict(Tier.UNSAFE), "last_turn", timings_ms={"classify": 1.5})
@@ -29,22 +24,17 @@ def path(tmp_path):
 def opened(path):
     journals = []
 
-    def open_journal(**options):
-        journals.append(SqliteJournal(path, **options))
+    def opened(**options):
+        journals.append(open_journal(path, **options))
         return journals[-1]
 
-    yield open_journal
+    yield opened
     for journal in journals:
         journal.close()
 
 
-def rows(path, table="decisions"):
-    database = sqlite3.connect(path)
-    database.row_factory = sqlite3.Row
-    try:
-        return [dict(row) for row in database.execute(f"SELECT * FROM {table}")]
-    finally:
-        database.close()
+def ids(path):
+    return [record.decision for record in records(path, "decision")]
 
 
 def write(journal, decision=DECISION, prompt=PROMPT):
@@ -53,17 +43,19 @@ def write(journal, decision=DECISION, prompt=PROMPT):
 
 def test_a_decision_is_there_when_it_is_acknowledged(path, opened):
     write(opened())
-    (row,) = rows(path)
-    assert (row["id"], row["route"], row["rule"]) == (DECISION.id, "refuse", "unsafe")
-    assert (row["tier"], row["category"], row["cause"]) == ("unsafe", "u_weapons_violence", None)
-    assert json.loads(row["record"]) == DECISION.as_dict()
+    (record,) = records(path)
+    assert (record.seq, record.kind, record.decision) == (1, "decision", DECISION.id)
+    said = record.content
+    assert {name: said[name] for name in DECISION.as_dict()} == DECISION.as_dict()
+    assert said["created"] == DECISION.created
+    assert verified(path).sound
 
 
 @pytest.mark.parametrize(
     ("prompts", "kept"),
     [
         ("off", None),
-        ("hashed", hashlib.sha256(PROMPT.encode("utf-8", "replace")).hexdigest()),
+        ("hashed", "sha256:" + hashlib.sha256(PROMPT.encode("utf-8", "replace")).hexdigest()),
         ("full", PROMPT.replace("\ud800", "?")),
     ],
 )
@@ -71,7 +63,8 @@ def test_prompts_are_kept_only_as_the_operator_asks(path, opened, prompts, kept)
     journal = opened(prompts=prompts)
     write(journal)
     journal.close()
-    assert rows(path)[0]["prompt"] == kept
+    said = records(path)[0].content
+    assert (said["prompt"], said["prompts"]) == (kept, prompts)
     files = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert (b"how do I" in files) is (prompts == "full"), "in no other column, page or file either"
 
@@ -80,39 +73,15 @@ def test_prompts_are_kept_only_as_the_operator_asks(path, opened, prompts, kept)
 def test_a_path_that_cannot_be_opened_is_named(path, make):
     make(path)
     with pytest.raises(JournalError, match=r"airlock\.db"):
-        SqliteJournal(path)
+        open_journal(path)
 
 
 def test_a_file_that_is_no_database_is_refused_and_kept(path):
     path.parent.mkdir()
     path.write_text("not a database, and precious" * 100)
-    with pytest.raises(JournalError, match="another file"):
-        SqliteJournal(path)
+    with pytest.raises(JournalError, match="name another"):
+        open_journal(path)
     assert path.read_text().startswith("not a database, and precious")
-
-
-def test_a_locked_database_fails_in_time_and_works_again_once_free(path, opened):
-    journal = opened(timeout_s=0.05)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(JournalError, match="locked"):
-        write(journal)
-    other.execute("ROLLBACK")
-    other.close()
-    write(journal)
-    assert len(rows(path)) == 1
-
-
-def test_a_row_that_cannot_be_written_fails_alone_and_stops_nothing(path, opened):
-    journal = opened()
-
-    async def run():
-        with pytest.raises(JournalError):
-            await journal.decided(Decision(Route.REFUSE, "\ud800"), "")
-        await journal.decided(DECISION, "")
-
-    asyncio.run(asyncio.wait_for(run(), 5))
-    assert [row["id"] for row in rows(path)] == [DECISION.id]
 
 
 def test_many_at_once_are_all_written_and_close_flushes(path, opened):
@@ -126,7 +95,7 @@ def test_many_at_once_are_all_written_and_close_flushes(path, opened):
         await asyncio.gather(*half)
 
     asyncio.run(asyncio.wait_for(run(), 10))
-    assert {row["id"] for row in rows(path)} == {decision.id for decision in decisions}
+    assert ids(path) == [decision.id for decision in decisions]
     journal.close()
     with pytest.raises(JournalError, match="closed"):
         asyncio.run(asyncio.wait_for(journal.decided(DECISION, ""), 5))
@@ -135,7 +104,20 @@ def test_many_at_once_are_all_written_and_close_flushes(path, opened):
 def test_a_journal_is_taken_up_again(path, opened):
     write(opened())
     write(opened(), Decision(Route.FORWARD, "safe"))
-    assert len(rows(path)) == 2
+    assert len(ids(path)) == 2
+    assert verified(path).sound
+
+
+def test_the_file_of_another_program_is_refused_and_kept(path):
+    path.parent.mkdir()
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE passages (id)")
+    database.commit()
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=r"passages.*another file"):
+        open_journal(path)
+    assert path.read_bytes() == before
 
 
 UNSAFE_STREAM = sse([chunk({"content": f"{'fine ' * 200}{PHRASE}"})])
@@ -161,51 +143,27 @@ def test_the_decision_is_written_before_anything_leaves_and_the_outcome_after(
     seen = []
 
     def on_send(message):
-        seen.append([row["id"] for row in rows(path)])
+        seen.append(ids(path))
 
     app = GuardMiddleware(upstream, make_guard(journal=journal))
     result = asyncio.run(exchange(app, asking(question), on_send=on_send))
     assert seen
     assert all(found == [result.headers["x-airlock-decision"]] for found in seen)
-    (ended,) = rows(path, "outcomes")
-    assert (ended["decision"], ended["outcome"], ended["status"]) == (seen[0][0], outcome, result.status)
-    assert ended["milliseconds"] >= 0
+    (ended,) = records(path, "outcome")
+    said = ended.content
+    assert (ended.decision, said["outcome"], said["status"]) == (seen[0][0], outcome, result.status)
+    assert said["milliseconds"] >= 0
 
 
 def test_the_decision_is_written_before_the_model_is_called(path, opened):
     seen = []
 
     async def app(scope, receive, send):
-        seen.append(len(rows(path)))
+        seen.append(len(records(path)))
         await Upstream()(scope, receive, send)
 
     asyncio.run(exchange(GuardMiddleware(app, make_guard(journal=opened())), asking("hi")))
     assert seen == [1]
-
-
-def test_what_was_acknowledged_survives_a_kill(path):
-    script = f"""
-        import asyncio, os, signal
-        from pathlib import Path
-        from guard.journal import SqliteJournal
-        from guard.types import Decision, Route
-
-        async def main():
-            journal = SqliteJournal(Path({str(path)!r}))
-            for _ in range(20):
-                decision = Decision(Route.REFUSE, "unsafe")
-                await journal.decided(decision, "")
-                print(decision.id, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        asyncio.run(main())
-    """
-    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    acknowledged = ended.stdout.split()
-    assert len(acknowledged) == 20
-    assert path.with_name("airlock.db-wal").exists(), "the process did die before it could tidy up"
-    assert [row["id"] for row in rows(path)] == acknowledged
 
 
 def test_nothing_of_a_prompt_is_written_through_the_whole_path(path, opened):

@@ -1,0 +1,349 @@
+"""The journal's database: SQLite in WAL mode or PostgreSQL, its tables, and the transactions on them."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from guard.config import JournalSection
+from guard.errors import ConfigError, JournalError
+from guard.journal.chain import KEYED, Head, Keys, is_sealed, link, sealed
+from guard.journal.records import Draft, Kind, Record, draft
+
+SCHEMA = "0001"  # the last of `guard.journal.migrations`
+VERSION_TABLE = "journal_schema"
+_CHUNK = 1000
+
+metadata = sa.MetaData()
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("time", sa.Double(), nullable=False, index=True),
+    sa.Column("kind", sa.Text(), nullable=False),
+    sa.Column("decision", sa.Text(), index=True),
+    sa.Column("payload", sa.Text(), nullable=False),
+    sa.Column("previous", sa.Text(), nullable=False),
+    sa.Column("hash", sa.Text(), nullable=False),
+    sa.Index(
+        "journal_one_decision",
+        "decision",
+        unique=True,
+        sqlite_where=sa.text("kind = 'decision'"),
+        postgresql_where=sa.text("kind = 'decision'"),
+    ),
+)
+heads = sa.Table(
+    "journal_head",
+    metadata,
+    sa.Column("one", sa.Integer(), primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger(), nullable=False),
+    sa.Column("hash", sa.Text(), nullable=False),
+    sa.Column("pruned", sa.BigInteger(), nullable=False),
+    sa.Column("seal", sa.Text(), nullable=False),
+)
+
+_READ_HEAD = sa.select(heads.c.seq, heads.c.hash, heads.c.pruned, heads.c.seal)  # made once: to make them takes time
+_LOCK_HEAD = sa.select(heads.c.one).with_for_update()
+_MOVE_HEAD = sa.update(heads).values({name: sa.bindparam(f"new_{name}") for name in ("seq", "hash", "pruned", "seal")})
+_INSERT = sa.insert(journal)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """A transaction that may append; nobody else appends until it ends."""
+
+    connection: sa.Connection
+    keys: Keys
+    head: Head
+
+    def append(self, drafts: Iterable[Draft]) -> list[Record]:
+        """Write records at the end of the chain."""
+        records, head = link(drafts, self.head, self.keys, time.time())
+        if records:
+            self.connection.execute(_INSERT, [_row(record) for record in records])
+            self.move(head)
+        return records
+
+    def move(self, head: Head) -> None:
+        """Write the head anew."""
+        values = {"new_seq": head.seq, "new_hash": head.hash, "new_pruned": head.pruned, "new_seal": head.seal}
+        self.connection.execute(_MOVE_HEAD, values)
+        self.head = head
+
+    def prune(self, through: int) -> None:
+        """Let the records up to a number be deleted."""
+        self.move(sealed(self.head.seq, self.head.hash, through, self.keys))
+
+
+class Database:
+    """An open journal.
+
+    Args:
+        settings: where it is, and its key.
+        read_only: whether nothing may change: no file is made, and an older form is refused.
+        timeout_s: seconds to wait for a lock.
+
+    Raises:
+        JournalError: it cannot be opened, is no journal, or is of a newer form; or the key is missing or another one.
+        ConfigError: there is no journal, or the driver for PostgreSQL is missing.
+    """
+
+    def __init__(self, settings: JournalSection, *, read_only: bool = False, timeout_s: float = 5.0) -> None:
+        self.place = place(settings)
+        self.keys = Keys.of("journal.key_env", settings.key_env)
+        self._engine = _engine(settings, read_only=read_only, timeout_s=timeout_s)
+        try:
+            with self._explained():
+                self._prepare(read_only)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file."""
+        return self._engine.dialect.name == "sqlite"
+
+    @contextlib.contextmanager
+    def appending(self) -> Iterator[Ledger]:
+        """A transaction at the end of the chain; undone when the block raises.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: as the database raised it.
+        """
+        with self._engine.begin() as connection:
+            yield Ledger(connection, self.keys, _head(connection, lock=True))
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the journal.
+
+        Raises:
+            JournalError: the database failed.
+        """
+        options: dict[str, Any] = {"airlock_reads": True}
+        if not self.is_sqlite:
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with self._explained(), self._engine.connect().execution_options(**options) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as exc:
+            raise JournalError(
+                f"{self.place}: cannot be used as a journal ({reason(exc)}); name another file or database"
+            ) from exc
+
+    def delete_pruned(self) -> None:
+        """Delete what retention signed off, a thousand records at a time, so that writers need not wait.
+
+        Raises:
+            JournalError: the database failed.
+        """
+        signed_off = sa.select(heads.c.pruned).scalar_subquery()
+        some = sa.select(journal.c.seq).where(journal.c.seq <= signed_off).order_by(journal.c.seq).limit(_CHUNK)
+        with self._explained():
+            while True:
+                with self._engine.begin() as connection:
+                    if not connection.execute(sa.delete(journal).where(journal.c.seq.in_(some))).rowcount:
+                        break
+            if self.is_sqlite:  # else what was deleted stays in the log for a while
+                self._pragma("wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def _pragma(self, words: str) -> None:
+        """Outside of any transaction."""
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute(f"PRAGMA {words}")
+        except sqlite3.Error as exc:
+            raise JournalError(f"{self.place}: {exc}") from exc
+        finally:
+            connection.close()
+
+    def _prepare(self, read_only: bool) -> None:
+        with self.reading() as connection:
+            found = _version(connection)
+            if found is None and self.is_sqlite and not read_only:
+                _check_unused(connection, self.place)
+        if self.is_sqlite and not read_only:
+            self._pragma("journal_mode=WAL")
+        if found != SCHEMA:
+            if read_only:
+                what = "is no journal" if found is None else f"is of form {found}, this Airlock reads {SCHEMA}"
+                raise JournalError(f"{self.place}: {what}; `airlock serve` makes and migrates journals")
+            self._migrate(found)
+        if not read_only:
+            self._check_key()
+
+    def _migrate(self, found: str | None) -> None:
+        from guard.journal.migrations import upgrade
+
+        with self._engine.begin() as connection:
+            upgrade(connection, self.keys, found, self.place)
+
+    def _check_key(self) -> None:
+        """Go on with the key that the chain has, or write down that it is another one from here on."""
+        with self.appending() as ledger:
+            head = ledger.head
+            keyed = head.seal.startswith(KEYED)
+            if keyed and not self.keys.sign:
+                raise JournalError(
+                    f"{self.place}: its records are keyed; name the variable of the key: journal.key_env"
+                )
+            if not is_sealed(head, self.keys):
+                raise JournalError(
+                    f"{self.place}: the end of its chain was changed, or its key is not in the variable of "
+                    "journal.key_env (older keys stand behind the new one); see `airlock journal verify`"
+                )
+            if head.seal != sealed(head.seq, head.hash, head.pruned, self.keys).seal:
+                ledger.append([draft(Kind.KEY, {"keyed_before": keyed})])
+
+
+def place(settings: JournalSection) -> str:
+    """The journal's setting and value, as errors name it.
+
+    Raises:
+        ConfigError: there is no journal.
+    """
+    if settings.url is not None:
+        return f"journal.url = {settings.url}"
+    if settings.path is None:
+        raise ConfigError("journal.path = null: there is no journal; name a file, or a database in journal.url")
+    return f"journal.path = {settings.path}"
+
+
+def read_head(connection: sa.Connection) -> Head | None:
+    """The end of the chain; None where somebody removed it."""
+    row = connection.execute(_READ_HEAD).first()
+    return Head(*row) if row else None
+
+
+def reason(exc: SQLAlchemyError) -> str:
+    """What the database said, in one line and without the values of the statement, which may quote a prompt."""
+    if isinstance(exc, DBAPIError) and exc.orig is not None:
+        lines = str(exc.orig).splitlines() or [""]
+        return f"{type(exc.orig).__name__}: {lines[0][:200]}"
+    return type(exc).__name__
+
+
+def _head(connection: sa.Connection, *, lock: bool) -> Head:
+    if lock and connection.dialect.name != "sqlite":  # SQLite's transaction has the lock already
+        connection.execute(_LOCK_HEAD)
+    head = read_head(connection)
+    if head is None:
+        raise JournalError("the head of the journal is missing; see `airlock journal verify`")
+    return head
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in ("seq", "time", "kind", "decision", "payload", "previous", "hash")}
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def _check_unused(connection: sa.Connection, named: str) -> None:
+    """Refuse a file of something else."""
+    tables = set(sa.inspect(connection).get_table_names()) - {"decisions", "outcomes"}  # of the first journals
+    if tables:
+        raise JournalError(f"{named}: is a database of something else (table {min(tables)}); name another file")
+
+
+def _engine(settings: JournalSection, *, read_only: bool, timeout_s: float) -> sa.Engine:
+    if settings.url is not None:
+        return _postgres(settings.url, timeout_s)
+    assert settings.path is not None
+    return _sqlite(settings.path, settings.sync, read_only=read_only, timeout_s=timeout_s)
+
+
+def _sqlite(path: Path, sync: bool, *, read_only: bool, timeout_s: float) -> sa.Engine:
+    try:
+        if read_only:
+            path.stat()
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # made for the owner only; SQLite gives its other files the same mode
+    except FileNotFoundError as exc:
+        raise JournalError(f"journal.path = {path}: there is none yet; `airlock serve` makes it") from exc
+    except OSError as exc:
+        raise JournalError(f"journal.path = {path}: cannot be opened as a journal ({exc}); name another file") from exc
+    mode = "ro" if read_only else "rw"
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=path.absolute().as_uri(), query={"mode": mode, "uri": "true"}),
+        connect_args={"timeout": timeout_s, "isolation_level": None},
+        hide_parameters=True,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
+        if read_only:
+            return
+        try:
+            connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+            connection.execute("PRAGMA secure_delete=ON")  # what retention deletes is overwritten
+        except sqlite3.Error as exc:
+            raise JournalError(
+                f"journal.path = {path}: cannot be opened as a journal ({exc}); name another file"
+            ) from exc
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        reads = read_only or connection.get_execution_options().get("airlock_reads")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgres(url: str, timeout_s: float) -> sa.Engine:
+    try:
+        import psycopg
+    except ModuleNotFoundError as exc:
+        raise ConfigError(f"journal.url = {url}: needs psycopg; pip install 'llm-airlock[postgres]'") from exc
+    try:
+        address = sa.make_url(url).set(drivername="postgresql+psycopg")
+    except (SQLAlchemyError, ValueError) as exc:
+        raise ConfigError(f"journal.url = {url}: is no address such as postgresql://user@host/database") from exc
+    engine = sa.create_engine(
+        address, connect_args={"connect_timeout": max(2, round(timeout_s))}, pool_pre_ping=True, hide_parameters=True
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
+        try:
+            connection.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
+            connection.commit()
+        except psycopg.Error as exc:
+            raise JournalError(f"journal.url = {url}: {type(exc).__name__}") from exc
+
+    return engine
+
+
+def select_records(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Iterator[Record]:
+    """Records in order, a thousand at a time, so that a journal of any size can be read."""
+    after = -1
+    while True:
+        chosen = sa.select(journal).where(journal.c.seq > after, *conditions).order_by(journal.c.seq).limit(_CHUNK)
+        rows: Sequence[sa.Row[Any]] = connection.execute(chosen).all()
+        for row in rows:
+            yield Record(row.seq, row.time, row.kind, row.decision, row.payload, row.previous, row.hash)
+        if len(rows) < _CHUNK:
+            return
+        after = rows[-1].seq

@@ -1,0 +1,52 @@
+"""What is kept of a prompt: nothing, its hash, the text without personal data, or the text."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Literal
+
+from guard.config import JournalSection
+from guard.journal.chain import Keys
+
+Mode = Literal["off", "hashed", "redacted", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What the operator wants kept.
+
+    Attributes:
+        mode: which of the four.
+        key: of hashes; without it, whoever guesses a text can confirm it.
+    """
+
+    mode: Mode = "off"
+    key: bytes | None = None
+
+    @classmethod
+    def of(cls, settings: JournalSection) -> Prompts:
+        """As configured.
+
+        Raises:
+            JournalError: the key's variable is empty.
+        """
+        return cls(settings.prompts, Keys.of("journal.prompt_key_env", settings.prompt_key_env).sign)
+
+    def kept(self, prompt: str) -> str | None:
+        """What is written down."""
+        safe = prompt.encode("utf-8", "replace")  # lone surrogates
+        match self.mode:
+            case "off":
+                return None
+            case "hashed" if self.key is not None:
+                return "hmac-sha256:" + hmac.new(self.key, safe, hashlib.sha256).hexdigest()
+            case "hashed":
+                return "sha256:" + hashlib.sha256(safe).hexdigest()
+            case "redacted":
+                from guard.journal.redact import redact
+
+                return redact(safe.decode())
+            case "full":
+                return safe.decode()

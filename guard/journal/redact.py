@@ -1,0 +1,104 @@
+"""Masks in a text what names or unlocks somebody: addresses, numbers, accounts, keys.
+
+What has a form is masked, rather too much than too little: every run of seven or more digits goes, whatever it is.
+What has none stays: names, postal addresses, numbers in words, and whatever a text tells of a person.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+_GAP = r"[ \t.\-–—/()\u00a0\u2009\u200b\u202f]{0,3}"  # between the digits of a number
+_SECRET_NAMES = (
+    r"pass(?:word|wd|phrase|code)?|pwd|secret|token|credential|api[_\- ]?key|access[_\- ]?key|private[_\- ]?key"
+)
+_TOKENS = (
+    r"eyJ[\w\-]{8,1000}+\.[\w\-]{4,}(?:\.[\w\-]*)?",  # JSON web token
+    r"(?:sk|pk|rk|whsec)[-_][\w\-]{8,}",
+    r"gh[oprsu]_\w{16,}",
+    r"github_pat_\w{16,}",
+    r"glpat-[\w\-]{12,}",
+    r"xox[a-z]-[\w\-]{8,}",
+    r"(?:AKIA|ASIA)[A-Z0-9]{12,}",
+    r"AIza[\w\-]{20,}",
+    r"(?:hf|npm)_\w{16,}",
+    r"pypi-[\w\-]{16,}",
+    r"SG\.[\w\-]{8,}\.[\w\-]{8,}",
+)
+
+
+def redact(text: str) -> str:
+    """The text, with ``[email]``, ``[phone]`` and the like in place of what was masked."""
+    for pattern, mask in _RULES:
+        text = pattern.sub(mask, text)
+    return text
+
+
+def _token(match: re.Match[str]) -> str:
+    run = match[0]
+    return "[token]" if any(map(str.isdigit, run)) and any(map(str.isalpha, run)) else run
+
+
+def _iban(match: re.Match[str]) -> str:
+    """Masks the longest beginning that is an IBAN (ISO 13616: modulo 97 is 1); words may follow it."""
+    words = re.split(r"([ \-])", match[0])
+    for end in range(len(words), 0, -2):
+        account = "".join(words[:end:2]).upper()
+        if 15 <= len(account) <= 34:
+            number = "".join(str(int(character, 36)) for character in account[4:] + account[:4])
+            if int(number) % 97 == 1:
+                return "[iban]" + "".join(words[end:])
+    return match[0]
+
+
+def _ip(match: re.Match[str]) -> str:
+    if not any(map(str.isdigit, match[0])):  # a::b of a program
+        return match[0]
+    try:
+        ipaddress.ip_address(match[0])
+    except ValueError:
+        return match[0]
+    return "[ip]"
+
+
+def _number(match: re.Match[str]) -> str:
+    digits = [int(character) for character in match[0] if character.isdigit()]
+    if 13 <= len(digits) <= 19 and _luhn(digits):
+        return "[card]"
+    if match[0].startswith(("+", "0", "(")) and len(digits) <= 15:
+        return "[phone]"
+    return "[number]"
+
+
+def _luhn(digits: list[int]) -> bool:
+    """Whether the check digit of a card number is right (ISO/IEC 7812)."""
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+_Mask = str | Callable[[re.Match[str]], str]
+_RULES: tuple[tuple[re.Pattern[str], _Mask], ...] = (
+    (re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}-----|\Z)", re.DOTALL), "[key]"),
+    (re.compile(r"(?<=://)[^\s/@]{1,512}(?=@)"), "[credentials]"),
+    (re.compile(r"\b(bearer|basic)[ \t]+[^\s\[]\S{5,}", re.IGNORECASE), r"\1 [token]"),
+    (
+        re.compile(
+            rf"((?:{_SECRET_NAMES})[\w\-]{{0,16}}[\"']?[ \t]{{0,3}}(?:[:=＝：]|\bis\b)[ \t]{{0,3}}[\"']?)"
+            r"[^\s\"'&,;\[][^\s\"'&;]*",
+            re.IGNORECASE,
+        ),
+        r"\1[secret]",
+    ),
+    (re.compile(rf"(?<![\w\[])(?:{'|'.join(_TOKENS)})"), "[token]"),
+    (
+        re.compile(r"(?<![\w.!#$%&'*+/=?^`{|}~\-])[\w.!#$%&'*+/=?^`{|}~\-]++[@＠](?:[\w\-]{1,63}\.){0,8}[\w\-]{1,63}"),
+        "[email]",
+    ),
+    (re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ \-]?[A-Z0-9]{1,4}){3,9}", re.IGNORECASE | re.ASCII), _iban),
+    (re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"), _ip),
+    (re.compile(r"(?<![\d.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\d])"), _ip),
+    (re.compile(r"[A-Za-z0-9_+=\-]{24,}"), _token),
+    (re.compile(rf"[+(]?\d(?:{_GAP}\d){{6,}}"), _number),
+)

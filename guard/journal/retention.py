@@ -1,0 +1,122 @@
+"""Retention: records older than the operator keeps them are deleted, and a checkpoint signs that off."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from guard.errors import JournalError
+from guard.journal.chain import Head
+from guard.journal.database import Database, journal, read_head, reason
+from guard.journal.records import Kind, draft
+from guard.journal.review import waiting
+
+log = logging.getLogger("airlock")
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was deleted.
+
+    Attributes:
+        records: how many.
+        through: number of the last one; 0 without any.
+        unresolved: requests among them that were handed over and that nobody resolved.
+    """
+
+    records: int
+    through: int
+    unresolved: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {"records": self.records, "through": self.through, "unresolved": self.unresolved}
+
+
+def prune(database: Database, before: float) -> Pruned:
+    """Delete the records before a moment (Unix time), as far as no younger one stands before them in the chain.
+
+    The checkpoint names the last record and its hash, so that verification finds nothing missing. It is committed
+    first: a process that dies while it deletes leaves records that the next one deletes.
+
+    Raises:
+        JournalError: the database failed.
+    """
+    with database.reading() as connection:  # looked up before, so that writers need not wait for it
+        head = read_head(connection)
+        found = _old(connection, before, head) if head else None
+    done = Pruned(0, 0, 0)
+    if found and head:
+        last = found.pop("hash")
+        try:
+            with database.appending() as ledger:
+                if ledger.head.pruned == head.pruned:  # else another gateway was first
+                    done = Pruned(**found)
+                    ledger.append([draft(Kind.CHECKPOINT, {**done.as_dict(), "hash": last, "before": before})])
+                    ledger.prune(done.through)
+        except SQLAlchemyError as exc:
+            raise JournalError(f"{database.place}: {reason(exc)}") from exc
+    database.delete_pruned()
+    return done
+
+
+def _old(connection: sa.Connection, before: float, head: Head) -> dict[str, Any] | None:
+    """What a checkpoint says of the records before a moment; None where there are none but checkpoints."""
+    first_kept = connection.execute(sa.select(sa.func.min(journal.c.seq)).where(journal.c.time >= before)).scalar()
+    through = head.seq if first_kept is None else first_kept - 1
+    old = (journal.c.seq <= through, journal.c.seq > head.pruned)
+    by_kind = sa.select(journal.c.kind, sa.func.count()).where(*old).group_by(journal.c.kind)
+    counts: dict[str, int] = {kind: count for kind, count in connection.execute(by_kind)}
+    if not set(counts) - {Kind.CHECKPOINT.value}:  # else a journal at rest would get a new one every day
+        return None
+    last = connection.execute(sa.select(journal.c.hash).where(journal.c.seq == through)).scalar_one()
+    unresolved = len(waiting(connection, through=through))
+    return {"records": sum(counts.values()), "through": through, "unresolved": unresolved, "hash": last}
+
+
+class Retention:
+    """Prunes a journal now and once a day, in a thread.
+
+    Args:
+        days: how long records are kept.
+        every_s: seconds between two times.
+    """
+
+    def __init__(self, days: float, every_s: float = _DAY) -> None:
+        self._days = days
+        self._every_s = every_s
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, database: Database) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._run, args=(database,), name="airlock-retention", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; waits for what is being deleted."""
+        self._ending.set()
+        if self._thread:
+            self._thread.join()
+
+    def _run(self, database: Database) -> None:
+        while True:
+            try:
+                done = prune(database, time.time() - self._days * _DAY)
+            except JournalError as exc:
+                log.error("retention: %s; tried again in %g s", exc, self._every_s)
+            else:
+                if done.records:
+                    log.info("retention: %d records deleted, up to %d", done.records, done.through)
+                if done.unresolved:
+                    log.warning("retention: %d requests that waited for a person were deleted", done.unresolved)
+            if self._ending.wait(self._every_s):
+                return

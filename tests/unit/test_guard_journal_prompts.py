@@ -1,0 +1,110 @@
+"""What is kept of a prompt."""
+
+import hashlib
+import hmac
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard.journal.prompts import Prompts
+from guard.journal.redact import redact
+
+CASES = [
+    ("write to ann.lee+news@mail.example.org today", "write to [email] today"),
+    ("root@localhost", "[email]"),
+    ("李四@例子.公司", "[email]"),
+    ("call +44 20 7946 0958 now", "call [phone] now"),
+    ("call (020) 7946-0958", "call [phone]"),
+    ("tel 030/1234567", "tel [phone]"),
+    ("card 4111 1111 1111 1111, exp 04/29", "card [card], exp 04/29"),
+    ("card 4111-1111-1111-1112", "card [number]"),
+    ("pay DE89 3704 0044 0532 0130 00 and then wait", "pay [iban] and then wait"),
+    ("pay gb82west12345698765432", "pay [iban]"),
+    ("from 192.0.2.17:8080 and 2001:db8::ff00:42:8329", "from [ip]:8080 and [ip]"),
+    ("https://ann:hunter2@example.org/x", "https://[credentials]@example.org/x"),
+    ("https://x-token@example.org/x", "https://[credentials]@example.org/x"),
+    ("https://example.org/?api_key=abc123&page=2", "https://example.org/?api_key=[secret]&page=2"),
+    ("password: correct-horse", "password: [secret]"),
+    ('{"api_key": "abc", "n": 1}', '{"api_key": "[secret]", "n": 1}'),
+    ("my password is hunter2", "my password is [secret]"),
+    ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer [token]"),
+    ("sk-proj-abcdefghijk", "[token]"),
+    ("AKIAIOSFODNN7EXAMPLE", "[token]"),
+    ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc", "[token]"),
+    ("id 9f86d081884c7d659a2feaa0c55ad015", "id [token]"),
+    ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nbye", "[key]\nbye"),
+    ("-----BEGIN PRIVATE KEY-----\nMIIE no end", "[key]"),
+    ("number １２３４５６７８", "number [number]"),
+    ("born 1990-05-17", "born [number]"),
+]
+PLAIN = [
+    "How do I bake bread at 220 degrees for 35 minutes?",
+    "In 2024 the city had 1,250,000 people; 12:30:45 is a time.",
+    "std::vector and a::b are C++; version 3.12.4 of it",
+    "What is a token, and how long should a password be?",
+    "Donaudampfschifffahrtsgesellschaftskapitän",
+    "我要学习编程，请告诉我从哪里开始。",
+]
+
+
+@pytest.mark.parametrize(("text", "kept"), CASES)
+def test_what_has_a_form_is_masked(text, kept):
+    assert redact(text) == kept
+    assert redact(kept) == kept
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_ordinary_text_stays(text):
+    assert redact(text) == text
+
+
+PLANTED = st.sampled_from([text for text, kept in CASES if kept.startswith("[") and kept.endswith("]")])
+WORDS = st.text(st.sampled_from("abc xyz,.!?\n日本é"), max_size=30)
+
+
+@given(WORDS, PLANTED, WORDS)
+def test_nothing_planted_survives_among_words(before, secret, after):
+    kept = redact(f"{before} {secret} {after}")
+    assert secret not in kept
+    assert redact(kept) == kept
+
+
+@given(st.text(max_size=300))
+def test_no_long_run_of_digits_survives_and_any_text_is_taken(text):
+    kept = redact(text)
+    run = 0
+    for character in kept:
+        run = run + 1 if character.isdecimal() else 0
+        assert run < 7
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "1", "1 ", "a@", "@", "a.", "://", "://a:", "AB12 ", "AB12AB12", "a1", "-", "1.1.", ":", "f:",
+              "password", "password is ", "-----BEGIN PRIVATE KEY-----", "eyJ", "basic ", "("],
+)  # fmt: skip
+def test_hostile_text_takes_time_in_proportion(piece):
+    def seconds(length):
+        text = (piece * length)[:length]
+        best = 60.0
+        for _ in range(3):
+            started = time.process_time()
+            redact(text)
+            best = min(best, time.process_time() - started)
+        return best
+
+    assert seconds(40_000) < 0.05 + 30 * seconds(4_000)  # squared time would be 100 times as much
+
+
+def test_hashes_are_keyed_when_there_is_a_key():
+    key = b"a key of many characters"
+    plain, keyed = Prompts("hashed"), Prompts("hashed", key)
+    assert plain.kept("hi") == "sha256:" + hashlib.sha256(b"hi").hexdigest()
+    assert keyed.kept("hi") == "hmac-sha256:" + hmac.new(key, b"hi", hashlib.sha256).hexdigest()
+    assert keyed.kept("hi \ud800") == keyed.kept("hi ?")
+
+
+def test_redacted_and_off():
+    assert Prompts("redacted").kept("mail a@b.org \ud800") == "mail [email] ?"
+    assert Prompts().kept("mail a@b.org") is None
