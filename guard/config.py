@@ -39,6 +39,7 @@ from guard.types import AnswerGrounding, Route, TextKind
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
+EndpointName = Literal["chat"]
 YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 
@@ -49,6 +50,7 @@ class Server(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_body_bytes: Count = 4 * 1024 * 1024
     read_timeout_s: Seconds = 30.0
+    endpoints: tuple[EndpointName, ...] = Field(("chat",), description="Which APIs are served, guarded.")
     extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
 
 
@@ -106,8 +108,17 @@ class Conversation(Section):
         True,
         description="Take refused turns, with the refusal, out of a conversation that goes on; else it ends there.",
     )
-    non_text_parts: Literal["refuse", "pass"] = Field(
-        "refuse", description="Images, audio and files, which Airlock cannot judge."
+    non_text_parts: Literal["refuse", "pass", "text_only"] = Field(
+        "refuse",
+        description="Images, audio and files, which Airlock cannot judge; `text_only` takes them out of the request.",
+    )
+    stored_text: Literal["refuse", "pass"] = Field(
+        "refuse",
+        description="Text that the model's server keeps and a request only names (`previous_response_id`, `prompt`).",
+    )
+    judged_fields: tuple[str, ...] = Field(
+        ("chat_template", "chat_template_kwargs", "documents", "prediction"),
+        description="Fields beside the conversation whose texts are judged too, such as `tools`; the rest is trusted.",
     )
 
 

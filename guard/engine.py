@@ -19,6 +19,7 @@ from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
 from guard.texts import Kind
 from guard.types import (
+    FIELD,
     UNKNOWN,
     Answerer,
     AnswerGrounding,
@@ -44,7 +45,9 @@ _KINDS = {
     "function": TextKind.TOOL_RESULT,
     "system": TextKind.SYSTEM_MESSAGE,
     "developer": TextKind.SYSTEM_MESSAGE,
+    FIELD: TextKind.REQUEST_FIELD,
 }
+_NOT_TOGETHER = (TextKind.TOOL_RESULT, TextKind.REQUEST_FIELD)
 _STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
 _GROUNDING = tuple(AnswerGrounding)  # from the mildest to the strictest
 
@@ -113,8 +116,24 @@ class Guard:
         """
         return await self._decide(turns, self._texts_to_judge(turns), origin)
 
-    async def admit(self, turns: Sequence[Turn], origin: Origin = UNKNOWN) -> tuple[Decision, Reply | None]:
+    async def admit(
+        self,
+        turns: Sequence[Turn],
+        origin: Origin = UNKNOWN,
+        *,
+        unjudged: tuple[str, ...] = (),
+        removed: tuple[str, ...] = (),
+        answers: bool = True,
+    ) -> tuple[Decision, Reply | None]:
         """Decide on a request, write the decision down, and answer it unless it is to be forwarded.
+
+        Args:
+            turns: its texts.
+            origin: where it comes from.
+            unjudged: what of it goes on unjudged, for the decision.
+            removed: what of it was taken out, for the decision.
+            answers: whether it can be answered in words; else only a refusal keeps it from the model, since nobody
+                reads what the model returns.
 
         Returns:
             The decision, and Airlock's own reply; None when the request goes on to the model, or when a part failed
@@ -127,6 +146,9 @@ class Guard:
         started = time.perf_counter()
         texts = self._texts_to_judge(turns)
         decision = await self._decide(turns, texts, origin)
+        decision = replace(decision, unjudged=unjudged, removed=removed)
+        if not answers:
+            decision = _wordless(decision)
         question = "\n".join(text for where, text in texts if where is TextKind.LAST_TURN)
         if decision.route is Route.GROUND:
             decision, reply = await self._answer(decision, question)
@@ -300,11 +322,11 @@ class Guard:
                 kind or TextKind.EARLIER_TURN if there else None for kind, there in zip(kinds, written, strict=True)
             ]
         if not last:
-            raise BadRequest("messages: there is no text to judge; send a message with text", param="messages")
+            raise BadRequest("there is no text to judge; send a message with text", param="messages", code="no_text")
         texts = [(TextKind.LAST_TURN, turns[at].text) for at in last]
         texts += [(kind, turns[at].text) for at, kind in enumerate(kinds) if kind and at not in last]
         settings = self.config.conversation
-        together = [turns[at].text for at, kind in enumerate(kinds) if kind and kind is not TextKind.TOOL_RESULT]
+        together = [turns[at].text for at, kind in enumerate(kinds) if kind and kind not in _NOT_TOGETHER]
         together = together[-settings.context_turns :]
         if len(together) > 1:
             texts.append((TextKind.CONTEXT, "\n".join(together)[-settings.context_characters :]))
@@ -364,6 +386,13 @@ class Guard:
         decision = replace(known, route=route, rule=ON_ERROR, cause=str(failure), timings_ms=timings)
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision
+
+
+def _wordless(decision: Decision) -> Decision:
+    """For a request that is not answered in words."""
+    unanswerable = decision.cause is None and decision.route in (Route.GROUND, Route.HAND_OVER)
+    route = Route.FORWARD if unanswerable else decision.route
+    return replace(decision, route=route, ground_answer=AnswerGrounding.OFF, protect=False)
 
 
 def _since(started: float) -> float:

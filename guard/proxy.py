@@ -16,7 +16,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from guard import wire
 from guard.asgi import DECISION_HEADER, Headers, Message, Receive, Scope, Send
 from guard.config import Config
 from guard.engine import ON_ERROR, Guard
@@ -24,11 +23,13 @@ from guard.errors import AirlockError, BadRequest, ConfigError, JournalError
 from guard.middleware import ClientGone, GuardMiddleware, read_body, replay
 from guard.types import Decision, Route, Turn
 from guard.upstream import Forwarder
+from guard.wires import BY_ENDPOINT, CHAT, Fault
+from guard.wires.json import parse_json
+from guard.wires.openai import citation_dict, error_body
 from rag.types import GroundedAnswer
 
 log = logging.getLogger("airlock")
 
-CHAT = "/v1/chat/completions"
 _OWN = ("/v1/airlock/", "/healthz", "/openapi.json")
 
 
@@ -43,7 +44,9 @@ class Gateway:
     def __init__(self, guard: Guard, forwarder: Forwarder) -> None:
         self._guard = guard
         self._forwarder = forwarder
-        self._chat = GuardMiddleware(forwarder, guard, paths=(CHAT,))
+        served = [BY_ENDPOINT[endpoint] for endpoint in guard.config.server.endpoints]
+        self._paths = {f"/v1{wire.path}": wire.endpoint for wire in served}
+        self._guarded = GuardMiddleware(forwarder, guard, paths=self._paths)
         self._api = own_api(guard)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,8 +55,8 @@ class Gateway:
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
-        elif scope["path"] == CHAT and scope["method"] == "POST":
-            await self._chat(scope, receive, send)
+        elif scope["path"] in self._paths and scope["method"] == "POST":
+            await self._guarded(scope, receive, send)
         elif scope["path"].startswith(_OWN):
             await self._serve_own(scope, receive, send)
         elif scope["method"] == "GET" and _names_models(scope["path"]):
@@ -87,7 +90,7 @@ class Gateway:
         try:
             body = await read_body(scope, receive, self._guard.config.server)
             if scope["method"] == "POST":
-                wire.parse_json(body)
+                parse_json(body)
         except ClientGone:
             return
         except BadRequest as exc:
@@ -96,7 +99,8 @@ class Gateway:
         await self._api(scope, replay(body, receive), send)
 
     async def _not_served(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = _not_served(scope["method"], scope["path"], status=405 if scope["path"] == CHAT else 404)
+        status = 405 if scope["path"] in self._paths else 404
+        refusal = _not_served(self._guard.config, scope["method"], scope["path"], status=status)
         await (await _turned_away(self._guard, refusal))(scope, receive, send)
 
 
@@ -175,7 +179,8 @@ def own_api(guard: Guard) -> FastAPI:
 
     @api.exception_handler(HTTPException)
     async def unknown(request: Request, exc: HTTPException) -> Response:
-        return await _turned_away(guard, _not_served(request.method, request.url.path, status=exc.status_code))
+        refusal = _not_served(guard.config, request.method, request.url.path, status=exc.status_code)
+        return await _turned_away(guard, refusal)
 
     return api
 
@@ -188,7 +193,7 @@ def as_turns(value: str | list[dict[str, Any]]) -> list[Turn]:
     """
     if isinstance(value, str):
         return [Turn("user", value)]
-    return list(wire.read_chat({"messages": value}).turns)
+    return list(CHAT.read({"messages": value}).turns)
 
 
 def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
     return {
         "answer": answer.answer,
         "abstained": answer.abstained,
-        "citations": [wire.citation_dict(citation) for citation in answer.citations],
+        "citations": [citation_dict(citation) for citation in answer.citations],
         "premises": [{"claim": premise.claim, "rule": premise.rule} for premise in answer.premises],
     }
 
@@ -242,9 +247,10 @@ def _names_models(path: str) -> bool:
     return (path + "/").startswith("/v1/models/") and ".." not in path.split("/")
 
 
-def _not_served(method: str, path: str, *, status: int) -> BadRequest:
+def _not_served(config: Config, method: str, path: str, *, status: int) -> BadRequest:
+    guarded = "".join(f"POST /v1{BY_ENDPOINT[endpoint].path}, " for endpoint in config.server.endpoints)
     return BadRequest(
-        f"Airlock does not serve {method} {path}: it would pass unguarded. It serves POST {CHAT}, GET /v1/models, "
+        f"Airlock does not serve {method} {path}: it would pass unguarded. It serves {guarded}GET /v1/models, "
         "POST /v1/airlock/check, POST /v1/airlock/ask, POST /v1/airlock/ground and GET /healthz",
         status=status,
         code="not_served",
@@ -255,16 +261,12 @@ async def _turned_away(guard: Guard, exc: AirlockError) -> Response:
     """The answer to a request that is not served or failed; its decision is written down if that can be."""
     if isinstance(exc, BadRequest):
         rule = "not_served" if exc.code == "not_served" else "invalid_request"
-        decision, status, body = Decision(Route.REFUSE, rule, cause=exc.code), exc.status, _error(exc)
+        decision, fault = Decision(Route.REFUSE, rule, cause=exc.code), Fault.of(exc)
     else:
-        decision, status = Decision(Route.REFUSE, ON_ERROR, cause=str(exc)), 503
-        body = wire.unavailable_body(decision)
+        decision = Decision(Route.REFUSE, ON_ERROR, cause=str(exc))
+        fault = Fault.unavailable(decision)
         log.error("decision %s: %s", decision.id, exc)
     with contextlib.suppress(JournalError):  # nothing leaves but the error
         await guard.record(decision, "")
     headers = {DECISION_HEADER.decode(): decision.id}
-    return Response(body, status_code=status, media_type="application/json", headers=headers)
-
-
-def _error(exc: BadRequest) -> bytes:
-    return wire.error_body(str(exc), kind="invalid_request_error", code=exc.code, param=exc.param)
+    return Response(error_body(fault), status_code=fault.status, media_type="application/json", headers=headers)

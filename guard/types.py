@@ -30,6 +30,7 @@ class TextKind(StrEnum):
     EARLIER_TURN = "earlier_turn"
     SYSTEM_MESSAGE = "system_message"  # where system messages are not trusted
     TOOL_RESULT = "tool_result"
+    REQUEST_FIELD = "request_field"  # a field beside the conversation, where `conversation.judged_fields` names it
 
 
 class AnswerGrounding(StrEnum):
@@ -40,9 +41,12 @@ class AnswerGrounding(StrEnum):
     REQUIRE = "require"  # only what the knowledge base supports leaves
 
 
+FIELD = "field"
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation, as the engine sees it."""
+    """One message of a conversation, as the engine sees it; with the role `FIELD`, a text from beside it."""
 
     role: str
     text: str
@@ -82,6 +86,9 @@ class Decision:
         language: what the user writes in (ISO 639-1); None where it is not known.
         distress: category of a text that shows a person in distress, whatever decided; None where none does.
         protect: whether protective documents may be quoted beside the refusal.
+        unjudged: what of the request goes on without having been judged: kinds of parts such as ``image_url``, and
+            fields that name what the model's server keeps, such as ``previous_response_id``.
+        removed: kinds of parts that could not be judged and were taken out.
         origin: where the request comes from.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
@@ -97,6 +104,8 @@ class Decision:
     language: str | None = None
     distress: str | None = None
     protect: bool = False
+    unjudged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     origin: Origin = UNKNOWN
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
@@ -120,6 +129,8 @@ class Decision:
             "model": verdict.model if verdict else None,
             "cause": self.cause,
             "ground_answer": self.ground_answer.value,
+            "unjudged": list(self.unjudged),
+            "removed": list(self.removed),
             "tenant": self.origin.tenant,
             "model_asked": self.origin.model,
             "endpoint": self.origin.endpoint,
