@@ -39,7 +39,7 @@ from guard.types import AnswerGrounding, Route, TextKind
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
 
 TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
-EndpointName = Literal["chat"]
+EndpointName = Literal["chat", "completions", "responses", "messages", "embeddings"]
 YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 
@@ -50,7 +50,9 @@ class Server(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_body_bytes: Count = 4 * 1024 * 1024
     read_timeout_s: Seconds = 30.0
-    endpoints: tuple[EndpointName, ...] = Field(("chat",), description="Which APIs are served, guarded.")
+    endpoints: tuple[EndpointName, ...] = Field(
+        ("chat", "completions", "responses", "messages", "embeddings"), description="Which APIs are served, guarded."
+    )
     extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
 
 
@@ -67,6 +69,9 @@ class Upstream(Section):
     base_url: Address = "http://127.0.0.1:8000/v1"
     api_key_env: str | None = Field(
         None, description="Environment variable with the key to send; without it the client's own key is sent on."
+    )
+    api_key_header: Literal["authorization", "x-api-key"] = Field(
+        "authorization", description="The header that carries it; Anthropic's own server wants `x-api-key`."
     )
     connect_timeout_s: Seconds = 5.0
     read_timeout_s: Seconds = Field(120.0, description="Longest silence between two reads.")

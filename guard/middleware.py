@@ -13,7 +13,7 @@ from guard.config import Server
 from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
 from guard.response import CheckedResponse
-from guard.types import Decision, Origin, Reply, Route
+from guard.types import AnswerGrounding, Decision, Origin, Reply, Route
 from guard.wires import BY_ENDPOINT, PATHS, Fault, Reading, Wire, WireRequest
 
 
@@ -92,8 +92,10 @@ class Exchange:
         else:
             if reply is not None:
                 await self._reply(request, decision, reply)
-            elif decision.route is Route.FORWARD:
+            elif decision.route is Route.FORWARD and self._may_forward(decision):
                 await self._forward(request, decision)
+            elif decision.route is Route.FORWARD:
+                await self._fault(_cannot_ground(decision, self._wire), decision, "failed", "grounding_unsupported")
             else:
                 await self._unavailable(decision)
 
@@ -147,6 +149,10 @@ class Exchange:
     def _extras(self) -> bool:
         return self._guard.config.server.extras and self._headers.get(b"x-airlock-extras") != b"off"
 
+    def _may_forward(self, decision: Decision) -> bool:
+        """Where an answer must be grounded, it may not pass on a wire on which that cannot be done."""
+        return self._wire.grounds or decision.ground_answer is not AnswerGrounding.REQUIRE
+
     @property
     def _reading(self) -> Reading:
         settings = self._guard.config.conversation
@@ -174,6 +180,14 @@ class Exchange:
                 code="unsupported_content",
             )
         return (*request.non_text, *request.stored)
+
+
+def _cannot_ground(decision: Decision, wire: Wire) -> Fault:
+    message = (
+        f"the policy's rule {decision.rule!r} has `ground_answer: require`, and answers of /v1{wire.path} cannot be "
+        "grounded; use /v1/chat/completions"
+    )
+    return Fault(400, message, "invalid_request_error", "grounding_unsupported")
 
 
 async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:

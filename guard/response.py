@@ -63,11 +63,9 @@ class CheckedResponse:
         self._reader = wire.reader(request)
         self._gate: StreamGate | None = None
         self._is_error = False  # of the app
-        self._rewriting = (
-            None
-            if decision.ground_answer is AnswerGrounding.OFF
-            else Rewriting(guard, request, decision, extras=extras)
-        )
+        wanted = decision.ground_answer is not AnswerGrounding.OFF
+        self._rewriting = Rewriting(guard, request, decision, extras=extras) if wanted and wire.grounds else None
+        self._ungrounded = wanted and not wire.grounds
         self._ended = False  # whether the end of a stream was written anew
         self._over = asyncio.Event()
         self._outcome, self._detail, self._status = "disconnected", "", 0
@@ -195,6 +193,8 @@ class CheckedResponse:
             headers.append((b"content-length", str(length).encode()))
         headers.append((DECISION_HEADER, self._decision.id.encode()))
         warnings = ["unguarded"] if self._decision.rule == ON_ERROR else []
+        if self._ungrounded and not self._is_error:
+            warnings.append("ungrounded")
         if self._rewriting is not None and not self._is_error:
             warnings += self._rewriting.warnings
         if warnings:
@@ -204,6 +204,8 @@ class CheckedResponse:
     async def _stop(self, finding: Finding) -> None:
         """The output door closes on a finding: nothing of what is held leaves."""
         log.warning("decision %s: answer stopped by %s", self._decision.id, finding.rule)
+        if not self._wire.answers:
+            await self._fail(UpstreamError("the upstream's answer may not leave", code="bad_upstream"))
         if self._begun and self._gate is not None:
             await self._send({"type": "http.response.body", "body": self._reader.stopped(self._decision)})
         else:

@@ -128,7 +128,8 @@ class Forwarder:
             if name.lower() not in _TO_UPSTREAM and not own_key:
                 headers.add(name.decode("latin-1"), value.decode("latin-1"))
         if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
+            bearer = self._settings.api_key_header == "authorization"
+            headers["Authorization" if bearer else "x-api-key"] = f"Bearer {self._key}" if bearer else self._key
         return headers
 
     def _failure(self, exc: Exception) -> UpstreamError:

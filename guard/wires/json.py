@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from guard.errors import BadRequest
@@ -13,21 +14,38 @@ MAX_DEPTH = 100
 IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,128}")
 OPAQUE = re.compile(r"[\w+/=-]*")  # base64 of any length
 
-# Written by servers, never by models, as far as they look like it.
-_LABELS = frozenset(
-    {
-        "finish_reason",
-        "id",
-        "model",
-        "native_finish_reason",
-        "object",
-        "obfuscation",
-        "provider",
-        "role",
-        "service_tier",
-        "system_fingerprint",
-        "type",
-    }
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names whose values are a server's in an answer, not the model's, as far as they look like it.
+
+    Attributes:
+        labels: hold identifiers.
+        opaque: hold base64.
+        written: below these the model has chosen the names too, so that nothing is taken for the server's.
+    """
+
+    labels: frozenset[str]
+    opaque: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
+
+
+NAMES = Names(
+    frozenset(
+        {
+            "finish_reason",
+            "id",
+            "model",
+            "native_finish_reason",
+            "object",
+            "obfuscation",
+            "provider",
+            "role",
+            "service_tier",
+            "system_fingerprint",
+            "type",
+        }
+    )
 )
 
 
@@ -89,10 +107,7 @@ def event(data: Mapping[str, Any], name: str = "") -> bytes:
 
 def content_texts(
     value: Any,  # noqa: ANN401 - any JSON value
-    *,
-    labels: Collection[str] = (),
-    opaque: Collection[str] = (),
-    known: Callable[[tuple[str, ...], str], bool] = lambda path, text: False,
+    names: Names = NAMES,
 ) -> dict[tuple[str, ...], str]:
     """Every string that a model may have written, by path, in order.
 
@@ -100,22 +115,26 @@ def content_texts(
 
     Args:
         value: any JSON value.
-        labels: more names whose values servers write, as far as they look like identifiers.
-        opaque: names whose values are no text, as far as they look like base64.
-        known: strings that are not wanted, by path and text.
+        names: those that servers give values to.
 
     Raises:
         ValueError: it is nested too deep.
     """
     texts: dict[tuple[str, ...], str] = {}
-    for path, text in leaves(value):
-        name = path[-1] if path else ""
-        if (name in _LABELS or name in labels) and IDENTIFIER.fullmatch(text):
-            continue
-        if (name in opaque and OPAQUE.fullmatch(text)) or known(path, text):
-            continue
+    for path, text in content_leaves(value, names):
         texts[path] = texts.get(path, "") + text
     return texts
+
+
+def content_leaves(value: Any, names: Names = NAMES) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
+    """The same one by one."""
+    for path, text in leaves(value):
+        name = path[-1] if path else ""
+        by_server = (name in names.labels and IDENTIFIER.fullmatch(text)) or (
+            name in names.opaque and OPAQUE.fullmatch(text)
+        )
+        if not by_server or not names.written.isdisjoint(path):
+            yield path, text
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401

@@ -14,7 +14,7 @@ from guard.wires.json import IDENTIFIER, MAX_DEPTH, leaves
 
 MAX_ITEMS = 4096
 _MOST_PARAGRAPHS = 8  # of a refusal before quotes
-_NESTED = ("content", "output", "source")  # where a part may hold others
+NESTED = ("content", "output", "source")  # where a part may hold others
 
 # Names that the wires give; any other name in a message is something that somebody wrote.
 _SCHEMA = frozenset(
@@ -93,6 +93,35 @@ def limited(data: object, field: str) -> None:
         raise BadRequest(f"{field}: {len(items)} of them; at most {MAX_ITEMS}", param=field)
 
 
+def no_other_conversation(data: object, *fields: str) -> None:
+    """Refuses what some server may take for the conversation in place of what was judged.
+
+    Raises:
+        BadRequest: one of the fields is there.
+    """
+    for field in fields:
+        if isinstance(data, dict) and data.get(field) is not None:
+            raise BadRequest(f"{field}: is no field of this endpoint; leave it out", param=field)
+
+
+def texts_of(data: Mapping[str, Any], field: str) -> list[str]:
+    """The texts of a field that holds one, or a list of them.
+
+    Raises:
+        BadRequest: it holds something else, such as token ids.
+    """
+    value = data.get(field)
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return list(value)
+    if isinstance(value, list) and value and all(isinstance(each, (int, list)) for each in value):
+        raise BadRequest(
+            f"{field}: token ids cannot be judged; send the text itself", param=field, code="unsupported_content"
+        )
+    raise BadRequest(f"{field}: need a text, or a list of texts", param=field)
+
+
 def content(
     value: str | Sequence[Mapping[str, Any]] | None, param: str, parts: Parts, opaque: Collection[str] = ()
 ) -> tuple[str, list[str]]:
@@ -114,16 +143,16 @@ def content(
     for number, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else None
         field = parts.text.get(kind, "") if isinstance(kind, str) else ""
-        is_media = isinstance(kind, str) and kind in parts.media
+        no_text = isinstance(kind, str) and kind in parts.media
         if isinstance(kind, str) and isinstance(part.get(field), str):
             texts.append(part[field])
-        elif isinstance(kind, str) and is_media:
+        elif isinstance(kind, str) and no_text:
             others.append(kind)
         else:
             known = ", ".join((*parts.text, *sorted(parts.media)))
             raise BadRequest(f"{param}[{number}]: need a `type` of {known}, and for text its `text`", param=param)
         rest = {name: value for name, value in part.items() if name not in ("type", field)}
-        texts += said(rest, f"{param}[{number}]", opaque={*opaque, *(_MEDIA_DATA if is_media else ())})
+        texts += said(rest, f"{param}[{number}]", opaque={*opaque, *(_MEDIA_DATA if no_text else ())})
     return "\n".join(texts), others
 
 
@@ -184,15 +213,17 @@ def without_media(value: Any, parts: Parts, depth: int = 0) -> Any:  # noqa: ANN
         return [without_media(inner, parts, depth + 1) for inner in value]
     if not isinstance(value, dict):
         return value
-    if value.get("type") in parts.media and not is_text_document(value):
-        return {"type": parts.note, "text": f"[{value['type']} removed]"}
-    return {name: without_media(inner, parts, depth + 1) if name in _NESTED else inner for name, inner in value.items()}
+    if is_media(value, parts):
+        return {"type": parts.note, "text": f"[{value.get('type')} removed]"}
+    return {name: without_media(inner, parts, depth + 1) if name in NESTED else inner for name, inner in value.items()}
 
 
-def is_text_document(part: Mapping[str, Any]) -> bool:
-    """Whether a document is given as text, not as a file."""
-    source = part.get("source")
-    return part.get("type") == "document" and isinstance(source, dict) and source.get("type") in ("text", "content")
+def is_media(part: Mapping[str, Any], parts: Parts) -> bool:
+    """Whether a part holds no text: by its kind, or since its source is a file."""
+    kind, source = part.get("type"), part.get("source")
+    if isinstance(source, dict):
+        return source.get("type") not in ("text", "content")
+    return isinstance(kind, str) and kind in parts.media
 
 
 def field_turns(data: Mapping[str, Any], names: Iterable[str]) -> list[Turn]:

@@ -40,6 +40,7 @@ class WireRequest:
         removed: those that were taken out.
         stored: fields that name text which the model's server keeps, so that it cannot be judged.
         body: what is sent on: the client's own bytes, unless something was taken out.
+        prompts: how many prompts it holds, each of which gets an answer of its own.
         given: the strings of the fields beside the conversation, which some servers repeat in their answers.
     """
 
@@ -51,6 +52,7 @@ class WireRequest:
     removed: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
     body: bytes = b""
+    prompts: int = 1
     given: frozenset[str] = frozenset()
 
 
@@ -163,6 +165,11 @@ class Wire(Protocol):
     @property
     def answers(self) -> bool:
         """Whether its answers can hold a text of Airlock's own."""
+        ...
+
+    @property
+    def grounds(self) -> bool:
+        """Whether an answer of the model can be held against the knowledge base and written anew."""
         ...
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:

@@ -52,7 +52,7 @@ def test_a_guarded_path_is_guarded_in_any_spelling(path):
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat", "/v1/chat/completions/x", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat", "/v1/chat/completions/x", "/v1/files", "/messages"])
 def test_other_paths_pass_untouched(path):
     upstream = Upstream(b"{")
     result = ask(b"\xff not json", upstream, path=path)
