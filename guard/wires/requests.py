@@ -18,10 +18,11 @@ NESTED = ("content", "output", "source")  # where a part may hold others
 
 # Names that the wires give; any other name in a message is something that somebody wrote.
 _SCHEMA = frozenset(
-    "annotations arguments audio cache_control call_id citations content context custom data detail end_index file "
-    "file_data file_id file_url filename format function function_call id image_url index input input_audio is_error "
-    "media_type name output reasoning reasoning_content refusal signature source start_index status summary text "
-    "thinking title tool_call_id tool_calls tool_use_id type url url_citation video_url audio_url".split()
+    "annotations arguments audio cache_control call_id citations content context custom data detail encrypted_content "
+    "end_index file file_data file_id file_url filename format function function_call id image_url index input "
+    "input_audio is_error logprobs media_type name output reasoning reasoning_content refusal signature source "
+    "start_index status summary text thinking title tool_call_id tool_calls tool_use_id type url url_citation "
+    "video_url audio_url".split()
 )
 _IDS = frozenset({"id", "type", "tool_call_id", "call_id", "tool_use_id", "status", "media_type"})
 _MEDIA_DATA = frozenset({"url", "data", "file_data", "file_url", "image_url", "video_url", "audio_url"})

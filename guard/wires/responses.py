@@ -192,9 +192,11 @@ def _parts(output: object) -> Sequence[Mapping[str, Any]]:
 
 def _entry(item: Mapping[str, Any]) -> Entry:
     kind = item.get("type", "message")
-    if kind == "message":
-        return Entry(str(item.get("role")), content(item.get("content"), "", _PARTS)[0])
-    return Entry("tool", "")
+    if kind != "message":
+        return Entry("tool", "")
+    parts = item.get("content") or ""
+    said = parts if isinstance(parts, str) else "\n".join(str(part.get("text") or "") for part in parts)
+    return Entry(str(item.get("role")), said)
 
 
 def _response(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
