@@ -11,7 +11,7 @@ from dataclasses import replace
 from guard.asgi import EVENTS, JSON, ASGIApp, Message, Receive, Scope, Send, send_whole
 from guard.config import Server
 from guard.engine import Guard
-from guard.errors import BadRequest, JournalError
+from guard.errors import BadRequest, ConfigError, JournalError
 from guard.response import CheckedResponse
 from guard.types import AnswerGrounding, Decision, Origin, Reply, Route
 from guard.wires import BY_ENDPOINT, PATHS, Fault, Reading, Wire, WireRequest
@@ -27,11 +27,17 @@ class GuardMiddleware:
         guard: the engine, as `guard.load_guard` builds it.
         paths: a request whose path ends with one of these, in any spelling, is guarded; each with its endpoint:
             ``chat``, ``completions``, ``responses``, ``messages`` or ``embeddings``.
+
+    Raises:
+        ConfigError: there is no such endpoint.
     """
 
     def __init__(self, app: ASGIApp, guard: Guard, *, paths: Mapping[str, str] = PATHS) -> None:
         self.app = app
         self.guard = guard
+        unknown = sorted(set(paths.values()) - set(BY_ENDPOINT))
+        if unknown:
+            raise ConfigError(f"paths: there is no endpoint {unknown[0]!r}; there are {', '.join(BY_ENDPOINT)}")
         longest_first = sorted(paths.items(), key=lambda item: -len(item[0]))
         self._wires = {_plain(path): BY_ENDPOINT[endpoint] for path, endpoint in longest_first}
 

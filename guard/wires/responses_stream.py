@@ -65,21 +65,21 @@ class ResponsesReader:
 
     def left(self, data: Any) -> None:  # noqa: ANN401
         """Remember what the client knows of the response."""
-        kind, item = data["type"], data.get("output_index")
-        place = (item, data.get("content_index"))
+        kind, item = data["type"], _number(data, "output_index")
+        place = (item, _number(data, "content_index"))
         self._sequence = max(self._sequence, _number(data, "sequence_number"))
         match kind:
             case "response.created" | "response.in_progress" | "response.queued":
-                self._response = data.get("response") or {}
+                self._response = _object(data, "response")
             case "response.output_item.added" | "response.output_item.done":
-                self._items[item] = dict(data.get("item") or {})
+                self._items[item] = _object(data, "item")
                 self._mark(item, is_open=kind.endswith("added"))
             case "response.content_part.added" | "response.content_part.done":
-                self._parts[place] = dict(data.get("part") or {})
+                self._parts[place] = _object(data, "part")
                 self._mark(place, is_open=kind.endswith("added"))
             case "response.output_text.delta" | "response.refusal.delta" if place in self._parts:
                 part, name = self._parts[place], _TEXTS[kind]
-                part[name] = str(part.get(name) or "") + str(data.get("delta") or "")
+                part[name] = f"{part.get(name) or ''}{data.get('delta') or ''}"
 
     def stopped(self, decision: Decision) -> bytes:
         """Close what is open with what of it has left, and say that the rest was filtered.
@@ -158,15 +158,20 @@ def _part_ends(item: Mapping[str, Any], place: tuple[int, int], part: Mapping[st
     where = {"item_id": item.get("id", ""), "output_index": place[0], "content_index": place[1]}
     ended: list[dict[str, Any]] = []
     if part.get("type") == "output_text":
-        ended.append({"type": "response.output_text.done", **where, "text": part["text"], "logprobs": []})
+        ended.append({"type": "response.output_text.done", **where, "text": part.get("text", ""), "logprobs": []})
     elif part.get("type") == "refusal":
-        ended.append({"type": "response.refusal.done", **where, "refusal": part["refusal"]})
+        ended.append({"type": "response.refusal.done", **where, "refusal": part.get("refusal", "")})
     return [*ended, {"type": "response.content_part.done", **where, "part": part}]
 
 
 def _numbered(events: Sequence[Mapping[str, Any]], first: int) -> bytes:
     numbers = itertools.count(first)
     return b"".join(event({**each, "sequence_number": next(numbers)}, each["type"]) for each in events)
+
+
+def _object(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name)
+    return dict(value) if isinstance(value, dict) else {}
 
 
 def _number(data: Mapping[str, Any], name: str) -> int:

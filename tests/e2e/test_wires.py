@@ -13,10 +13,9 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-import yaml
-from e2e_cases import KEY_PATTERN, MEDICAL, SAFE, UNSAFE, decision_row, outcome_of, served
+from e2e_cases import KEY_PATTERN, SAFE, UNSAFE, decision_row, outcome_of, served
 
-from tests.doubles import chat_answer
+from tests.doubles import chat_answer, make_guard
 from tests.wire_cases import (
     PATHS,
     chat_events,
@@ -29,6 +28,7 @@ from tests.wire_cases import (
 )
 
 HEADER = "x-airlock-decision"
+MEDICAL = "How often may I take this medicine?"
 ANSWER = "The capital of Australia is Canberra."
 LEAK = f"{'Sign in first, with a password of your own. ' * 6}Then use sk-canned-0123456789abcdefghijklmnop. {ANSWER}"
 BEFORE = LEAK.partition("sk-")[0]
@@ -48,6 +48,7 @@ class ModelServer:
 
     seen: list[tuple[str, dict[bytes, bytes], dict[str, Any]]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
+    heard: threading.Event = field(default_factory=threading.Event)  # the client has some text of the stream
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = json.loads((await receive())["body"])
@@ -82,8 +83,9 @@ class ModelServer:
     async def _stream(self, send: Any, body: bytes) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         for event in body.split(b"\n\n")[:-1]:
+            if b"sk-" in event:
+                await asyncio.to_thread(self.heard.wait, 30)
             await send({"type": "http.response.body", "body": event + b"\n\n", "more_body": True})
-            await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -110,22 +112,19 @@ class Served:
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Default policy in front of the model's server."""
-    from guard import load_config, load_guard
+    """Default policy and a real journal in front of the model's server; a classifier that goes by words."""
+    from guard.journal import SqliteJournal
+    from guard.output import PatternCheck
     from guard.proxy import Gateway
     from guard.upstream import Forwarder
 
-    folder, upstream = tmp_path_factory.mktemp("wires"), ModelServer()
+    journal, upstream = tmp_path_factory.mktemp("wires") / "journal.db", ModelServer()
+    patterns = PatternCheck({KEY_PATTERN["name"]: KEY_PATTERN["regex"]}, 90)
     with served(upstream, lifespan="off") as address:
-        settings = {
-            "upstream": {"base_url": f"{address}/v1"},
-            "output": {"classifier": False, "patterns": [KEY_PATTERN], "hold_back": 90, "stride": 30},
-            "journal": {"path": "journal.db"},
-        }
-        (folder / "airlock.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        config = load_config(folder / "airlock.yaml")
-        with served(Gateway(load_guard(config), Forwarder(config.upstream))) as url:
-            yield Served(url, folder / "journal.db", upstream)
+        settings = {"upstream.base_url": f"{address}/v1", "output.hold_back": 90, "output.stride": 30}
+        guard = make_guard(settings, output=patterns, journal=SqliteJournal(journal))
+        with served(Gateway(guard, Forwarder(guard.config.upstream))) as url:
+            yield Served(url, journal, upstream)
 
 
 def endpoint_of(gate: Served, raw: Any) -> str:
@@ -135,11 +134,19 @@ def endpoint_of(gate: Served, raw: Any) -> str:
     return json.loads(row["record"])["endpoint"]
 
 
+def heard(gate: Served, events: Any) -> Iterator[Any]:
+    """Events of a client's stream; the model goes on to the key once some of the text before it has arrived."""
+    for event in events:
+        if "Sign" in str(event):
+            gate.upstream.heard.set()
+        yield event
+
+
 def say(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 
-def test_text_completions(gate, judgement):
+def test_text_completions(gate):
     with gate.openai as client:
         raw = client.completions.with_raw_response.create(model="m", prompt=SAFE, extra_body={"top_k": 3})
         assert raw.parse().choices[0].text == ANSWER
@@ -157,7 +164,8 @@ def test_text_completions(gate, judgement):
             client.completions.create(model="m", prompt=[[1, 2, 3]])
         assert len(gate.upstream.seen) == before
 
-        chunks = list(client.completions.create(model="leak", prompt=SAFE, stream=True))
+        gate.upstream.heard.clear()
+        chunks = list(heard(gate, client.completions.create(model="leak", prompt=SAFE, stream=True)))
         assert_held("".join(chunk.choices[0].text for chunk in chunks))
         assert chunks[-1].choices[0].finish_reason == "content_filter"
 
@@ -167,7 +175,7 @@ def assert_held(text: str) -> None:
     assert BEFORE.startswith(text)
 
 
-def test_embeddings(gate, judgement):
+def test_embeddings(gate):
     with gate.openai as client:
         answer = client.embeddings.create(model="m", input=[SAFE, MEDICAL])
         assert answer.data[0].embedding == [1.0, 2.0, 3.0]
@@ -180,7 +188,7 @@ def test_embeddings(gate, judgement):
     assert outcome_of(gate.journal, caught.value.response.headers[HEADER]) == "refused"
 
 
-def test_responses(gate, judgement):
+def test_responses(gate):
     with gate.openai as client:
         raw = client.responses.with_raw_response.create(model="m", input=SAFE, instructions="Be short.")
         assert raw.parse().output_text == ANSWER
@@ -203,7 +211,7 @@ def test_responses(gate, judgement):
         assert gate.asked()["input"] == say(SAFE)
 
 
-def test_a_response_from_the_knowledge_base_is_cited_and_streamed(gate, judgement):
+def test_a_response_from_the_knowledge_base_is_cited_and_streamed(gate):
     before = len(gate.upstream.seen)
     with gate.openai as client:
         whole = client.responses.create(model="m", input=MEDICAL)
@@ -220,10 +228,11 @@ def test_a_response_from_the_knowledge_base_is_cited_and_streamed(gate, judgemen
 
 
 @pytest.mark.parametrize("refused", [True, False])
-def test_a_stopped_response_is_a_whole_one_for_the_client(gate, judgement, refused):
+def test_a_stopped_response_is_a_whole_one_for_the_client(gate, refused):
     """Refused at once by Airlock, or stopped after some text has left."""
+    gate.upstream.heard.clear()
     with gate.openai as client, client.responses.stream(model="leak", input=UNSAFE if refused else SAFE) as stream:
-        events = list(stream)
+        events = list(heard(gate, stream))
     deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     last = events[-1]
     assert (last.type, last.response.incomplete_details.reason) == ("response.incomplete", "content_filter")
@@ -234,15 +243,15 @@ def test_a_stopped_response_is_a_whole_one_for_the_client(gate, judgement, refus
         assert_held(deltas)
 
 
-def test_messages(gate, judgement):
-    with gate.anthropic as client:
+def test_messages(gate):
+    with gate.anthropic.with_options(default_headers={"x-api-key": "sk-ant-own"}) as client:
         raw = client.messages.with_raw_response.create(model="m", max_tokens=90, messages=say(SAFE), system="Be short.")
         answer = raw.parse()
         assert [block.type for block in answer.content] == ["thinking", "text", "tool_use"]
         assert answer.content[1].text == ANSWER
         assert endpoint_of(gate, raw) == "messages"
         headers = gate.upstream.seen[-1][1]
-        assert headers[b"x-api-key"] == b"sk-ant-client"
+        assert headers[b"x-api-key"] == b"sk-ant-own"
         assert headers[b"anthropic-version"]
         with client.messages.stream(model="m", max_tokens=90, messages=say(SAFE)) as stream:
             assert "".join(stream.text_stream) == ANSWER
@@ -258,7 +267,7 @@ def test_messages(gate, judgement):
 
 
 @pytest.mark.parametrize("prompt", [UNSAFE, MEDICAL])
-def test_a_message_of_airlocks_own_is_the_same_streamed(gate, judgement, prompt):
+def test_a_message_of_airlocks_own_is_the_same_streamed(gate, prompt):
     with gate.anthropic as client:
         whole = client.messages.create(model="m", max_tokens=90, messages=say(prompt))
         with client.messages.stream(model="m", max_tokens=90, messages=say(prompt)) as stream:
@@ -270,8 +279,10 @@ def test_a_message_of_airlocks_own_is_the_same_streamed(gate, judgement, prompt)
     assert bool(cited) is (prompt == MEDICAL)
 
 
-def test_a_stopped_message_is_a_whole_one_for_the_client(gate, judgement):
+def test_a_stopped_message_is_a_whole_one_for_the_client(gate):
+    gate.upstream.heard.clear()
     with gate.anthropic as client, client.messages.stream(model="leak", max_tokens=90, messages=say(SAFE)) as stream:
+        assert list(heard(gate, stream))
         final = stream.get_final_message()
     assert final.stop_reason == "refusal"
     text = "".join(block.text for block in final.content if block.type == "text")
@@ -279,7 +290,7 @@ def test_a_stopped_message_is_a_whole_one_for_the_client(gate, judgement):
     assert_held(text)
 
 
-def test_errors_have_the_shape_that_each_client_knows(gate, judgement):
+def test_errors_have_the_shape_that_each_client_knows(gate):
     with gate.anthropic as client:
         with pytest.raises(anthropic.RateLimitError, match="slow down") as caught:
             client.messages.create(model="limit", max_tokens=90, messages=say(SAFE))
@@ -300,7 +311,7 @@ def test_errors_have_the_shape_that_each_client_knows(gate, judgement):
 
 
 @pytest.mark.parametrize("endpoint", ["responses", "messages"])
-def test_a_client_that_hangs_up_while_the_model_thinks_frees_it(gate, judgement, endpoint):
+def test_a_client_that_hangs_up_while_the_model_thinks_frees_it(gate, endpoint):
     gate.upstream.left.clear()
     with gate.openai as open_ai, gate.anthropic as claude:
         ask = {

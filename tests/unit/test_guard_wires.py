@@ -146,10 +146,14 @@ def test_a_finding_cut_many_times_does_not_leave(name, cuts, edges, stride, by_e
 
 
 def assert_withheld(case, result):
-    assert result.complete
-    assert b"bomb" not in result.body.replace(b"to build a bomb.", b""), "the operator's own words may"
     text = "".join(map(said, events_of(result)))
     assert BEFORE[-4:] + PHRASE[0] not in text, "its first letter left"
+    assert_stopped(case, result)
+
+
+def assert_stopped(case, result):
+    assert result.complete
+    assert b"bomb" not in result.body.replace(b"to build a bomb.", b""), "the operator's own words may"
     last = events_of(result)[-1]
     match case.endpoint:
         case "messages":
@@ -270,6 +274,50 @@ def test_no_event_raises_anything_but_an_upstreams_error(endpoint, value):
         CASES[next(name for name in CASES if name.startswith(endpoint))], f"data: {json.dumps(value)}\n\n".encode()
     )
     assert result.status in (200, 502)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.output_item.added", "output_index": [1], "item": "x"},
+        {"type": "response.content_part.added", "output_index": {}, "content_index": "a", "part": 5},
+        {"type": "response.output_text.delta", "delta": {"text": "x"}},
+        {"type": "response.output_text.delta", "delta": 5, "output_index": None},
+        {"type": "response.created", "response": [1]},
+        {"type": "response.created", "sequence_number": "x"},
+        {"type": "response.invented", "text": "x"},
+    ],
+)
+def test_a_stream_of_odd_events_can_still_be_stopped(event):
+    case = CASES["responses text"]
+    text = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "harmless words " * 9}
+    odd = [event, {**event, "type": event["type"].replace("added", "done")}, text, text]
+    lead = b"".join(f"data: {json.dumps(each)}\n\n".encode() for each in odd)
+    result = streamed(case, lead, *one_by_one(case.events(pieces(UNSAFE, [20]))))
+    assert b"harmless" in result.body
+    assert_withheld(case, result)
+
+
+@pytest.mark.parametrize("place", ["text", "reasoning", "arguments"])
+def test_what_an_event_repeats_otherwise_is_checked_for_itself(place):
+    """A server that says something else in its last events than in its deltas."""
+    case = CASES[f"responses {place}"]
+    body = case.events(pieces(CLEAN, [20]))
+    changed = json.dumps(CLEAN)[1:-1].encode(), json.dumps(UNSAFE)[1:-1].encode()
+    *events, done = one_by_one(body)
+    assert changed[0] in done
+    for at in range(len(events)):
+        if changed[0] in events[at]:
+            spoilt = [*events[:at], events[at].replace(*changed), *events[at + 1 :], done]
+            assert_stopped(case, streamed(case, *spoilt))
+    assert_stopped(case, streamed(case, *events, done.replace(*changed)))
+
+
+def test_repeated_texts_are_not_checked_again():
+    check = PhraseCheck()
+    case = CASES["responses text"]
+    streamed(case, *one_by_one(case.events([CLEAN])), output=check)
+    assert sum(CLEAN in text for text in check.asked) == 1
 
 
 @pytest.mark.parametrize("endpoint", PATHS)
