@@ -54,7 +54,9 @@ class ResponsesReader:
             self._keys.update(spoken)
             yield Heard(added={key: text for key, text in spoken.items() if text})
             return
-        if kind.endswith(".done"):
+        if kind == "response.output_item.done":  # also for servers that do not end each of its texts
+            yield Heard(ended=[key for key in self._keys if key[1] == place[1]])
+        elif kind.endswith(".done"):
             yield Heard(ended=[key for key in self._keys if key[: len(place)] == place])
         whole = [
             text

@@ -16,8 +16,10 @@ from openai.types.responses import Response
 
 from guard.errors import BadRequest
 from guard.middleware import GuardMiddleware
-from guard.wires import BY_ENDPOINT, Reading
+from guard.streaming import StreamGate
+from guard.wires import BY_ENDPOINT, Reading, WireRequest
 from guard.wires.requests import MAX_ITEMS
+from guard.wires.responses import RESPONSES
 from tests.doubles import PHRASE, EventUpstream, MemoryJournal, PhraseCheck, Upstream, exchange, make_guard, raises
 from tests.wire_cases import CASES, PATHS, request
 
@@ -291,7 +293,7 @@ def test_no_event_raises_anything_but_an_upstreams_error(endpoint, value):
 def test_a_stream_of_odd_events_can_still_be_stopped(event):
     case = CASES["responses text"]
     text = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "harmless words " * 9}
-    odd = [event, {**event, "type": event["type"].replace("added", "done")}, text, text]
+    odd = [event, {**event, "type": event["type"].replace("added", "done").replace("delta", "done")}, text, text]
     lead = b"".join(f"data: {json.dumps(each)}\n\n".encode() for each in odd)
     result = streamed(case, lead, *one_by_one(case.events(pieces(UNSAFE, [20]))))
     assert b"harmless" in result.body
@@ -325,3 +327,18 @@ def test_a_list_that_nobody_writes_is_refused_at_once(endpoint):
     body = request(endpoint) | {BY_ENDPOINT[endpoint].param: [1] * (MAX_ITEMS + 1)}
     result = ask(endpoint, body, Upstream())
     assert "at most" in result.json["error"]["message"]
+
+
+def test_an_item_that_is_done_ends_its_texts_also_without_their_own_ends():
+    case = CASES["responses text"]
+    events = [each for each in one_by_one(case.events([CLEAN])) if b"output_text.done" not in each]
+    released = b""
+    gate = StreamGate(RESPONSES.reader(WireRequest((), "m", stream=True)), hold_back=1000, stride=1)
+    for each in events:
+        gate.feed(each)
+        for probe in gate.probes():
+            gate.clear(probe)
+        released += gate.release()
+        if b"output_item.done" in each and b"msg_1" in each:
+            break
+    assert json.dumps(CLEAN).encode() in released
