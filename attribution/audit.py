@@ -134,6 +134,8 @@ def audit(
             candidates=candidates,
             done=done,
             on_step=lambda step: journal.add_step(next(numbers), step),
+            begun=journal.begun(len(done)),
+            on_part=journal.add_part,
             progress=progress,
         )
     screened = None if guess is None else _screened(guess, scores.mean(dim=0), plan)

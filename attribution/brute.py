@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from attribution.ablate import ablate, whole_way
 from attribution.engine import Batch, Engine, Ids
-from attribution.heads import ablate, all_heads, check_evaluation, check_heads, decoder, shape
-from attribution.layout import check_attention
+from attribution.heads import all_heads, check_evaluation, check_heads, decoder, shape
 from attribution.replay import final_logits
 from attribution.types import Ablation, HeadId, UnsupportedModel
 
@@ -43,14 +43,14 @@ class BruteForce:
         model: In evaluation mode.
 
     Raises:
-        UnsupportedModel: a model whose layers do not each call attention once, through the interface.
+        UnsupportedModel: a model whose layers do not each call attention once, through the interface or between
+            projections that can be hooked.
         AttributionError: the model is in training mode.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         check_evaluation(model)
-        check_attention(model)
-        self.model = model
+        self.model, self._way = model, whole_way(model)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,7 +60,7 @@ class BruteForce:
     @torch.inference_mode()
     def states(self, ids: Ids, *, without: Collection[HeadId] = (), ablation: Ablation | None = None) -> Tensor:
         """Last-position states after the final norm, (prompts, width)."""
-        with ablate(self.model, without, ablation):
+        with ablate(self.model, without, ablation, by=self._way):
             return torch.stack([self._state(prompt) for prompt in ids])
 
     @torch.inference_mode()
@@ -76,7 +76,7 @@ class BruteForce:
         check_heads(self.model, [*group, *(heads or ())])
         for layer, head in sorted(set(all_heads(self.model) if heads is None else heads) - set(group)):
             for place, prompt in enumerate(ids):
-                with ablate(self.model, [HeadId(layer, head), *group], ablation):
+                with ablate(self.model, [HeadId(layer, head), *group], ablation, by=self._way):
                     yield Batch(layer, (head,), (place,), self._state(prompt)[None, None])
 
     @torch.inference_mode()

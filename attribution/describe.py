@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from attribution import statistics
 from attribution.report import (
+    Against,
     AuditReport,
     Behaviour,
     Checks,
@@ -50,6 +51,7 @@ def describe(
     steps: Sequence[tuple[HeadId, ArrayLike]] = (),
     generalized: ArrayLike | None = None,
     templates: Mapping[str, ArrayLike] | None = None,
+    against: tuple[Prompts, ArrayLike] | None = None,
     behaviour: Behaviour | None = None,
     screen: Screen | None = None,
     checks: Checks | None = None,
@@ -68,6 +70,7 @@ def describe(
         steps: Of Sahara: the head, and the degrees (layers, heads).
         generalized: Generalized Ships of single heads, degrees (layers, heads); by default of Sahara's first step.
         templates: Ships of the same prompts in other templates, by name.
+        against: Harmless prompts, and Ships on them, (prompts, layers, heads).
         behaviour: What the model does without its heads.
         screen: How well an estimate chose.
         checks: Self-checks of the run.
@@ -97,6 +100,7 @@ def describe(
         stability=Stability(
             halves=_halves(scores, seed), templates=_templates(prompts.template, scores, templates or {})
         ),
+        against=None if against is None else _against(scores, *against, seed),
         behaviour=behaviour,
         screen=screen,
         checks=checks,
@@ -154,6 +158,17 @@ def _ships(scores: NDArray[np.float64], seed: int, ranked: int) -> Ships:
         ranking=tuple(rows),
         noise=NoiseFloor(median=_rounded(floor.median), p95=_rounded(floor.p95), chance=_rounded(floor.chance)),
         effective_heads=_figure(statistics.effective_interval(scores, seed=seed)),
+    )
+
+
+def _against(scores: NDArray[np.float64], prompts: Prompts, others: ArrayLike, seed: int) -> Against:
+    found = statistics.contrast(scores, others, seed=seed)
+    heads = [head for head in statistics.ranked_heads(found.difference) if found.difference[head] > found.chance]
+    return Against(
+        prompts=prompts,
+        difference=_grid(found.difference),
+        chance=_rounded(found.chance),
+        heads=tuple(heads),
     )
 
 

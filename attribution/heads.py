@@ -1,4 +1,4 @@
-"""Attention heads of stock transformers models: seeing every call of attention, and taking heads out of it.
+"""Attention heads of stock transformers models: seeing every call of attention, and computing it.
 
 Works through the registered attention interface, so after rotary positions, query norms and fused projections, and for
 each *query* head also where heads share keys. The model's weights are never touched.
@@ -7,7 +7,6 @@ each *query* head also where heads share keys. The model's weights are never tou
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -164,44 +163,6 @@ def attention(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
 def _mask(*, batch_size: int, attention_mask: Tensor | None = None, **more: Any) -> Tensor | None:  # noqa: ANN401
     """One mask for the whole batch where nothing in it is padding."""
     return sdpa_mask(batch_size if attention_mask is not None else 1, attention_mask=attention_mask, **more)
-
-
-@contextmanager
-def ablate(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation | None = None) -> Iterator[None]:
-    """Take heads out of a stock model while the block lasts; of blocks inside one another only the inner one counts.
-
-    Args:
-        model: A stock causal language model; its weights stay untouched.
-        heads: Query heads; none leaves the model as it is.
-        ablation: How; undifferentiated queries by default.
-
-    Raises:
-        UnsupportedModel: the family does not use the attention interface, or has attention that is not computed here.
-            Also at the end of the block, if a layer whose heads should be out ran without attention.
-        AttributionError: the model has no such head.
-    """
-    how = ablation or Ablation()
-    check_heads(model, heads)
-    by_layer: dict[int, list[int]] = defaultdict(list)
-    for layer, head in sorted(set(heads)):
-        by_layer[layer].append(head)
-
-    reached: set[int] = set()
-
-    def attend(call: Call) -> Tensor:
-        reached.add(call.layer)
-        stock = call.heads()
-        if not (out := by_layer.get(call.layer)):
-            return stock
-        return stock.index_copy(1, torch.tensor(out, device=stock.device), call.ablated(out, how, stock).contiguous())
-
-    with attention(model, attend):
-        yield
-    if reached and (missed := sorted(by_layer.keys() - reached)):
-        raise UnsupportedModel(
-            f"layers {', '.join(map(str, missed))} of model type {model.config.model_type!r} ran without attention, so "
-            "their heads were not taken out; name heads of other layers"
-        )
 
 
 def shape(model: PreTrainedModel) -> tuple[int, int]:

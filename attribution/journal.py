@@ -83,6 +83,32 @@ class Journal:
         """Write down a step of Sahara; the first is number 0."""
         self._finished.add(f"step {number}", {"head": str(step.head), "degrees": _numbers(step.degrees)})
 
+    def begun(self, number: int) -> dict[HeadId, float]:
+        """Degrees of the heads that are finished in a step of Sahara."""
+        found: dict[HeadId, float] = {}
+        part = 0
+        while (rows := self._finished.get(f"step {number} part {part}")) is not None:
+            try:
+                new = {HeadId.parse(head): float(degrees) for head, degrees in rows.items()}
+            except (AttributeError, TypeError, ValueError) as exc:
+                raise self._damaged() from exc
+            if not all(self._has(head) and degrees == degrees for head, degrees in new.items()):
+                raise self._damaged()
+            found |= new
+            part += 1
+        return found
+
+    def add_part(self, number: int, degrees: Mapping[HeadId, float]) -> None:
+        """Write down the degrees of some heads in a step of Sahara."""
+        part = 0
+        while self._finished.get(f"step {number} part {part}") is not None:
+            part += 1
+        named = {str(head): value for head, value in degrees.items()}
+        self._finished.add(f"step {number} part {part}", named)
+
+    def _has(self, head: HeadId) -> bool:
+        return self._shape is None or (head.layer < self._shape[0] and head.head < self._shape[1])
+
     def answers(self, key: str) -> Any:  # noqa: ANN401 (what `add_answers` was given)
         """What was measured of the answers without some heads; None if it was not."""
         return self._finished.get(f"answers {key}")

@@ -72,6 +72,15 @@ def check_attention(model: PreTrainedModel) -> None:
         raise UnsupportedModel(f"model type {family!r} has layers of {sorted(set(widths))} heads, not of {heads} each")
 
 
+def check_interface(model: PreTrainedModel) -> None:
+    """Refuse a model whose attention cannot be computed through transformers' interface.
+
+    Raises:
+        UnsupportedModel: such a model, or one that is not causal.
+    """
+    _watched(model, Call.heads)
+
+
 def _watched(model: PreTrainedModel, attend: Callable[[Call], Tensor]) -> Tensor:
     """Final states of one short run, (1, tokens, width), with attention computed by `attend`."""
     ids = torch.tensor([[0, 1, 2]], device=model.device)

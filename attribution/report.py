@@ -168,6 +168,15 @@ class Ships(Part):
     per_prompt: PerPrompt | None = None
 
 
+class Against(Part):
+    """How much more heads matter on the prompts than on harmless ones; see `attribution.statistics.Contrast`."""
+
+    prompts: Prompts
+    difference: Grid = Field(description="Mean Ships on the prompts, less that on the harmless ones, nats.")
+    chance: float = Field(description="What the largest difference is in 95 of 100 random divisions of all prompts.")
+    heads: tuple[Head, ...] = Field(description="Heads above `chance`, largest difference first.")
+
+
 class ParameterShare(Part):
     """How small a part of the model the first heads of the ranking are."""
 
@@ -274,6 +283,7 @@ class AuditReport(Part):
     generalized: Grid | None = Field(None, description="Generalized Ships of single heads, degrees.")
     sahara: tuple[SaharaStep, ...] = ()
     stability: Stability = Stability()
+    against: Against | None = None
     behaviour: Behaviour | None = None
     screen: Screen | None = None
     checks: Checks | None = None
@@ -288,12 +298,16 @@ class AuditReport(Part):
         grids |= {f"sahara step {at}": step.all for at, step in enumerate(self.sahara, 1)}
         if self.generalized is not None:
             grids["generalized"] = self.generalized
+        if self.against is not None:
+            grids["against"] = self.against.difference
         for name, grid in grids.items():
             if len(grid) != shape[0] or any(len(row) != shape[1] for row in grid):
                 raise ValueError(f"{name} does not have {shape[0]} layers of {shape[1]} heads")
         if ships.per_prompt is not None and ships.per_prompt.shape != (self.prompts.count, *shape):
             raise ValueError(f"per_prompt has shape {ships.per_prompt.shape}, not {(self.prompts.count, *shape)}")
         named = [*(row.head for row in ships.ranking), *(step.head for step in self.sahara)]
+        if self.against is not None:
+            named += self.against.heads
         if self.behaviour is not None:
             named += [head for point in self.behaviour.points for head in point.heads]
         for head in named:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ def sahara(
     candidates: Collection[HeadId] | None = None,
     done: Sequence[Step] = (),
     on_step: Callable[[Step], None] | None = None,
+    begun: Mapping[HeadId, float] | None = None,
+    on_part: Callable[[int, Mapping[HeadId, float]], None] | None = None,
     progress: Progress | None = None,
 ) -> list[Step]:
     """Add, `size` times, the head whose ablation together with the group so far has the largest generalized Ships.
@@ -53,6 +56,8 @@ def sahara(
         candidates: Heads that may join the group; all by default.
         done: Steps of an interrupted run, to go on from.
         on_step: Told of each step once it is done.
+        begun: Degrees that the interrupted run found in the step after these.
+        on_part: Told the number of the step and the degrees of some layers, once these are done.
         progress: Told how many heads × prompts were computed.
 
     Raises:
@@ -64,9 +69,17 @@ def sahara(
         raise AttributionError(f"group size {size} is not between 1 and the {choice} heads to choose from")
     steps = list(done[:size])
     while len(steps) < size:
-        group = [step.head for step in steps]
+        number = len(steps)
         degrees = generalized_ships(
-            runner, ids, ablation, r_main=r_main, group=group, heads=candidates, progress=progress
+            runner,
+            ids,
+            ablation,
+            r_main=r_main,
+            group=[step.head for step in steps],
+            heads=candidates,
+            known=begun if number == len(done) else None,
+            on_part=partial(on_part, number) if on_part else None,
+            progress=progress,
         )
         best = int(torch.nan_to_num(degrees, nan=-1.0).argmax())
         steps.append(Step(HeadId(*divmod(best, heads)), degrees))

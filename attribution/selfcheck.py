@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attribution.ablate import ablate
 from attribution.engine import Engine
-from attribution.heads import ablate, all_heads
+from attribution.heads import all_heads
 from attribution.ships import Runner
 from attribution.types import Ablation, CheckpointError, EngineMismatch, HeadId
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -14,6 +14,7 @@ from attribution.types import Ablation, HeadId
 
 Ids = Sequence[Sequence[int]]
 Progress = Callable[[int], None]
+_PART = 64  # heads, at least, whose generalized Ships are finished together
 
 
 class Runner(Protocol):
@@ -98,6 +99,8 @@ def generalized_ships(
     r_main: int = 1,
     group: Collection[HeadId] = (),
     heads: Collection[HeadId] | None = None,
+    known: Mapping[HeadId, float] | None = None,
+    on_part: Callable[[Mapping[HeadId, float]], None] | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Generalized Ships of each head on a data set: how far its states' leading directions turn without the head.
@@ -109,14 +112,58 @@ def generalized_ships(
         r_main: How many leading directions are compared.
         group: Heads that are out in every case; the comparison is with the whole model.
         heads: These only; the others, and the group's, are NaN.
-        progress: Told how many heads × prompts were computed.
+        known: Degrees that an interrupted run has found already.
+        on_part: Told of the degrees of some layers once all their heads are done, but for the last ones.
+        progress: Told how many heads × prompts were computed, or were known.
 
     Returns:
         Degrees, float64, (layers, heads).
     """
-    base = runner.states(ids)
-    before = left_directions(base, r_main)
     scores = torch.full(runner.shape, torch.nan, dtype=torch.float64)
+    for head, degrees in (known or {}).items():
+        scores[head] = degrees
+    if known and progress:
+        progress(len(known) * len(ids))
+    parts = list(_parts(runner.shape, heads, {*group, *(known or ())}))
+    base = runner.states(ids) if parts else None
+    for part in parts:
+        assert base is not None
+        found = _degrees(runner, ids, ablation, base, r_main, group, part, progress)
+        for head, degrees in found.items():
+            scores[head] = degrees
+        if on_part and part is not parts[-1]:
+            on_part(found)
+    return scores
+
+
+def _parts(
+    shape: tuple[int, int], heads: Collection[HeadId] | None, gone: Collection[HeadId]
+) -> Iterator[list[HeadId]]:
+    """Heads that are left, whole layers at a time, so many that running their prompts anew costs little."""
+    part: list[HeadId] = []
+    for layer in range(shape[0]):
+        every = (HeadId(layer, head) for head in range(shape[1]))
+        part += [head for head in every if (heads is None or head in heads) and head not in gone]
+        if len(part) >= _PART:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _degrees(
+    runner: Runner,
+    ids: Ids,
+    ablation: Ablation | None,
+    base: Tensor,
+    r_main: int,
+    group: Collection[HeadId],
+    heads: Collection[HeadId],
+    progress: Progress | None,
+) -> dict[HeadId, float]:
+    """How far the directions of the whole model's states turn without each of these heads and the group."""
+    before = left_directions(base, r_main)
+    found: dict[HeadId, float] = {}
     moved: dict[HeadId, Tensor] = {}
     left: dict[HeadId, int] = {}
     for batch in runner.without_each(ids, ablation, group=group, heads=heads):
@@ -128,8 +175,7 @@ def generalized_ships(
             left[head] -= len(batch.prompts)
         if whole := [HeadId(batch.layer, number) for number in batch.heads if not left[HeadId(batch.layer, number)]]:
             angles = turned(before, left_directions(torch.stack([moved.pop(head) for head in whole]), r_main))
-            for head, angle in zip(whole, angles.cpu(), strict=True):
-                scores[head] = angle
+            found.update(zip(whole, angles.tolist(), strict=True))
         if progress:
             progress(batch.states.shape[0] * batch.states.shape[1])
-    return scores
+    return found

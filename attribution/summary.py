@@ -95,6 +95,12 @@ def _found(report: AuditReport) -> list[str]:
         f"{_heads(len(out))} of {model.layers * model.heads:,} score above what chance gives the best head"
         + (f": {_named(out)}." if out else ".")
     ]
+    if (beside := report.against) is not None:
+        said.append(
+            f"{_heads(len(beside.heads))} matter{'s' if len(beside.heads) == 1 else ''} more here than on "
+            f"{beside.prompts.count} harmless prompts"
+            + (f": {_named(beside.heads)}." if beside.heads else ", by more than chance: nothing points at refusals.")
+        )
     if ships.effective_heads.value is not None:
         said.append(f"The effect is spread as if over {ships.effective_heads.value:.1f} equal heads.")
     if report.sahara:

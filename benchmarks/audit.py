@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from attribution.ablate import ablate
 from attribution.engine import Engine
-from attribution.heads import ablate, all_heads
+from attribution.heads import all_heads
 from attribution.sahara import sahara
 from attribution.ships import ships
 from training.manifest import command, provenance, write_json

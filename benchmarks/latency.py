@@ -14,7 +14,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,22 @@ class TimedEncoder:
         """The part's."""
         return self.part.fingerprint
 
+    @property
+    def floor(self) -> float:
+        """The part's."""
+        return self.part.floor
+
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """As the part does."""
+        return self._timed(lambda: self.part.encode(texts, progress=progress))
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """As the part does."""
+        return self._timed(lambda: self.part.encode_queries(texts))
+
+    def _timed(self, encode: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
         before = self.clock.enter("embed" if self.clock.stage == "search" else self.clock.stage)
-        vectors = self.part.encode(texts, progress=progress)
+        vectors = encode()
         self.clock.enter(before)
         return vectors
 

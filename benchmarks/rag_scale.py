@@ -252,7 +252,7 @@ def _embedded(options: argparse.Namespace) -> tuple[NDArray[np.float32], list[st
     encoder = CachedEncoder(sentences, options.work / "embeddings.db")
     if options.known:
         cut = {read: text for read, text in cut.items() if encoder.has(read)}
-        asked = [question for question in asked if encoder.has(question)]
+        asked = [question for question in asked if encoder.has(question, asks=True)]
         if len(cut) < 100 or not asked:
             raise SystemExit(f"{options.work} holds too few embeddings; leave --known out")
     count = min(options.questions, len(asked))
@@ -260,7 +260,7 @@ def _embedded(options: argparse.Namespace) -> tuple[NDArray[np.float32], list[st
     every = encoder.encode(list(cut))
     unlike = np.sort(np.unique(every, axis=0, return_index=True)[1])
     real, texts = every[unlike], np.array(list(cut.values()))[unlike]
-    questions = encoder.encode(asked)
+    questions = encoder.encode_queries(asked)
     np.savez(saved, real=real, texts=texts, questions=questions, asked=np.array(asked))
     return real, texts.tolist(), questions, asked
 

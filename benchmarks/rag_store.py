@@ -42,6 +42,15 @@ class Table:
         """Length of a vector."""
         return int(self.vectors.shape[1])
 
+    @property
+    def floor(self) -> float:
+        """Cosines as they are."""
+        return 0.0
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same as for passages."""
+        return self.encode(texts)
+
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Shape ``(texts, dimension)``."""
         found = [self.questions[text] if text in self.questions else self.of(text) for text in texts]

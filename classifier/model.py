@@ -18,15 +18,14 @@ from torch import Tensor, nn
 
 from classifier.encoder import Encoder
 from classifier.normalize import decorated, invisible, is_symbol, normalize
-from classifier.taxonomy import Taxonomy, tier_sums
+from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, TextTooLong, Tier, Verdict
 from classifier.windows import Window, windows
 
-DEFAULT_MODEL = Path(__file__).parent / "assets" / "tiers-e5-small"
+DEFAULT_MODEL = SHIPPED_MODEL
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
 _ADAPTER = "adapter_model.safetensors"
 _HEAD = "head.safetensors"
-_TAXONOMY = "taxonomy.yaml"
 _SETTINGS = "classifier.json"
 
 
@@ -223,10 +222,10 @@ class TierClassifier:
                 f"{settings.encoder_sha256[:12]}…), not on {encoder.name!r} ({encoder.sha256[:12]}…); set "
                 "`classifier.encoder` to the one it was trained on"
             )
-        taxonomy = Taxonomy.load(folder / _TAXONOMY)
+        taxonomy = Taxonomy.load(folder / TAXONOMY)
         if settings.taxonomy_version != taxonomy.version:
             raise ClassifierError(
-                f"classifier model {folder}: {_TAXONOMY} has version {taxonomy.version}, the weights were trained with "
+                f"classifier model {folder}: {TAXONOMY} has version {taxonomy.version}, the weights were trained with "
                 f"{settings.taxonomy_version}; restore the file or train again"
             )
         try:
@@ -250,7 +249,7 @@ class TierClassifier:
     def save(self, folder: Path) -> None:
         """Write weights, taxonomy and settings; `load` reads them back."""
         self.model.save(folder)
-        self.taxonomy.save(folder / _TAXONOMY)
+        self.taxonomy.save(folder / TAXONOMY)
         self.settings.save(folder)
 
     def classify(self, texts: Sequence[str]) -> list[Verdict]:

@@ -13,7 +13,9 @@ import yaml
 
 from classifier.types import ClassifierError, Handling, Tier
 
-_DEFAULT_HANDLING = {
+SHIPPED_MODEL = Path(__file__).parent / "assets" / "tiers-e5-small"
+TAXONOMY = "taxonomy.yaml"  # in the folder of a model
+DEFAULT_HANDLING = {
     Tier.SAFE: Handling.ANSWER,
     Tier.CONDITIONALLY_SAFE: Handling.GROUND,
     Tier.FOCUSED_ATTENTION: Handling.BALANCE,
@@ -160,7 +162,7 @@ def _category(category_id: str, entry: Any, origin: str) -> Category:  # noqa: A
         raise ClassifierError(f"{where} has the unknown key {unknown[0]!r}; it may have {sorted(_CATEGORY_KEYS)}")
     try:
         tier = Tier.parse(str(entry["tier"]))
-        handling = Handling(entry.get("handling", _DEFAULT_HANDLING[tier]))
+        handling = Handling(entry.get("handling", DEFAULT_HANDLING[tier]))
     except ClassifierError as exc:
         raise ClassifierError(f"{where}: {exc}") from exc
     except ValueError as exc:

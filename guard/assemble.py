@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 from guard.config import Config, load_config
 from guard.engine import Guard, Parts
@@ -12,7 +13,7 @@ from guard.errors import ConfigError, JournalError
 from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
 from guard.journal import Journal, NoJournal, SqliteJournal
 from guard.memory import RememberingClassifier
-from guard.output import AllChecks, ClassifierCheck, PatternCheck
+from guard.output import output_checks
 from guard.types import Classifier
 from rag.types import Gate, KnowledgeError
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from classifier.encoder import Encoder
     from classifier.model import TierClassifier
     from rag.answer import Answerer
-    from rag.encoders import SentenceEncoder
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
     from rag.protective import Protector
     from rag.store import KnowledgeBase
+    from rag.types import Encoder as SentenceVectors
     from rag.types import Reranker, SupportModel
     from rag.write import Writer
 
@@ -43,7 +44,6 @@ def load_guard(config: Config | Path | str | None = None) -> Guard:
     settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
     encoders = Encoders(settings)
     tiers = load_classifier(settings, encoders)
-    _check_categories(settings, tiers)
     classifier: Classifier = tiers
     if settings.classifier.cache:
         classifier = RememberingClassifier(tiers, settings.classifier.cache)
@@ -53,9 +53,10 @@ def load_guard(config: Config | Path | str | None = None) -> Guard:
         Parts(
             classifier=classifier,
             answerer=answerer,
-            output=_output(settings, classifier),
+            output=output_checks(settings.output, classifier),
             journal=_journal(settings),
             protector=load_protector(settings, answerer.knowledge),
+            taxonomy=tiers.taxonomy,
         ),
     )
 
@@ -109,22 +110,34 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
         raise ConfigError(f"classifier.model: {exc}") from exc
 
 
-def load_sentences(config: Config, encoders: Encoders) -> SentenceEncoder:
+def load_taxonomy(config: Config) -> Taxonomy:
+    """The taxonomy of the classifier, without the classifier.
+
+    Raises:
+        ConfigError: the model's folder has none.
+    """
+    try:
+        return Taxonomy.load((config.classifier.model or SHIPPED_MODEL) / TAXONOMY)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def load_sentences(config: Config, encoders: Encoders) -> SentenceVectors:
     """The maker of sentence embeddings that the knowledge base is searched with.
 
     Raises:
         ConfigError: its encoder is missing, damaged, or not the expected one.
     """
-    from rag.encoders import SentenceEncoder
+    from rag.pooled import sentence_encoder
 
     encoder = encoders.get("knowledge.encoder", config.knowledge.encoder)
     try:
-        return SentenceEncoder.load(encoder.path, sha256=encoder.sha256, model=encoder.lend())
+        return sentence_encoder(encoder.path, encoder.lend(), encoder.tokenizer, encoder.sha256)
     except KnowledgeError as exc:
         raise ConfigError(f"knowledge.encoder: {exc}") from exc
 
 
-def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
+def load_knowledge(config: Config, sentences: SentenceVectors) -> KnowledgeBase:
     """The knowledge base, with its reranker if one is named.
 
     Raises:
@@ -139,7 +152,7 @@ def load_knowledge(config: Config, sentences: SentenceEncoder) -> KnowledgeBase:
         raise ConfigError(f"knowledge.path: {exc}") from exc
 
 
-def load_writer(config: Config, sentences: SentenceEncoder, *, make: bool = True) -> Writer:
+def load_writer(config: Config, sentences: SentenceVectors, *, make: bool = True) -> Writer:
     """The writing side of the knowledge base.
 
     Args:
@@ -185,17 +198,15 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     )
 
 
-def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector | None:
-    """What finds protective documents of the knowledge base; None where no rule wants them."""
+def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector:
+    """What finds protective documents of the knowledge base; it costs nothing where no rule wants them."""
     from rag.protective import Protector
 
-    if not any(rule.protect for rule in config.policy.rules):
-        return None
     settings = config.knowledge
     return Protector(knowledge, settings.protective_from, where=settings.where, gate=gate(config))
 
 
-def load_interpreter(config: Config, sentences: SentenceEncoder, encoders: Encoders) -> InterpretationModel:
+def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encoders) -> InterpretationModel:
     """The interpretation model of the configured kind.
 
     Args:
@@ -295,16 +306,6 @@ def _reranker(folder: Path) -> Reranker:
         raise ConfigError(f"knowledge.reranker: {exc}") from exc
 
 
-def _output(config: Config, classifier: Classifier) -> AllChecks:
-    output = config.output
-    checks: list[PatternCheck | ClassifierCheck] = []
-    if output.patterns:
-        checks.append(PatternCheck({pattern.name: pattern.regex for pattern in output.patterns}, output.hold_back))
-    if output.classifier:
-        checks.append(ClassifierCheck(classifier, output.unsafe_from, output.hold_back, output.input_only))
-    return AllChecks(checks)
-
-
 def _journal(config: Config) -> Journal:
     if config.journal.path is None:
         return NoJournal()
@@ -312,17 +313,3 @@ def _journal(config: Config) -> Journal:
         return SqliteJournal(config.journal.path, prompts=config.journal.prompts)
     except JournalError as exc:
         raise ConfigError(str(exc)) from exc
-
-
-def _check_categories(config: Config, classifier: TierClassifier) -> None:
-    """A rule about a category that the model does not know would silently never match."""
-    known = set(classifier.taxonomy.ids)
-    named = {category: f"policy rule {rule.name!r}" for rule in config.policy.rules for category in rule.when.category}
-    named |= {category: "output.input_only" for category in config.output.input_only if config.output.classifier}
-    named |= {category: "answers.categories" for category in config.answers.categories}
-    for category, where in named.items():
-        if category not in known:
-            raise ConfigError(
-                f"{where} names the category {category!r}, which the classifier's taxonomy does not have; it has: "
-                f"{', '.join(sorted(known))}"
-            )

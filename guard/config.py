@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator
 
-from classifier.taxonomy import UniqueKeyLoader
-from classifier.types import MINILM, Handling, Tier
+from classifier.types import E5_SMALL
 from guard.errors import ConfigError
-from guard.fields import Address, Count, Seconds, Section, Share
+from guard.fields import Address, Count, Seconds, Section, Share, one_or_many
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
@@ -33,14 +21,10 @@ from guard.interpretation import (
     Interpretation,
     Reader,
 )
-from guard.policy import Rule
-from guard.texts import Answers, Said
-from guard.types import AnswerGrounding, Route, TextKind
+from guard.rules import YAML_OFF, EndpointName, PolicySection
+from guard.texts import Answers
+from guard.yaml_file import read_yaml, validated
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
-
-TierLabel = Literal["safe", "conditionally_safe", "focused_attention", "unsafe"]
-EndpointName = Literal["chat", "completions", "responses", "messages", "embeddings"]
-YAML_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 
 
 class Server(Section):
@@ -54,6 +38,7 @@ class Server(Section):
         ("chat", "completions", "responses", "messages", "embeddings"), description="Which APIs are served, guarded."
     )
     extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
+    watch: bool = Field(True, description="Take over changes of the configuration file; SIGHUP does so in any case.")
 
 
 class PinnedModel(Section):
@@ -131,10 +116,10 @@ class Knowledge(Section):
     """The knowledge base that grounds answers."""
 
     path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
-    encoder: str = MINILM
+    encoder: str = E5_SMALL
     passages: Count = Field(3, description="Passages looked at for an answer.")
     mode: Mode = Field(DEFAULT_MODE, description="Find them by vectors (dense), by words (bm25) or by both (hybrid).")
-    where: dict[str, tuple[str, ...]] = Field(
+    where: dict[str, Annotated[tuple[str, ...], one_or_many(str)]] = Field(
         default_factory=dict, description="Metadata entries of the documents that may answer, each with its values."
     )
     reranker: Path | None = Field(
@@ -144,13 +129,6 @@ class Knowledge(Section):
         PROTECTIVE_FROM, description="Similarity from which a protective document is quoted beside a refusal."
     )
     deadline_s: Seconds = 10.0
-
-    @field_validator("where", mode="before")
-    @classmethod
-    def _one_or_many(cls, where: object) -> object:
-        if not isinstance(where, dict):
-            return where
-        return {key: (value,) if isinstance(value, str) else value for key, value in where.items()}
 
 
 class Grounding(Section):
@@ -213,108 +191,6 @@ class Output(Section):
     deadline_s: Seconds = 10.0
 
 
-class When(Section):
-    """The conditions of a rule; every one given must hold."""
-
-    tier: tuple[TierLabel, ...] = ()
-    category: tuple[str, ...] = ()
-    handling: tuple[Handling, ...] = ()
-    min_probability: Share = 0.0
-    read_below: Share | None = None
-    text: tuple[TextKind, ...] = ()
-
-    @field_validator("tier", "category", "handling", "text", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-
-class RuleSection(Section):
-    """One rule of the policy."""
-
-    name: Annotated[str, Field(min_length=1)]
-    when: When = When()
-    route: Route
-    say: Said | None = Field(None, description="Text of the refusal or the hand-over; by category without one.")
-    ground_answer: Annotated[AnswerGrounding, YAML_OFF] = Field(
-        AnswerGrounding.OFF,
-        description="Hold the answer of the model that a request is forwarded to against the knowledge base.",
-    )
-    protect: bool = Field(
-        False, description="Quote documents that protect against the category (`protects`) beside the refusal."
-    )
-
-    @model_validator(mode="after")
-    def _has_an_answer(self) -> Self:
-        if self.ground_answer is not AnswerGrounding.OFF and self.route is not Route.FORWARD:
-            raise ValueError(
-                f"rule {self.name!r} has `ground_answer: {self.ground_answer}` and `route: {self.route}`; only what "
-                "the model answers can be grounded: set `route: forward`, or remove `ground_answer`"
-            )
-        if self.protect and self.route is not Route.REFUSE:
-            raise ValueError(
-                f"rule {self.name!r} has `protect: true` and `route: {self.route}`; protective documents stand beside "
-                "a refusal: set `route: refuse`, or remove `protect`"
-            )
-        return self
-
-    def rule(self) -> Rule:
-        """The rule that `guard.policy` applies."""
-        return Rule(
-            name=self.name,
-            route=self.route,
-            tiers=frozenset(Tier.parse(label) for label in self.when.tier),
-            categories=frozenset(self.when.category),
-            handlings=frozenset(self.when.handling),
-            min_probability=self.when.min_probability,
-            read_below=self.when.read_below,
-            texts=frozenset(self.when.text),
-        )
-
-
-DEFAULT_RULES = (
-    RuleSection(
-        name="unsafe_insensitive",
-        when=When(tier=("unsafe",), handling=(Handling.GUIDE,)),
-        route=Route.REFUSE,
-        protect=True,
-    ),
-    RuleSection(name="unsafe", when=When(tier=("unsafe",)), route=Route.REFUSE),
-    RuleSection(name="unreadable", when=When(read_below=0.6), route=Route.REFUSE),
-    RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),
-    RuleSection(name="sensitive_ground", when=When(tier=("conditionally_safe",)), route=Route.GROUND),
-    RuleSection(name="disputed_topic", when=When(tier=("focused_attention",)), route=Route.GROUND),
-    RuleSection(name="safe", when=When(tier=("safe",)), route=Route.FORWARD),
-)
-
-
-def _unique(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
-    names = [rule.name for rule in rules]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"two rules are named {twice[0]!r}; give each its own name")
-    return rules
-
-
-class PolicySection(Section):
-    """Verdict to route: the first rule that matches; what matches none is refused."""
-
-    rules: Annotated[tuple[RuleSection, ...], Field(min_length=1), AfterValidator(_unique)] = DEFAULT_RULES
-    on_error: Literal["refuse", "hand_over", "forward"] = Field(
-        "refuse", description="When a part fails. `forward` lets requests pass unguarded."
-    )
-    on_abstain: Literal["abstain", "refuse", "hand_over", "forward"] = Field(
-        "abstain", description="When the knowledge base holds no answer."
-    )
-    min_positions: Annotated[int, Field(ge=0)] = Field(
-        2,
-        description="Positions that an answer from a disputed document gives at least; with fewer it is an abstention.",
-    )
-    on_block: Literal["refusal", "error"] = Field(
-        "refusal", description="A refused request gets an answer that says so, or HTTP 400 with code content_filter."
-    )
-
-
 class JournalSection(Section):
     """Where decisions are written down."""
 
@@ -360,12 +236,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     in_file = {name for name, _ in _flat(data)} - set(overrides or {})
     for name, value in (overrides or {}).items():
         _set(data, name.split("."), value)
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as exc:
-        errors = exc.errors()
-        inner = [error for error in errors if error["type"] != "too_short"] or errors  # a bad item shortens its list
-        raise ConfigError("; ".join(_explain(error, path) for error in inner[:5])) from exc
+    config = validated(Config, data, path)
     return _resolve(config, path.parent, in_file) if path else config
 
 
@@ -379,22 +250,22 @@ def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | N
     return rows
 
 
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a configuration file."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Airlock configuration"}
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """The settings in which two configurations differ, as dotted names; a list counts as one setting."""
+    before, after = (dict(_flat(config.model_dump(mode="json"))) for config in (old, new))
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
-    except FileNotFoundError as exc:
-        raise ConfigError(
-            f"configuration {path} does not exist; `airlock config show` prints one to start from"
-        ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"configuration {path} cannot be read: {exc}") from exc
-    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date such as 2001-13-45
-        raise ConfigError(f"configuration {path} is no YAML: {' '.join(str(exc).split())}") from exc
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"configuration {path} must hold settings such as `upstream:`, not a {type(data).__name__}")
-    return data
+    if not os.path.exists(path):  # which, unlike that of `Path`, never raises
+        raise ConfigError(f"configuration {path} does not exist; `airlock config show` prints one to start from")
+    return read_yaml(path, "configuration", "settings such as `upstream:`")
 
 
 def _set(data: dict[str, Any], names: list[str], value: object) -> None:
@@ -460,56 +331,3 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
             "journal": journal.model_copy(update={"path": below("journal.path", journal.path)}),
         }
     )
-
-
-def _explain(error: ErrorDetails, path: Path | None) -> str:
-    location, known = _place(error["loc"])
-    origin = f"{path}: " if path else ""
-    if error["type"] == "extra_forbidden":
-        *parents, key = location
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {'.'.join([*parents, near[0]])!r}?" if near else ""
-        return f"{origin}unknown setting {'.'.join(location)!r}{hint}" + (
-            "" if near else f"; known here: {', '.join(known)}"
-        )
-    where = ".".join(location) or "configuration"
-    if error["type"].startswith("union_tag"):
-        kind = error["input"].get("kind") if isinstance(error["input"], Mapping) else None
-        found = f" = {kind!r}: is none of them;" if kind is not None else ": is missing;"
-        return f"{origin}{where}.kind{found} need one of {', '.join(_kinds(error['loc']))}"
-    value = error["input"]
-    shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {value!r}"
-    return f"{origin}{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _place(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """A place of the configuration as its file names it, without tags of kinds; and the settings known there."""
-    names: list[str] = []
-    models: list[Any] = [Config]
-    for part in location:
-        tagged = [model for model in models if _tag(model) == part]
-        if len(models) > 1 and tagged:
-            models = tagged
-            continue
-        names.append(str(part))
-        field = None if isinstance(part, int) else models[0].model_fields.get(part)
-        if field is not None:  # else the key of a mapping, or a number in a list
-            models = list(_models(field.annotation)) or models
-    return names, list(models[0].model_fields)
-
-
-def _kinds(location: tuple[int | str, ...]) -> list[str]:
-    field = Config.model_fields[str(location[0])]
-    return [str(_tag(model)) for model in _models(field.annotation)]
-
-
-def _tag(model: type[BaseModel]) -> object:
-    """The kind that a section is, where several kinds can stand."""
-    return model.model_fields["kind"].default if "kind" in model.model_fields else None
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models(argument)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from classifier.types import Handling, Tier, Verdict
-from guard.answers import AnswerTexts
-from guard.config import Config
-from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
+from classifier.taxonomy import Taxonomy
+from classifier.types import Verdict
+from guard.config import Config, changed_settings
+from guard.conversation import Texts, question_of, texts_to_judge
+from guard.edition import Edition, Reloaded
+from guard.errors import BadRequest, JournalError, PartFailure
 from guard.journal import Journal
-from guard.language import Detector
-from guard.policy import decide
 from guard.protection import Protection
 from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
 from guard.texts import Kind
 from guard.types import (
-    FIELD,
     UNKNOWN,
     Answerer,
     AnswerGrounding,
@@ -31,7 +31,6 @@ from guard.types import (
     Reply,
     ResponseCheck,
     Route,
-    TextKind,
     Turn,
 )
 from rag.types import GroundedAnswer, GroundingReport
@@ -39,17 +38,6 @@ from rag.types import GroundedAnswer, GroundingReport
 log = logging.getLogger("airlock")
 
 ON_ERROR = "on_error"
-_ENDS_A_TURN = ("assistant", "tool", "function")  # what stands between two turns of the user
-_KINDS = {
-    "tool": TextKind.TOOL_RESULT,
-    "function": TextKind.TOOL_RESULT,
-    "system": TextKind.SYSTEM_MESSAGE,
-    "developer": TextKind.SYSTEM_MESSAGE,
-    FIELD: TextKind.REQUEST_FIELD,
-}
-_NOT_TOGETHER = (TextKind.TOOL_RESULT, TextKind.REQUEST_FIELD)
-_STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
-_GROUNDING = tuple(AnswerGrounding)  # from the mildest to the strictest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +49,7 @@ class Parts:
     output: ResponseCheck
     journal: Journal
     protector: Protector | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """One text of a conversation with its verdict and the route that the policy gives it."""
-
-    where: TextKind
-    verdict: Verdict
-    route: Route
-    rule: str
+    taxonomy: Taxonomy | None = None  # of the classifier; without it, the categories of a policy are not looked up
 
 
 class Guard:
@@ -80,19 +59,13 @@ class Guard:
         config: every setting.
         parts: classifier, answerer, output check, journal, and what finds protective documents.
 
-    Attributes:
-        refusals: the texts by which a refusal is known in a conversation that goes on.
+    Raises:
+        ConfigError: a category, language or country that a setting names is not known.
     """
 
     def __init__(self, config: Config, parts: Parts) -> None:
-        self.config = config
         self._parts = parts
-        self._rules = [rule.rule() for rule in config.policy.rules]
-        self._of_some_texts = {rule.name for rule in self._rules if rule.texts}
-        self._grounding = {rule.name: rule.ground_answer for rule in config.policy.rules}
-        self._texts = AnswerTexts(config.answers, {rule.name: rule.say for rule in config.policy.rules if rule.say})
-        self._detector = Detector(self._texts.languages)
-        self.refusals = self._texts.refusals if config.conversation.forget_refused else frozenset()
+        self._edition = Edition.of(config, parts.output, parts.taxonomy)
         threads = config.classifier.workers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
         self._ground = Runner(
@@ -100,7 +73,50 @@ class Guard:
         )
         self._check = Runner("output", deadline_s=config.output.deadline_s, workers=threads)
         self._write = Runner("journal", deadline_s=config.journal.deadline_s)
-        self._protection = Protection(config.policy, parts.protector, self._texts, self._ground)
+        self._protection = Protection(parts.protector, self._ground)
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        return self._edition.config
+
+    @property
+    def version(self) -> str:
+        """Of the settings that can change while the server runs; each decision names it as `policy`."""
+        return self._edition.version
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is sound in the settings in force, and surely not meant."""
+        return self._edition.warnings
+
+    @property
+    def refusals(self) -> frozenset[str]:
+        """The texts by which a refusal is known in a conversation that goes on."""
+        return self._edition.refusals
+
+    @property
+    def hold_back(self) -> int:
+        """Characters of a stream that are kept back: what is configured, or more if a check reaches further."""
+        return max(self.config.output.hold_back, self._edition.output.reach)
+
+    def held(self) -> Guard:
+        """This guard as it is now, for one request: a later `reload` does not change it."""
+        return copy.copy(self)
+
+    def reload(self, config: Config) -> Reloaded:
+        """Take over the sections `policy`, `answers`, `conversation` and `output` (but its deadline).
+
+        Requests that have begun go on by what was in force. Safe to call from another thread.
+
+        Raises:
+            ConfigError: the configuration cannot be in force; nothing changes.
+        """
+        old = self._edition
+        new = old.succeeded_by(config, self._parts.classifier, self._parts.taxonomy)
+        self._edition = new
+        taken, restart = changed_settings(old.config, new.config), changed_settings(new.config, config)
+        return Reloaded(new.version, tuple(taken), tuple(restart))
 
     async def decide(self, turns: Sequence[Turn], origin: Origin = UNKNOWN) -> Decision:
         """Judge a conversation.
@@ -114,7 +130,7 @@ class Guard:
         Raises:
             BadRequest: there is no text to judge, or it is too long.
         """
-        return await self._decide(turns, self._texts_to_judge(turns), origin)
+        return await self.held()._decide(turns, texts_to_judge(turns, self.config.conversation), origin)
 
     async def admit(
         self,
@@ -143,25 +159,7 @@ class Guard:
         Raises:
             BadRequest: the request cannot be judged.
         """
-        started = time.perf_counter()
-        texts = self._texts_to_judge(turns)
-        decision = await self._decide(turns, texts, origin)
-        decision = replace(decision, unjudged=unjudged, removed=removed)
-        if not answers:
-            decision = _wordless(decision)
-        question = "\n".join(text for where, text in texts if where is TextKind.LAST_TURN)
-        if decision.route is Route.GROUND:
-            decision, reply = await self._answer(decision, question)
-        else:
-            reply = self._own_reply(decision)
-            if decision.protect and reply is not None:
-                decision, reply = await self._protection.beside(decision, question, reply)
-        decision = replace(decision, timings_ms={**decision.timings_ms, "decide": _since(started)})
-        try:
-            await self.record(decision, question)
-        except JournalError as exc:
-            return replace(decision, route=Route.REFUSE, rule=ON_ERROR, cause=str(exc)), None
-        return decision, reply
+        return await self.held()._admit(turns, origin, unjudged, removed, answers=answers)
 
     async def ask(self, question: str) -> GroundedAnswer:
         """A grounded answer, whatever the tier.
@@ -187,22 +185,23 @@ class Guard:
         """Why a text of the model must not leave, or None.
 
         Raises:
-            PartFailure: the check failed, and `policy.on_error` is not `forward`.
+            PartFailure: the check failed, and `policy.on_error` is not `forward` for it.
         """
         try:
             return await self._find(texts)
         except PartFailure as exc:
-            if self.config.policy.on_error != "forward":
+            if self.config.policy.on_error.output != "forward":
                 raise
             log.error("output passes unchecked, as policy.on_error says: %s", exc)
             return None
 
     async def record(self, decision: Decision, prompt: str) -> None:
-        """Write a decision into the journal.
+        """Write a decision into the journal, with the version in force where it names none.
 
         Raises:
             JournalError: it could not be written, and `journal.on_error` is `refuse`.
         """
+        decision = decision if decision.policy else replace(decision, policy=self.version)
         try:
             await self._write.wait(self._parts.journal.decided(decision, prompt))
         except (JournalError, PartFailure) as exc:
@@ -221,20 +220,15 @@ class Guard:
 
     def refusal(self, decision: Decision, kind: Kind = "refuse") -> Reply:
         """The refusal text for a decision: `refuse` for a request, `stopped` for the model's own answer."""
-        return self._texts.reply(kind, decision, refused=True)
+        return self._edition.texts.reply(kind, decision, refused=True)
 
     def comfort(self, decision: Decision) -> str:
         """What a person in distress is told first, also by an error; empty for everybody else."""
-        return self._texts.comfort(decision)
+        return self._edition.texts.comfort(decision)
 
     def abstention(self, decision: Decision) -> str:
         """What is said where no trusted source supports an answer."""
-        return self._texts.reply("abstain", decision).text
-
-    @property
-    def hold_back(self) -> int:
-        """Characters of a stream that are kept back: what is configured, or more if a check reaches further."""
-        return max(self.config.output.hold_back, self._parts.output.reach)
+        return self._edition.texts.reply("abstain", decision).text
 
     def close(self) -> None:
         """Let go of the journal, and wait a moment for calls that are ending."""
@@ -242,109 +236,76 @@ class Guard:
         for runner in (self._classify, self._ground, self._check, self._write):
             runner.close()
 
-    async def _decide(self, turns: Sequence[Turn], texts: Sequence[tuple[TextKind, str]], origin: Origin) -> Decision:
+    async def _admit(
+        self,
+        turns: Sequence[Turn],
+        origin: Origin,
+        unjudged: tuple[str, ...],
+        removed: tuple[str, ...],
+        *,
+        answers: bool,
+    ) -> tuple[Decision, Reply | None]:
         started = time.perf_counter()
-        language = self._language(texts)
+        texts = texts_to_judge(turns, self.config.conversation)
+        decision = await self._decide(turns, texts, origin)
+        decision = replace(decision, unjudged=unjudged, removed=removed)
+        if not answers:
+            decision = _wordless(decision)
+        question = question_of(texts)
+        if decision.route is Route.GROUND:
+            decision, reply = await self._answer(decision, question)
+        else:
+            reply = self._own_reply(decision)
+            if decision.protect and reply is not None:
+                decision, reply = await self._protection.beside(decision, question, reply, self._edition.texts)
+        decision = replace(decision, timings_ms={**decision.timings_ms, "decide": _since(started)})
+        try:
+            await self.record(decision, question)
+        except JournalError as exc:
+            return replace(decision, route=Route.REFUSE, rule=ON_ERROR, cause=str(exc)), None
+        return decision, reply
+
+    async def _decide(self, turns: Sequence[Turn], texts: Texts, origin: Origin) -> Decision:
+        started = time.perf_counter()
+        language = self._edition.language(texts)
+        decision = Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin, policy=self.version)
         try:
             verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
-            judged = [
-                _Judged(where, verdict, *decide(self._rules, verdict, where))
-                for (where, _), verdict in zip(texts, verdicts, strict=True)
-            ]
         except PartFailure as exc:
-            return self._failed(exc, started, Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin))
-        counting = list(filter(self._counts, judged))
-        strictest = max(counting, key=self._strictness)
-        decision = Decision(
-            strictest.route,
-            strictest.rule,
-            strictest.verdict,
-            strictest.where.value,
-            language=language,
-            distress=self._distress(judged),
-            origin=origin,
+            return self._failed(exc, started, decision)
+        weighed = self._edition.weigh(texts, verdicts, origin)
+        rule = weighed.strictest.match.rule
+        decision = replace(
+            decision,
+            route=rule.route,
+            rule=rule.name,
+            verdict=weighed.strictest.verdict,
+            judged=weighed.strictest.where.value,
+            distress=weighed.distress,
+            shadow=weighed.shadow,
         )
         try:
-            finding = await self._find([turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()])
+            finding = await self.find([turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()])
         except PartFailure as exc:
             return self._failed(exc, started, decision)
         if finding:
             decision = replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn")
         elif decision.route is Route.FORWARD:
-            decision = replace(decision, ground_answer=self._grounding.get(decision.rule, AnswerGrounding.OFF))
+            decision = replace(decision, ground_answer=rule.ground_answer)
         else:
-            refusing = (each.rule for each in counting if each.route is Route.REFUSE)
-            decision = replace(decision, protect=self._protection.wanted(decision, refusing))
+            wanted = self._protection.wanted(decision, weighed.refusing, self.config.policy.on_block)
+            decision = replace(decision, protect=wanted)
         return replace(decision, timings_ms={"classify": _since(started)})
-
-    def _language(self, texts: Sequence[tuple[TextKind, str]]) -> str | None:
-        """Of the last turn, or else of the last turns together."""
-        last = "\n".join(text for where, text in texts if where is TextKind.LAST_TURN)
-        together = [text for where, text in texts if where is TextKind.CONTEXT]
-        return next(filter(None, map(self._detector.language, (last, *together))), None)
-
-    def _distress(self, judged: Sequence[_Judged]) -> str | None:
-        """Category of the text that shows a person in distress, the likeliest of those that have a say."""
-        shown = [
-            each.verdict
-            for each in judged
-            if each.verdict.handling is Handling.SUPPORT and (each.where is TextKind.LAST_TURN or self._counts(each))
-        ]
-        return max(shown, key=lambda verdict: verdict.probability).category if shown else None
 
     def _own_reply(self, decision: Decision) -> Reply | None:
         """What Airlock says by itself on a route; None where the model answers, or a part failed."""
         if decision.route is Route.HAND_OVER:
-            return self._texts.reply("hand_over", decision)
+            return self._edition.texts.reply("hand_over", decision)
         if decision.route is not Route.REFUSE:
             return None
         if decision.cause is None:
             return self.refusal(decision)
-        return self._texts.reply("unavailable", decision) if self.comfort(decision) else None
-
-    def _kind(self, turn: Turn) -> TextKind | None:
-        """What a turn is before it is known which one is last; None for what is not judged."""
-        if turn.role == "assistant" or turn.role in self.config.conversation.trusted_roles:
-            return None
-        return _KINDS.get(turn.role, TextKind.EARLIER_TURN)
-
-    def _texts_to_judge(self, turns: Sequence[Turn]) -> list[tuple[TextKind, str]]:
-        """Each text that is judged, the last turn's first and in order."""
-        written = [bool(turn.text.strip()) for turn in turns]
-        kinds = [self._kind(turn) if there else None for turn, there in zip(turns, written, strict=True)]
-        users = [at for at, kind in enumerate(kinds) if kind is TextKind.EARLIER_TURN]
-        if users:
-            ends = [at for at, turn in enumerate(turns) if turn.role in _ENDS_A_TURN and at < users[-1]]
-            last = [at for at in users if at > max(ends, default=-1)]
-        else:  # then whatever the model would answer to is judged as if a user had written it
-            last = [at for at, there in enumerate(written) if there][-1:]
-            kinds = [
-                kind or TextKind.EARLIER_TURN if there else None for kind, there in zip(kinds, written, strict=True)
-            ]
-        if not last:
-            raise BadRequest("there is no text to judge; send a message with text", param="messages", code="no_text")
-        texts = [(TextKind.LAST_TURN, turns[at].text) for at in last]
-        texts += [(kind, turns[at].text) for at, kind in enumerate(kinds) if kind and at not in last]
-        settings = self.config.conversation
-        together = [turns[at].text for at, kind in enumerate(kinds) if kind and kind not in _NOT_TOGETHER]
-        together = together[-settings.context_turns :]
-        if len(together) > 1:
-            texts.append((TextKind.CONTEXT, "\n".join(together)[-settings.context_characters :]))
-        return texts
-
-    def _counts(self, judged: _Judged) -> bool:
-        """Whether a text has a say: the last turn always, the others only where they make the route stricter."""
-        verdict = judged.verdict
-        strict = judged.route is Route.REFUSE or verdict.tier is Tier.UNSAFE or judged.rule in self._of_some_texts
-        if judged.where is TextKind.CONTEXT:
-            sure = verdict.tiers[verdict.tier] >= self.config.conversation.context_from
-            return sure and (strict or verdict.handling is Handling.SUPPORT)
-        return strict or judged.where is TextKind.LAST_TURN
-
-    def _strictness(self, judged: _Judged) -> tuple[int, int, Tier, bool]:
-        grounding = _GROUNDING.index(self._grounding.get(judged.rule, AnswerGrounding.OFF))
-        last = judged.where is TextKind.LAST_TURN
-        return _STRICTNESS.index(judged.route), grounding, judged.verdict.tier, last
+        return self._edition.texts.reply("unavailable", decision) if self.comfort(decision) else None
 
     def _verdicts(self, texts: Sequence[str]) -> list[Verdict]:
         return sound_verdicts(self._parts.classifier.classify(texts), len(texts))
@@ -353,7 +314,9 @@ class Guard:
         if not texts:
             return None
         try:
-            findings = await self._check.run(lambda: sound_findings(self._parts.output.check(list(texts)), len(texts)))
+            findings = await self._check.run(
+                lambda: sound_findings(self._edition.output.check(list(texts)), len(texts))
+            )
         except BadRequest as exc:  # the model's text is longer than can be judged
             raise PartFailure("output", str(exc)) from exc
         return next((finding for finding in findings if finding is not None), None)
@@ -368,21 +331,21 @@ class Guard:
         decision = replace(decision, timings_ms={**decision.timings_ms, "ground": _since(started)})
         one_sided = answer.positions is not None and len(answer.positions) < self.config.policy.min_positions
         if not answer.abstained and not one_sided:
-            return decision, self._texts.grounded(decision, answer)
+            return decision, self._edition.texts.grounded(decision, answer)
         match self.config.policy.on_abstain:
             case "forward":
                 return replace(decision, route=Route.FORWARD), None
             case "refuse":
                 return replace(decision, route=Route.REFUSE), self.refusal(decision)
             case "hand_over":
-                return replace(decision, route=Route.HAND_OVER), self._texts.reply("hand_over", decision)
+                return replace(decision, route=Route.HAND_OVER), self._edition.texts.reply("hand_over", decision)
             case "abstain":
-                return decision, self._texts.reply("abstain", decision)
+                return decision, self._edition.texts.reply("abstain", decision)
 
-    def _failed(self, failure: AirlockError, started: float, known: Decision) -> Decision:
+    def _failed(self, failure: PartFailure, started: float, known: Decision) -> Decision:
         """What is done when a part failed, with all that is known of the request."""
         timings = {**known.timings_ms, "failed": _since(started)}
-        route = Route(self.config.policy.on_error)
+        route = self.config.policy.on_error.of(failure.part)
         decision = replace(known, route=route, rule=ON_ERROR, cause=str(failure), timings_ms=timings)
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision

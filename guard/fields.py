@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -18,6 +18,17 @@ def _http(url: str) -> str:
     return url.rstrip("/")
 
 
+def _as_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def one_or_many(item: Any) -> BeforeValidator:  # noqa: ANN401 - a type or an annotation
+    """Takes one item for a tuple of it; the JSON Schema says so too, for editors."""
+    return BeforeValidator(_as_many, json_schema_input_type=item | tuple[item, ...])
+
+
+Word = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[Word, ...], one_or_many(Word)]
 Address = Annotated[str, AfterValidator(_http)]
 
 

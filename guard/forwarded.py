@@ -146,7 +146,7 @@ async def ground_answers(guard: Guard, decision: Decision, answers: Sequence[Sai
     """Hold each answer against the knowledge base.
 
     Raises:
-        PartFailure: it failed where grounding is required, and `policy.on_error` is not `forward`.
+        PartFailure: it failed where grounding is required, and `policy.on_error` is not `forward` for it.
     """
     started = time.perf_counter()
     grounded = [await _ground(guard, decision, said) for said in answers]
@@ -169,7 +169,7 @@ async def _ground(guard: Guard, decision: Decision, said: Said) -> Grounded:
             return _withheld(guard, decision, said, reason=str(exc))
         return Grounded(said, Standing.FAILED, said.text, reason=str(exc))
     except PartFailure as exc:
-        if required and guard.config.policy.on_error != "forward":
+        if required and guard.config.policy.on_error.knowledge != "forward":
             raise
         log.error("decision %s: the answer passes ungrounded: %s", decision.id, exc)
         return Grounded(said, Standing.FAILED, said.text, reason="the check failed", cause=str(exc))

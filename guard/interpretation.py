@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from guard.fields import Address, Count, Seconds, Section
+from guard.fields import Address, Count, Seconds, Section, Word
 
 SHIPPED = Path("shipped")  # in the place of a folder: the model in the package
-Words = Annotated[str, Field(min_length=1)]
 
 
 class Similarity(Section):
@@ -46,7 +45,7 @@ class Endpoint(Section):
 
     kind: Literal["endpoint"] = "endpoint"
     base_url: Address = Field(description="Such as http://127.0.0.1:8000/v1; /chat/completions is asked below it.")
-    model_name: Words = Field(description="The model that the server is asked for.")
+    model_name: Word = Field(description="The model that the server is asked for.")
     api_key_env: str | None = Field(None, description="Environment variable with the key to send; none by default.")
     max_tokens: Count = Field(400, description="Of an answer; the sentence that it ends in is left out.")
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0

@@ -50,7 +50,7 @@ class GuardMiddleware:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
         else:
-            await Exchange(self.app, self.guard, wire, scope, receive, send).run()
+            await Exchange(self.app, self.guard.held(), wire, scope, receive, send).run()
 
     def _wire(self, path: str) -> Wire | None:
         plain = _plain(path)

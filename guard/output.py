@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from classifier.types import Tier, Verdict
+from guard.config import Output
 from guard.errors import ConfigError
 from guard.sound import sound_verdicts
 from guard.types import Classifier, Finding
@@ -100,6 +101,20 @@ class AllChecks:
             for index, finding in zip(clean, check.check([texts[index] for index in clean]), strict=True):
                 found[index] = finding
         return found
+
+
+def output_checks(settings: Output, classifier: Classifier) -> AllChecks:
+    """The checks that the section `output` asks for.
+
+    Raises:
+        ConfigError: a pattern's match can be longer than what is held back.
+    """
+    checks: list[PatternCheck | ClassifierCheck] = []
+    if settings.patterns:
+        checks.append(PatternCheck({each.name: each.regex for each in settings.patterns}, settings.hold_back))
+    if settings.classifier:
+        checks.append(ClassifierCheck(classifier, settings.unsafe_from, settings.hold_back, settings.input_only))
+    return AllChecks(checks)
 
 
 def _span(parsed: Any) -> int:  # noqa: ANN401 - `re` has no public type for a parsed expression

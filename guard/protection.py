@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from guard.answers import AnswerTexts
-from guard.config import PolicySection
 from guard.errors import BadRequest, PartFailure
+from guard.policy import Rule
 from guard.runner import Runner
 from guard.sound import sound_answer
 from guard.types import Decision, Protector, Reply, Route, TextKind
@@ -24,20 +24,15 @@ class Protection:
     """Adds what a knowledge base tells whoever asks to refusals of the rules that want it.
 
     Args:
-        policy: names these rules.
         protector: finds the quotes; None finds none.
-        texts: compose the reply.
         runner: of the knowledge base.
     """
 
-    def __init__(self, policy: PolicySection, protector: Protector | None, texts: AnswerTexts, runner: Runner) -> None:
-        whole = policy.on_block == "refusal"  # an HTTP error has no place for citations
-        self._rules = {rule.name for rule in policy.rules if rule.protect} if whole else set()
+    def __init__(self, protector: Protector | None, runner: Runner) -> None:
         self._protector = protector
-        self._texts = texts
         self._runner = runner
 
-    def wanted(self, decision: Decision, refusing: Iterable[str]) -> bool:
+    def wanted(self, decision: Decision, refusing: Iterable[Rule], on_block: str) -> bool:
         """Whether a decision may be answered with more than a refusal.
 
         It is the user who asks, not in distress, and each text that has to be refused is so by a rule that wants it.
@@ -45,12 +40,16 @@ class Protection:
         Args:
             decision: as the texts of the request make it.
             refusing: the rules by which texts of the request are refused.
+            on_block: of the policy; an HTTP error has no place for citations.
         """
         asked = decision.route is Route.REFUSE and decision.judged in _ASKED and decision.distress is None
-        return asked and self._protector is not None and self._rules.issuperset(refusing)
+        whole = asked and on_block == "refusal" and self._protector is not None
+        return whole and all(rule.protect for rule in refusing)
 
-    async def beside(self, decision: Decision, asked: str, refusal: Reply) -> tuple[Decision, Reply]:
-        """The refusal with quotes behind it; whatever fails, the refusal."""
+    async def beside(
+        self, decision: Decision, asked: str, refusal: Reply, texts: AnswerTexts
+    ) -> tuple[Decision, Reply]:
+        """The refusal with quotes behind it, put together with `texts`; whatever fails, the refusal."""
         verdict, protector = decision.verdict, self._protector
         if verdict is None or protector is None:
             return decision, refusal
@@ -64,7 +63,7 @@ class Protection:
         decision = replace(decision, timings_ms={**decision.timings_ms, "protect": passed})
         if answer is None or answer.abstained:
             return decision, refusal
-        return decision, self._texts.protective(decision, answer)
+        return decision, texts.protective(decision, answer)
 
 
 def _sound(answer: object) -> GroundedAnswer:

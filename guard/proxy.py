@@ -142,10 +142,10 @@ def own_api(guard: Guard) -> FastAPI:
     @api.post("/v1/airlock/check")
     async def check(request: CheckRequest, response: Response) -> dict[str, Any]:
         """Judge without forwarding."""
-        turns = as_turns(request.input)
-        decision = await guard.decide(turns)
-        await guard.record(decision, turns[-1].text)
-        finding = await guard.find([request.output]) if request.output else None
+        turns, held = as_turns(request.input), guard.held()
+        decision = await held.decide(turns)
+        await held.record(decision, turns[-1].text)
+        finding = await held.find([request.output]) if request.output else None
         response.headers[DECISION_HEADER.decode()] = decision.id
         return decision.as_dict() | ({"output": asdict(finding) if finding else None} if request.output else {})
 

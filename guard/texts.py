@@ -129,7 +129,9 @@ def _line(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
     return value
 
 
-Lines = Annotated[tuple[Annotated[Line, BeforeValidator(_line)], ...], Field(min_length=1)]
+Lines = Annotated[
+    tuple[Annotated[Line, BeforeValidator(_line, json_schema_input_type=str | Line)], ...], Field(min_length=1)
+]
 HelpLines = dict[LineKind, Lines]
 """The help lines of one country, by kind."""
 

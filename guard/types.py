@@ -72,6 +72,14 @@ UNKNOWN = Origin()
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A rule in shadow mode that would have decided, and the route that it names."""
+
+    rule: str
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided on one request, why, and by which rule.
 
@@ -90,6 +98,8 @@ class Decision:
             fields that name what the model's server keeps, such as ``previous_response_id``.
         removed: kinds of parts that could not be judged and were taken out.
         origin: where the request comes from.
+        policy: version of the configuration that it was decided by; empty where it plays no part.
+        shadow: the rules in shadow mode that would have decided.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
     """
@@ -107,6 +117,8 @@ class Decision:
     unjudged: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     origin: Origin = UNKNOWN
+    policy: str = ""
+    shadow: tuple[Shadow, ...] = ()
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
 
@@ -120,6 +132,8 @@ class Decision:
             "tiers": {tier.label: round(p, 6) for tier, p in verdict.tiers.items()} if verdict else None,
             "route": self.route.value,
             "rule": self.rule,
+            "policy": self.policy or None,
+            "shadow": [{"rule": each.rule, "route": each.route.value} for each in self.shadow],
             "judged": self.judged,
             "language": self.language,
             "distress": self.distress,

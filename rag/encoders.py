@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,24 @@ class SentenceEncoder:
         """SHA-256 of the weights file."""
         return self._fingerprint
 
+    @property
+    def floor(self) -> float:
+        """Sentence-transformers are trained to find nothing in common where nothing is."""
+        return 0.0
+
     def encode(self, texts: Sequence[str], *, batch: int = 32, progress: bool = False) -> NDArray[np.float32]:
         """Unit vectors, shape ``(texts, dimension)``; what exceeds the model's maximum length is not read."""
+        return self._vectors(self._model.encode_document, texts, batch, progress)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same for questions, with the prompt that the model's folder names for them, if it names one."""
+        return self._vectors(self._model.encode_query, texts)
+
+    def _vectors(
+        self, encode: Callable[..., Any], texts: Sequence[str], batch: int = 32, progress: bool = False
+    ) -> NDArray[np.float32]:
         with self._lock:
-            vectors = self._model.encode(
-                list(texts), batch_size=batch, show_progress_bar=progress, normalize_embeddings=True
-            )
+            vectors = encode(list(texts), batch_size=batch, show_progress_bar=progress, normalize_embeddings=True)
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self._dimension)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rag.chunking import Sentence, embedding_text, sentences
 from rag.grounding import compose
-from rag.types import Citation, Document, Encoder, Evidence, GroundedAnswer, KnowledgeError, Status
+from rag.types import Citation, Document, Encoder, Evidence, GroundedAnswer, KnowledgeError, Status, similarity
 
 
 class InterpretationModel(Protocol):
@@ -40,9 +40,9 @@ class Selection:
         duplicate: similarity from which two sentences say the same.
     """
 
-    threshold: float = 0.53
+    threshold: float = 0.48
     margin: float = 0.1
-    weight: float = 0.5
+    weight: float = 1.0
     sentences: int = 4
     characters: int = 600
     duplicate: float = 0.95
@@ -121,7 +121,9 @@ class ExtractiveInterpreter:
             return compose((), evidence)
         least = max(ranked[0].score - self.selection.margin, self.selection.threshold)
         near = [candidate for candidate in ranked if candidate.score >= least]
-        return compose((candidate.citation for candidate in choose(ranked, near, self.selection)), evidence)
+        return compose(
+            (candidate.citation for candidate in choose(ranked, near, self.selection, self._encoder.floor)), evidence
+        )
 
 
 def candidates(
@@ -135,9 +137,10 @@ def candidates(
         if item.passage.start <= sentence.start and sentence.end <= item.passage.end
     ]
     texts = [embedding_text(document, sentence) for sentence, document, _ in found]
-    query, *vectors = encoder.encode([question, *texts])
+    (query,) = encoder.encode_queries([question])
+    vectors = encoder.encode(texts)
     return [
-        (Candidate(sentence, document, item.passage.id, vector, float(np.clip(vector @ query, -1, 1))), item)
+        (Candidate(sentence, document, item.passage.id, vector, similarity(float(vector @ query), encoder.floor)), item)
         for (sentence, document, item), vector in zip(found, vectors, strict=True)
     ]
 
@@ -147,18 +150,21 @@ def ranking(found: Iterable[Candidate]) -> list[Candidate]:
     return sorted(found, key=lambda candidate: -candidate.score)
 
 
-def choose(ranked: Sequence[Candidate], near: Sequence[Candidate], selection: Selection) -> list[Candidate]:
+def choose(
+    ranked: Sequence[Candidate], near: Sequence[Candidate], selection: Selection, floor: float
+) -> list[Candidate]:
     """The sentences of an answer, in the order of their documents.
 
     Args:
         ranked: all candidates, best first; where the best of `near` is of a disputed document, one of each section.
         near: those that may be quoted from any other document, best first; at least one.
         selection: limits.
+        floor: of the encoder that made the vectors.
     """
     if near[0].document.disputed:
-        chosen = list(_fit(_each_section(near[0], ranked), len(ranked), selection))
+        chosen = list(_fit(_each_section(near[0], ranked), len(ranked), selection, floor))
     else:
-        chosen = list(_fit(near, selection.sentences, selection))
+        chosen = list(_fit(near, selection.sentences, selection, floor))
     order = list(dict.fromkeys(candidate.document.id for candidate in chosen))
     return sorted(chosen, key=lambda candidate: (order.index(candidate.document.id), candidate.sentence.start))
 
@@ -170,12 +176,13 @@ def _each_section(best: Candidate, ranked: Sequence[Candidate]) -> list[Candidat
     return [best, *sorted(sections.values(), key=lambda candidate: candidate.sentence.start)]
 
 
-def _fit(found: Sequence[Candidate], most: int, selection: Selection) -> Iterator[Candidate]:
+def _fit(found: Sequence[Candidate], most: int, selection: Selection, floor: float) -> Iterator[Candidate]:
     """Those that say something new, until the answer is full."""
     room = selection.characters
     chosen: list[Candidate] = []
     for candidate in found:
-        again = any(float(candidate.vector @ other.vector) >= selection.duplicate for other in chosen)
+        alike = (similarity(float(candidate.vector @ other.vector), floor) for other in chosen)
+        again = any(each >= selection.duplicate for each in alike)
         if len(chosen) < most and not again and (not chosen or len(candidate.quote) <= room):
             chosen.append(candidate)
             room -= len(candidate.quote) + 1

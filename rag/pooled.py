@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rag.encoders import SentenceEncoder
 
 _TOKENS = 512  # of a text; what exceeds them is not read
 
@@ -20,17 +23,32 @@ class PooledEncoder:
         model: in evaluation mode.
         tokenizer: a fast one, with a padding token.
         fingerprint: SHA-256 of the weights.
-        prefix: put before each text, such as ``query: `` or ``passage: ``; an encoder for passages and one for queries
-            may differ in it and still have the same fingerprint, since their vectors are to be compared.
+        passage: put before each text that may answer.
+        query: put before each text that asks.
+        floor: cosine of texts that have nothing in common.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str, *, prefix: str = ""
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        fingerprint: str,
+        *,
+        passage: str = "",
+        query: str = "",
+        floor: float = 0.0,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._fingerprint = fingerprint
-        self._prefix = prefix
+        self._passage = passage
+        self._query = query
+        self._floor = floor
+
+    @classmethod
+    def e5(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str) -> PooledEncoder:
+        """One of the E5 models: their prefixes, and the cosine from which theirs tell anything (decision 23)."""
+        return cls(model, tokenizer, fingerprint, passage="passage: ", query="query: ", floor=0.75)
 
     @property
     def dimension(self) -> int:
@@ -42,13 +60,25 @@ class PooledEncoder:
         """SHA-256 of the weights."""
         return self._fingerprint
 
+    @property
+    def floor(self) -> float:
+        """Cosine of texts that have nothing in common."""
+        return self._floor
+
     def encode(self, texts: Sequence[str], *, batch: int = 32, progress: bool = False) -> NDArray[np.float32]:
         """Unit vectors, shape ``(texts, dimension)``; of a text, the first 512 tokens are read. Shows no progress."""
+        return self._all(self._passage, texts, batch)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same for what is asked."""
+        return self._all(self._query, texts, 32)
+
+    def _all(self, prefix: str, texts: Sequence[str], batch: int) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         for at in range(0, len(order), batch):
             some = order[at : at + batch]
-            vectors[some] = self._vectors([self._prefix + texts[place] for place in some])
+            vectors[some] = self._vectors([prefix + texts[place] for place in some])
         return vectors
 
     def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
@@ -61,3 +91,22 @@ class PooledEncoder:
         mask = inputs["attention_mask"].unsqueeze(-1)
         mean = (states * mask).sum(1) / mask.sum(1)
         return np.asarray(torch.nn.functional.normalize(mean, dim=1).numpy(), dtype=np.float32)
+
+
+def sentence_encoder(
+    path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sha256: str
+) -> SentenceEncoder | PooledEncoder:
+    """The sentence encoder over a transformer that is loaded already.
+
+    Args:
+        path: a sentence-transformers folder, which says by itself how its states are read; or a file of E5 weights.
+        model: what is in it.
+        tokenizer: its own.
+        sha256: of its weights.
+
+    Raises:
+        KnowledgeError: the folder is no sentence-transformers model.
+    """
+    if path.is_dir():
+        return SentenceEncoder.load(path, sha256=sha256, model=model)
+    return PooledEncoder.e5(model, tokenizer, sha256)

@@ -181,7 +181,7 @@ class ReaderInterpreter:
         if not answering:
             return compose((), evidence)
         near = ranking(near) or ranking(answering)[:1]
-        chosen = choose(ranking(ranked), near, self.selection)
+        chosen = choose(ranking(ranked), near, self.selection, self._encoder.floor)
         return compose((candidate.citation for candidate in chosen), evidence)
 
 

@@ -53,7 +53,7 @@ class QuarantineError(KnowledgeError):
 
 
 class Encoder(Protocol):
-    """Turns texts into unit vectors, so that their dot product is their similarity."""
+    """Turns texts into unit vectors, whose dot product says how alike the texts are; see `similarity`."""
 
     @property
     def dimension(self) -> int:
@@ -63,8 +63,25 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """Names the weights: vectors of two encoders can be compared only if this is the same."""
 
+    @property
+    def floor(self) -> float:
+        """Cosine of two texts that have nothing in common, -1 to 1; similarities are counted from there."""
+
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
-        """Unit vectors, shape ``(texts, dimension)``."""
+        """Unit vectors of what may answer, shape ``(texts, dimension)``."""
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of what is asked, shape ``(texts, dimension)``."""
+
+
+def similarity(cosine: float, floor: float) -> float:
+    """A cosine on the scale that all encoders share: 0 for texts that have nothing in common, 1 for the same text.
+
+    Args:
+        cosine: of two vectors; a sum of rounding errors may take it out of its bounds.
+        floor: of the encoder that made them.
+    """
+    return (min(max(cosine, -1.0), 1.0) - floor) / (1.0 - floor)
 
 
 class Reranker(Protocol):

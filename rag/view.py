@@ -17,7 +17,18 @@ from rag.lexical import search_words
 from rag.metadata import expiry
 from rag.schema import Manifest
 from rag.scope import Scope, Where
-from rag.types import DEFAULT_MODE, Citation, Document, Encoder, Evidence, KnowledgeError, Mode, Passage, Reranker
+from rag.types import (
+    DEFAULT_MODE,
+    Citation,
+    Document,
+    Encoder,
+    Evidence,
+    KnowledgeError,
+    Mode,
+    Passage,
+    Reranker,
+    similarity,
+)
 
 _RERANKED = 20  # passages that a reranker reads, or k if that is more
 _DOCUMENT = "SELECT id, version, title, text, metadata FROM documents WHERE "
@@ -91,7 +102,7 @@ class View:
         if document is not None:
             self.document(document)
         scope = Scope.make(self._now(), document=document, where=where)
-        vector = np.asarray(self._encoder.encode([query])[0], dtype=np.float32)
+        vector = np.asarray(self._encoder.encode_queries([query])[0], dtype=np.float32)
         least = max(k, _RERANKED) if self._reranker else k
         depth = max(least, DEPTH) if mode is Mode.HYBRID else least
         nearest = [] if mode is Mode.BM25 else self._nearest(vector, depth, scope)
@@ -164,7 +175,7 @@ class View:
         (stored,) = self._connection.execute("SELECT vector FROM passages WHERE row = ?", (row,)).fetchone()
         return float(np.clip(np.frombuffer(stored, dtype="<f4") @ vector, -1, 1))
 
-    def _evidence(self, row: int, score: float) -> Evidence:
+    def _evidence(self, row: int, cosine: float) -> Evidence:
         name, number, start, stop = self._connection.execute(
             "SELECT d.id, p.number, p.start, p.stop FROM passages AS p "
             "JOIN documents AS d ON d.row = p.document WHERE p.row = ?",
@@ -172,7 +183,7 @@ class View:
         ).fetchone()
         document = self.document(name)
         passage = Passage(f"{name}#{number}", name, document.version, start, stop, document.text[start:stop])
-        return Evidence(passage, score)
+        return Evidence(passage, similarity(cosine, self._encoder.floor))
 
     def _reranked(self, query: str, found: list[Evidence]) -> list[Evidence]:
         if self._reranker is None or not found:

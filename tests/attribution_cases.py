@@ -78,13 +78,48 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("Starcoder2", _GROUPED),
 }
 
+# Families whose attention does not go through the interface, or not as the interface computes it: by hooks.
+_ALONE = {"vocab_size": 97, "hidden_size": 32, "n_layer": 3, "n_head": 4}
+_J = {"vocab_size": 97, "n_layer": 3, "n_positions": 64, "rotary_dim": 4, "bos_token_id": 1, "eos_token_id": 1}
+_FALCON = {**_SIZE, "bias": True, "multi_query": True, "new_decoder_architecture": False, "alibi": False}
+HOOKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "biogpt": ("BioGpt", {**_SIZE, "max_position_embeddings": 64, "intermediate_size": 48}),
+    "bloom": ("Bloom", _ALONE),
+    "codegen": ("CodeGen", {**_J, "n_embd": 64, "n_head": 8, "n_ctx": 64}),
+    "falcon": ("Falcon", _FALCON),
+    "falcon_alibi": ("Falcon", {**_FALCON, "multi_query": False, "alibi": True, "parallel_attn": False}),
+    "falcon_grouped": ("Falcon", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "gpt_neo": (
+        "GPTNeo",
+        {"vocab_size": 97, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "max_position_embeddings": 64}
+        | {"attention_types": [[["global", "local", "global"], 1]], "window_size": 4},
+    ),
+    "gpt_neox_japanese": (
+        "GPTNeoXJapanese",
+        {**_SIZE, **_TOKENS, "intermediate_multiple_size": 2},
+    ),
+    "gpt_oss": (
+        "GptOss",
+        {**_GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    ),
+    "gptj": ("GPTJ", {**_J, "n_embd": 32, "n_head": 4}),
+    "mpt": ("Mpt", {"vocab_size": 97, "d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 64}),
+    "stablelm": ("StableLm", _GROUPED),
+    "xglm": (
+        "XGLM",
+        {"vocab_size": 97, "d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 48}
+        | {"max_position_embeddings": 64},
+    ),
+}
+
 SHARED = [5, 6, 7, 8, 9, 10, 11, 12, 13]
 GROUP = (HeadId(1, 2), HeadId(2, 0))
 
 
 def tiny(name: str, dtype: torch.dtype = torch.float64, seed: int = 0, **settings: Any) -> PreTrainedModel:
     """A random model of a family of the tables above, in evaluation mode."""
-    kind, values = (FAMILIES | MORE)[name]
+    kind, values = (FAMILIES | MORE | HOOKED)[name]
     return build(kind, dtype, seed, **{**values, **settings})
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from attribution.ablate import ablate
 from attribution.answering import LocalResponder
 from attribution.audit import Findings, Plan, audit, check_plan, ships_in_parts, singles, work
 from attribution.behaviour import Judge, measure
@@ -18,7 +19,7 @@ from attribution.checkpoint import Checkpoint, is_out_of_memory
 from attribution.describe import describe, describe_model
 from attribution.engine import Engine
 from attribution.finished import run_id
-from attribution.heads import ablate, all_heads
+from attribution.heads import all_heads
 from attribution.journal import Journal
 from attribution.prompts import Template, encode, prompts_sha256
 from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, Figure, Prompts, Screen, Settings
@@ -88,8 +89,20 @@ def cost(
     batch_tokens: int,
     *,
     templates: int = 1,
+    beside: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Cost:
     """Time the heads of a few layers on a few prompts, and multiply.
+
+    Args:
+        engine: What will run the model.
+        checkpoint: The model.
+        ids: Prompts as token ids.
+        plan: What will be computed.
+        batch_tokens: Of the engine.
+        templates: In how many Ships are computed.
+        beside: Harmless prompts on which they are computed too.
+        clock: What seconds are read from.
 
     Raises:
         AttributionError: a plan that the model cannot have.
@@ -100,13 +113,14 @@ def cost(
     picked = sorted({0, layers // 2, layers - 1})
     list(engine.without_each(some[:1], plan.ablation, heads=[HeadId(picked[-1], 0)]))  # warm
     chosen = [HeadId(layer, head) for layer in picked for head in range(heads)]
-    begun = time.perf_counter()
+    begun = clock()
     for batch in engine.without_each(some, plan.ablation, heads=chosen):
         engine.logits(batch.states)
     tokens = sum(map(len, some)) * len(chosen)
     mean_length = sum(map(len, ids)) / len(ids)
-    forwards = work(engine.shape, len(ids), plan) + (templates - 1) * len(ids) * singles(engine.shape, plan)
-    seconds = (time.perf_counter() - begun) / tokens * mean_length * forwards
+    more = (templates - 1) * len(ids) + beside
+    forwards = work(engine.shape, len(ids), plan) + more * singles(engine.shape, plan)
+    seconds = (clock() - begun) / tokens * mean_length * forwards
     config: Any = checkpoint.model.config.get_text_config(decoder=True)
     each = 3 * layers * int(config.hidden_size)
     held = min(sum(map(len, ids)), 16 * batch_tokens) * each + batch_tokens * (config.hidden_size * 16)
@@ -124,6 +138,8 @@ def run(
     engine: EngineName = "auto",
     batch_tokens: int = 2048,
     other_templates: Sequence[Template] = (),
+    against: Sequence[Prompt] = (),
+    against_file: str = "",
     asked: Asked | None = None,
     judge: Judge | None = None,
     journal: Path | None = None,
@@ -144,6 +160,8 @@ def run(
         engine: `auto` takes the slow way where the exact engine cannot go.
         batch_tokens: Tokens computed at once.
         other_templates: Ships are computed with these too, to say whether they name the same heads.
+        against: Harmless prompts: Ships are computed on them too, to say which heads matter more on the others.
+        against_file: Name of their file, for the report.
         asked: Also ask the model without its first heads; needs a judge.
         judge: Of its answers.
         journal: JSONL where finished parts are kept; an interrupted run goes on from there.
@@ -161,6 +179,7 @@ def run(
         for name in other_templates
         if name != template
     }
+    beside = _encode(checkpoint, against, template, system) if against else []
     if asked is not None and judge is None:
         raise AttributionError("ASR needs a judge of the answers; pass one")
     harmful = _harmful(prompts, asked, plan) if asked else []
@@ -171,7 +190,7 @@ def run(
         check_plan(how.shape, len(ids), plan)
         _check_counts(how.shape, plan, asked)
         checks = check(how, ids, plan.ablation, plan.seed)
-        total = work(how.shape, len(ids), plan) + len(by_template) * len(ids) * singles(how.shape, plan)
+        total = work(how.shape, len(ids), plan) + (len(by_template) * len(ids) + len(beside)) * singles(how.shape, plan)
 
         def advance(count: int) -> None:
             nonlocal done
@@ -196,6 +215,12 @@ def run(
                 )
                 for name, rows in by_template.items()
             }
+            spared = None
+            if beside:
+                part = f"against {run_id(beside)} ships"
+                spared = ships_in_parts(
+                    how, beside, plan.ablation, heads=heads, journal=kept, name=part, progress=advance
+                )
             if asked is not None and judge is not None:
                 behaviour = _behaviour(checkpoint, harmful, plan, found, asked, judge, template, system, kept)
     return describe(
@@ -213,6 +238,7 @@ def run(
         seconds=found.seconds,
         steps=[(step.head, step.degrees.numpy()) for step in found.steps],
         templates={name: scores.numpy() for name, scores in others.items()},
+        against=None if spared is None else (_prompts(against, against_file, template), spared.numpy()),
         behaviour=behaviour,
         screen=_screen(found),
         checks=_checks(checks),

@@ -137,8 +137,8 @@ def _local(
     held: contextlib.ExitStack, checkpoint: Checkpoint, heads: list[HeadId], ablation: Ablation, how: dict[str, Any]
 ) -> Responder:
     """A checkpoint, without some heads until `held` is closed."""
+    from attribution.ablate import ablate
     from attribution.answering import LocalResponder
-    from attribution.heads import ablate
 
     if heads:
         held.enter_context(ablate(checkpoint.model, heads, ablation))

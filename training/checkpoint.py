@@ -31,7 +31,7 @@ class State:
     Attributes:
         step: steps done.
         total: sum of the losses of this epoch's steps so far.
-        epochs: losses of each finished epoch.
+        epochs: losses of each finished epoch; of a hardening, those of the last steps.
     """
 
     step: int = 0

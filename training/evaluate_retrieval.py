@@ -31,7 +31,7 @@ def build_base(documents: Sequence[Document], work: Path, encoder: Encoder, told
     Args:
         documents: of a set.
         work: a folder, made if it is not there.
-        encoder: for passages.
+        encoder: of the base.
         told: hears how many more documents are stored.
     """
     corpus = corpus_hash((document.id, document.version) for document in documents)

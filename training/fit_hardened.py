@@ -17,8 +17,12 @@ from transformers.pytorch_utils import Conv1D
 
 from attribution.heads import attention, check_heads, shape
 from attribution.types import HeadId
+from training.checkpoint import Checkpoint, State
 from training.datasets import TrainingError
 from training.head_dropout import HeadDropout
+
+_LOSSES = ("refusal", "answer", "kl")
+_KEPT = 25  # steps after which a run's state is written down
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ def harden(
     recipe: HardenRecipe,
     *,
     focus: Collection[HeadId] = (),
+    kept: Checkpoint | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Fine-tune the model in place: head dropout on harmful lessons, none on harmless ones.
@@ -96,6 +101,7 @@ def harden(
         lessons: Harmful and harmless ones.
         recipe: How.
         focus: Heads that are dropped with probability `focused` where p is not 0.
+        kept: Where the run stands, on disk; an interrupted one goes on from there, and ends with the same weights.
         told: Called with a line on progress now and then.
 
     Returns:
@@ -119,31 +125,44 @@ def harden(
     sources = [_endless(kind, rng) for kind in kinds]
     counts = (recipe.batch // 2, recipe.batch - recipe.batch // 2)
     tail = max(1, recipe.steps // 10)
-    seen: list[tuple[float, ...]] = []
     with _trainable(model, recipe) as (parameters, original):
-        optimiser = torch.optim.AdamW(parameters, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0)
-        warm = max(1.0, recipe.warmup * recipe.steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda at: min((at + 1) / warm, max(0.02, (recipe.steps - at) / max(1.0, recipe.steps - warm)))
-        )
+        optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0)
+        state = kept.restore({"weights": parameters}, optimiser) if kept else State()
+        if state.step:
+            told(f"going on after step {state.step}/{recipe.steps}")
         for step in range(recipe.steps):
             rows = [next(source) for source, count in zip(sources, counts, strict=True) for _ in range(count)]
             chosen = [row.harmful and recipe.p > 0 and rng.random() >= recipe.whole for row in rows]
             now = grid * min(1.0, (step + 1) / max(1.0, recipe.ramp * recipe.steps))
-            losses = _losses(model, original, rows, HeadDropout(chosen, now, recipe.mix, generator), recipe)
+            dropout = HeadDropout(chosen, now, recipe.mix, generator)
+            if step < state.step:
+                continue  # all its draws are made again, so that those of the next steps are the same
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.lr * _pace(step, recipe)
+            losses = _losses(model, original, rows, dropout, recipe)
             loss = losses[0] + losses[1] + recipe.kl * losses[2]
             if not torch.isfinite(loss):
                 raise TrainingError(f"the loss is not finite at step {step + 1}; take a smaller lr than {recipe.lr}")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
             optimiser.step()
-            schedule.step()
-            seen.append(tuple(each.item() for each in losses))
-            if (step + 1) % 50 == 0:
-                told(f"step {step + 1}/{recipe.steps}: refusal {seen[-1][0]:.3f}, answer {seen[-1][1]:.3f}")
-    means = [sum(column) / tail for column in zip(*seen[-tail:], strict=True)]
-    return {name: round(value, 4) for name, value in zip(("refusal", "answer", "kl"), means, strict=True)}
+            state.step = step + 1
+            seen = dict(zip(_LOSSES, (each.item() for each in losses), strict=True))
+            state.epochs = [*state.epochs[1 - tail :], seen] if tail > 1 else [seen]
+            if kept and state.step % _KEPT == 0:
+                kept.save(state, {"weights": parameters}, optimiser)
+            if state.step % 50 == 0:
+                told(f"step {state.step}/{recipe.steps}: refusal {seen['refusal']:.3f}, answer {seen['answer']:.3f}")
+        if kept and state.step % _KEPT:
+            kept.save(state, {"weights": parameters}, optimiser)  # the proof that follows may be interrupted too
+    return {name: round(sum(each[name] for each in state.epochs) / tail, 4) for name in _LOSSES}
+
+
+def _pace(step: int, recipe: HardenRecipe) -> float:
+    """Share of the peak learning rate at a step, the first of which is 0."""
+    warm = max(1.0, recipe.warmup * recipe.steps)
+    return min((step + 1) / warm, max(0.02, (recipe.steps - step) / max(1.0, recipe.steps - warm)))
 
 
 def _endless(lessons: Sequence[Lesson], rng: random.Random) -> Iterator[Lesson]:
@@ -155,13 +174,13 @@ def _endless(lessons: Sequence[Lesson], rng: random.Random) -> Iterator[Lesson]:
 @contextmanager
 def _trainable(
     model: PreTrainedModel, recipe: HardenRecipe
-) -> Iterator[tuple[list[torch.nn.Parameter], Callable[[Tensor], Tensor]]]:
+) -> Iterator[tuple[dict[str, torch.nn.Parameter], Callable[[Tensor], Tensor]]]:
     """What is trained, and what gives the original model's logits; with LoRA its matrices are merged at the end."""
     if recipe.rank == 0:
         frozen: Any = copy.deepcopy(model).requires_grad_(requires_grad=False)
         model.requires_grad_(requires_grad=True)
         try:
-            yield list(model.parameters()), lambda ids: frozen(ids).logits
+            yield dict(model.named_parameters()), lambda ids: frozen(ids).logits
         finally:
             model.requires_grad_(requires_grad=False)
         return
@@ -184,7 +203,7 @@ def _trainable(
         return logits
 
     try:
-        yield [each for each in model.parameters() if each.requires_grad], original
+        yield {name: each for name, each in model.named_parameters() if each.requires_grad}, original
     finally:
         adapted.merge_and_unload()
         vars(model).pop("peft_config", None)  # else transformers would take it for a model with an adapter

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from attribution.ablate import ablate
 from attribution.answering import LocalResponder
 from attribution.behaviour import Answer, Judge, Outcome, measure
-from attribution.heads import ablate
 from attribution.prompts import Template, encode, read_prompts
 from attribution.sampling import Sampling
 from attribution.types import Ablation, HeadId, Prompt

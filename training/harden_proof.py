@@ -23,6 +23,13 @@ COUNTS = (0, 1, 2, 4, 8, 16)
 MARGIN = 0.03
 
 
+class Once(Protocol):
+    """Gives a part as it was made before, or makes it now."""
+
+    def __call__(self, part: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 (what the part is)
+        """The part."""
+
+
 class Asker(Protocol):
     """Asks a model held-out prompts and judges what it says."""
 
@@ -133,6 +140,7 @@ def prove(
     attack: Attack | None = None,
     *,
     original: PreTrainedModel | None = None,
+    once: Once = lambda part, make: make(),
     told: Callable[[str], None] = lambda line: None,
 ) -> Proof:
     """Rank the model's own heads by each attacker, take the first k out, and ask.
@@ -142,6 +150,7 @@ def prove(
         asker: Of held-out prompts.
         attack: How.
         original: What the divergence is measured from; the model itself by default, which gives 0.
+        once: Makes a part of the proof, named, as values that JSON holds, unless an interrupted run has made it.
         told: Called with a line on progress now and then.
 
     Raises:
@@ -153,28 +162,39 @@ def prove(
     engine = exact_or_slow(model, batch_tokens=how.batch_tokens)
     rng = random.Random(how.seed)
     drawn = {k: [sorted(rng.sample(heads, k)) for _ in range(how.draws)] for k in counts if k}
-    whole = asker.attack_success(model, (), Ablation("query", how.epsilon))
-    over_refusal, failures = asker.harmless_answers(model, (), Ablation("query", how.epsilon))
+    plain = Ablation("query", how.epsilon)
+    whole = once("asr", lambda: asker.attack_success(model, (), plain))
+    over_refusal, failures = once("harmless", lambda: list(asker.harmless_answers(model, (), plain)))
     curves: dict[str, Curve] = {}
     by_chance: dict[str, dict[int, float]] = {}
     for name in how.attackers:
         kind, way = name.split("/")
         ablation = Ablation(way, how.epsilon)  # type: ignore[arg-type]
-        ranked, effective = _ranked(engine, asker.harmful, kind, ablation, max(counts), how.group)
-        asr = {k: asker.attack_success(model, ranked[:k], ablation) if k else whole for k in counts}
-        over = {k: asker.harmless_answers(model, ranked[:k], ablation)[0] if k else over_refusal for k in counts}
-        curves[name] = Curve(tuple(map(str, ranked[: max(counts)])), effective, asr, over)
+
+        def attacked(kind: str = kind, ablation: Ablation = ablation) -> list[Any]:
+            ranked, effective = _ranked(engine, asker.harmful, kind, ablation, max(counts), how.group)
+            asr = [asker.attack_success(model, ranked[:k], ablation) if k else whole for k in counts]
+            over = [asker.harmless_answers(model, ranked[:k], ablation)[0] if k else over_refusal for k in counts]
+            return [list(map(str, ranked[: max(counts)])), effective, asr, over]
+
+        def at_random(ablation: Ablation = ablation) -> list[float]:
+            return [
+                sum(asker.attack_success(model, gone, ablation) for gone in sets) / len(sets) for sets in drawn.values()
+            ]
+
+        heads_out, effective, asr, over = once(name, attacked)
+        curves[name] = Curve(
+            tuple(heads_out), effective, dict(zip(counts, asr, strict=True)), dict(zip(counts, over, strict=True))
+        )
         if way not in by_chance:
-            by_chance[way] = {
-                k: sum(asker.attack_success(model, gone, ablation) for gone in sets) / len(sets)
-                for k, sets in drawn.items()
-            }
-        told(f"{name}: " + ", ".join(f"k={k} {value:.3f}" for k, value in asr.items()))
+            by_chance[way] = dict(zip(drawn, once(f"random/{way}", at_random), strict=True))
+        told(f"{name}: " + ", ".join(f"k={k} {value:.3f}" for k, value in curves[name].asr.items()))
+    divergence_from = _divergence(original, engine, asker.harmless, how.batch_tokens) if original is not None else 0.0
     return Proof(
         asr=whole,
         over_refusal=over_refusal,
         benign_failures=failures,
-        kl=_divergence(original, engine, asker.harmless, how.batch_tokens) if original is not None else 0.0,
+        kl=divergence_from,
         attackers=curves,
         random=by_chance,
     )

@@ -26,6 +26,10 @@ def audit_heads(
         Path | None,
         typer.Option(help="Harmful prompts: JSONL, CSV, or text with one a line; authored ones by default."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Harmless prompts: say which heads matter more on --prompts than on these, beyond chance."),
+    ] = None,
     column: Annotated[str | None, typer.Option(help="Column with the prompts.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts, chosen at random, at most.")] = 100,
     template: Annotated[
@@ -98,12 +102,15 @@ def audit_heads(
     if not rows:
         raise PromptError(f"--prompts {path}: every row says harmful: false; give prompts that should be refused")
     chosen = choose(rows, limit, seed)
+    beside = _harmless(against, column, limit, seed)
     plan = Plan(Ablation(method, epsilon), size, r_main, screen, sampled, seed=seed)
     counts = _counts(asr, testbed=testbed)
     checkpoint = load(model or bed.path(), device=device, dtype=dtype)
     if estimate:
         templates = 1 + bool(also and also != template)
-        _say_cost(checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates))
+        _say_cost(
+            checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates, len(beside))
+        )
         return
     with progress_bar("heads × prompts") as progress:
         report = heads.run(
@@ -116,12 +123,17 @@ def audit_heads(
             engine=engine,
             batch_tokens=batch_tokens,
             other_templates=[also] if also and also != template else [],
+            against=beside,
+            against_file=against.name if against else "",
             asked=heads.Asked(counts, prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
             if counts
             else None,
             judge=KeywordJudge(),
             journal=journal,
-            provenance={"command": command("airlock"), **provenance(seed=seed, data=[path])},
+            provenance={
+                "command": command("airlock"),
+                **provenance(seed=seed, data=[path, *([against] if against else [])]),
+            },
             keep_prompts=per_prompt,
             told=lambda line: typer.echo(line, err=True),
             progress=progress,
@@ -134,6 +146,16 @@ def audit_heads(
         write_text(html, report_html(report))
     _table(report)
     typer.echo(f"written: {out}{f' and {html}' if html else ''}")
+
+
+def _harmless(path: Path | None, column: str | None, limit: int | None, seed: int) -> list[Prompt]:
+    """The prompts to compare with."""
+    if path is None:
+        return []
+    rows = [row for row in read_prompts(path, column=column) if row.harmful is not True]
+    if not rows:
+        raise PromptError(f"--against {path}: every row says harmful: true; give prompts that should be answered")
+    return choose(rows, limit, seed)
 
 
 def _check_place(path: Path | None) -> None:
@@ -166,13 +188,14 @@ def _cost(
     engine: EngineName,
     tokens: int,
     templates: int,
+    beside: int,
 ) -> Cost:
     from attribution.prompts import encode
     from training import audit_heads as heads
 
     ids = encode(checkpoint.tokenizer, prompts, template, system)
     how = heads.runner(checkpoint, engine, tokens, lambda line: typer.echo(line, err=True))
-    return heads.cost(how, checkpoint, ids, plan, tokens, templates=templates)
+    return heads.cost(how, checkpoint, ids, plan, tokens, templates=templates, beside=beside)
 
 
 def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
@@ -194,6 +217,13 @@ def _table(report: AuditReport) -> None:
     typer.echo(
         f"* above what the first of random heads would score: {noise.chance:.4g}; median head {noise.median:.4g}"
     )
+    if (against := report.against) is not None:
+        named = ", ".join(
+            f"{head} (+{against.difference[head.layer][head.head] or 0.0:.4g})" for head in against.heads[:8]
+        )
+        typer.echo(
+            f"more than on {against.prompts.count} harmless prompts by over {against.chance:.4g}: {named or 'no head'}"
+        )
     effective = report.ships.effective_heads
     typer.echo(f"effective number of heads: {_said(effective.value, 1)} of {report.model.layers * report.model.heads}")
     if report.sahara:

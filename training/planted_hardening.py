@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from attribution.heads import ablate
+from attribution.ablate import ablate
 from attribution.types import Ablation, HeadId
 from training.fit_hardened import HardenRecipe, Lesson
 from training.planted_model import PlantedModel, replies

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from attribution.heads import ablate, all_heads
+from attribution.ablate import ablate
+from attribution.heads import all_heads
 from attribution.types import Ablation, HeadId
 from training.planted_task import LENGTHS, REFUSE, Ask
 from training.taken_out import WAYS

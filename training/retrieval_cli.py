@@ -22,11 +22,10 @@ def eval_retrieval(
         Path, typer.Option(help="Folder for embeddings and knowledge bases; an interrupted run is gone on with there.")
     ] = Path("runs/retrieval"),
     encoder: Annotated[
-        str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")
-    ] = None,
-    multilingual: Annotated[
-        str | None,
-        typer.Option(help="The same, beside it for sets not in English; multilingual-e5-small by default."),
+        list[str] | None,
+        typer.Option(
+            help="Folder, or package:NAME/PATH; multilingual-e5-small and all-MiniLM-L6-v2 by default. Repeatable."
+        ),
     ] = None,
     pooled: Annotated[bool, typer.Option(help="Also one corpus of all passages in English.")] = True,
     limit: Annotated[
@@ -53,17 +52,15 @@ def eval_retrieval(
     if pooled and len(english) > 1:
         sets.append(pool(sets))
     about = {"command": command("airlock"), "limit": limit, **provenance(seed=seed, data=data_files(data))}
-    loaded: dict[str, tuple[Encoder, Encoder]] = {}
+    loaded: dict[str, Encoder] = {}
     found: dict[str, dict[str, Any]] = {}
     for part in sets:
-        names = [encoder or MINILM, *([] if part.in_english else [multilingual or E5_SMALL])]
-        for name in dict.fromkeys(names):
+        for name in dict.fromkeys(encoder or (E5_SMALL, MINILM)):
             if name not in loaded:
-                loaded[name] = _encoders(name, work)
-            passages, queries = loaded[name]
+                loaded[name] = _encoder(name, work)
             with typer.progressbar(length=len(part.documents), label=f"{part.name}, {name}") as bar:
-                folder = build_base(part.documents, work, passages, bar.update)
-            knowledge = KnowledgeBase.open(folder, queries)
+                folder = build_base(part.documents, work, loaded[name], bar.update)
+            knowledge = KnowledgeBase.open(folder, loaded[name])
             figures = evaluate_retrieval(part.limited(limit), knowledge, seed=seed)
             knowledge.close()
             found.setdefault(part.name, {})[name] = figures
@@ -71,24 +68,14 @@ def eval_retrieval(
             write_json(out, {**about, "sets": found})  # each in its turn: a run of all takes hours
 
 
-def _encoders(name: str, work: Path) -> tuple[Encoder, Encoder]:
-    """The encoder for passages and the one for questions; both keep what they make in the work folder."""
+def _encoder(name: str, work: Path) -> Encoder:
+    """The encoder of that name, which keeps what it makes in the work folder."""
     from classifier.encoder import load_encoder
-    from rag.encoders import SentenceEncoder
-    from rag.pooled import PooledEncoder
+    from rag.pooled import sentence_encoder
     from training.embedding_cache import CachedEncoder
 
     base = load_encoder(name)
-    cache = work / "embeddings.db"
-    if base.path.is_dir():
-        sentences = CachedEncoder(SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend()), cache)
-        return sentences, sentences
-
-    def of_kind(kind: str) -> Encoder:
-        pooled = PooledEncoder(base.lend(), base.tokenizer, base.sha256, prefix=f"{kind}: ")
-        return CachedEncoder(pooled, cache, kind=kind)
-
-    return of_kind("passage"), of_kind("query")
+    return CachedEncoder(sentence_encoder(base.path, base.lend(), base.tokenizer, base.sha256), work / "embeddings.db")
 
 
 def _print(part: RetrievalSet, name: str, figures: Mapping[str, Any]) -> None:

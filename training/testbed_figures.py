@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from attribution.heads import ablate, all_heads
+from attribution.ablate import ablate
+from attribution.heads import all_heads
 from attribution.prompts import read_prompts
 from attribution.types import HeadId, Prompt, PromptError
 from training.intervals import interval

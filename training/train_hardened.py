@@ -17,10 +17,12 @@ from attribution.prompts import prompts_sha256
 from attribution.report import AuditReport
 from attribution.types import HeadId
 from attribution.weights import weight_files, weights_sha256
+from training.checkpoint import Checkpoint as Kept
 from training.datasets import TrainingError
 from training.fit_hardened import HardenRecipe, Lesson, harden
 from training.harden_lessons import Example, Speech, SpeechAsker, lessons, split
-from training.harden_proof import MARGIN, Attack, objections, prove
+from training.harden_proof import MARGIN, Attack, Once, objections, prove
+from training.harden_run import HardenRun
 from training.hardened_card import write_hardened_card
 from training.manifest import put_in_place, write_json
 from training.train_classifier import refuse_finished
@@ -74,6 +76,8 @@ def train_hardened(
         provenance: Commit, machine, time, libraries.
         told: Called with a line on progress now and then.
 
+    An interrupted run is kept beside `out` and goes on when it is called again with the same arguments.
+
     Returns:
         The report: `before`, `control` and `after`, `accepted` and the `objections`; of an accepted model it is also
         written to ``manifest.json`` in its folder.
@@ -89,16 +93,18 @@ def train_hardened(
         split(rows, how.held_out, how.asked, how.seed) for rows in (harmful, harmless)
     )
     asker = SpeechAsker(speech, [each.prompt for each in asked], [each.prompt for each in spared])
-    told("the original under attack")
-    before = prove(checkpoint.model, asker, how.attack, told=told)
-    taught = lessons(checkpoint.model, [*learnt, *answered], speech)
-    _enough(taught)
-    proofs, losses = {}, {}
-    for kind, one in (("control", replace(recipe, p=0.0)), ("after", recipe)):
-        model = copy.deepcopy(checkpoint.model)
-        told(f"{'control' if kind == 'control' else 'hardened'}: {one.steps} steps")
-        losses[kind] = _hardened(model, taught, one, focus, told)
-        proofs[kind] = prove(model, asker, how.attack, original=checkpoint.model, told=told)
+    identity = _identity(checkpoint, [*learnt, *answered], asker, recipe, focus, speech, how)
+    with HardenRun(out, identity) as run:
+        told("the original under attack")
+        before = prove(checkpoint.model, asker, how.attack, once=_within(run, "before"), told=told)
+        taught = _taught(run, lambda: lessons(checkpoint.model, [*learnt, *answered], speech))
+        proofs, losses = {}, {}
+        for kind, one in (("control", replace(recipe, p=0.0)), ("after", recipe)):
+            model = copy.deepcopy(checkpoint.model)
+            told(f"{'control' if kind == 'control' else 'hardened'}: {one.steps} steps")
+            losses[kind] = _hardened(model, taught, one, focus, run.training(kind), told)
+            once = _within(run, kind)
+            proofs[kind] = prove(model, asker, how.attack, original=checkpoint.model, once=once, told=told)
     reasons = objections(before, proofs["after"], how.margin)
     report: dict[str, Any] = {
         "schema_version": 1,
@@ -134,7 +140,50 @@ def train_hardened(
     }
     if not reasons:
         report["weights_sha256"] = _save(model, speech, out, report)
+    run.remove()
     return report
+
+
+def _identity(
+    checkpoint: Checkpoint,
+    learnt: Sequence[Example],
+    asker: SpeechAsker,
+    recipe: HardenRecipe,
+    focus: Collection[HeadId],
+    speech: Speech,
+    trial: Trial,
+) -> dict[str, Any]:
+    """What a hardening's numbers hang on."""
+    return {
+        "model": checkpoint.sha256,
+        "dtype": str(checkpoint.model.dtype),
+        "learnt": [prompts_sha256([each.prompt for each in learnt]), [each.response for each in learnt]],
+        "asked": [prompts_sha256(asker.harmful_prompts), prompts_sha256(asker.harmless_prompts)],
+        "recipe": asdict(recipe),
+        "focus": [str(head) for head in sorted(focus)],
+        "attack": asdict(trial.attack),
+        "speech": [dict(speech.judge.settings), speech.template, speech.system, speech.max_new_tokens],
+    }
+
+
+def _taught(run: HardenRun, learn: Callable[[], Sequence[Lesson]]) -> list[Lesson]:
+    """The lessons, if there are enough."""
+
+    def make() -> list[Any]:
+        taught = learn()
+        _enough(taught)
+        return [[each.prompt, each.reply, each.harmful] for each in taught]
+
+    return [Lesson(tuple(prompt), tuple(reply), harmful) for prompt, reply, harmful in run.once("lessons", make)]
+
+
+def _within(run: HardenRun, kind: str) -> Once:
+    """Parts of one of the proofs."""
+
+    def once(part: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the part is
+        return run.once(f"{kind} {part}", make)
+
+    return once
 
 
 def focus_of(report: AuditReport, checkpoint: Checkpoint) -> tuple[HeadId, ...]:
@@ -156,11 +205,12 @@ def _hardened(
     taught: Sequence[Lesson],
     recipe: HardenRecipe,
     focus: Collection[HeadId],
+    kept: Kept,
     told: Callable[[str], None],
 ) -> dict[str, float]:
     """Harden in place; losses."""
     try:
-        return harden(model, taught, recipe, focus=focus, told=told)
+        return harden(model, taught, recipe, focus=focus, kept=kept, told=told)
     except torch.OutOfMemoryError as exc:
         raise TrainingError(
             f"out of memory with batch {recipe.batch} and rank {recipe.rank}; take a smaller batch, or LoRA (rank 16), "

@@ -43,6 +43,8 @@ def check(
         typer.echo(f"  tier      {said['tier']}  (" + ", ".join(f"{t} {p:.3f}" for t, p in said["tiers"].items()) + ")")
         typer.echo(f"  category  {said['category']}  ({verdict.probability:.3f})")
         typer.echo(f"  read      {said['coverage']:.0%} of {said['tokens']} tokens in {said['windows']} windows")
+    for shadow in decision.shadow:
+        typer.echo(f"  shadow    {shadow.rule} would say {shadow.route.value}")
     if decision.cause:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""`airlock config`: show every setting with its origin, or check a file."""
+"""`airlock config`: show every setting with its origin, check a file, print the JSON Schema."""
 
 from __future__ import annotations
 
@@ -43,15 +43,30 @@ def check(
     path: Annotated[Path, typer.Argument(help="Configuration in YAML.")],
     as_json: Json = False,
 ) -> None:
-    """Load every part that a configuration names, without serving; exit status 1 if anything is wrong."""
+    """Load every part that a configuration names, without serving; exit status 1 if anything is wrong.
+
+    A rule of the policy that can never match is a warning.
+    """
     from guard.assemble import load_guard
     from guard.config import load_config
     from guard.upstream import Forwarder
 
     settings = load_config(path, {"journal.path": None})
     Forwarder(settings.upstream)
-    load_guard(settings)
+    warnings = load_guard(settings).warnings
     if as_json:
-        print_json({"configuration": str(path), "sound": True})
-    else:
-        typer.echo(f"{path} is sound")
+        print_json({"configuration": str(path), "sound": True, "warnings": warnings})
+        return
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{path} is sound")
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors and for checks elsewhere."""
+    import json
+
+    from guard.config import config_schema
+
+    typer.echo(json.dumps(config_schema(), ensure_ascii=False, indent=2))

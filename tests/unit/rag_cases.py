@@ -77,6 +77,10 @@ class HashedWords:
     def __init__(self, dimension: int = 256, fingerprint: str = "hashed-words") -> None:
         self.dimension = dimension
         self.fingerprint = fingerprint
+        self.floor = 0.0
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.encode(texts)
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)

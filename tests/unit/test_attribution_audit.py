@@ -9,6 +9,7 @@ import torch
 from audit_cases import tiny_llama
 
 from attribution import audit as module
+from attribution import ships as ships_module
 from attribution import testbed
 from attribution.audit import Findings, Plan, audit, work
 from attribution.checkpoint import load
@@ -287,6 +288,33 @@ def test_an_interrupted_run_goes_on_with_equal_results(model, tmp_path, plan, af
     assert sum(told) == work(SHAPE, len(IDS), plan)
 
 
+@pytest.mark.parametrize(("after", "lines"), [(75, 0), (110, 1), (160, 0), (185, 1)])
+def test_a_run_interrupted_within_a_step_of_sahara_goes_on_there(model, tmp_path, monkeypatch, after, lines):
+    monkeypatch.setattr(ships_module, "_PART", 1)  # a layer
+    whole, expected = run(model, PLAN)
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(model, PLAN, path, fails_after=after)
+    kept = [json.loads(line)["part"] for line in path.read_text().splitlines()]
+    steps = sum(part.startswith("step") and "part" not in part for part in kept)
+    assert sum(part.startswith(f"step {steps} part") for part in kept) == lines
+    told = []
+    again, found = run(model, PLAN, path, told=told.append)
+    same(found, expected)
+    assert sum(told) == work(SHAPE, len(IDS), PLAN)
+    done = (
+        sum(8 - step for step in range(steps)) * len(IDS)
+        + lines * 4 * len(IDS)
+        - lines * _grouped_below(expected, steps)
+    )
+    assert sum(again.ran.values()) == sum(whole.ran.values()) - 8 * len(IDS) - done
+
+
+def _grouped_below(found, steps):
+    """Heads × prompts of the first layer that were in the group by then, and so not computed."""
+    return sum(step.head.layer == 0 for step in found.steps[:steps]) * len(IDS)
+
+
 def test_a_finished_run_computes_nothing_again(model, tmp_path):
     _, expected = run(model, PLAN, tmp_path / "a.jsonl")
     before = (tmp_path / "a.jsonl").read_bytes()
@@ -356,16 +384,21 @@ def test_a_file_that_is_no_journal_stays_as_it_is(model, tmp_path, content):
         ("step 0", {"head": "x", "degrees": [[1.0] * 4] * 2}),
         ("step 0", [1]),
         ("step 0", {"head": "9.9", "degrees": [[1.0] * 4] * 2}),
+        ("step 0 part 0", {"9.9": 1.0}),
+        ("step 0 part 0", {"0.0": float("nan")}),
+        ("step 0 part 0", [1]),
     ],
 )
-def test_a_damaged_journal_is_named(model, tmp_path, part, value):
+def test_a_damaged_journal_is_named(model, tmp_path, monkeypatch, part, value):
+    monkeypatch.setattr(ships_module, "_PART", 1)
     path = tmp_path / "a.jsonl"
     run(model, Plan(HOW, size=1), path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         if line["part"] == part:
             line["value"] = value
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    unread = "step 0" if "part" in part else ""  # a finished step's parts are not looked at
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines if line["part"] != unread))
     with pytest.raises(AttributionError) as caught:
         run(model, Plan(HOW, size=1), path)
     assert "\n" not in str(caught.value)

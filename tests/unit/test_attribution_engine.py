@@ -173,8 +173,6 @@ def test_a_projection_that_is_not_plain_is_refused_and_runs_slowly() -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "reason"),
     [
-        ("GptOss", {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}, "has s_aux"),
-        ("StableLm", {}, "'stablelm' does not compute attention through transformers' interface"),
         ("DiffLlama", {}, "'diffllama' calls attention 6 times for 3 layers"),
         ("RecurrentGemma", {}, "'recurrent_gemma' calls attention 1 times for 3 layers"),
         ("Bert", {"is_decoder": False}, "not causal"),
@@ -189,11 +187,18 @@ def test_what_neither_engine_can_do_is_refused_by_name(kind: str, values: dict[s
 
 @pytest.mark.parametrize(
     ("kind", "values"),
-    [("Bloom", {"hidden_size": 32, "n_layer": 3, "n_head": 4}), ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2})],
+    [("XLNet", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}), ("Mamba", {"hidden_size": 32})],
 )
-def test_old_families_are_refused_by_name(kind: str, values: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedModel, match=rf"'{kind.lower()}' does not compute attention"):
-        Engine(build(kind, torch.float32, vocab_size=97, **values))
+def test_families_of_another_kind_are_refused_by_name(kind: str, values: dict[str, Any]) -> None:
+    model = build(kind, torch.float32, vocab_size=97, **{"num_hidden_layers": 2, **values})
+    for runner in (Engine, BruteForce):
+        with pytest.raises(UnsupportedModel, match=rf"'{kind.lower()}' does not compute attention"):
+            runner(model)
+
+
+def test_sinks_are_left_to_the_slow_way() -> None:
+    with pytest.raises(UnsupportedModel, match="has s_aux"):
+        Engine(tiny("gpt_oss", torch.float32))
 
 
 @pytest.mark.parametrize("kind", ["NanoChat", "BitNet"])

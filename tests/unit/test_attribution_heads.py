@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from attribution.heads import ablate, all_heads
+from attribution.ablate import ablate
+from attribution.heads import all_heads
 from attribution.types import METHODS, Ablation, AttributionError, HeadId, UnsupportedModel
 from tests.attribution_cases import FAMILIES, GROUP, prompts, tiny
 

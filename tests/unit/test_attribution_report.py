@@ -36,6 +36,24 @@ def test_derived_figures():
     assert made.stability.templates[0].overlap >= 0.4
 
 
+def test_a_report_says_which_heads_matter_more_than_on_harmless_prompts(tmp_path):
+    beside = report().prompts.model_copy(update={"count": 30, "file": "harmless.jsonl"})
+    made = report(against=(beside, scores(planted=((1, 3, 1.0),), seed=1, prompts=30)))
+    assert made.against.heads == (HeadId(2, 5),)
+    assert made.against.prompts == beside
+    save_report(made, tmp_path / "r.json")
+    assert load_report(tmp_path / "r.json") == made
+    assert "1 head matters more here than on 30 harmless prompts: 2.5." in report_html(made)
+    nothing = report(against=(beside, scores()))
+    assert nothing.against.heads == ()
+    assert "nothing points at refusals" in report_html(nothing)
+    broken = json.loads((tmp_path / "r.json").read_text())
+    broken["against"]["heads"] = ["9.9"]
+    (tmp_path / "r.json").write_text(json.dumps(broken))
+    with pytest.raises(ReportError, match=r"head 9\.9 is not in a model"):
+        load_report(tmp_path / "r.json")
+
+
 def test_heads_that_were_not_computed_are_null(tmp_path):
     ships = scores()
     ships[:, 0] = np.nan

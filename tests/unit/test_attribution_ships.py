@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from attribution.ablate import ablate
 from attribution.brute import BruteForce
 from attribution.engine import Engine
-from attribution.heads import ablate, all_heads
+from attribution.heads import all_heads
 from attribution.sahara import sahara
 from attribution.ships import divergence, generalized_ships, ships
 from attribution.subspace import left_directions, turned

@@ -69,6 +69,35 @@ def test_one_lucky_prompt_does_not_lift_a_head_above_the_floor():
     assert not st.summarise(lucky).low[0, 0] > st.noise_floor(lucky).chance
 
 
+def test_only_heads_that_matter_more_on_these_prompts_are_above_the_contrast():
+    both = scores(planted=((1, 3, 1.0), (2, 5, 0.5)))  # 1.3 matters everywhere, 2.5 on these prompts
+    others = scores(planted=((1, 3, 1.0),), seed=1, prompts=30)
+    found = st.contrast(both, others)
+    assert np.argwhere(found.difference > found.chance).tolist() == [[2, 5]]
+    assert found.difference == pytest.approx(both.mean(axis=0) - others.mean(axis=0))
+    backwards = st.contrast(others, both)
+    assert not (backwards.difference > backwards.chance).any()
+
+
+def test_where_both_sets_are_treated_alike_the_contrast_finds_something_in_one_of_twenty():
+    rng = np.random.default_rng(0)
+    weights = rng.lognormal(0, 1.5, size=(4, 8)) / 50  # some heads matter far more than others, on any prompt
+    found = 0
+    for seed in range(60):
+        one, other = (weights * rng.lognormal(0, 1, size=(size, 4, 8)) for size in (20, 25))
+        compared = st.contrast(one, other, seed=seed, deals=200)
+        found += bool((compared.difference > compared.chance).any())
+    assert found <= 8  # 3 are expected; more than 8 come once in 500
+
+
+def test_a_contrast_is_of_the_same_heads():
+    missing = scores()
+    missing[:, 0, 0] = np.nan
+    assert np.isnan(st.contrast(missing, missing).difference[0, 0])
+    with pytest.raises(AttributionError, match="other heads"):
+        st.contrast(scores(), missing)
+
+
 def test_halves_agree_on_planted_scores_and_not_on_shuffled_ones():
     table = np.random.default_rng(0).exponential(0.01, size=(40, 4, 8)) + np.linspace(0, 1, 32).reshape(4, 8)
     real = st.halves(table, top=5)

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
 
 from attribution import testbed
+from attribution.ablate import ablate
 from attribution.checkpoint import load
-from attribution.heads import ablate
 from attribution.surgery import remove
 from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
 from tests.attribution_cases import FAMILIES, prompts, tiny

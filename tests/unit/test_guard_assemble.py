@@ -37,11 +37,12 @@ def test_by_default_the_classifier_sits_on_the_encoder_that_its_folder_names(loa
 
 
 def test_parts_that_name_the_same_encoder_share_it(loads):
-    encoders = Encoders(config())
-    classifier = load_classifier(config(), encoders)
-    sentences = load_sentences(config(), encoders)
-    load_sentences(config(), encoders)
-    assert loads == [MINILM] == [Config().knowledge.encoder]
+    settings = config().model_copy(update={"knowledge": Knowledge(encoder=MINILM)})
+    encoders = Encoders(settings)
+    classifier = load_classifier(settings, encoders)
+    sentences = load_sentences(settings, encoders)
+    load_sentences(settings, encoders)
+    assert loads == [MINILM]
     weights = {value.data_ptr() for value in minilm().model.parameters()}
     assert weights & {value.data_ptr() for value in classifier.model.parameters()}
     assert sentences.encode(["bread"]).shape == (1, 384)

@@ -26,7 +26,8 @@ def refusal(path=None, overrides=None):
 def test_without_a_file_every_setting_has_its_default():
     config = load_config()
     assert config == Config()
-    assert (config.policy.on_error, config.journal.on_error, config.policy.on_block) == ("refuse", "refuse", "refusal")
+    assert (config.journal.on_error, config.policy.on_block) == ("refuse", "refusal")
+    assert set(config.policy.on_error.model_dump().values()) == {"refuse"}
     assert (config.journal.prompts, config.conversation.non_text_parts) == ("off", "refuse")
     assert config.server.host == "127.0.0.1", "listens to the machine itself only, unless told otherwise"
 
@@ -116,7 +117,7 @@ def test_relative_paths_count_from_the_files_folder(write, tmp_path):
 def test_overrides_win_and_their_paths_are_not_inside_the_file(write):
     path = write("server: {port: 1, host: h}\njournal: {path: j.db}")
     config = load_config(path, {"server.port": 9000, "journal.path": "k.db", "policy.on_error": "forward"})
-    assert (config.server.port, config.server.host, config.policy.on_error) == (9000, "h", "forward")
+    assert (config.server.port, config.server.host, config.policy.on_error.output) == (9000, "h", "forward")
     assert config.journal.path == Path("k.db")
     assert "'server.prt'" in refusal(path, {"server.prt": 1})
     assert "server" in refusal(write("server: 5"), {"server.port": 1})

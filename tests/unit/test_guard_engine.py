@@ -35,7 +35,7 @@ from tests.doubles import (
 
 SOUND = {"classifier": WordClassifier, "answerer": Library, "output": PhraseCheck, "journal": MemoryJournal}
 NAN, INF = float("nan"), float("inf")
-DEADLINES = {f"{part}.deadline_s": 0.1 for part in ("classifier", "knowledge", "output", "journal")}
+DEADLINES = {f"{part}.deadline_s": 0.5 for part in ("classifier", "knowledge", "output", "journal")}
 
 
 def tiers(*shares):
@@ -197,6 +197,32 @@ def test_an_output_check_at_fault_passes_only_when_the_operator_says_so(caplog):
     upstream = Upstream()
     failed, *_ = asyncio.run(served("output", raises(RuntimeError()), upstream, {"policy.on_error": "forward"}))
     assert failed.body == upstream.bodies[0]
+    assert "unchecked" in caplog.text
+
+
+PARTS = {"classifier": "classifier", "answerer": "knowledge", "output": "output"}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("open_part", PARTS)
+def test_on_error_opens_one_part_and_no_other(part, open_part, caplog):
+    upstream = Upstream()
+    settings = {f"policy.on_error.{PARTS[open_part]}": "forward"}
+    failed, *_ = asyncio.run(served(part, raises(RuntimeError("secret prompt")), upstream, settings))
+    if part == open_part:
+        assert (failed.status, failed.body) == (200, upstream.bodies[0])
+    else:
+        assert_unavailable(failed, caplog)
+
+
+@pytest.mark.parametrize(
+    ("question", "route", "rule"), [("hi", Route.FORWARD, "safe"), ("a bomb", Route.REFUSE, "unsafe")]
+)
+def test_an_earlier_answer_that_cannot_be_checked_opens_nothing_but_itself(question, route, rule, caplog):
+    guard = make_guard({"policy.on_error": "forward"}, output=Flaky(PhraseCheck(), raises(RuntimeError())))
+    turns = [Turn("user", "hi"), Turn("assistant", "Hello."), Turn("user", question)]
+    decision, _ = asyncio.run(guard.admit(turns))
+    assert (decision.route, decision.rule) == (route, rule)
     assert "unchecked" in caplog.text
 
 

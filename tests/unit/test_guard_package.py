@@ -46,7 +46,8 @@ def test_importing_the_gateway_loads_no_model_library(statement):
 def routed(category):
     """The default route of a category."""
     found = verdict(category.tier, category.id, category.handling)
-    return decide([rule.rule() for rule in Config().policy.rules], found)
+    rule = decide([rule.rule() for rule in Config().policy.rules], found).rule
+    return rule.route, rule.name
 
 
 def test_every_category_that_is_not_forwarded_has_a_text_of_its_own():

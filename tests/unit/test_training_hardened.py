@@ -1,23 +1,31 @@
 """Hardening: what is dropped where, what is learnt, and that a worse model is rejected."""
 
+import contextlib
 import copy
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from audit_cases import tiny_llama, tiny_tokenizer
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from attribution.ablate import ablate
 from attribution.behaviour import Judgement, Outcome
 from attribution.checkpoint import Checkpoint
 from attribution.describe import describe, describe_model
-from attribution.heads import ablate, attention
+from attribution.heads import attention
 from attribution.render import hardening_html
 from attribution.report import Prompts, Settings
 from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError
+from training import fit_hardened
+from training.checkpoint import Checkpoint as Kept
 from training.datasets import TrainingError
 from training.fit_hardened import HardenRecipe, Lesson, harden
 from training.harden_cli import harden as command
@@ -140,6 +148,41 @@ def test_one_seed_gives_one_model(model):
     assert losses[0] == losses[1]
     assert same(weights(made[0]), weights(made[1]))
     assert not same(weights(made[0]), weights(made[2]))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_interrupted_training_ends_with_the_weights_that_it_would_have_had(model, tmp_path, monkeypatch, rank):
+    monkeypatch.setattr(fit_hardened, "_KEPT", 2)
+    recipe = HardenRecipe(steps=24, batch=4, rank=rank, lr=1e-2)
+    whole, stock = copy.deepcopy(model), weights(model)
+    expected = harden(whole, LESSONS, recipe)
+    computed, losses = [], fit_hardened._losses
+
+    def fail_after(count):
+        def run(*args):
+            computed.append(1)
+            if len(computed) > count:
+                raise KeyboardInterrupt
+            return losses(*args)
+
+        return run
+
+    again = {}
+    for count in (3, 15, 99):  # twice interrupted, the second time behind a state that was written before
+        computed.clear()
+        one = copy.deepcopy(model)
+        monkeypatch.setattr(fit_hardened, "_losses", fail_after(count))
+        with contextlib.suppress(KeyboardInterrupt):
+            again = harden(one, LESSONS, recipe, kept=Kept.at(tmp_path / "run", {"a": 1}))
+    assert len(computed) == 24 - 2 - 14  # from steps 2 and 16 on
+    assert again == expected
+    assert same(weights(one), weights(whole))
+    assert not same(weights(one), stock)
+    finished = copy.deepcopy(model)  # the proof that follows was interrupted: nothing is trained again
+    computed.clear()
+    assert harden(finished, LESSONS, recipe, kept=Kept.at(tmp_path / "run", {"a": 1})) == expected
+    assert not computed
+    assert same(weights(finished), weights(whole))
 
 
 def test_the_generator_of_others_is_left_alone(model):
@@ -497,6 +540,46 @@ def test_the_command_writes_a_report_and_its_exit_status_is_the_verdict(tmp_path
     assert (tmp_path / "out" / "model.safetensors").exists()
     assert "effective heads, ships/value" in ended.output
     assert "<html" in (tmp_path / "harden.html").read_text("utf-8")
+
+
+_KILLED = """
+import os, signal, sys
+from training import checkpoint, fit_hardened, harden_cli
+fit_hardened._KEPT = 2
+save = checkpoint.Checkpoint.save
+def killed(self, state, *more):
+    save(self, state, *more)
+    if self._folder.name == "after" and state.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.Checkpoint.save = killed
+harden_cli.harden(sys.argv[1:])
+"""
+
+
+def test_a_killed_command_goes_on_where_it_was(tmp_path, monkeypatch):
+    given = [*files(tmp_path), "--margin", "1", "--steps", "7"]
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *given], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert {path.name for path in (tmp_path / "out.run").iterdir()} >= {"parts.jsonl", "control", "after"}
+    assert not (tmp_path / "out").exists()
+    other = CliRunner().invoke(command, [*given, "--lr", "0.1"])
+    assert other.exit_code == 1
+    assert "interrupted hardening" in str(other.exception or other.output)
+    trained, losses = [], fit_hardened._losses
+    monkeypatch.setattr(fit_hardened, "_losses", lambda *args: trained.append(1) or losses(*args))
+    ended = CliRunner().invoke(command, given)
+    assert ended.exit_code == 0, ended.output
+    assert "going on after step 4/7" in ended.output
+    assert len(trained) == 3
+    assert not (tmp_path / "out.run").exists()
+    whole = CliRunner().invoke(
+        command, [*given, "--out", str(tmp_path / "whole"), "--results", str(tmp_path / "w.json")]
+    )
+    assert whole.exit_code == 0, whole.output
+    assert same(load_file(tmp_path / "out" / "model.safetensors"), load_file(tmp_path / "whole" / "model.safetensors"))
+    one, same_again = (json.loads((tmp_path / name).read_text("utf-8")) for name in ("harden.json", "w.json"))
+    for part in ("before", "control", "after", "losses", "lessons"):
+        assert one[part] == same_again[part]
 
 
 def test_the_command_rejects_with_exit_status_1(tmp_path, monkeypatch):

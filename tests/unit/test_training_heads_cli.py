@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from attribution import testbed
 from attribution.report import load_report
-from attribution.types import AttributionError, CheckpointError, PromptError, ReportError
+from attribution.types import AttributionError, CheckpointError, HeadId, PromptError, ReportError
 from training import audit_heads
 from training.audit_cli import audit
 
@@ -76,6 +77,23 @@ def test_it_asks_the_model_without_its_first_heads(plain):
     assert (one.k, one.heads, one.random_draws) == (1, tuple(plain[0].top(1)), 3)
     assert (found.behaviour.prompts, found.behaviour.weak_judge) == (4, True)
     assert zero.asr.low <= zero.asr.value <= zero.asr.high
+
+
+def test_heads_are_set_against_harmless_prompts(tmp_path, plain):
+    harmless = testbed.prompts(harmful=False)
+    options = (*QUIET, "--size", "0", "--against", harmless)
+    found = report(*options, "--journal", "j.jsonl")
+    assert (found.against.prompts.count, found.against.prompts.file) == (6, harmless.name)
+    assert scores(found) == pytest.approx(scores(plain[0]), abs=1e-7)
+    named = list(map(HeadId._make, np.ndindex(4, 8)))
+    above = {head for head in named if found.against.difference[head.layer][head.head] > found.against.chance}
+    assert above == set(found.against.heads)
+    again = run(*options, "--journal", "j.jsonl").stdout
+    assert "more than on 6 harmless prompts by over" in again
+    assert "for 384 heads × prompts" in run(*options, "--estimate").stdout  # twice 6 prompts of 32 heads
+    (tmp_path / "h.jsonl").write_text('{"prompt": "a", "harmful": true}\n')
+    with pytest.raises(PromptError, match=r"--against .* every row says harmful: true"):
+        run(*QUIET, "--against", tmp_path / "h.jsonl")
 
 
 def test_screen_another_template_and_no_single_prompts(plain):

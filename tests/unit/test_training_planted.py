@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from attribution.heads import ablate, attention
+from attribution.ablate import ablate
+from attribution.heads import attention
 from attribution.types import Ablation, AttributionError, HeadId
 from training.datasets import TrainingError
 from training.planted_task import BEGIN, END, LENGTHS, VOCABULARY, asks

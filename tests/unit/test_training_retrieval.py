@@ -149,7 +149,7 @@ def test_embeddings_are_made_once_and_apart_for_each_kind(tmp_path):
     assert encoder.seen == 3
     assert np.array_equal(first, HashedWords().encode(texts))
     assert np.array_equal(again[1:], first)
-    CachedEncoder(encoder, path, kind="query").encode(texts)
+    CachedEncoder(encoder, path).encode_queries(texts)
     assert encoder.seen == 5
 
 
@@ -164,7 +164,7 @@ def test_a_base_is_gone_on_with(tmp_path, animals):
 def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals, monkeypatch):
     from training.cli import evaluate
 
-    monkeypatch.setattr("training.retrieval_cli._encoders", lambda name, work: (HashedWords(fingerprint=name),) * 2)
+    monkeypatch.setattr("training.retrieval_cli._encoder", lambda name, work: HashedWords(fingerprint=name))
     closed = [{"text": "Who sings?", "passage": "The lark is the one of the birds that sings in the morning."}] * 2
     foreign = [{"text": "谁在唱歌？", "passage": "早上唱歌的鸟是云雀，它飞得很高。", "lang": "zh"}]
     files = [
@@ -178,7 +178,7 @@ def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals,
     assert run.exit_code == 0, run.output
     found = json.loads(out.read_text(encoding="utf-8"))
     assert list(found["sets"]) == ["animals", "closed", "foreign", "pooled"]
-    assert [len(of_encoder) for of_encoder in found["sets"].values()] == [1, 1, 2, 1]
+    assert [len(of_encoder) for of_encoder in found["sets"].values()] == [2, 2, 2, 2]
     pool = next(iter(found["sets"]["pooled"].values()))
     assert (pool["documents"], set(pool["reported_on"]["hybrid"])) == (
         13,

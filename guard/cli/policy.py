@@ -1,0 +1,86 @@
+"""`airlock policy`: test a policy against a file of cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guard.cli.options import ConfigFile, Json, print_json
+
+if TYPE_CHECKING:
+    from classifier.types import Verdict
+    from guard.policy_cases import Outcome
+
+NAME = "policy"
+app = typer.Typer(no_args_is_help=True, help="Test the policy.")
+
+
+@app.callback()
+def _group() -> None:
+    """Test the policy."""
+
+
+@app.command("test")
+def run(
+    cases: Annotated[Path, typer.Argument(help="Cases in YAML: verdicts or texts, and what is expected.")],
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the policy of a configuration against cases; exit status 1 if one differs.
+
+    A model is loaded only for cases with a `text`.
+    """
+    from guard.assemble import Encoders, load_classifier, load_taxonomy
+    from guard.config import load_config
+    from guard.edition import check_categories
+    from guard.policy_cases import read_cases, run_cases, untested
+    from guard.unreachable import unreachable
+
+    settings = load_config(config)
+    asked, taxonomy = read_cases(cases), load_taxonomy(settings)
+    check_categories(settings, taxonomy)
+    rules = [rule.rule() for rule in settings.policy.rules]
+
+    def classify(texts: list[str]) -> list[Verdict]:
+        return load_classifier(settings, Encoders(settings)).classify(texts)
+
+    outcomes = run_cases(rules, asked, taxonomy, classify)
+    left, warnings = untested(rules, outcomes), unreachable(rules, taxonomy)
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if as_json:
+        said = [outcome.as_dict() for outcome in outcomes]
+        passed = len(outcomes) - len(failed)
+        print_json(
+            {"passed": passed, "failed": len(failed), "cases": said, "untested_rules": left, "warnings": warnings}
+        )
+    else:
+        for warning in warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        _print_table(failed)
+        typer.echo(f"{len(failed)} of {len(outcomes)} cases differ")
+        if left:
+            typer.echo(f"rules that no case reaches: {', '.join(left)}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_table(failed: list[Outcome]) -> None:
+    if not failed:
+        return
+    rows = [("case", "expected", "decided", "on")]
+    for outcome in failed:
+        said, expected = outcome.as_dict(), outcome.case.expect
+        wanted = _said(expected.route, expected.rule, expected.shadow or ())
+        decided = _said(said["route"], said["rule"], outcome.shadow if expected.shadow is not None else ())
+        verdict = f"{said['tier']} {said['category'] or '-'} {said['probability']:.3f}"
+        rows.append((outcome.name if len(outcome.name) <= 40 else f"{outcome.name[:39]}…", wanted, decided, verdict))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _said(route: str | None, rule: str | None, shadow: tuple[str, ...]) -> str:
+    parts = [route or "", f"by {rule}" if rule else "", f"shadow {', '.join(shadow)}" if shadow else ""]
+    return " ".join(filter(None, parts)) or "no shadow"

@@ -1,0 +1,142 @@
+"""An edition of the configuration: all that a request goes by, compiled once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from classifier.taxonomy import Taxonomy
+from classifier.types import Verdict
+from guard.answers import AnswerTexts
+from guard.config import Config
+from guard.conversation import Judged, Texts, Weighed, question_of, weigh
+from guard.errors import ConfigError
+from guard.language import Detector
+from guard.output import output_checks
+from guard.policy import Rule, decide
+from guard.types import Classifier, Origin, ResponseCheck, TextKind
+from guard.unreachable import unreachable
+
+LIVE = ("policy", "answers", "conversation", "output")
+"""Sections that are taken over while the server runs, but for deadlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """What the configuration says of a request, ready to be asked.
+
+    Attributes:
+        config: every setting.
+        version: the first 12 hex digits of the SHA-256 of the sections that can change while the server runs.
+        rules: of the policy, in order.
+        texts: what Airlock says in its own words.
+        detector: tells the asker's language.
+        refusals: the texts by which a refusal is known in a conversation that goes on.
+        output: looks at what the model wrote.
+        warnings: what is sound, and surely not meant: rules that can never match.
+    """
+
+    config: Config
+    version: str
+    rules: tuple[Rule, ...]
+    texts: AnswerTexts
+    detector: Detector
+    refusals: frozenset[str]
+    output: ResponseCheck
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Config, output: ResponseCheck, taxonomy: Taxonomy | None = None) -> Edition:
+        """The edition of a configuration.
+
+        Args:
+            config: every setting.
+            output: looks at what the model wrote.
+            taxonomy: of the classifier; without it, categories that the configuration names are not looked up.
+
+        Raises:
+            ConfigError: a category, language or country that a setting names is not known.
+        """
+        if taxonomy:
+            check_categories(config, taxonomy)
+        rules = tuple(rule.rule() for rule in config.policy.rules)
+        says = {rule.name: rule.say for rule in config.policy.rules if rule.say}
+        texts = AnswerTexts(config.answers, says)
+        return cls(
+            config=config,
+            version=version_of(config),
+            rules=rules,
+            texts=texts,
+            detector=Detector(texts.languages),
+            refusals=texts.refusals if config.conversation.forget_refused else frozenset(),
+            output=output,
+            warnings=tuple(unreachable(rules, taxonomy)) if taxonomy else (),
+        )
+
+    def succeeded_by(self, config: Config, classifier: Classifier, taxonomy: Taxonomy | None = None) -> Edition:
+        """The edition that takes over from a changed configuration what can change while the server runs.
+
+        Raises:
+            ConfigError: as of `of`; or a pattern of `output` may match more than is held back.
+        """
+        taken = {name: getattr(config, name) for name in LIVE}
+        taken["output"] = config.output.model_copy(update={"deadline_s": self.config.output.deadline_s})
+        merged = self.config.model_copy(update=taken)
+        output = self.output
+        if merged.output != self.config.output:
+            output = output_checks(merged.output, classifier)
+        return Edition.of(merged, output, taxonomy)
+
+    def weigh(self, texts: Texts, verdicts: Sequence[Verdict], origin: Origin) -> Weighed:
+        """What the texts of a request come to by the policy."""
+        judged = [
+            Judged(where, verdict, decide(self.rules, verdict, where, origin))
+            for (where, _), verdict in zip(texts, verdicts, strict=True)
+        ]
+        return weigh(judged, self.config.conversation.context_from)
+
+    def language(self, texts: Texts) -> str | None:
+        """What the user writes in: of the last turn, or else of the last turns together."""
+        together = [text for where, text in texts if where is TextKind.CONTEXT]
+        return next(filter(None, map(self.detector.language, (question_of(texts), *together))), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of a changed configuration.
+
+    Attributes:
+        version: of the edition that is in force now.
+        taken: settings that were taken over.
+        restart: settings that differ from those in force, and are taken over by a restart only.
+    """
+
+    version: str
+    taken: tuple[str, ...]
+    restart: tuple[str, ...]
+
+
+def version_of(config: Config) -> str:
+    """The first 12 hex digits of the SHA-256 of the sections in `LIVE`."""
+    said = {name: getattr(config, name).model_dump(mode="json") for name in LIVE}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_categories(config: Config, taxonomy: Taxonomy) -> None:
+    """A rule about a category that the model does not know would silently never match.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    known = set(taxonomy.ids)
+    named = {category: f"policy rule {rule.name!r}" for rule in config.policy.rules for category in rule.when.category}
+    named |= {category: "output.input_only" for category in config.output.input_only if config.output.classifier}
+    named |= {category: "answers.categories" for category in config.answers.categories}
+    for category, where in named.items():
+        if category not in known:
+            raise ConfigError(
+                f"{where} names the category {category!r}, which the classifier's taxonomy does not have; it has: "
+                f"{', '.join(sorted(known))}"
+            )
