@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
-from guard import wire
 from guard.assemble import (
     Encoders,
     gate,
@@ -38,6 +37,7 @@ from guard.engine import Guard, Parts
 from guard.journal import NoJournal
 from guard.output import AllChecks
 from guard.types import Classifier
+from guard.wires import CHAT, Reading
 from rag.answer import Answerer
 from rag.interpret import InterpretationModel
 from rag.store import SAMPLE, KnowledgeBase
@@ -182,12 +182,12 @@ async def _stages(guard: Guard, clock: Clock, questions: Sequence[str]) -> dict[
     for number, question in enumerate([*questions[:10], *questions]):
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": question}]}).encode()
         clock.start()
-        request = wire.parse_chat(body, guard.refusals)
+        request = CHAT.parse(body, Reading(guard.refusals))
         decision, reply = await guard.admit(request.turns)
         if reply is None:
             raise SystemExit(f"{question!r} got no answer of Airlock's own: {decision.cause}")
         clock.enter("render")
-        wire.completion(request, decision, reply, extras=True)
+        CHAT.answer(request, decision, reply, extras=True)
         clock.enter("engine")
         if number >= 10:
             passed.append(clock.passed)

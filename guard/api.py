@@ -12,11 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from guard import generic_guardrail, moderations, wire
+from guard import generic_guardrail, moderations
 from guard.asgi import DECISION_HEADER
+from guard.config import Config
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
 from guard.types import Decision, Origin, Route, Turn
+from guard.wires import BY_ENDPOINT, CHAT, Fault
+from guard.wires.openai import citation_dict, error_body
 from rag.types import GroundedAnswer
 
 log = logging.getLogger("airlock")
@@ -139,7 +142,9 @@ def own_api(guard: Guard) -> FastAPI:
 
     @api.exception_handler(HTTPException)
     async def unknown(request: Request, exc: HTTPException) -> Response:
-        return await turned_away(guard, not_served(request.method, request.url.path, status=exc.status_code))
+        return await turned_away(
+            guard, not_served(guard.config, request.method, request.url.path, status=exc.status_code)
+        )
 
     return api
 
@@ -152,7 +157,7 @@ def as_turns(value: str | list[dict[str, Any]]) -> list[Turn]:
     """
     if isinstance(value, str):
         return [Turn("user", value)]
-    return list(wire.read_chat({"messages": value}).turns)
+    return list(CHAT.read({"messages": value}).turns)
 
 
 def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
@@ -160,13 +165,14 @@ def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
     return {
         "answer": answer.answer,
         "abstained": answer.abstained,
-        "citations": [wire.citation_dict(citation) for citation in answer.citations],
+        "citations": [citation_dict(citation) for citation in answer.citations],
         "premises": [{"claim": premise.claim, "rule": premise.rule} for premise in answer.premises],
     }
 
 
-def not_served(method: str, path: str, *, status: int, guarded: str = "POST /v1/chat/completions") -> BadRequest:
+def not_served(config: Config, method: str, path: str, *, status: int) -> BadRequest:
     """The error of a path that is not served."""
+    guarded = ", ".join(f"POST /v1{BY_ENDPOINT[endpoint].path}" for endpoint in config.server.endpoints)
     return BadRequest(
         f"Airlock does not serve {method} {path}: it would pass unguarded. It serves {guarded}, GET /v1/models, "
         f"{', '.join(ENDPOINTS)}",
@@ -179,16 +185,15 @@ async def turned_away(guard: Guard, exc: AirlockError) -> Response:
     """The answer to a request that is not served or failed; its decision is written down if that can be."""
     if isinstance(exc, BadRequest):
         rule = "not_served" if exc.code == "not_served" else "invalid_request"
-        decision, status = Decision(Route.REFUSE, rule, cause=exc.code), exc.status
-        body = wire.error_body(str(exc), kind="invalid_request_error", code=exc.code, param=exc.param)
+        decision, fault = Decision(Route.REFUSE, rule, cause=exc.code), Fault.of(exc)
     else:
-        decision, status = Decision(Route.REFUSE, ON_ERROR, cause=str(exc)), 503
-        body = wire.unavailable_body(decision)
+        decision = Decision(Route.REFUSE, ON_ERROR, cause=str(exc))
+        fault = Fault.unavailable(decision)
         log.error("decision %s: %s", decision.id, exc)
     with contextlib.suppress(JournalError):  # nothing leaves but the error
         await guard.record(decision, "")
     headers = {DECISION_HEADER.decode(): decision.id}
-    return Response(body, status_code=status, media_type="application/json", headers=headers)
+    return Response(error_body(fault), status_code=fault.status, media_type="application/json", headers=headers)
 
 
 async def _moderated(guard: Guard, text: str, origin: Origin) -> Decision:

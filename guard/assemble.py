@@ -54,7 +54,7 @@ def load_guard(config: Config | Path | str | None = None) -> Guard:
             classifier=classifier,
             answerer=answerer,
             output=output_checks(settings.output, classifier),
-            journal=_journal(settings),
+            journal=load_journal(settings),
             protector=load_protector(settings, answerer.knowledge),
             taxonomy=tiers.taxonomy,
         ),
@@ -306,7 +306,12 @@ def _reranker(folder: Path) -> Reranker:
         raise ConfigError(f"knowledge.reranker: {exc}") from exc
 
 
-def _journal(config: Config) -> Journal:
+def load_journal(config: Config) -> Journal:
+    """Where the configuration keeps decisions.
+
+    Raises:
+        ConfigError: it cannot be opened, or is no journal.
+    """
     settings = config.journal
     if not settings.kept:
         return NoJournal()

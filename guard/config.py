@@ -21,7 +21,7 @@ from guard.interpretation import (
     Interpretation,
     Reader,
 )
-from guard.rules import YAML_OFF, PolicySection
+from guard.rules import YAML_OFF, EndpointName, PolicySection
 from guard.texts import Answers
 from guard.yaml_file import read_yaml, validated
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
@@ -34,6 +34,9 @@ class Server(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_body_bytes: Count = 4 * 1024 * 1024
     read_timeout_s: Seconds = 30.0
+    endpoints: tuple[EndpointName, ...] = Field(
+        ("chat", "completions", "responses", "messages", "embeddings"), description="Which APIs are served, guarded."
+    )
     extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
     watch: bool = Field(True, description="Take over changes of the configuration file; SIGHUP does so in any case.")
 
@@ -51,6 +54,9 @@ class Upstream(Section):
     base_url: Address = "http://127.0.0.1:8000/v1"
     api_key_env: str | None = Field(
         None, description="Environment variable with the key to send; without it the client's own key is sent on."
+    )
+    api_key_header: Literal["authorization", "x-api-key"] = Field(
+        "authorization", description="The header that carries it; Anthropic's own server wants `x-api-key`."
     )
     connect_timeout_s: Seconds = 5.0
     read_timeout_s: Seconds = Field(120.0, description="Longest silence between two reads.")
@@ -92,8 +98,17 @@ class Conversation(Section):
         True,
         description="Take refused turns, with the refusal, out of a conversation that goes on; else it ends there.",
     )
-    non_text_parts: Literal["refuse", "pass"] = Field(
-        "refuse", description="Images, audio and files, which Airlock cannot judge."
+    non_text_parts: Literal["refuse", "pass", "text_only"] = Field(
+        "refuse",
+        description="Images, audio and files, which Airlock cannot judge; `text_only` takes them out of the request.",
+    )
+    stored_text: Literal["refuse", "pass"] = Field(
+        "refuse",
+        description="Text that the model's server keeps and a request only names (`previous_response_id`, `prompt`).",
+    )
+    judged_fields: tuple[str, ...] = Field(
+        ("chat_template", "chat_template_kwargs", "documents", "prediction"),
+        description="Fields beside the conversation whose texts are judged too, such as `tools`; the rest is trusted.",
     )
 
 

@@ -9,7 +9,7 @@ from classifier.types import Handling, Tier, Verdict
 from guard.config import Conversation
 from guard.errors import BadRequest
 from guard.policy import Match, Rule
-from guard.types import AnswerGrounding, Route, Shadow, TextKind, Turn
+from guard.types import FIELD, AnswerGrounding, Route, Shadow, TextKind, Turn
 
 _ENDS_A_TURN = ("assistant", "tool", "function")  # what stands between two turns of the user
 _KINDS = {
@@ -17,7 +17,9 @@ _KINDS = {
     "function": TextKind.TOOL_RESULT,
     "system": TextKind.SYSTEM_MESSAGE,
     "developer": TextKind.SYSTEM_MESSAGE,
+    FIELD: TextKind.REQUEST_FIELD,
 }
+_NOT_TOGETHER = (TextKind.TOOL_RESULT, TextKind.REQUEST_FIELD)
 _STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
 _GROUNDING = tuple(AnswerGrounding)  # from the mildest to the strictest
 
@@ -40,10 +42,10 @@ def texts_to_judge(turns: Sequence[Turn], settings: Conversation) -> list[tuple[
         last = [at for at, there in enumerate(written) if there][-1:]
         kinds = [kind or TextKind.EARLIER_TURN if there else None for kind, there in zip(kinds, written, strict=True)]
     if not last:
-        raise BadRequest("messages: there is no text to judge; send a message with text", param="messages")
+        raise BadRequest("there is no text to judge; send a message with text", param="messages", code="no_text")
     texts = [(TextKind.LAST_TURN, turns[at].text) for at in last]
     texts += [(kind, turns[at].text) for at, kind in enumerate(kinds) if kind and at not in last]
-    together = [turns[at].text for at, kind in enumerate(kinds) if kind and kind is not TextKind.TOOL_RESULT]
+    together = [turns[at].text for at, kind in enumerate(kinds) if kind and kind not in _NOT_TOGETHER]
     together = together[-settings.context_turns :]
     if len(together) > 1:
         texts.append((TextKind.CONTEXT, "\n".join(together)[-settings.context_characters :]))

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from guard import wire
 from guard.engine import Guard
 from guard.errors import AirlockError, PartFailure
 from guard.forwarded import Said, Summary, ground_answers
 from guard.types import UNKNOWN, AnswerGrounding, Decision, Origin, Reply, Route, Turn
+from guard.wires import CHAT, Reading
+from guard.wires.json import dump
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ async def enter(guard: Guard, messages: Sequence[Mapping[str, Any]], origin: Ori
         PartFailure: a part failed, and `policy.on_error` does not let the request pass.
         JournalError: the decision could not be written.
     """
-    data = json.loads(wire.dump({"messages": list(messages)}))
-    request = wire.parse_chat(wire.dump(data), guard.refusals)
+    data = json.loads(dump({"messages": list(messages)}))
+    request = CHAT.parse(dump(data), Reading.by(guard.config.conversation, guard.refusals))
     guard.only_text(request.non_text, "messages")
     decision, reply = await enter_turns(guard, request.turns, origin)
     return Entered(decision, reply, tuple(_places(json.loads(request.body)["messages"], data["messages"])))

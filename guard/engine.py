@@ -22,6 +22,7 @@ from guard.texts import Kind
 from guard.types import (
     UNKNOWN,
     Answerer,
+    AnswerGrounding,
     Classifier,
     Decision,
     Finding,
@@ -132,8 +133,24 @@ class Guard:
         """
         return await self.held()._decide(turns, texts_to_judge(turns, self.config.conversation), origin)
 
-    async def admit(self, turns: Sequence[Turn], origin: Origin = UNKNOWN) -> tuple[Decision, Reply | None]:
+    async def admit(
+        self,
+        turns: Sequence[Turn],
+        origin: Origin = UNKNOWN,
+        *,
+        unjudged: tuple[str, ...] = (),
+        removed: tuple[str, ...] = (),
+        answers: bool = True,
+    ) -> tuple[Decision, Reply | None]:
         """Decide on a request, write the decision down, and answer it unless it is to be forwarded.
+
+        Args:
+            turns: its texts.
+            origin: where it comes from.
+            unjudged: what of it goes on unjudged, for the decision.
+            removed: what of it was taken out, for the decision.
+            answers: whether it can be answered in words; else only a refusal keeps it from the model, since nobody
+                reads what the model returns.
 
         Returns:
             The decision, and Airlock's own reply; None when the request goes on to the model, or when a part failed
@@ -143,7 +160,7 @@ class Guard:
         Raises:
             BadRequest: the request cannot be judged.
         """
-        return await self.held()._admit(turns, origin)
+        return await self.held()._admit(turns, origin, unjudged, removed, answers=answers)
 
     async def ask(self, question: str) -> GroundedAnswer:
         """A grounded answer, whatever the tier.
@@ -215,7 +232,7 @@ class Guard:
         if kinds and self.config.conversation.non_text_parts == "refuse":
             raise BadRequest(
                 f"{param}: parts of type {', '.join(kinds)} cannot be judged; send text, or let the operator set "
-                "`conversation.non_text_parts: pass`",
+                "`conversation.non_text_parts` to `pass` or `text_only`",
                 param=param,
                 code="unsupported_content",
             )
@@ -238,10 +255,21 @@ class Guard:
         for runner in (self._classify, self._ground, self._check, self._write):
             runner.close()
 
-    async def _admit(self, turns: Sequence[Turn], origin: Origin) -> tuple[Decision, Reply | None]:
+    async def _admit(
+        self,
+        turns: Sequence[Turn],
+        origin: Origin,
+        unjudged: tuple[str, ...],
+        removed: tuple[str, ...],
+        *,
+        answers: bool,
+    ) -> tuple[Decision, Reply | None]:
         started = time.perf_counter()
         texts = texts_to_judge(turns, self.config.conversation)
         decision = await self._decide(turns, texts, origin)
+        decision = replace(decision, unjudged=unjudged, removed=removed)
+        if not answers:
+            decision = _wordless(decision)
         question = question_of(texts)
         if decision.route is Route.GROUND:
             decision, reply = await self._answer(decision, question)
@@ -342,6 +370,13 @@ class Guard:
         decision = replace(known, route=route, rule=ON_ERROR, cause=str(failure), timings_ms=timings)
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision
+
+
+def _wordless(decision: Decision) -> Decision:
+    """For a request that is not answered in words."""
+    unanswerable = decision.cause is None and decision.route in (Route.GROUND, Route.HAND_OVER)
+    route = Route.FORWARD if unanswerable else decision.route
+    return replace(decision, route=route, ground_answer=AnswerGrounding.OFF, protect=False)
 
 
 def _since(started: float) -> float:

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from guard import wire
 from guard.doors import enter_turns, leave
 from guard.engine import Guard
 from guard.errors import BadRequest
 from guard.forwarded import Said
 from guard.types import AnswerGrounding, Decision, Origin, Route, Turn
+from guard.wires import CHAT
+from guard.wires.json import content_texts
 
 PATH = "/beta/litellm_basic_guardrail_api"
 
@@ -50,7 +51,7 @@ async def apply(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[
 async def _request(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[Decision, dict[str, Any]]:
     turns: list[Turn] = []
     if asked.structured_messages:
-        conversation = wire.read_chat({"messages": asked.structured_messages})
+        conversation = CHAT.read({"messages": asked.structured_messages})
         guard.only_text(conversation.non_text, "structured_messages")
         turns = list(conversation.turns)
     guard.only_text(["image_url"] if asked.images else [], "images")
@@ -64,7 +65,7 @@ async def _request(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tup
 
 async def _response(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[Decision, dict[str, Any]]:
     texts = asked.texts or []
-    calls = list(wire.content_texts(asked.tool_calls or []).values())
+    calls = list(content_texts(asked.tool_calls or []).values())
     if not any(text.strip() for text in [*texts, *calls]):
         raise BadRequest("texts: there is no text to check", param="texts")
     wanted = (asked.additional_provider_specific_params or Parameters()).ground_answer

@@ -1,47 +1,60 @@
-"""Pure ASGI middleware: guards the chat-completion paths of any ASGI app, a forwarder or one with its own model."""
+"""Pure ASGI middleware: guards the model's paths of any ASGI app, a forwarder or one with its own model."""
 
 from __future__ import annotations
 
 import asyncio
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
-from guard import wire
 from guard.asgi import EVENTS, JSON, ASGIApp, Message, Receive, Scope, Send, send_whole
 from guard.config import Server
 from guard.engine import Guard
-from guard.errors import BadRequest, JournalError
+from guard.errors import BadRequest, ConfigError, JournalError
 from guard.response import CheckedResponse
-from guard.types import Decision, Origin, Reply, Route
+from guard.types import AnswerGrounding, Decision, Origin, Reply, Route
+from guard.wires import BY_ENDPOINT, PATHS, Fault, Reading, Wire, WireRequest
 
 
 class GuardMiddleware:
-    """Locks both doors of an app's chat-completion paths; every other path goes through untouched.
+    """Locks both doors of an app's paths that lead to a model; every other path goes through untouched.
 
     So do requests with the method OPTIONS, by which browsers ask for leave.
 
     Args:
         app: the app that answers, such as `guard.upstream.Forwarder`.
         guard: the engine, as `guard.load_guard` builds it.
-        paths: a request whose path ends with one of these, in any spelling, is guarded.
+        paths: a request whose path ends with one of these, in any spelling, is guarded; each with its endpoint:
+            ``chat``, ``completions``, ``responses``, ``messages`` or ``embeddings``.
+
+    Raises:
+        ConfigError: there is no such endpoint.
     """
 
-    def __init__(self, app: ASGIApp, guard: Guard, *, paths: Sequence[str] = ("/chat/completions",)) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard, *, paths: Mapping[str, str] = PATHS) -> None:
         self.app = app
         self.guard = guard
-        self._paths = tuple(map(_plain, paths))
+        unknown = sorted(set(paths.values()) - set(BY_ENDPOINT))
+        if unknown:
+            raise ConfigError(f"paths: there is no endpoint {unknown[0]!r}; there are {', '.join(BY_ENDPOINT)}")
+        longest_first = sorted(paths.items(), key=lambda item: -len(item[0]))
+        self._wires = {_plain(path): BY_ENDPOINT[endpoint] for path, endpoint in longest_first}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif not _plain(scope["path"]).endswith(self._paths) or scope.get("method") == "OPTIONS":
+        elif (wire := self._wire(scope["path"])) is None or scope.get("method") == "OPTIONS":
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
         else:
-            await Exchange(self.app, self.guard.held(), scope, receive, send).run()
+            await Exchange(self.app, self.guard.held(), wire, scope, receive, send).run()
+
+    def _wire(self, path: str) -> Wire | None:
+        plain = _plain(path)
+        return next((wire for ending, wire in self._wires.items() if plain.endswith(ending)), None)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing(message: Message) -> None:
@@ -59,9 +72,10 @@ class ClientGone(Exception):
 class Exchange:
     """One guarded request and its answer."""
 
-    def __init__(self, app: ASGIApp, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard, wire: Wire, scope: Scope, receive: Receive, send: Send) -> None:
         self._app = app
         self._guard = guard
+        self._wire = wire
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -71,10 +85,12 @@ class Exchange:
         """Judge the request, then refuse, answer or forward it."""
         try:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
-            request = wire.parse_chat(body, self._guard.refusals)
-            self._guard.only_text(request.non_text, "messages")
-            origin = Origin(self._scope.get("airlock.tenant"), request.model)
-            decision, reply = await self._guard.admit(request.turns, origin)
+            request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
+            unjudged = self._unjudged(request)
+            origin = Origin(self._scope.get("airlock.tenant"), request.model, self._wire.endpoint)
+            decision, reply = await self._guard.admit(
+                request.turns, origin, unjudged=unjudged, removed=request.removed, answers=self._wire.answers
+            )
         except ClientGone:
             return
         except BadRequest as exc:
@@ -82,44 +98,54 @@ class Exchange:
         else:
             if reply is not None:
                 await self._reply(request, decision, reply)
-            elif decision.route is Route.FORWARD:
+            elif decision.route is Route.FORWARD and self._may_forward(decision):
                 await self._forward(request, decision)
+            elif decision.route is Route.FORWARD:
+                await self._fault(_cannot_ground(decision, self._wire), decision, "failed", "grounding_unsupported")
             else:
                 await self._unavailable(decision)
 
-    async def _reply(self, request: wire.ChatRequest, decision: Decision, reply: Reply) -> None:
+    async def _reply(self, request: WireRequest, decision: Decision, reply: Reply) -> None:
         outcome = "refused" if reply.refused else "answered"
-        if reply.refused and self._guard.config.policy.on_block == "error":
-            await self._end(400, wire.blocked_body(decision, reply.text), decision, outcome)
+        if reply.refused and (self._guard.config.policy.on_block == "error" or not self._wire.answers):
+            await self._fault(Fault.blocked(decision, reply.text, self._wire.param), decision, outcome)
+        elif not self._wire.answers:  # a person takes over from a part that failed
+            await self._unavailable(decision)
         elif request.stream:
-            body = wire.completion_events(request, decision, reply, extras=self._extras)
+            body = self._wire.answer_events(request, decision, reply, extras=self._extras)
             await send_whole(self._send, 200, body, EVENTS, decision)
             await self._guard.ended(decision, outcome, status=200)
         else:
-            body = wire.completion(request, decision, reply, extras=self._extras)
+            body = self._wire.answer(request, decision, reply, extras=self._extras)
             await self._end(200, body, decision, outcome)
 
-    async def _forward(self, request: wire.ChatRequest, decision: Decision) -> None:
+    async def _forward(self, request: WireRequest, decision: Decision) -> None:
         dropped = (b"accept-encoding", b"content-length", b"transfer-encoding")
         headers = [(name, value) for name, value in self._scope["headers"] if name.lower() not in dropped]
         headers += [(b"accept-encoding", b"identity"), (b"content-length", str(len(request.body)).encode())]
-        scope = {**self._scope, "headers": headers}
-        response = CheckedResponse(self._guard, request, decision, self._send, extras=self._extras)
+        scope = {**self._scope, "headers": headers, "airlock.wire": self._wire}
+        response = CheckedResponse(self._guard, self._wire, request, decision, self._send, extras=self._extras)
         await response.run(self._app, scope, replay(request.body, self._receive))
 
     async def _unavailable(self, decision: Decision) -> None:
-        body = wire.unavailable_body(decision, self._guard.comfort(decision))
-        await self._end(503, body, decision, "failed", detail=decision.cause or "")
+        fault = Fault.unavailable(decision, self._guard.comfort(decision))
+        await self._fault(fault, decision, "failed", detail=decision.cause or "")
 
     async def _bad_request(self, exc: BadRequest) -> None:
-        decision = Decision(Route.REFUSE, "invalid_request", cause=exc.code)
+        origin = Origin(self._scope.get("airlock.tenant"), endpoint=self._wire.endpoint)
+        decision = Decision(Route.REFUSE, "invalid_request", cause=exc.code, origin=origin)
         try:
             await self._guard.record(decision, "")
         except JournalError:
             await self._unavailable(decision)
             return
-        body = wire.error_body(str(exc), kind="invalid_request_error", code=exc.code, param=exc.param)
-        await self._end(exc.status, body, decision, "refused", detail=exc.code)
+        fault = Fault.of(exc)
+        if exc.code == "no_text":  # the engine does not know the field
+            fault = replace(fault, param=self._wire.param)
+        await self._fault(fault, decision, "refused", detail=exc.code)
+
+    async def _fault(self, fault: Fault, decision: Decision, outcome: str, detail: str = "") -> None:
+        await self._end(fault.status, self._wire.error(fault), decision, outcome, detail)
 
     async def _end(self, status: int, body: bytes, decision: Decision, outcome: str, detail: str = "") -> None:
         await send_whole(self._send, status, body, JSON, decision)
@@ -128,6 +154,35 @@ class Exchange:
     @property
     def _extras(self) -> bool:
         return self._guard.config.server.extras and self._headers.get(b"x-airlock-extras") != b"off"
+
+    def _may_forward(self, decision: Decision) -> bool:
+        """Where an answer must be grounded, it may not pass on a wire on which that cannot be done."""
+        return self._wire.grounds or decision.ground_answer is not AnswerGrounding.REQUIRE
+
+    def _unjudged(self, request: WireRequest) -> tuple[str, ...]:
+        """What goes on without having been judged, because the operator says so.
+
+        Raises:
+            BadRequest: the operator does not.
+        """
+        settings = self._guard.config.conversation
+        self._guard.only_text(request.non_text, self._wire.param)
+        if request.stored and settings.stored_text == "refuse":
+            raise BadRequest(
+                f"{', '.join(request.stored)}: names text that the model's server keeps, which cannot be judged; send "
+                "the whole conversation, or let the operator set `conversation.stored_text: pass`",
+                param=request.stored[0],
+                code="unsupported_content",
+            )
+        return (*request.non_text, *request.stored)
+
+
+def _cannot_ground(decision: Decision, wire: Wire) -> Fault:
+    message = (
+        f"the policy's rule {decision.rule!r} has `ground_answer: require`, and answers of /v1{wire.path} cannot be "
+        "grounded; use /v1/chat/completions"
+    )
+    return Fault(400, message, "invalid_request_error", "grounding_unsupported")
 
 
 async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:

@@ -10,10 +10,10 @@ from typing import Any, get_args
 import yaml
 
 from classifier.types import Verdict
-from guard import wire
 from guard.errors import BadRequest
 from guard.fields import OpenAICategory
 from guard.types import Decision, Route
+from guard.wires import CHAT
 
 OPENAI_CATEGORIES: tuple[OpenAICategory, ...] = get_args(OpenAICategory)
 MAX_INPUTS = 1000
@@ -101,7 +101,7 @@ def _some(text: str, param: str) -> str:
 def _parts(parts: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
     """What the parts of one input say, read as those of a message are."""
     try:
-        message = wire.read_chat({"messages": [{"role": "user", "content": list(parts)}]})
+        message = CHAT.read({"messages": [{"role": "user", "content": list(parts)}]})
     except BadRequest as exc:
         raise BadRequest(str(exc).replace("messages[0].content", "input"), param="input") from exc
     return message.turns[0].text, list(message.non_text)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 
 import uvicorn
 
-from guard import wire
 from guard.api import PREFIXES, not_served, own_api, turned_away
 from guard.asgi import DECISION_HEADER, Headers, Message, Receive, Scope, Send
 from guard.config import Config
@@ -18,8 +17,8 @@ from guard.errors import BadRequest, ConfigError, JournalError
 from guard.middleware import ClientGone, GuardMiddleware, read_body, replay
 from guard.types import Decision, Route
 from guard.upstream import Forwarder
-
-CHAT = "/v1/chat/completions"
+from guard.wires import BY_ENDPOINT
+from guard.wires.json import parse_json
 
 
 class Gateway:
@@ -33,7 +32,9 @@ class Gateway:
     def __init__(self, guard: Guard, forwarder: Forwarder) -> None:
         self._guard = guard
         self._forwarder = forwarder
-        self._chat = GuardMiddleware(forwarder, guard, paths=(CHAT,))
+        served = [BY_ENDPOINT[endpoint] for endpoint in guard.config.server.endpoints]
+        self._paths = {f"/v1{wire.path}": wire.endpoint for wire in served}
+        self._guarded = GuardMiddleware(forwarder, guard, paths=self._paths)
         self._api = own_api(guard)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,8 +43,8 @@ class Gateway:
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
-        elif scope["path"] == CHAT and scope["method"] == "POST":
-            await self._chat(scope, receive, send)
+        elif scope["path"] in self._paths and scope["method"] == "POST":
+            await self._guarded(scope, receive, send)
         elif scope["path"].startswith(PREFIXES):
             await self._serve_own(scope, receive, send)
         elif scope["method"] == "GET" and _names_models(scope["path"]):
@@ -77,7 +78,7 @@ class Gateway:
         try:
             body = await read_body(scope, receive, self._guard.config.server)
             if scope["method"] == "POST":
-                wire.parse_json(body)
+                parse_json(body)
         except ClientGone:
             return
         except BadRequest as exc:
@@ -86,7 +87,8 @@ class Gateway:
         await self._api(scope, replay(body, receive), send)
 
     async def _not_served(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = not_served(scope["method"], scope["path"], status=405 if scope["path"] == CHAT else 404)
+        status = 405 if scope["path"] in self._paths else 404
+        refusal = not_served(self._guard.config, scope["method"], scope["path"], status=status)
         await (await turned_away(self._guard, refusal))(scope, receive, send)
 
 

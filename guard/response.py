@@ -7,7 +7,6 @@ import json
 import logging
 from typing import Any
 
-from guard import wire
 from guard.asgi import (
     DECISION_HEADER,
     EVENTS,
@@ -26,6 +25,9 @@ from guard.errors import AirlockError, PartFailure, UpstreamError
 from guard.rewriting import Rewriting
 from guard.streaming import StreamGate
 from guard.types import AnswerGrounding, Decision, Finding
+from guard.wires import Wire, WireRequest
+from guard.wires.json import no_repeats
+from guard.wires.types import failed
 
 log = logging.getLogger("airlock")
 
@@ -33,12 +35,13 @@ log = logging.getLogger("airlock")
 class CheckedResponse:
     """Stands between an app and a client for one answer.
 
-    Chat completions, event streams and the app's own errors (status 400 and above) pass as they are, once checked;
+    Answers in JSON, event streams and the app's own errors (status 400 and above) pass as they are, once checked;
     but where the decision says so, an answer is held against the knowledge base and written anew.
     Anything else cannot be checked and becomes HTTP 502.
 
     Args:
         guard: checks the text.
+        wire: reads the app's answer, and writes Airlock's.
         request: what the client asked.
         decision: why it was forwarded.
         send: to the client.
@@ -46,9 +49,10 @@ class CheckedResponse:
     """
 
     def __init__(
-        self, guard: Guard, request: wire.ChatRequest, decision: Decision, send: Send, *, extras: bool
+        self, guard: Guard, wire: Wire, request: WireRequest, decision: Decision, send: Send, *, extras: bool
     ) -> None:
         self._guard = guard
+        self._wire = wire
         self._request = request
         self._decision = decision
         self._send = send
@@ -56,13 +60,12 @@ class CheckedResponse:
         self._start: Message = {}
         self._begun = False  # whether anything has left
         self._whole = bytearray()  # an answer in one piece, until it is all there
+        self._reader = wire.reader(request)
         self._gate: StreamGate | None = None
         self._is_error = False  # of the app
-        self._rewriting = (
-            None
-            if decision.ground_answer is AnswerGrounding.OFF
-            else Rewriting(guard, request, decision, extras=extras)
-        )
+        wanted = decision.ground_answer is not AnswerGrounding.OFF
+        self._rewriting = Rewriting(guard, request, decision, extras=extras) if wanted and wire.grounds else None
+        self._ungrounded = wanted and not wire.grounds
         self._ended = False  # whether the end of a stream was written anew
         self._over = asyncio.Event()
         self._outcome, self._detail, self._status = "disconnected", "", 0
@@ -114,7 +117,8 @@ class CheckedResponse:
         elif not 200 <= message["status"] < 300:
             raise UpstreamError(f"the upstream answered with status {message['status']}", code="bad_upstream")
         elif kind == b"text/event-stream":
-            self._gate = StreamGate(hold_back=self._guard.hold_back, stride=self._guard.config.output.stride)
+            stride = self._guard.config.output.stride
+            self._gate = StreamGate(self._reader, hold_back=self._guard.hold_back, stride=stride)
         elif kind != b"application/json":
             shown = kind.decode("latin-1") or "no content type"
             raise UpstreamError(f"the upstream answered with {shown}, which cannot be checked", code="bad_upstream")
@@ -145,7 +149,7 @@ class CheckedResponse:
                 await self._release(bytes(self._whole), last=True)
             elif last:
                 whole = bytes(self._whole)
-                await self._check(_texts(whole))
+                await self._check(self._texts(whole))
                 await self._release(await self._rewriting.whole(whole) if self._rewriting else whole, last=True)
 
     async def _flow(self, gate: StreamGate) -> bytes:
@@ -189,6 +193,8 @@ class CheckedResponse:
             headers.append((b"content-length", str(length).encode()))
         headers.append((DECISION_HEADER, self._decision.id.encode()))
         warnings = ["unguarded"] if self._decision.rule == ON_ERROR else []
+        if self._ungrounded and not self._is_error:
+            warnings.append("ungrounded")
         if self._rewriting is not None and not self._is_error:
             warnings += self._rewriting.warnings
         if warnings:
@@ -198,12 +204,13 @@ class CheckedResponse:
     async def _stop(self, finding: Finding) -> None:
         """The output door closes on a finding: nothing of what is held leaves."""
         log.warning("decision %s: answer stopped by %s", self._decision.id, finding.rule)
+        if not self._wire.answers:
+            await self._fail(UpstreamError("the upstream's answer may not leave", code="bad_upstream"))
         if self._begun and self._gate is not None:
-            body = wire.stopped_events(self._request, self._decision, sorted(self._gate.choices) or [0])
-            await self._send({"type": "http.response.body", "body": body})
+            await self._send({"type": "http.response.body", "body": self._reader.stopped(self._decision)})
         else:
             reply = self._guard.refusal(self._decision, "stopped")
-            write = wire.completion_events if self._request.stream else wire.completion
+            write = self._wire.answer_events if self._request.stream else self._wire.answer
             body = write(self._request, self._decision, reply, extras=self._extras)
             self._status = 200
             await send_whole(self._send, 200, body, EVENTS if self._request.stream else JSON, self._decision)
@@ -212,16 +219,12 @@ class CheckedResponse:
     async def _fail(self, failure: AirlockError) -> None:
         """A part or the upstream failed: nothing of what is held leaves."""
         log.error("decision %s: %s", self._decision.id, failure)
-        if isinstance(failure, UpstreamError):
-            self._status = failure.status
-            body = wire.error_body(f"{failure}.", kind="upstream_error", code=failure.code)
-        else:
-            self._status = 503
-            body = wire.unavailable_body(self._decision, self._guard.comfort(self._decision))
+        fault = failed(failure, self._decision, self._guard.comfort(self._decision))
+        self._status = fault.status
         if self._begun:
-            await self._send({"type": "http.response.body", "body": b"data: " + body + b"\n\n"})
+            await self._send({"type": "http.response.body", "body": self._reader.broken(fault)})
         else:
-            await send_whole(self._send, self._status, body, JSON, self._decision)
+            await send_whole(self._send, fault.status, self._wire.error(fault), JSON, self._decision)
         await self._end("failed", str(failure))
 
     async def _end(self, outcome: str, detail: str) -> None:
@@ -229,18 +232,16 @@ class CheckedResponse:
         self._over.set()
         await asyncio.Event().wait()  # whatever the app still has to say, it is cancelled while saying it
 
+    def _texts(self, body: bytes) -> list[str]:
+        """The texts of an answer that came whole.
 
-def _texts(body: bytes) -> list[str]:
-    """The texts of a chat completion.
-
-    Raises:
-        UpstreamError: it is not one.
-    """
-    try:
-        data: Any = json.loads(body, object_pairs_hook=wire.no_repeats)
-        texts = wire.content_texts(data)
-    except (ValueError, RecursionError) as exc:
-        raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc
-    if not isinstance(data, dict):
-        raise UpstreamError("the upstream's answer is no JSON object", code="bad_upstream")
-    return [text for text in texts.values() if text]
+        Raises:
+            UpstreamError: it is none.
+        """
+        try:
+            data: Any = json.loads(body, object_pairs_hook=no_repeats)
+            if not isinstance(data, dict):
+                raise UpstreamError("the upstream's answer is no JSON object", code="bad_upstream")
+            return self._wire.texts(data, self._request)
+        except (ValueError, RecursionError) as exc:
+            raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc

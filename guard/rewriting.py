@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guard import wire
 from guard.engine import Guard
 from guard.errors import BadRequest, UpstreamError
 from guard.forwarded import Grounded, Said, Standing, Summary, ground_answers
 from guard.streaming import read_chunks
 from guard.types import AnswerGrounding, Decision
+from guard.wires.chat import frame
+from guard.wires.json import content_texts, dump, event, parse_json
+from guard.wires.openai import DONE, citation_dict, extras_of, url_citations
+from guard.wires.types import WireRequest
 from rag.types import Citation
 
 # All that leaves beside the content where grounding is required: what else a server adds may repeat the model's words.
@@ -31,7 +34,7 @@ class Rewriting:
         holds: whether nothing of a stream may leave before its end.
     """
 
-    def __init__(self, guard: Guard, request: wire.ChatRequest, decision: Decision, *, extras: bool) -> None:
+    def __init__(self, guard: Guard, request: WireRequest, decision: Decision, *, extras: bool) -> None:
         self._guard = guard
         self._request = request
         self._decision = decision
@@ -67,7 +70,7 @@ class Rewriting:
             for answer, choice in zip(self._summary.answers, choices, strict=True):
                 if answer.citations:
                     own = choice["message"].get("annotations")
-                    marks = wire.url_citations(answer.citations)
+                    marks = url_citations(answer.citations)
                     choice["message"]["annotations"] = [*(own if isinstance(own, list) else []), *marks]
         return _dump({**data, **self._object()})
 
@@ -99,7 +102,7 @@ class Rewriting:
             await self._ground([Said(0, "", readable=False)])
         else:
             await self._ground(_said_in(chunks))
-        around = wire.frame(self._request, self._decision, "chat.completion.chunk")
+        around = frame(self._request, self._decision, "chat.completion.chunk")
         around |= _around(chunks[0], without=("usage",)) if chunks else {}
         if self.holds:
             return self._required(around, chunks)
@@ -107,7 +110,7 @@ class Rewriting:
         if not cited:
             return b""
         choices = [_delta(answer.said.choice, _marks(answer.citations)) for answer in cited]
-        return wire.event({**around, "choices": choices, **self._object()})
+        return event({**around, "choices": choices, **self._object()})
 
     def _required(self, around: Mapping[str, Any], chunks: Sequence[Mapping[str, Any]]) -> bytes:
         """A whole stream of what is supported."""
@@ -131,7 +134,7 @@ class Rewriting:
         elif usage:
             events[-1]["usage"] = usage[0]
         try:
-            return b"".join(map(wire.event, events)) + wire.DONE
+            return b"".join(map(event, events)) + DONE
         except ValueError as exc:
             raise _no_number() from exc
 
@@ -143,7 +146,7 @@ class Rewriting:
 
     def _airlock(self) -> dict[str, Any]:
         answers = self._summary.answers
-        return wire.extras_of(self._decision) | {
+        return extras_of(self._decision) | {
             "ground_answer": self._decision.ground_answer.value,
             "citations": [_citation(citation, answer) for answer in answers for citation in answer.citations],
             "grounding": [answer.as_dict() for answer in answers],
@@ -157,7 +160,7 @@ def _completion(body: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         UpstreamError: it is none.
     """
     try:
-        data = wire.parse_json(body)
+        data = parse_json(body)
     except BadRequest as exc:
         raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc
     choices = data.get("choices") if isinstance(data, dict) else None
@@ -210,7 +213,7 @@ def _around(data: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, A
     return {
         name: data[name]
         for name in _AROUND
-        if name in data and name not in without and not wire.content_texts({name: data[name]})
+        if name in data and name not in without and not content_texts({name: data[name]})
     }
 
 
@@ -219,7 +222,7 @@ def _calls(message: object) -> dict[str, Any]:
 
 
 def _marks(citations: Sequence[Citation]) -> dict[str, Any]:
-    return {"annotations": wire.url_citations(citations)} if citations else {}
+    return {"annotations": url_citations(citations)} if citations else {}
 
 
 def _message(answer: Grounded) -> dict[str, Any]:
@@ -245,7 +248,7 @@ def _finish(answer: Grounded, reason: object) -> object:
     """Why the model stopped; where nothing that it said leaves, that it was withheld."""
     if answer.standing is Standing.ABSTAINED:
         return "content_filter"
-    return None if wire.content_texts({"finish_reason": reason}) else reason
+    return None if content_texts({"finish_reason": reason}) else reason
 
 
 def _delta(index: int, delta: Mapping[str, Any], reason: object = None) -> dict[str, Any]:
@@ -254,12 +257,12 @@ def _delta(index: int, delta: Mapping[str, Any], reason: object = None) -> dict[
 
 def _citation(citation: Citation, answer: Grounded) -> dict[str, Any]:
     place = {"answer_start": citation.answer_start, "answer_end": citation.answer_end}
-    return {"choice": answer.said.choice, **place, **wire.citation_dict(citation)}
+    return {"choice": answer.said.choice, **place, **citation_dict(citation)}
 
 
 def _dump(data: Mapping[str, Any]) -> bytes:
     try:
-        return wire.dump(data)
+        return dump(data)
     except ValueError as exc:
         raise _no_number() from exc
 

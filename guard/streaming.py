@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -11,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.errors import UpstreamError
-from guard.wire import content_texts, no_repeats
+from guard.wires.json import IDENTIFIER, no_repeats
+from guard.wires.types import Key, StreamReader
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_Key = tuple[int | str, ...]
-_ASIDE: _Key = ("aside",)
+_ASIDE: Key = ("aside",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Probe:
         clean_to: how far the channel is known to be clean if the check finds nothing.
     """
 
-    channel: _Key
+    channel: Key
     text: str
     clean_to: int
 
@@ -42,6 +43,7 @@ class _Channel:
     start: int = 0
     clean: int = 0
     ended: bool = False
+    hash: Any = field(default_factory=hashlib.sha256)  # of all of it, by which a repetition is known
 
     @property
     def end(self) -> int:
@@ -51,41 +53,44 @@ class _Channel:
 @dataclass(slots=True)
 class _Event:
     raw: bytes
-    needs: dict[_Key, int] = field(default_factory=dict)
+    needs: dict[Key, int] = field(default_factory=dict)
+    data: Any = None
     is_done: bool = False
+    begins: bool = False  # whether it is a sign of life for the client: text, or a comment
 
 
 class StreamGate:
     """The state of one guarded stream. It does no checking itself: feed, check each probe, clear it, release.
 
     A finding spans at most `hold_back` characters of one text. A character leaves only when `hold_back` characters
-    after it, or the end of its text, have been checked with it, so no part of a finding leaves. A text counts as ended
-    when its choice finishes, or goes on in another field (from reasoning to content, from one tool call to the next).
+    after it, or the end of its text, have been checked with it, so no part of a finding leaves. A text that repeats one
+    that came before it in full, as the last events of some wires do, needs no check: it leaves after what it repeats.
 
     Args:
+        reader: understands the wire's events.
         hold_back: characters kept back; 0 releases what is checked and so lets the first half of a finding out.
         stride: characters that must come before the next check.
         max_event: longest event in bytes.
     """
 
-    def __init__(self, *, hold_back: int, stride: int, max_event: int = 4 * 1024 * 1024) -> None:
+    def __init__(self, reader: StreamReader, *, hold_back: int, stride: int, max_event: int = 4 * 1024 * 1024) -> None:
+        self._reader = reader
         self._hold_back = hold_back
         self._stride = stride
         self._max_event = max_event
         self._unparsed = b""
         self._events: deque[_Event] = deque()
-        self._channels: dict[_Key, _Channel] = {}
-        self._asides: set[str] = set()
+        self._channels: dict[Key, _Channel] = {}
+        self._asides: set[bytes] = set()
         self._begun = False  # whether text has been released
         self._scanned = 0  # how much of `_unparsed` holds no end of an event
         self._over = False  # whether the upstream has said its last
-        self.choices: set[int] = set()
 
     def feed(self, data: bytes) -> None:
         """Take in bytes as they come, cut anywhere.
 
         Raises:
-            UpstreamError: they are no chat-completion events, or an event is too long.
+            UpstreamError: they are no events of the wire, or an event is too long.
         """
         self._unparsed += data
         parsed = 0
@@ -140,11 +145,13 @@ class StreamGate:
             done: whether `[DONE]` may leave, with what follows it.
         """
         clean = list(itertools.takewhile(lambda e: self._is_clean(e) and (done or not e.is_done), self._events))
-        if not self._begun and not self._over and not any(event.needs for event in clean):
+        if not self._begun and not self._over and not any(event.begins for event in clean):
             return b""
         self._begun = self._begun or bool(clean)
-        for _ in clean:
+        for event in clean:
             self._events.popleft()
+            if event.data is not None:
+                self._reader.left(event.data)
         return b"".join(event.raw for event in clean)
 
     def _end(self) -> None:
@@ -159,7 +166,8 @@ class StreamGate:
         event = _Event(raw)
         self._events.append(event)
         data, comment = _parse(raw)
-        self._add_aside(event, comment)
+        event.begins = bool(comment)
+        self._add_whole(event, comment)
         if data is None:
             return
         if data == "[DONE]":
@@ -167,44 +175,41 @@ class StreamGate:
             self._end()
             return
         try:
-            self._take_chunk(event, json.loads(data, object_pairs_hook=no_repeats))
+            event.data = json.loads(data, object_pairs_hook=no_repeats)
+            self._hear(event)
         except (ValueError, RecursionError) as exc:
             raise UpstreamError("the upstream sent an event that is no JSON", code="bad_upstream") from exc
 
-    def _take_chunk(self, event: _Event, chunk: Any) -> None:  # noqa: ANN401 - any JSON value
-        choices = (chunk.pop("choices", None) or []) if isinstance(chunk, dict) else None
-        if not isinstance(choices, list):
-            raise UpstreamError("the upstream sent an event that is no chat-completion chunk", code="bad_upstream")
-        self._add_aside(event, "\n".join(content_texts(chunk).values()))
-        for choice in choices:
-            self._take_choice(event, choice)
+    def _hear(self, event: _Event) -> None:
+        for heard in self._reader.read(event.data):
+            for key, text in heard.added.items():
+                self._add(event, key, text)
+                event.begins = True
+            for text in heard.whole:
+                self._add_whole(event, text)
+            for key in heard.ended:
+                if key in self._channels:
+                    self._channels[key].ended = True
+            if heard.over:
+                self._end()
 
-    def _take_choice(self, event: _Event, choice: Any) -> None:  # noqa: ANN401 - any JSON value
-        index = choice.get("index", 0) if isinstance(choice, dict) else None
-        if not isinstance(index, int):
-            raise UpstreamError("the upstream sent a choice without an integer index", code="bad_upstream")
-        self.choices.add(index)
-        spoken: dict[_Key, str] = {(index, *path): text for path, text in content_texts(choice).items() if text}
-        for key, text in spoken.items():
-            self._add(event, key, text)
-        moved_on = any(key[1] == "delta" for key in spoken)
-        finished = bool(choice.get("finish_reason"))  # some servers write "" until the last chunk
-        for key, channel in self._channels.items():
-            if key[0] == index and (finished or (moved_on and key[1] == "delta" and key not in spoken)):
-                channel.ended = True
-
-    def _add(self, event: _Event, key: _Key, text: str) -> None:
+    def _add(self, event: _Event, key: Key, text: str) -> None:
         channel = self._channels.setdefault(key, _Channel())
         channel.tail += text
         channel.ended = False
+        channel.hash.update(_bytes(text))
         event.needs[key] = channel.end
 
-    def _add_aside(self, event: _Event, text: str) -> None:
-        """What stands beside the choices comes whole in each event, and often the same in all."""
-        if text and text not in self._asides:
-            self._asides.add(text)
-            self._add(event, _ASIDE, text)
-            self._channels[_ASIDE].ended = True
+    def _add_whole(self, event: _Event, text: str) -> None:
+        """A text that stands whole in an event; what events before it hold already is let through with them."""
+        digest = hashlib.sha256(_bytes(text)).digest()
+        if not text or digest in self._asides:
+            return
+        if any(channel.hash.digest() == digest for channel in self._channels.values()):
+            return
+        self._asides.add(digest)
+        self._add(event, _ASIDE, text)
+        self._channels[_ASIDE].ended = True
 
 
 def read_chunks(stream: bytes) -> Iterator[dict[str, Any]]:
@@ -230,6 +235,12 @@ def _parse(raw: bytes) -> tuple[str | None, str]:
         name, _, value = line.partition(":")
         if name == "data":
             data.append(value.removeprefix(" "))
+        elif name == "event" and IDENTIFIER.fullmatch(value.removeprefix(" ")):
+            continue
         else:  # a comment, or another field
             comments.append(line.removeprefix(":"))
     return ("\n".join(data) if data else None), "\n".join(comments).strip()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

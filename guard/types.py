@@ -30,6 +30,7 @@ class TextKind(StrEnum):
     EARLIER_TURN = "earlier_turn"
     SYSTEM_MESSAGE = "system_message"  # where system messages are not trusted
     TOOL_RESULT = "tool_result"
+    REQUEST_FIELD = "request_field"  # a field beside the conversation, where `conversation.judged_fields` names it
 
 
 class AnswerGrounding(StrEnum):
@@ -40,9 +41,12 @@ class AnswerGrounding(StrEnum):
     REQUIRE = "require"  # only what the knowledge base supports leaves
 
 
+FIELD = "field"
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation, as the engine sees it."""
+    """One message of a conversation, as the engine sees it; with the role `FIELD`, a text from beside it."""
 
     role: str
     text: str
@@ -98,6 +102,9 @@ class Decision:
         language: what the user writes in (ISO 639-1); None where it is not known.
         distress: category of a text that shows a person in distress, whatever decided; None where none does.
         protect: whether protective documents may be quoted beside the refusal.
+        unjudged: what of the request goes on without having been judged: kinds of parts such as ``image_url``, and
+            fields that name what the model's server keeps, such as ``previous_response_id``.
+        removed: kinds of parts that could not be judged and were taken out.
         origin: where the request comes from.
         policy: version of the configuration that it was decided by; empty where it plays no part.
         shadow: the rules in shadow mode that would have decided.
@@ -117,6 +124,8 @@ class Decision:
     language: str | None = None
     distress: str | None = None
     protect: bool = False
+    unjudged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     origin: Origin = UNKNOWN
     policy: str = ""
     shadow: tuple[Shadow, ...] = ()
@@ -146,6 +155,8 @@ class Decision:
             "model": verdict.model if verdict else None,
             "cause": self.cause,
             "ground_answer": self.ground_answer.value,
+            "unjudged": list(self.unjudged),
+            "removed": list(self.removed),
             "tenant": self.origin.tenant,
             "model_asked": self.origin.model,
             "endpoint": self.origin.endpoint,

@@ -14,7 +14,7 @@ from yarl import URL
 from guard.asgi import JSON, Headers, Receive, Scope, Send, send_whole
 from guard.config import Upstream
 from guard.errors import ConfigError, UpstreamError
-from guard.wire import error_body
+from guard.wires import CHAT, Fault
 
 log = logging.getLogger("airlock")
 
@@ -99,7 +99,7 @@ class Forwarder:
             log.error("upstream: %s (%s)", failure, type(exc).__name__)
             if begun:
                 raise failure from exc
-            answer = error_body(str(failure), kind="upstream_error", code=failure.code)
+            answer = scope.get("airlock.wire", CHAT).error(Fault.of(failure))
             await send_whole(send, failure.status, answer, JSON)
 
     def _open(self) -> aiohttp.ClientSession:
@@ -128,7 +128,8 @@ class Forwarder:
             if name.lower() not in _TO_UPSTREAM and not own_key:
                 headers.add(name.decode("latin-1"), value.decode("latin-1"))
         if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
+            bearer = self._settings.api_key_header == "authorization"
+            headers["Authorization" if bearer else "x-api-key"] = f"Bearer {self._key}" if bearer else self._key
         return headers
 
     def _failure(self, exc: Exception) -> UpstreamError:

@@ -14,7 +14,6 @@ from guard.integrations.background import background
 from guard.middleware import GuardMiddleware
 from guard.types import UNKNOWN, Decision, Finding, Origin, Reply, Turn
 
-PATHS = ("/chat/completions",)
 _LAST_EVENT = b"data: [DONE]"
 
 
@@ -96,7 +95,7 @@ class LocalExchange:
 
     async def _run(self) -> None:
         try:
-            await GuardMiddleware(self._model, self._guard, paths=PATHS)(self._scope, self._receive(), self._send)
+            await GuardMiddleware(self._model, self._guard)(self._scope, self._receive(), self._send)
         except BaseException as exc:
             self._tell(Ended(exc))
             if not isinstance(exc, Exception):
@@ -154,9 +153,14 @@ class RaisingGuard:
         """Itself: it holds one edition already."""
         return self
 
-    async def admit(self, turns: list[Turn], origin: Origin = UNKNOWN) -> tuple[Decision, Reply | None]:
+    async def admit(
+        self,
+        turns: list[Turn],
+        origin: Origin = UNKNOWN,
+        **about: Any,  # noqa: ANN401
+    ) -> tuple[Decision, Reply | None]:
         """As the guard does, but a refusal is raised."""
-        self._decision, reply = await self._guard.admit(turns, origin)
+        self._decision, reply = await self._guard.admit(turns, origin, **about)
         if reply is not None and reply.refused:
             await self._guard.ended(self._decision, "refused", status=None)
             raise BlockedError(reply.text, self._decision)

@@ -19,7 +19,6 @@ from langchain_core.messages import (
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from guard import wire
 from guard.assemble import load_guard
 from guard.config import Config
 from guard.doors import Entered, Left, enter, leave
@@ -28,6 +27,8 @@ from guard.errors import BlockedError
 from guard.forwarded import Said
 from guard.integrations.background import background
 from guard.types import Decision, Origin
+from guard.wires.json import content_texts
+from guard.wires.openai import citation_dict, extras_of
 
 _ORIGIN = Origin(endpoint="langchain")
 
@@ -47,7 +48,7 @@ class _Doors:
             return entered, None
         if reply.refused and self._raise_on_block:
             raise BlockedError(reply.text, entered.decision)
-        return entered, _answer(reply.text, wire.extras_of(entered.decision, reply), refused=reply.refused)
+        return entered, _answer(reply.text, extras_of(entered.decision, reply), refused=reply.refused)
 
     async def leave(self, decision: Decision, said: Sequence[BaseMessage]) -> list[BaseMessage]:
         """What may leave of the model's messages: they themselves, a part of the first, or a refusal."""
@@ -55,7 +56,7 @@ class _Doors:
         beside = [text for message in said for text in _others(message)]
         beside += [str(message.text) for message in said[1:]]
         left = await leave(self._guard, decision, answers, beside)
-        extras = wire.extras_of(decision)
+        extras = extras_of(decision)
         if left.blocked:
             if self._raise_on_block:
                 raise BlockedError(left.texts[0], decision)
@@ -184,7 +185,7 @@ def _as_left(message: BaseMessage, left: Left, extras: dict[str, Any]) -> BaseMe
     """The model's message as it may leave, with what the knowledge base says of it."""
     if left.summary is not None:
         [grounded] = left.summary.answers
-        citations = [wire.citation_dict(citation) for citation in grounded.citations]
+        citations = [citation_dict(citation) for citation in grounded.citations]
         extras = {**extras, "citations": citations, "grounding": [grounded.as_dict()]}
     changes: dict[str, Any] = {"response_metadata": {**message.response_metadata, "airlock": extras}}
     if left.texts[0] != str(message.text):
@@ -210,4 +211,4 @@ def _others(message: BaseMessage) -> list[str]:
     parts = [message.content] if isinstance(message.content, str) else message.content
     blocks = [part for part in parts if not isinstance(part, str) and part.get("type") != "text"]
     values = {"calls": _calls(message), "blocks": blocks, "more": message.additional_kwargs}
-    return [text for text in wire.content_texts(json.loads(json.dumps(values, default=str))).values() if text.strip()]
+    return [text for text in content_texts(json.loads(json.dumps(values, default=str))).values() if text.strip()]

@@ -15,7 +15,6 @@ from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from guard import wire
 from guard.assemble import load_guard
 from guard.config import Config
 from guard.doors import Left, enter, enter_turns, leave
@@ -25,6 +24,9 @@ from guard.forwarded import Said
 from guard.integrations.background import background
 from guard.streaming import StreamGate
 from guard.types import AnswerGrounding, Decision, Origin, Reply, Turn
+from guard.wires import CHAT, WireRequest
+from guard.wires.json import content_texts, event
+from guard.wires.openai import extras_of
 
 _DECISION = "airlock_decision"
 _TEXTS = ("prompt", "input", "query")  # of requests that are no chat
@@ -83,11 +85,11 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         """Check an answer that came in one piece."""
         decision = _decision(data)
         if not isinstance(response, ModelResponse):
-            texts = list(wire.content_texts(_plain(response)).values())
+            texts = list(content_texts(_plain(response)).values())
             await self._leave(decision, [], texts, data, response)
             return response
         said = [_said(choice) for choice in response.choices]
-        left = await self._leave(decision, said, list(wire.content_texts(_plain(response)).values()), data, response)
+        left = await self._leave(decision, said, list(content_texts(_plain(response)).values()), data, response)
         for choice, text in zip(response.choices, left.texts, strict=True):
             if text != (choice.message.content or ""):
                 choice.message.content = text
@@ -102,21 +104,25 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         """Hold a stream back until it is checked; whole, where the policy holds it against the knowledge base."""
         decision = _decision(request_data)
         grounded = decision.ground_answer is not AnswerGrounding.OFF
-        gate = StreamGate(hold_back=self._guard.hold_back, stride=self._guard.config.output.stride)
+        gate = StreamGate(
+            CHAT.reader(WireRequest((), "")), hold_back=self._guard.hold_back, stride=self._guard.config.output.stride
+        )
         held: deque[Any] = deque()
+        choices: set[int] = set()
         begun = False
         async for chunk in response:
             held.append(chunk)
-            gate.feed(wire.event(_plain(chunk)))
+            choices |= {choice.index for choice in chunk.choices}
+            gate.feed(event(_plain(chunk)))
             if not await self._clear(gate, decision):
-                yield self._stopped(decision, held[0], gate, begun=begun)
+                yield self._stopped(decision, held[0], choices, begun=begun)
                 return
             for _ in range(0 if grounded else gate.release().count(b"\n\n")):
                 begun = True
                 yield held.popleft()
         gate.finish()
         if not await self._clear(gate, decision):
-            yield self._stopped(decision, held[0], gate, begun=begun)
+            yield self._stopped(decision, held[0], choices, begun=begun)
         elif grounded:
             async for chunk in self._grounded(decision, list(held), request_data):
                 yield chunk
@@ -128,7 +134,7 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
     def _answer(self, reply: Reply, decision: Decision, data: dict[str, Any]) -> None:
         if reply.refused and self._raise_on_block:
             raise BlockedError(reply.text, decision)
-        self.raise_passthrough_exception(reply.text, data, detection_info=wire.extras_of(decision, reply))
+        self.raise_passthrough_exception(reply.text, data, detection_info=extras_of(decision, reply))
 
     async def _leave(
         self,
@@ -142,7 +148,7 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         if left.blocked and self._raise_on_block:
             raise BlockedError(left.texts[0], decision)
         if left.blocked:
-            self.raise_passthrough_exception(left.texts[0], data, wire.extras_of(decision), original_response=response)
+            self.raise_passthrough_exception(left.texts[0], data, extras_of(decision), original_response=response)
         return left
 
     async def _clear(self, gate: StreamGate, decision: Decision) -> bool:
@@ -156,13 +162,13 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
             gate.clear(probe)
         return True
 
-    def _stopped(self, decision: Decision, chunk: Any, gate: StreamGate, *, begun: bool) -> Any:  # noqa: ANN401
+    def _stopped(self, decision: Decision, chunk: Any, choices: set[int], *, begun: bool) -> Any:  # noqa: ANN401
         """The end of a stream that was stopped: a whole refusal, where nothing of it has left."""
         text = self._guard.refusal(decision, "stopped").text
         if self._raise_on_block:
             raise BlockedError(text, decision)
         said = {} if begun else {"role": "assistant", "content": text}
-        return _chunk(chunk, {choice: said for choice in sorted(gate.choices) or [0]}, "content_filter")
+        return _chunk(chunk, {choice: said for choice in sorted(choices) or [0]}, "content_filter")
 
     async def _grounded(self, decision: Decision, chunks: list[Any], data: dict[str, Any]) -> AsyncIterator[Any]:
         """A stream that was held whole: itself, or in its place one chunk with what may leave of it."""
@@ -184,7 +190,7 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
 def _turns(data: Mapping[str, Any], call_type: str) -> list[Turn]:
     """The texts of a request that is no chat, as turns of the user."""
     given = [data[name] for name in _TEXTS if data.get(name)]
-    texts = [text for value in given for text in wire.content_texts(_plain(value)).values()]
+    texts = [text for value in given for text in content_texts(_plain(value)).values()]
     if not texts:
         raise BadRequest(
             f"Airlock finds no text to judge in a LiteLLM call of type {call_type!r}; leave the guardrail out of it"

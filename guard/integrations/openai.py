@@ -14,8 +14,9 @@ from guard.asgi import Message, Scope
 from guard.assemble import load_guard
 from guard.config import Config
 from guard.engine import Guard
-from guard.integrations.exchange import PATHS, Asked, Ended, Head, LocalExchange, Step, is_last
-from guard.wire import error_body
+from guard.integrations.exchange import Asked, Ended, Head, LocalExchange, Step, is_last
+from guard.wires import PATHS, Fault
+from guard.wires.openai import error_body
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -67,7 +68,7 @@ class _Transport:
         self._raise_on_block = raise_on_block
 
     def _is_guarded(self, request: Any) -> bool:  # noqa: ANN401
-        return bool(request.method == "POST" and request.url.path.endswith(PATHS))
+        return bool(request.method == "POST" and request.url.path.endswith(tuple(PATHS)))
 
     def _is_open(self, request: Any) -> bool:  # noqa: ANN401
         path = request.url.path + "/"
@@ -78,7 +79,7 @@ class _Transport:
             f"this client is guarded by Airlock, and {request.method} {request.url.path} would pass unguarded; use the "
             "client that was given to guarded() for it"
         )
-        body = error_body(message, kind="invalid_request_error", code="not_served")
+        body = error_body(Fault(404, message, "invalid_request_error", "not_served"))
         headers = {"content-type": "application/json"}
         return self._http.Response(404, headers=headers, content=body)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from openai.types.chat import ChatCompletion
 
-from guard.errors import UpstreamError
+from guard.errors import ConfigError, UpstreamError
 from guard.middleware import GuardMiddleware
 from tests.doubles import (
     CHAT,
@@ -52,12 +52,25 @@ def test_a_guarded_path_is_guarded_in_any_spelling(path):
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat", "/v1/chat/completions/x", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat", "/v1/chat/completions/x", "/v1/files", "/messages"])
 def test_other_paths_pass_untouched(path):
     upstream = Upstream(b"{")
     result = ask(b"\xff not json", upstream, path=path)
     assert (result.body, upstream.requests[0][1]) == (b"{", b"\xff not json")
     assert "x-airlock-decision" not in result.headers
+
+
+def test_paths_are_given_by_endpoint():
+    upstream = Upstream()
+    app = GuardMiddleware(upstream, make_guard(), paths={"/say": "completions", "/ask/say": "messages"})
+    refused = asyncio.run(exchange(app, {"prompt": "a bomb"}, path="/mine/say"))
+    assert refused.json["object"] == "text_completion"
+    refused = asyncio.run(exchange(app, asking("a bomb"), path="/ask/say/"))
+    assert refused.json["stop_reason"] == "refusal"
+    asyncio.run(exchange(app, asking("a bomb")))
+    assert [scope["path"] for scope, _ in upstream.requests] == [CHAT], "no longer guarded"
+    with pytest.raises(ConfigError, match="sounds"):
+        GuardMiddleware(upstream, make_guard(), paths={"/x": "sounds"})
 
 
 def test_a_websocket_on_a_guarded_path_is_closed_and_others_pass():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from guard.errors import UpstreamError
 from guard.middleware import GuardMiddleware
 from guard.streaming import StreamGate
+from guard.wires import CHAT, WireRequest
 from tests.doubles import (
     PHRASE,
     EventUpstream,
@@ -42,6 +43,10 @@ PATHS = {
     "arguments": ("delta", "tool_calls", 0, "function", "arguments"),
     "second call": ("delta", "tool_calls", 0, "function", "arguments"),
 }
+
+
+def chat_gate(**limits):
+    return StreamGate(CHAT.reader(WireRequest((), "m", stream=True)), **limits)
 
 
 def pieces(text, cuts):
@@ -168,7 +173,7 @@ def test_a_phrase_that_no_choice_says_alone_passes():
 
 def gate_output(texts, hold_back):
     """What a gate releases of a text, checked as the middleware does."""
-    gate, check, released = StreamGate(hold_back=hold_back, stride=1), PhraseCheck(), b""
+    gate, check, released = chat_gate(hold_back=hold_back, stride=1), PhraseCheck(), b""
     for data in [*(sse([chunk({"content": text})], done=False) for text in texts), sse([]), None]:
         if data is None:
             gate.finish()
@@ -209,7 +214,7 @@ def test_a_clean_stream_passes_byte_for_byte(cuts, channel, separator):
 
 
 def test_a_long_clean_stream_flows_before_it_ends():
-    gate = StreamGate(hold_back=12, stride=8)
+    gate = chat_gate(hold_back=12, stride=8)
     body = [sse([chunk({"content": "harmless "})], done=False) for _ in range(40)]
     released = b""
     for data in body:
@@ -237,7 +242,7 @@ def test_fields_beside_the_text_do_not_end_it():
 
 
 def test_a_probe_reaches_back_over_what_is_known_to_be_clean():
-    gate = StreamGate(hold_back=4, stride=2)
+    gate = chat_gate(hold_back=4, stride=2)
     seen = []
     for text in ("abcdef", "ghijkl", "mn"):
         gate.feed(sse([chunk({"content": text})], done=False))
@@ -256,7 +261,7 @@ def test_a_text_that_goes_on_after_another_is_held_back_again():
 
 
 def test_reasoning_leaves_once_the_answer_begins():
-    gate = StreamGate(hold_back=1000, stride=1)
+    gate = chat_gate(hold_back=1000, stride=1)
     gate.feed(sse([chunk({"reasoning_content": "I think."}), chunk({"content": "So"})], done=False))
     (probe,) = gate.probes()
     assert probe.text == "I think."
@@ -345,7 +350,7 @@ def test_half_an_event_or_character_at_the_end_does_not_leave(tail):
 
 
 def test_an_endless_event_is_given_up():
-    gate = StreamGate(hold_back=1, stride=1, max_event=1000)
+    gate = chat_gate(hold_back=1, stride=1, max_event=1000)
     gate.feed(b"data: " + b"x" * 900)
     with pytest.raises(UpstreamError, match="1000"):
         gate.feed(b"x" * 200)

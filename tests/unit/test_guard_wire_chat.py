@@ -9,20 +9,22 @@ from openai._streaming import SSEDecoder
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from classifier.types import Tier
-from guard import wire
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Route, Turn
+from guard.wires import CHAT, Fault, Reading, WireRequest
+from guard.wires.chat import stopped_events
+from guard.wires.json import content_texts
 from tests.doubles import asking, citation, verdict
 
 
 def parsed(message=None, **more):
     body = {"model": "m", "messages": [message or {"role": "user", "content": "hi"}], **more}
-    return wire.parse_chat(json.dumps(body).encode())
+    return CHAT.parse(json.dumps(body).encode(), Reading())
 
 
 def refused(body, **expected):
     with pytest.raises(BadRequest) as caught:
-        wire.parse_chat(body if isinstance(body, bytes) else json.dumps(body).encode())
+        CHAT.parse(body if isinstance(body, bytes) else json.dumps(body).encode(), Reading())
     assert 400 <= caught.value.status < 500
     for name, value in expected.items():
         assert getattr(caught.value, name) == value
@@ -31,9 +33,9 @@ def refused(body, **expected):
 
 def test_a_request_is_read():
     body = json.dumps(asking("a", "b", stream=True, stream_options={"include_usage": True})).encode()
-    request = wire.parse_chat(body)
-    assert request == wire.ChatRequest((Turn("user", "a"), Turn("user", "b")), "m", True, True, (), body)
-    assert replace(parsed(), body=b"") == wire.ChatRequest((Turn("user", "hi"),), "m", False, False, ())
+    request = CHAT.parse(body, Reading())
+    assert request == WireRequest((Turn("user", "a"), Turn("user", "b")), "m", True, True, body=body)
+    assert replace(parsed(), body=b"") == WireRequest((Turn("user", "hi"),), "m", False, False)
     assert parsed(unknown={"x": [1]}, tools=[], n=2, stream=None).stream is False
 
 
@@ -80,7 +82,7 @@ def test_deep_nesting_is_refused_or_read(depth):
     deep = b"[" * depth + b"1" + b"]" * depth
     for field in (b'"x"', b'"tool_calls"', b'"content"'):
         try:
-            wire.parse_chat(b'{"messages":[{"role":"user",' + field + b":" + deep + b"}]}")
+            CHAT.parse(b'{"messages":[{"role":"user",' + field + b":" + deep + b"}]}", Reading())
         except BadRequest:
             pass
         else:
@@ -95,10 +97,10 @@ def test_deep_nesting_that_the_parser_bore_is_refused(depth):
     body = asking("a")
     body["messages"][0]["tool_calls"] = calls
     if depth == 50:
-        assert "args" in wire.read_chat(body).turns[0].text
+        assert "args" in CHAT.read(body).turns[0].text
     else:
         with pytest.raises(BadRequest, match="nested"):
-            wire.read_chat(body)
+            CHAT.read(body)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_a_wrong_type_names_its_field(body, param):
     message = refused(body)
     assert param in message
     with pytest.raises(BadRequest) as caught:
-        wire.read_chat(body)
+        CHAT.read(body)
     assert caught.value.param.startswith(param)
 
 
@@ -151,13 +153,13 @@ def test_tool_calls_are_text_of_their_turn():
 
 
 def test_lone_surrogates_pass_in_and_are_replaced_on_the_way_out():
-    request = wire.parse_chat(rb'{"model":"\ud800","messages":[{"role":"user","content":"\ud800x"}]}')
+    request = CHAT.parse(rb'{"model":"\ud800","messages":[{"role":"user","content":"\ud800x"}]}', Reading())
     assert request.turns[0].text == "\ud800x"
     for body in (
-        wire.completion(request, DECISION, REFUSAL, extras=True),
-        wire.completion_events(request, DECISION, REFUSAL, extras=True),
-        wire.stopped_events(request, DECISION, [0]),
-        wire.error_body("\ud800", kind="k", code="c"),
+        CHAT.answer(request, DECISION, REFUSAL, extras=True),
+        CHAT.answer_events(request, DECISION, REFUSAL, extras=True),
+        stopped_events(request, DECISION, [0]),
+        CHAT.error(Fault(400, "\ud800", "k", "c")),
     ):
         assert body.decode("utf-8")
 
@@ -181,9 +183,9 @@ messages = st.fixed_dictionaries({"role": st.text() | json_values, "content": js
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_raise_anything_but_bad_request(body):
     try:
-        wire.parse_chat(body)
+        CHAT.parse(body, Reading())
     except BadRequest as exc:
-        wire.error_body(str(exc), kind="k", code=exc.code, param=exc.param)
+        CHAT.error(Fault.of(exc))
 
 
 @given(st.fixed_dictionaries({"messages": st.lists(messages, max_size=3)}, optional={"stream": json_values}))
@@ -193,14 +195,14 @@ def test_nothing_like_a_request_raises_anything_but_bad_request(body):
 
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_every_text_is_read_as_it_was_written(texts):
-    request = wire.parse_chat(json.dumps(asking(*texts)).encode())
+    request = CHAT.parse(json.dumps(asking(*texts)).encode(), Reading())
     assert [turn.text for turn in request.turns] == texts
 
 
 DECISION = Decision(Route.REFUSE, "unsafe", verdict(Tier.UNSAFE))
 REFUSAL = Reply("No.", refused=True)
 GROUNDED = Reply("Quote.", citations=(citation("Quote."),))
-REQUEST = wire.ChatRequest((Turn("user", "hi"),), "m", False, False, ())
+REQUEST = WireRequest((Turn("user", "hi"),), "m", False, False)
 
 
 def read_events(body):
@@ -211,7 +213,7 @@ def read_events(body):
 
 
 def test_a_refusal_is_a_completion_that_says_so():
-    body = json.loads(wire.completion(REQUEST, DECISION, REFUSAL, extras=True))
+    body = json.loads(CHAT.answer(REQUEST, DECISION, REFUSAL, extras=True))
     answer = ChatCompletion.model_validate(body)
     assert answer.model == "m"
     (choice,) = answer.choices
@@ -224,11 +226,11 @@ def test_a_refusal_is_a_completion_that_says_so():
         "route": "refuse",
         "rule": "unsafe",
     }
-    assert "airlock" not in json.loads(wire.completion(REQUEST, DECISION, REFUSAL, extras=False))
+    assert "airlock" not in json.loads(CHAT.answer(REQUEST, DECISION, REFUSAL, extras=False))
 
 
 def test_a_grounded_answer_carries_its_citations_in_both_forms():
-    body = json.loads(wire.completion(REQUEST, DECISION, GROUNDED, extras=True))
+    body = json.loads(CHAT.answer(REQUEST, DECISION, GROUNDED, extras=True))
     (choice,) = ChatCompletion.model_validate(body).choices
     assert (choice.finish_reason, choice.message.refusal) == ("stop", None)
     (annotation,) = choice.message.annotations
@@ -244,8 +246,8 @@ def test_a_grounded_answer_carries_its_citations_in_both_forms():
 @pytest.mark.parametrize("include_usage", [True, False])
 @pytest.mark.parametrize("extras", [True, False])
 def test_events_say_what_the_completion_says(reply, finish, include_usage, extras):
-    request = wire.ChatRequest((), "m", True, include_usage, ())
-    body = wire.completion_events(request, DECISION, reply, extras=extras)
+    request = WireRequest((), "m", True, include_usage)
+    body = CHAT.answer_events(request, DECISION, reply, extras=extras)
     chunks = read_events(body)
     spoken = [chunk for chunk in chunks if chunk.choices]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in spoken) == reply.text
@@ -256,7 +258,7 @@ def test_events_say_what_the_completion_says(reply, finish, include_usage, extra
 
 
 def test_a_stream_is_stopped_by_one_chunk_and_done():
-    (stop,) = read_events(wire.stopped_events(REQUEST, DECISION, [0, 2]))
+    (stop,) = read_events(stopped_events(REQUEST, DECISION, [0, 2]))
     assert [(choice.index, choice.finish_reason) for choice in stop.choices] == [
         (0, "content_filter"),
         (2, "content_filter"),
@@ -265,18 +267,18 @@ def test_a_stream_is_stopped_by_one_chunk_and_done():
 
 
 def test_errors_have_openais_shape():
-    blocked = json.loads(wire.blocked_body(DECISION, "No."))["error"]
+    blocked = json.loads(CHAT.error(Fault.blocked(DECISION, "No.", "messages")))["error"]
     inner = blocked.pop("innererror")
     assert blocked == {"message": "No.", "type": "invalid_request_error", "param": "messages", "code": "content_filter"}
     assert inner["code"] == "ResponsibleAIPolicyViolation"
     assert inner["content_filter_result"]["u_weapons_violence"]["filtered"] is True
-    unavailable = json.loads(wire.unavailable_body(DECISION))
+    unavailable = json.loads(CHAT.error(Fault.unavailable(DECISION)))
     assert set(unavailable) == {"error"}
     assert DECISION.id in unavailable["error"]["message"]
 
 
 def test_what_servers_write_is_no_text_of_the_model():
-    texts = wire.content_texts(
+    texts = content_texts(
         {
             "id": "i",
             "object": "o",
@@ -299,7 +301,7 @@ def test_many_keys_and_many_faults_cost_little():
     started = time.process_time()
     many = json.dumps({f"key{n}": n for n in range(60_000)})
     with pytest.raises(BadRequest, match="twice"):
-        wire.parse_chat(many[:-1].encode() + b', "key59999": 1}')
+        CHAT.parse(many[:-1].encode() + b', "key59999": 1}', Reading())
     with pytest.raises(BadRequest, match="at most"):
-        wire.read_chat({"messages": [1] * 400_000})
+        CHAT.read({"messages": [1] * 400_000})
     assert time.process_time() - started < 3

@@ -1,0 +1,63 @@
+"""Reads the streams whose events hold choices: chat and text completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from guard.errors import UpstreamError
+from guard.types import Decision
+from guard.wires.json import content_texts
+from guard.wires.openai import error_body
+from guard.wires.types import Fault, Heard, Key
+
+
+class ChoicesReader:
+    """A text of a choice ends when the choice finishes, or goes on in another field of its delta.
+
+    So it does from reasoning to content, and from one tool call to the next.
+
+    Args:
+        stop: writes the end of a stopped stream, for the choices that it has.
+    """
+
+    def __init__(self, stop: Callable[[Decision, Sequence[int]], bytes]) -> None:
+        self._stop = stop
+        self._keys: set[Key] = set()
+        self._choices: set[int] = set()
+
+    def read(self, data: Any) -> Iterator[Heard]:  # noqa: ANN401 - any JSON value
+        """What stands beside the choices comes whole in each event, and often the same in all."""
+        choices = (data.get("choices") or []) if isinstance(data, dict) else None
+        if not isinstance(choices, list):
+            raise UpstreamError("the upstream sent an event that is no chunk of a completion", code="bad_upstream")
+        beside = {name: value for name, value in data.items() if name != "choices"}
+        yield Heard(whole=("\n".join(content_texts(beside).values()),))
+        yield from map(self._choice, choices)
+
+    def left(self, data: Any) -> None:  # noqa: ANN401
+        """Nothing depends on it."""
+
+    def stopped(self, decision: Decision) -> bytes:
+        """One last chunk, and `[DONE]`."""
+        return self._stop(decision, sorted(self._choices) or [0])
+
+    def broken(self, fault: Fault) -> bytes:
+        """The error as the last event."""
+        return b"data: " + error_body(fault) + b"\n\n"
+
+    def _choice(self, choice: Any) -> Heard:  # noqa: ANN401 - any JSON value
+        index = choice.get("index", 0) if isinstance(choice, dict) else None
+        if not isinstance(index, int):
+            raise UpstreamError("the upstream sent a choice without an integer index", code="bad_upstream")
+        self._choices.add(index)
+        spoken: dict[Key, str] = {(index, *path): text for path, text in content_texts(choice).items() if text}
+        self._keys.update(spoken)
+        moved_on = any(key[1] == "delta" for key in spoken)
+        finished = bool(choice.get("finish_reason"))  # some servers write "" until the last chunk
+        ended = [
+            key
+            for key in self._keys
+            if key[0] == index and (finished or (moved_on and key[1] == "delta" and key not in spoken))
+        ]
+        return Heard(added=spoken, ended=ended)

@@ -1,0 +1,88 @@
+"""Embeddings, `POST /v1/embeddings`: texts in, numbers out, so there is nothing to answer with in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from guard.errors import UpstreamError
+from guard.types import Decision, Reply, Turn
+from guard.wires.json import OPAQUE, content_texts, parse_json
+from guard.wires.openai import error_body
+from guard.wires.requests import Open, field_turns, limited, no_other_conversation, texts_of, validated
+from guard.wires.types import Fault, Heard, Reading, StreamReader, WireRequest
+
+
+class _Request(Open):
+    input: Any = None
+    model: str | None = None
+
+
+class EmbeddingsWire:
+    """OpenAI's embeddings. Each input is judged like a turn of the user; only a refusal keeps it from the model."""
+
+    endpoint = "embeddings"
+    path = "/embeddings"
+    param = "input"
+    answers = False
+    grounds = False
+
+    def parse(self, body: bytes, reading: Reading) -> WireRequest:
+        """Read a request; inputs of token ids are refused."""
+        data = parse_json(body)
+        limited(data, "input")
+        no_other_conversation(data, "messages", "prompt")
+        request = validated(_Request, data)
+        turns = [Turn("user", text) for text in texts_of(data, "input")]
+        fields = field_turns(data, reading.judged_fields)
+        return WireRequest(turns=(*fields, *turns), model=request.model or "", body=body)
+
+    def answer(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+        """There is no answer in words: an error says what was refused."""
+        return self.error(Fault.blocked(decision, reply.text, self.param))
+
+    def answer_events(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+        """The same."""
+        return self.answer(request, decision, reply, extras=extras)
+
+    def error(self, fault: Fault) -> bytes:
+        """OpenAI's error object."""
+        return error_body(fault)
+
+    def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
+        """What the answer says beside its vectors."""
+        rows = data.get("data")
+        beside = [_without_vector(row) for row in rows] if isinstance(rows, list) else rows
+        return [text for text in content_texts({**data, "data": beside}).values() if text]
+
+    def reader(self, request: WireRequest) -> StreamReader:
+        """For a stream that nobody sends."""
+        return _NoStream()
+
+
+class _NoStream:
+    def read(self, data: Any) -> Iterable[Heard]:  # noqa: ANN401 - any JSON value
+        raise UpstreamError("the upstream streams embeddings, which cannot be checked", code="bad_upstream")
+
+    def left(self, data: Any) -> None:  # noqa: ANN401
+        pass
+
+    def stopped(self, decision: Decision) -> bytes:
+        return b""
+
+    def broken(self, fault: Fault) -> bytes:
+        return b"data: " + error_body(fault) + b"\n\n"
+
+
+def _without_vector(row: object) -> object:
+    """A row without its vector: numbers, or base64."""
+    if not isinstance(row, dict):
+        return row
+    vector = row.get("embedding")
+    is_vector = isinstance(vector, list) and {int, float}.issuperset(map(type, vector))
+    if is_vector or (isinstance(vector, str) and OPAQUE.fullmatch(vector)):
+        return {name: value for name, value in row.items() if name != "embedding"}
+    return row
+
+
+EMBEDDINGS = EmbeddingsWire()

@@ -1,0 +1,160 @@
+"""JSON that every reader reads alike: strict parsing, one way to write it, and the texts that a value holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from guard.errors import BadRequest
+
+MAX_DEPTH = 100
+IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,128}")
+OPAQUE = re.compile(r"[\w+/=-]*")  # base64 of any length
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names whose values are a server's in an answer, not the model's, as far as they look like it.
+
+    Attributes:
+        labels: hold identifiers.
+        opaque: hold base64.
+        written: below these the model has chosen the names too, so that nothing is taken for the server's.
+    """
+
+    labels: frozenset[str]
+    opaque: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
+
+
+NAMES = Names(
+    frozenset(
+        {
+            "finish_reason",
+            "id",
+            "model",
+            "native_finish_reason",
+            "object",
+            "obfuscation",
+            "provider",
+            "role",
+            "service_tier",
+            "system_fingerprint",
+            "type",
+        }
+    )
+)
+
+
+def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse a body strictly.
+
+    Raises:
+        BadRequest: it is not UTF-8, not JSON, repeats a key, holds NaN, or is nested too deep.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=no_repeats, parse_constant=_no_constant)
+    except UnicodeDecodeError as exc:
+        raise BadRequest(f"the body is not UTF-8: byte {exc.start} cannot be read", code="invalid_utf8") from exc
+    except json.JSONDecodeError as exc:
+        raise BadRequest(f"the body is not JSON: {exc.msg} at character {exc.pos}", code="invalid_json") from exc
+    except (RecursionError, ValueError) as exc:
+        raise BadRequest(f"the body is not acceptable JSON: {exc}", code="invalid_json") from exc
+
+
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`: an object in which no key stands twice, in upper or lower case.
+
+    Raises:
+        ValueError: one does.
+    """
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key.casefold() in seen:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        seen.add(key.casefold())
+    return dict(pairs)
+
+
+def dump(data: Mapping[str, Any]) -> bytes:
+    """JSON as it goes over the wire.
+
+    Raises:
+        ValueError: a number is infinite, or is none.
+    """
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+
+
+def dump_request(data: Mapping[str, Any]) -> bytes:
+    """A request that something was taken out of.
+
+    Raises:
+        BadRequest: a number in it cannot be written.
+    """
+    try:
+        return dump(data)
+    except ValueError as exc:
+        raise BadRequest(f"the body holds a number that cannot be written: {exc}", code="invalid_json") from exc
+
+
+def event(data: Mapping[str, Any], name: str = "") -> bytes:
+    """A server-sent event."""
+    return (b"event: " + name.encode() + b"\n" if name else b"") + b"data: " + dump(data) + b"\n\n"
+
+
+def content_texts(
+    value: Any,  # noqa: ANN401 - any JSON value
+    names: Names = NAMES,
+) -> dict[tuple[str, ...], str]:
+    """Every string that a model may have written, by path, in order.
+
+    Items of a list share one path and so run together, unless they carry an `index`, as tool calls do.
+
+    Args:
+        value: any JSON value.
+        names: those that servers give values to.
+
+    Raises:
+        ValueError: it is nested too deep.
+    """
+    texts: dict[tuple[str, ...], str] = {}
+    for path, text in content_leaves(value, names):
+        texts[path] = texts.get(path, "") + text
+    return texts
+
+
+def content_leaves(value: Any, names: Names = NAMES) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
+    """The same one by one."""
+    for path, text in leaves(value):
+        name = path[-1] if path else ""
+        by_server = (name in names.labels and IDENTIFIER.fullmatch(text)) or (
+            name in names.opaque and OPAQUE.fullmatch(text)
+        )
+        if not by_server or not names.written.isdisjoint(path):
+            yield path, text
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
+    """Every string, with where it stands.
+
+    Raises:
+        ValueError: it is nested too deep.
+    """
+    if len(path) > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for inner in value:
+            index = inner.get("index") if isinstance(inner, Mapping) else None
+            yield from leaves(inner, (*path, f"#{index}" if isinstance(index, int) else "*"))
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,244 @@
+"""Anthropic's messages, `POST /v1/messages`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from guard.errors import BadRequest
+from guard.types import Decision, Reply, Turn
+from guard.wires.json import content_texts, dump, dump_request, event, parse_json
+from guard.wires.messages_stream import NAMES, MessagesReader, error_of
+from guard.wires.openai import extras_of
+from guard.wires.requests import (
+    NESTED,
+    Entry,
+    Open,
+    Parts,
+    field_turns,
+    is_media,
+    kept,
+    limited,
+    no_other_conversation,
+    said,
+    validated,
+    without_media,
+)
+from guard.wires.types import Fault, Reading, StreamReader, WireRequest
+from rag.types import Citation
+
+_PARTS = Parts(text={"text": "text"}, media=frozenset({"image", "document", "container_upload"}))
+_OF_THE_SPEAKER = frozenset({"text", "thinking", "redacted_thinking", "image", "document", "container_upload"})
+_NO_TEXT = frozenset({"data", "encrypted_content", "encrypted_index", "signature", "url"})
+_NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
+
+
+class _Message(Open):
+    role: Literal["system", "user", "assistant"]
+    content: str | list[dict[str, Any]]
+
+
+class _Request(Open):
+    messages: list[_Message]
+    system: str | list[dict[str, Any]] | None = None
+    model: str | None = None
+    stream: bool | None = None
+
+
+class MessagesWire:
+    """Anthropic's messages. Results of tools, found pages and documents that a search gave are tools' results."""
+
+    endpoint = "messages"
+    path = "/messages"
+    param = "messages"
+    answers = True
+    grounds = False
+
+    def parse(self, body: bytes, reading: Reading) -> WireRequest:
+        """Read a request; refused turns are taken out, and blocks without text where `reading` says so."""
+        data = parse_json(body)
+        request = self._read(data, body, reading)
+        stay = kept([_entry(message) for message in data["messages"]], reading.refusals)
+        if len(stay) < len(data["messages"]):
+            data["messages"] = [data["messages"][index] for index in stay]
+            request = self._read(data, dump_request(data), reading)
+        if reading.text_only and request.non_text:
+            data["messages"] = without_media(data["messages"], _PARTS)
+            request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
+        return request
+
+    def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
+        limited(data, "messages")
+        no_other_conversation(data, "prompt", "input")
+        request = validated(_Request, data)
+        if not request.messages:
+            raise BadRequest("messages: need at least one message", param="messages")
+        turns = field_turns(data, reading.judged_fields)
+        non_text: list[str] = []
+        if request.system:
+            turns.append(Turn("system", _plain(request.system, "system")))
+        for number, message in enumerate(request.messages):
+            more, kinds = _turns(message, f"messages[{number}]")
+            turns += more
+            non_text += kinds
+        return WireRequest(
+            turns=tuple(turns),
+            model=request.model or "",
+            stream=bool(request.stream),
+            non_text=tuple(dict.fromkeys(non_text)),
+            body=body,
+        )
+
+    def answer(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+        """A message."""
+        blocks = [
+            {"type": "text", "text": text, **({"citations": [_location(citation)]} if citation else {})}
+            for text, citation in _pieces(reply)
+        ]
+        ending = {"stop_reason": _reason(reply), "stop_sequence": None}
+        return dump({**_frame(request, decision, reply, extras=extras), "content": blocks, **ending})
+
+    def answer_events(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+        """The same as server-sent events."""
+        start = {**_frame(request, decision, reply, extras=extras), "content": []}
+        events: list[dict[str, Any]] = [
+            {"type": "message_start", "message": {**start, "stop_reason": None, "stop_sequence": None}}
+        ]
+        for index, (text, citation) in enumerate(_pieces(reply)):
+            empty = {"type": "text", "text": "", **({"citations": []} if citation else {})}
+            events.append({"type": "content_block_start", "index": index, "content_block": empty})
+            deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": text}]
+            if citation:
+                deltas.append({"type": "citations_delta", "citation": _location(citation)})
+            events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+            events.append({"type": "content_block_stop", "index": index})
+        ending = {"stop_reason": _reason(reply), "stop_sequence": None}
+        events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": 0}})
+        events.append({"type": "message_stop"})
+        return b"".join(event(each, each["type"]) for each in events)
+
+    def error(self, fault: Fault) -> bytes:
+        """Anthropic's error object."""
+        return dump(error_of(fault))
+
+    def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
+        """Every string that is not the server's own."""
+        return [text for text in content_texts(data, NAMES).values() if text]
+
+    def reader(self, request: WireRequest) -> StreamReader:
+        """For its events."""
+        return MessagesReader()
+
+
+def _turns(message: _Message, param: str) -> tuple[list[Turn], list[str]]:
+    """The turns of a message, results of tools first, and the kinds of its blocks that hold no text."""
+    rest = said(message.model_extra or {}, param)
+    if isinstance(message.content, str):
+        return [Turn(message.role, "\n".join([message.content, *rest]))], []
+    results: list[Turn] = []
+    own: list[str] = []
+    kinds: list[str] = []
+    for number, block in enumerate(message.content):
+        where = f"{param}.content[{number}]"
+        if _is_result(block):
+            results.append(Turn("tool", "\n".join(_said(block, where))))
+        elif block.get("type") in _OF_THE_SPEAKER or str(block.get("type")).endswith("tool_use"):
+            own += _said(block, where)
+        else:
+            known = ", ".join(sorted(_OF_THE_SPEAKER))
+            raise BadRequest(
+                f"{where}: need a `type` of {known}, search_result, *tool_use or *tool_result", param=where
+            )
+        kinds += [str(inner.get("type")) for inner in _nested(block) if is_media(inner, _PARTS)]
+    return [*results, *([Turn(message.role, "\n".join([*own, *rest]))] if own or rest else [])], kinds
+
+
+def _is_result(block: Mapping[str, Any]) -> bool:
+    kind = block.get("type")
+    return isinstance(kind, str) and (kind == "search_result" or kind.endswith("tool_result"))
+
+
+def _said(block: Mapping[str, Any], param: str) -> list[str]:
+    """All that a block says, with the documents in it that are given as text."""
+    if block.get("type") == "text" and not isinstance(block.get("text"), str):
+        raise BadRequest(f"{param}: need its `text`", param=param)
+    written = said(block["input"], param) if "input" in block else []
+    beside = {name: value for name, value in block.items() if name != "input"}
+    documents = [inner["source"].get("data") for inner in _nested(block) if _source_kind(inner) == "text"]
+    if not all(isinstance(text, str) for text in documents):
+        raise BadRequest(f"{param}: need the `data` of a text document as a text", param=param)
+    return [*said(beside, param, opaque=_NO_TEXT), *written, *documents]
+
+
+def _source_kind(block: Mapping[str, Any]) -> object:
+    source = block.get("source")
+    return source.get("type") if isinstance(source, dict) else None
+
+
+def _nested(block: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value
+    """A block and those inside it; `said` has refused what is nested deeper than it looks."""
+    if isinstance(block, list):
+        for inner in block:
+            yield from _nested(inner, depth + 1)
+    elif isinstance(block, dict):
+        yield block
+        for name in NESTED:
+            yield from _nested(block.get(name), depth + 1)
+
+
+def _plain(content: str | list[dict[str, Any]], param: str) -> str:
+    return content if isinstance(content, str) else "\n".join(said(content, param, opaque=_NO_TEXT))
+
+
+def _entry(message: Mapping[str, Any]) -> Entry:
+    """A message that brings results of tools is no place to cut a conversation: the calls would stay without them."""
+    content = message["content"]
+    blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    role = "tool" if message["role"] == "user" and any(map(_is_result, blocks)) else message["role"]
+    return Entry(role, "".join(block["text"] for block in blocks if block.get("type") == "text"))
+
+
+def _frame(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
+    """What a message has beside its content."""
+    return {
+        "id": f"msg_{decision.id}",
+        "type": "message",
+        "role": "assistant",
+        "model": request.model,
+        "usage": _NO_USAGE,
+        **({"airlock": extras_of(decision, reply)} if extras else {}),
+    }
+
+
+def _reason(reply: Reply) -> str:
+    return "refusal" if reply.refused else "end_turn"
+
+
+def _pieces(reply: Reply) -> list[tuple[str, Citation | None]]:
+    """The text cut where citations begin and end; run together, the pieces are the text."""
+    pieces: list[tuple[str, Citation | None]] = []
+    end = 0
+    for citation in sorted(reply.citations, key=lambda each: each.answer_start):
+        if citation.answer_start < end:  # two sources of one sentence: the first one stands
+            continue
+        pieces.append((reply.text[end : citation.answer_start], None))
+        pieces.append((reply.text[citation.answer_start : citation.answer_end], citation))
+        end = citation.answer_end
+    pieces.append((reply.text[end:], None))
+    return [piece for piece in pieces if piece[0]]
+
+
+def _location(citation: Citation) -> dict[str, Any]:
+    return {
+        "type": "search_result_location",
+        "cited_text": citation.quote,
+        "source": citation.url,
+        "title": citation.title,
+        "search_result_index": 0,
+        "start_block_index": 0,
+        "end_block_index": 1,
+    }
+
+
+MESSAGES = MessagesWire()

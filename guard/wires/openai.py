@@ -1,0 +1,56 @@
+"""What OpenAI's wires share: errors, the `airlock` object, citations, no usage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from guard.types import Decision, Reply
+from guard.wires.json import dump
+from guard.wires.types import Fault
+from rag.types import Citation
+
+DONE = b"data: [DONE]\n\n"
+NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def error_body(fault: Fault) -> bytes:
+    """An error object as OpenAI writes it."""
+    error: dict[str, Any] = {"message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.code}
+    if fault.inner:
+        error["innererror"] = fault.inner
+    return dump({"error": error})
+
+
+def url_citations(citations: Sequence[Citation]) -> list[dict[str, Any]]:
+    """Citations as a message carries them, by their places in its content."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "start_index": citation.answer_start,
+                "end_index": citation.answer_end,
+                "title": citation.title,
+                "url": citation.url,
+            },
+        }
+        for citation in citations
+    ]
+
+
+def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:
+    """The `airlock` object of an answer."""
+    said = decision.as_dict()
+    extras = {name: said[name] for name in ("decision", "tier", "category", "route", "rule")}
+    if reply is not None and reply.citations:
+        extras["citations"] = [citation_dict(citation) for citation in reply.citations]
+    if reply is not None and reply.notes:
+        extras["notes"] = [asdict(note) | {"text": reply.text[note.start : note.end]} for note in reply.notes]
+    return extras
+
+
+def citation_dict(citation: Citation) -> dict[str, Any]:
+    """A citation as it is written on the wire and on the command line."""
+    names = ("passage", "document", "version", "title", "url", "start", "end", "quote", "score", "status", "verbatim")
+    return {name: getattr(citation, name) for name in names}

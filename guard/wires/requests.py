@@ -1,0 +1,253 @@
+"""What reading a request has in common on every wire: strict models, parts of content, texts in odd places."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from guard.errors import BadRequest
+from guard.types import FIELD, Turn
+from guard.wires.json import IDENTIFIER, MAX_DEPTH, leaves
+
+MAX_ITEMS = 4096
+_MOST_PARAGRAPHS = 8  # of a refusal before quotes
+NESTED = ("content", "output", "source")  # where a part may hold others
+
+# Names that the wires give; any other name in a message is something that somebody wrote.
+_SCHEMA = frozenset(
+    "annotations arguments audio cache_control call_id citations content context custom data detail encrypted_content "
+    "end_index file file_data file_id file_url filename format function function_call id image_url index input "
+    "input_audio is_error logprobs media_type name output reasoning reasoning_content refusal signature source "
+    "start_index status summary text thinking title tool_call_id tool_calls tool_use_id type url url_citation "
+    "video_url audio_url".split()
+)
+_IDS = frozenset({"id", "type", "tool_call_id", "call_id", "tool_use_id", "status", "media_type"})
+_MEDIA_DATA = frozenset({"url", "data", "file_data", "file_url", "image_url", "video_url", "audio_url"})
+
+M = TypeVar("M", bound="Open")
+
+
+class Open(BaseModel):
+    """A part of a request: strict in what is known, open to more."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Self:
+        """A reader that ignores case would take `Content` for `content`."""
+        for name in self.model_extra or {}:
+            if name.casefold() in type(self).model_fields:
+                raise ValueError(f"write {name!r} as {name.casefold()!r}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The kinds of parts that a wire's content may have.
+
+    Attributes:
+        text: the field with the text, by kind.
+        media: kinds that hold no text.
+        note: kind of the text that stands where one of them was taken out.
+    """
+
+    text: Mapping[str, str]
+    media: frozenset[str]
+    note: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message of a conversation, as a refused turn is known by it: whose it is, and what it says."""
+
+    role: str
+    said: str
+
+
+def validated(model: type[M], data: object) -> M:
+    """A request, or a part of one, by its model.
+
+    Raises:
+        BadRequest: it is none; the message names the field.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        # Of a union, pydantic names the member that it tried too; a client knows only the field.
+        loc = [part for part in error["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")][:3]
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+        raise BadRequest(f"{param or 'the body'}: {error['msg'][0].lower()}{error['msg'][1:]}", param=param) from exc
+
+
+def limited(data: object, field: str) -> None:
+    """Refuses a list that nobody writes, before anything looks into it.
+
+    Raises:
+        BadRequest: it is longer than `MAX_ITEMS`.
+    """
+    items = data.get(field) if isinstance(data, dict) else None
+    if isinstance(items, list) and len(items) > MAX_ITEMS:
+        raise BadRequest(f"{field}: {len(items)} of them; at most {MAX_ITEMS}", param=field)
+
+
+def no_other_conversation(data: object, *fields: str) -> None:
+    """Refuses what some server may take for the conversation in place of what was judged.
+
+    Raises:
+        BadRequest: one of the fields is there.
+    """
+    for field in fields:
+        if isinstance(data, dict) and data.get(field) is not None:
+            raise BadRequest(f"{field}: is no field of this endpoint; leave it out", param=field)
+
+
+def texts_of(data: Mapping[str, Any], field: str) -> list[str]:
+    """The texts of a field that holds one, or a list of them.
+
+    Raises:
+        BadRequest: it holds something else, such as token ids.
+    """
+    value = data.get(field)
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return list(value)
+    if isinstance(value, list) and value and all(isinstance(each, (int, list)) for each in value):
+        raise BadRequest(
+            f"{field}: token ids cannot be judged; send the text itself", param=field, code="unsupported_content"
+        )
+    raise BadRequest(f"{field}: need a text, or a list of texts", param=field)
+
+
+def content(
+    value: str | Sequence[Mapping[str, Any]] | None, param: str, parts: Parts, opaque: Collection[str] = ()
+) -> tuple[str, list[str]]:
+    """Text of a message's content, with all that its parts say, and the kinds of its parts that are no text.
+
+    Args:
+        value: a text, or parts.
+        param: where it stands, for errors.
+        parts: the kinds that there are.
+        opaque: names whose values are no text.
+
+    Raises:
+        BadRequest: a part is of another kind, or has no text.
+    """
+    if value is None or isinstance(value, str):
+        return value or "", []
+    texts: list[str] = []
+    others: list[str] = []
+    for number, part in enumerate(value):
+        kind = part.get("type") if isinstance(part, dict) else None
+        field = parts.text.get(kind, "") if isinstance(kind, str) else ""
+        no_text = isinstance(kind, str) and kind in parts.media
+        if isinstance(kind, str) and isinstance(part.get(field), str):
+            texts.append(part[field])
+        elif isinstance(kind, str) and no_text:
+            others.append(kind)
+        else:
+            known = ", ".join((*parts.text, *sorted(parts.media)))
+            raise BadRequest(f"{param}[{number}]: need a `type` of {known}, and for text its `text`", param=param)
+        rest = {name: value for name, value in part.items() if name not in ("type", field)}
+        texts += said(rest, f"{param}[{number}]", opaque={*opaque, *(_MEDIA_DATA if no_text else ())})
+    return "\n".join(texts), others
+
+
+def said(value: Any, param: str, *, opaque: Collection[str] = ()) -> list[str]:  # noqa: ANN401
+    """Everything that a part of a message says: every string and every name that is not a wire's own.
+
+    Args:
+        value: any JSON value.
+        param: where it stands, for errors.
+        opaque: names whose values are no text.
+
+    Raises:
+        BadRequest: it is nested too deep.
+    """
+    found: list[str] = []
+    waiting = [(value, "", 0)]
+    while waiting:
+        inner, name, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise BadRequest(f"{param}: nested deeper than {MAX_DEPTH} levels", param=param)
+        if isinstance(inner, str):
+            if name not in opaque and not (name in _IDS and IDENTIFIER.fullmatch(inner)):
+                found.append(inner)
+        elif isinstance(inner, dict):
+            found += [key for key in inner if key not in _SCHEMA]
+            waiting += [(below, key, depth + 1) for key, below in reversed(inner.items())]
+        elif isinstance(inner, list):
+            waiting += [(below, name, depth + 1) for below in reversed(inner)]
+    return found
+
+
+def kept(entries: Sequence[Entry], refusals: Collection[str]) -> list[int]:
+    """Which messages stay when refused turns are taken out.
+
+    An assistant message that is one of `refusals`, or begins with one and a blank line, goes, with all but the
+    operator's own messages since the user message that it answers: so a conversation can go on after a refusal, and
+    what was refused does not reach the model later. A client that makes such a message up only loses its own turn.
+    """
+    stay: list[int] = []
+    for index, entry in enumerate(entries):
+        asked = next((place for place in reversed(range(len(stay))) if entries[stay[place]].role == "user"), None)
+        if entry.role == "assistant" and asked is not None and _begins_with(entry.said.strip(), refusals):
+            stay[asked:] = [place for place in stay[asked:] if entries[place].role in ("system", "developer")]
+        else:
+            stay.append(index)
+    return stay
+
+
+def without_media(value: Any, parts: Parts, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON value
+    """Messages in which a note stands in the place of each part that holds no text.
+
+    Raises:
+        BadRequest: they are nested too deep.
+    """
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, list):
+        return [without_media(inner, parts, depth + 1) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if is_media(value, parts):
+        return {"type": parts.note, "text": f"[{value.get('type')} removed]"}
+    return {name: without_media(inner, parts, depth + 1) if name in NESTED else inner for name, inner in value.items()}
+
+
+def is_media(part: Mapping[str, Any], parts: Parts) -> bool:
+    """Whether a part holds no text: by its kind, or since its source is a file."""
+    kind, source = part.get("type"), part.get("source")
+    if isinstance(source, dict):
+        return source.get("type") not in ("text", "content")
+    return isinstance(kind, str) and kind in parts.media
+
+
+def field_turns(data: Mapping[str, Any], names: Iterable[str]) -> list[Turn]:
+    """The texts of fields beside the conversation that are to be judged."""
+    found = {name: "\n".join(said(data[name], name)) for name in names if data.get(name)}
+    return [Turn(FIELD, text) for text in found.values() if text.strip()]
+
+
+def strings_beside(data: Mapping[str, Any], conversation: str) -> frozenset[str]:
+    """Every string of a request that is not of its conversation.
+
+    Raises:
+        BadRequest: it is nested too deep.
+    """
+    try:
+        return frozenset(text for name, value in data.items() if name != conversation for _, text in leaves(value))
+    except ValueError as exc:
+        raise BadRequest(str(exc)) from exc
+
+
+def _begins_with(text: str, refusals: Collection[str]) -> bool:
+    """Whether a text is a refusal, alone or with what a protective document says behind it."""
+    paragraphs = text.split("\n\n", _MOST_PARAGRAPHS)[:_MOST_PARAGRAPHS]
+    return text in refusals or any(
+        "\n\n".join(paragraphs[:count]).strip() in refusals for count in range(1, len(paragraphs) + 1)
+    )

@@ -1,0 +1,250 @@
+"""OpenAI's responses, `POST /v1/responses`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from guard.errors import BadRequest
+from guard.types import Decision, Reply, Turn
+from guard.wires.json import content_leaves, dump, dump_request, parse_json
+from guard.wires.openai import error_body, extras_of
+from guard.wires.requests import (
+    Entry,
+    Open,
+    Parts,
+    content,
+    field_turns,
+    is_media,
+    kept,
+    limited,
+    no_other_conversation,
+    said,
+    strings_beside,
+    validated,
+    without_media,
+)
+from guard.wires.responses_stream import NAMES, ResponsesReader, is_repeated, written
+from guard.wires.types import Fault, Reading, StreamReader, WireRequest
+
+_PARTS = Parts(
+    text={
+        "input_text": "text",
+        "output_text": "text",
+        "text": "text",
+        "summary_text": "text",
+        "reasoning_text": "text",
+        "refusal": "refusal",
+    },
+    media=frozenset({"input_image", "input_file", "input_audio", "computer_screenshot"}),
+    note="input_text",
+)
+_ROLES = ("user", "assistant", "system", "developer")
+_STORED = ("previous_response_id", "conversation", "prompt")
+_STORED_ITEMS = frozenset({"item_reference", "compaction"})
+_PICTURE = "image_generation_call"
+_NO_TEXT = frozenset({"encrypted_content"})
+_BY_TOOLS = ("output", "outputs", "results")  # what a call holds once it was made
+
+
+class _Request(Open):
+    input: str | list[dict[str, Any]] | None = None
+    instructions: str | None = None
+    model: str | None = None
+    stream: bool | None = None
+    background: bool | None = None
+
+
+class ResponsesWire:
+    """OpenAI's responses: a conversation of items, and a stream of typed events."""
+
+    endpoint = "responses"
+    path = "/responses"
+    param = "input"
+    answers = True
+    grounds = False
+
+    def parse(self, body: bytes, reading: Reading) -> WireRequest:
+        """Read a request; refused turns are taken out, and parts without text where `reading` says so."""
+        data = parse_json(body)
+        request = self._read(data, body, reading)
+        items = data.get("input")
+        if not isinstance(items, list):
+            return request
+        stay = kept([_entry(item) for item in items], reading.refusals)
+        if len(stay) < len(items):
+            data["input"] = [items[index] for index in stay]
+            request = self._read(data, dump_request(data), reading)
+        if reading.text_only and request.non_text:
+            left = [item for item in data["input"] if item.get("type") != _PICTURE]
+            data["input"] = without_media(left, _PARTS)
+            request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
+        return request
+
+    def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
+        limited(data, "input")
+        no_other_conversation(data, "messages")
+        request = validated(_Request, data)
+        if request.background:
+            raise BadRequest(
+                "background: its answer would be fetched by GET /v1/responses/ID, which Airlock does not serve; send "
+                "the request without it",
+                param="background",
+            )
+        turns = field_turns(data, reading.judged_fields)
+        if request.instructions:
+            turns.append(Turn("system", request.instructions))
+        if isinstance(data.get("prompt"), dict):
+            turns.append(Turn("user", "\n".join(said(data["prompt"].get("variables"), "prompt"))))
+        stored = [name for name in _STORED if data.get(name)]
+        non_text: list[str] = []
+        items = request.input or []
+        if isinstance(items, str):
+            turns.append(Turn("user", items))
+            items = []
+        for number, item in enumerate(items):
+            if item.get("type") in _STORED_ITEMS:
+                stored.append(str(item["type"]))
+                continue
+            turn, kinds = _turn(item, f"input[{number}]")
+            turns.append(turn)
+            non_text += kinds
+        return WireRequest(
+            turns=tuple(turns),
+            model=request.model or "",
+            stream=bool(request.stream),
+            non_text=tuple(dict.fromkeys(non_text)),
+            stored=tuple(dict.fromkeys(stored)),
+            body=body,
+            given=strings_beside(data, "input"),
+        )
+
+    def answer(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+        """A response of one message."""
+        return dump(_response(request, decision, reply, extras=extras))
+
+    def answer_events(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
+        """The same as typed events."""
+        return written(_response(request, decision, reply, extras=extras))
+
+    def error(self, fault: Fault) -> bytes:
+        """OpenAI's error object."""
+        return error_body(fault)
+
+    def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
+        """Every string that is not the server's own, nor repeated from the request's settings."""
+        texts: dict[tuple[str, ...], str] = {}
+        for path, text in content_leaves(data, NAMES):
+            if not is_repeated(path, text, request.given):
+                texts[path] = texts.get(path, "") + text
+        return [text for text in texts.values() if text]
+
+    def reader(self, request: WireRequest) -> StreamReader:
+        """For typed events."""
+        return ResponsesReader(request)
+
+
+def _turn(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
+    """One item as a turn, and the kinds of its parts that hold no text."""
+    kind = item.get("type", "message")
+    if not isinstance(kind, str):
+        raise BadRequest(f"{param}.type: need a text", param=f"{param}.type")
+    if kind == "message":
+        return _message(item, param)
+    if kind == "reasoning" or kind.endswith(("_call", "_request", "_response", "_output", "_tools")):
+        role = "tool" if not kind.endswith(("_call", "_request")) or _has_result(item) else "assistant"
+        if kind == "reasoning":
+            role = "assistant"
+        kinds = [str(inner.get("type")) for inner in _parts(item.get("output")) if is_media(inner, _PARTS)]
+        if kind == _PICTURE:
+            return Turn("tool", ""), [_PICTURE]
+        opaque = {*_NO_TEXT, "image_url", "file_data"} if kinds else _NO_TEXT
+        return Turn(role, "\n".join(said(dict(item), param, opaque=opaque))), kinds
+    raise BadRequest(
+        f"{param}.type: {kind[:40]!r} is not known; need message, reasoning, *_call, *_call_output, item_reference",
+        param=f"{param}.type",
+    )
+
+
+def _message(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
+    role = item.get("role")
+    if role not in _ROLES:
+        raise BadRequest(f"{param}.role: need one of {', '.join(_ROLES)}", param=f"{param}.role")
+    value = item.get("content")
+    if value is not None and not isinstance(value, (str, list)):
+        raise BadRequest(f"{param}.content: need a text, or a list of parts", param=f"{param}.content")
+    text, kinds = content(value, f"{param}.content", _PARTS)
+    rest = {name: each for name, each in item.items() if name not in ("type", "role", "content")}
+    return Turn(str(role), "\n".join([text, *said(rest, param)])), kinds
+
+
+def _has_result(item: Mapping[str, Any]) -> bool:
+    return any(item.get(name) for name in _BY_TOOLS)
+
+
+def _parts(output: object) -> Sequence[Mapping[str, Any]]:
+    """The parts of a tool's output, where it has any."""
+    found = output if isinstance(output, list) else [output]
+    return [part for part in found if isinstance(part, dict)]
+
+
+def _entry(item: Mapping[str, Any]) -> Entry:
+    kind = item.get("type", "message")
+    if kind != "message":
+        return Entry("tool", "")
+    parts = item.get("content") or ""
+    said = parts if isinstance(parts, str) else "\n".join(str(part.get("text") or "") for part in parts)
+    return Entry(str(item.get("role")), said)
+
+
+def _response(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
+    annotations = [
+        {
+            "type": "url_citation",
+            "start_index": citation.answer_start,
+            "end_index": citation.answer_end,
+            "title": citation.title,
+            "url": citation.url,
+        }
+        for citation in reply.citations
+    ]
+    status = "incomplete" if reply.refused else "completed"
+    part = {"type": "output_text", "text": reply.text, "annotations": annotations, "logprobs": []}
+    message = {"type": "message", "id": f"msg_{decision.id}", "status": status, "role": "assistant", "content": [part]}
+    return {
+        "id": f"resp_{decision.id}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": status,
+        "background": False,
+        "error": None,
+        "incomplete_details": {"reason": "content_filter"} if reply.refused else None,
+        "instructions": None,
+        "max_output_tokens": None,
+        "metadata": {},
+        "model": request.model,
+        "output": [message],
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "reasoning": {"effort": None, "summary": None},
+        "store": False,
+        "temperature": None,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": None,
+        "truncation": "disabled",
+        "usage": {
+            "input_tokens": 0,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": 0,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": 0,
+        },
+        **({"airlock": extras_of(decision, reply)} if extras else {}),
+    }
+
+
+RESPONSES = ResponsesWire()

@@ -1,0 +1,421 @@
+"""What is read of a request on each wire: who says what, what cannot be judged, what is taken out."""
+
+import asyncio
+import json
+
+import pytest
+
+from guard.errors import BadRequest
+from guard.middleware import GuardMiddleware
+from guard.types import Route, Turn
+from guard.wires import BY_ENDPOINT, Reading
+from tests.doubles import MemoryJournal, Upstream, WordClassifier, exchange, make_guard
+from tests.wire_cases import PATHS, request
+
+U, A, S, T = "user", "assistant", "system", "tool"
+IMAGE = {
+    "chat": {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    "responses": {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+    "messages": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+}
+FILE = {
+    "chat": {"type": "file", "file": {"file_data": "AAAA"}},
+    "responses": {"type": "input_file", "file_data": "AAAA", "filename": "bomb.pdf"},
+    "messages": {"type": "document", "source": {"type": "url", "url": "https://example.org/x.pdf"}, "title": "bomb"},
+}
+TEXT = {"chat": "text", "responses": "input_text", "messages": "text"}
+
+
+def parsed(endpoint, body, **reading):
+    return BY_ENDPOINT[endpoint].parse(json.dumps(body).encode(), Reading(**reading))
+
+
+def ask(endpoint, body, settings=None, journal=None, classifier=None):
+    upstream, journal = Upstream(b"{}"), journal or MemoryJournal()
+    parts = {"journal": journal, **({"classifier": classifier} if classifier else {})}
+    app = GuardMiddleware(upstream, make_guard(settings, **parts))
+    result = asyncio.run(exchange(app, body, path=PATHS[endpoint]))
+    return result, upstream, journal.decisions[0][0]
+
+
+def speaking(endpoint, *parts):
+    """A request whose user sends parts of content."""
+    turn = [{"role": "user", "content": list(parts)}]
+    field = "input" if endpoint == "responses" else "messages"
+    return {**request(endpoint), field: turn}
+
+
+MESSAGES = [
+    {"role": "user", "content": "weather?"},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+            {"type": "text", "text": "I look."},
+            {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris", "id": "x y"}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "and now?"},
+            {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "rain"}]},
+            {"type": "tool_result", "tool_use_id": "toolu_2", "content": "snow", "is_error": True},
+        ],
+    },
+]
+ITEMS = [
+    {"role": "user", "content": "weather?"},
+    {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": "hm"}],
+        "encrypted_content": "YQ==",
+    },
+    {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "I look.", "annotations": []}],
+    },
+    {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city":"Paris"}'},
+    {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
+    {"type": "function_call_output", "call_id": "call_2", "output": [{"type": "input_text", "text": "snow"}]},
+    {"type": "mcp_call", "id": "mcp_1", "name": "ask", "arguments": "{}", "output": "hail"},
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "and now?"}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "turns"),
+    [
+        ("completions", {"prompt": "a"}, [Turn(U, "a")]),
+        ("completions", {"prompt": ["a", "b"], "suffix": "c"}, [Turn(U, "a"), Turn(U, "b"), Turn(U, "c")]),
+        ("embeddings", {"input": ["a", "b"], "encoding_format": "base64"}, [Turn(U, "a"), Turn(U, "b")]),
+        ("responses", {"input": "a", "instructions": "b"}, [Turn(S, "b"), Turn(U, "a")]),
+        (
+            "responses",
+            {"input": ITEMS},
+            [
+                Turn(U, "weather?"),
+                Turn(A, "hm"),
+                Turn(A, "I look."),
+                Turn(A, 'weather\n{"city":"Paris"}'),
+                Turn(T, "rain"),
+                Turn(T, "snow"),
+                Turn(T, "ask\n{}\nhail"),
+                Turn(U, "and now?"),
+            ],
+        ),
+        ("messages", {"messages": [{"role": "user", "content": "a"}], "system": "b"}, [Turn(S, "b"), Turn(U, "a")]),
+        (
+            "messages",
+            {"messages": MESSAGES, "system": [{"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}]},
+            [
+                Turn(S, "b"),
+                Turn(U, "weather?"),
+                Turn(A, "hm\nI look.\nweather\ncity\nParis\nx y"),
+                Turn(T, "rain"),
+                Turn(T, "snow"),
+                Turn(U, "and now?"),
+            ],
+        ),
+    ],
+)
+def test_who_says_what(endpoint, body, turns):
+    assert list(parsed(endpoint, body).turns) == turns
+
+
+def nested(*blocks):
+    return [{"type": "tool_result", "tool_use_id": "t", "content": list(blocks)}]
+
+
+POISON = {
+    "chat": [
+        {"role": "tool", "tool_call_id": "c", "content": "a bomb"},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "a bomb"}]},
+        {"role": "function", "name": "f", "content": "a bomb"},
+    ],
+    "responses": [
+        {"type": "function_call_output", "call_id": "c", "output": "a bomb"},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "a bomb"}]},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": "a bomb"},
+        {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "a bomb", "stderr": ""}]},
+        {"type": "file_search_call", "id": "f", "queries": ["x"], "results": [{"text": "a bomb", "file_id": "f"}]},
+        {"type": "code_interpreter_call", "id": "c", "outputs": [{"type": "logs", "logs": "a bomb"}]},
+        {"type": "mcp_call", "id": "m", "name": "n", "arguments": "{}", "output": "a bomb"},
+        {"type": "mcp_list_tools", "id": "m", "tools": [{"name": "n", "description": "a bomb"}]},
+    ],
+    "messages": [
+        {"role": "user", "content": nested({"type": "text", "text": "a bomb"})},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "a bomb"}]},
+        {"role": "user", "content": nested({"type": "search_result", "source": "s", "title": "t", "content": [
+            {"type": "text", "text": "a bomb"}]})},
+        {"role": "user", "content": nested({"type": "document", "source": {
+            "type": "text", "media_type": "text/plain", "data": "a bomb"}})},
+        {"role": "user", "content": nested({"type": "document", "source": {
+            "type": "content", "content": [{"type": "text", "text": "a bomb"}]}})},
+        {"role": "user", "content": [{"type": "search_result", "source": "s", "title": "a bomb", "content": []}]},
+        {"role": "assistant", "content": [{"type": "web_search_tool_result", "tool_use_id": "t", "content": [
+            {"type": "web_search_result", "title": "a bomb", "url": "u", "encrypted_content": "YQ"}]}]},
+        {"role": "assistant", "content": [{"type": "web_fetch_tool_result", "tool_use_id": "t", "content": {
+            "type": "web_fetch_result", "url": "u", "content": {"type": "document", "source": {
+                "type": "text", "media_type": "text/plain", "data": "a bomb"}}}}]},
+        {"role": "assistant", "content": [{"type": "bash_code_execution_tool_result", "tool_use_id": "t",
+            "content": {"type": "bash_code_execution_result", "stdout": "a bomb", "stderr": "", "return_code": 0}}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("endpoint", "poison"), [(wire, each) for wire, found in POISON.items() for each in found])
+def test_a_tools_result_is_untrusted_wherever_it_is_nested(endpoint, poison):
+    field = BY_ENDPOINT[endpoint].param
+    body = {**request(endpoint), field: [{"role": "user", "content": "hi"}, poison]}
+    result, upstream, decision = ask(endpoint, body)
+    assert (decision.route, decision.judged, upstream.requests) == (Route.REFUSE, "tool_result", [])
+    harmless = json.loads(json.dumps(body).replace("bomb", "cake"))
+    assert ask(endpoint, harmless)[2].route is Route.FORWARD, "negative control"
+    assert result.status == 200
+
+
+@pytest.mark.parametrize("endpoint", IMAGE)
+@pytest.mark.parametrize("deep", [False, True])
+def test_parts_without_text_are_refused_passed_or_taken_out(endpoint, deep):
+    text = {"type": TEXT[endpoint], "text": "what is this?"}
+    body = speaking(endpoint, text, IMAGE[endpoint])
+    if deep and endpoint == "messages":
+        body["messages"][0]["content"] = [text, *nested({"type": "text", "text": "seen"}, IMAGE[endpoint])]
+    if deep and endpoint == "responses":
+        body["input"].append({"type": "function_call_output", "call_id": "c", "output": [IMAGE[endpoint]]})
+    kind = IMAGE[endpoint]["type"]
+
+    refused, upstream, decision = ask(endpoint, body)
+    assert (refused.json["error"]["code"], upstream.requests) == ("unsupported_content", [])
+    assert kind in refused.json["error"]["message"]
+
+    _, upstream, decision = ask(endpoint, body, {"conversation.non_text_parts": "pass"})
+    assert (decision.unjudged, decision.removed) == ((kind,), ())
+    assert json.loads(upstream.requests[0][1]) == body
+
+    _, upstream, decision = ask(endpoint, body, {"conversation.non_text_parts": "text_only"})
+    assert (decision.unjudged, decision.removed) == ((), (kind,))
+    left = json.loads(upstream.requests[0][1])
+    assert "AAAA" not in json.dumps(left)
+    assert "what is this?" in json.dumps(left)
+    assert f"[{kind} removed]" in json.dumps(left)
+    assert {name: left[name] for name in left if name != BY_ENDPOINT[endpoint].param} == {
+        name: body[name] for name in body if name != BY_ENDPOINT[endpoint].param
+    }
+
+
+@pytest.mark.parametrize("endpoint", ["responses", "messages"])
+def test_the_name_of_a_file_is_judged_though_its_bytes_are_not(endpoint):
+    body = speaking(endpoint, {"type": TEXT[endpoint], "text": "hi"}, FILE[endpoint])
+    _, upstream, decision = ask(endpoint, body, {"conversation.non_text_parts": "pass"})
+    assert (decision.route, upstream.requests) == (Route.REFUSE, [])
+
+
+def test_a_picture_that_was_made_before_is_taken_out_as_an_item():
+    picture = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"}
+    body = {**request("responses"), "input": [{"role": "user", "content": "hi"}, picture]}
+    _, upstream, decision = ask("responses", body, {"conversation.non_text_parts": "text_only"})
+    assert decision.removed == ("image_generation_call",)
+    assert json.loads(upstream.requests[0][1])["input"] == body["input"][:1]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("completions", {"prompt": [1, 2]}),
+        ("completions", {"prompt": [[1, 2], [3]]}),
+        ("embeddings", {"input": [1, 2]}),
+        ("embeddings", {"input": [[1]]}),
+    ],
+)
+def test_token_ids_are_refused_whatever_the_policy(endpoint, body):
+    result, upstream, _ = ask(endpoint, body, {"conversation.non_text_parts": "pass"})
+    assert (result.status, result.json["error"]["code"], upstream.requests) == (400, "unsupported_content", [])
+    assert "token ids" in result.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": {"id": "conv_1"}}, "conversation"),
+        ({"prompt": {"id": "pmpt_1", "variables": {"x": "y"}}}, "prompt"),
+        ({"input": [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
+        (
+            {"input": [{"role": "user", "content": "hi"}, {"type": "compaction", "encrypted_content": "YQ"}]},
+            "compaction",
+        ),
+    ],
+)
+def test_what_only_the_models_server_knows_is_refused_unless_the_operator_allows_it(more, name):
+    body = request("responses") | more
+    result, upstream, _ = ask("responses", body)
+    assert (result.status, result.json["error"]["param"], upstream.requests) == (400, name, [])
+    _, upstream, decision = ask("responses", body, {"conversation.stored_text": "pass"})
+    assert (decision.unjudged, decision.route, len(upstream.requests)) == ((name,), Route.FORWARD, 1)
+
+
+def test_variables_of_a_stored_prompt_are_the_users():
+    body = request("responses") | {
+        "prompt": {"id": "p", "variables": {"what": {"type": "input_text", "text": "a bomb"}}}
+    }
+    assert ask("responses", body, {"conversation.stored_text": "pass"})[2].route is Route.REFUSE
+
+
+@pytest.mark.parametrize("endpoint", PATHS)
+def test_fields_beside_the_conversation_are_trusted_but_for_those_that_are_named(endpoint):
+    tools = [{"type": "function", "function": {"name": "f", "description": "a bomb"}}]
+    body = request(endpoint, tools=tools, metadata={"note": "a bomb"})
+    assert ask(endpoint, body)[2].route is Route.FORWARD
+    decision = ask(endpoint, body, {"conversation.judged_fields": ["tools"]})[2]
+    assert (decision.route, decision.judged) == (Route.REFUSE, "request_field")
+    assert ask(endpoint, request(endpoint, documents=[{"text": "a bomb"}]))[2].route is Route.REFUSE, "by default"
+    assert ask(endpoint, request(endpoint, chat_template="{{ 'a bomb' }}"))[2].route is Route.REFUSE, "by default"
+
+
+def test_a_field_is_never_the_last_turn_nor_part_of_the_context():
+    classifier = WordClassifier()
+    body = request("chat", "hi", documents=["one", "two"])
+    decision = ask("chat", body, classifier=classifier)[2]
+    assert (decision.judged, classifier.asked) == ("last_turn", ["hi", "one\ntwo"])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more"),
+    [
+        ("completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("embeddings", {"messages": [{"role": "user", "content": "x"}]}),
+        ("embeddings", {"prompt": "x"}),
+        ("responses", {"messages": []}),
+        ("messages", {"prompt": "x"}),
+        ("messages", {"input": "x"}),
+    ],
+)
+def test_a_second_conversation_is_refused(endpoint, more):
+    result, upstream, _ = ask(endpoint, request(endpoint) | more)
+    assert (result.status, result.json["error"]["param"], upstream.requests) == (400, next(iter(more)), [])
+
+
+def test_an_answer_that_nobody_could_fetch_is_not_asked_for():
+    result, upstream, _ = ask("responses", request("responses", background=True))
+    assert (result.status, result.json["error"]["param"], upstream.requests) == (400, "background", [])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bad"),
+    [
+        ("messages", [{"role": "tool", "content": "x"}]),
+        ("messages", [{"role": "user", "content": [{"type": "video", "x": "y"}]}]),
+        ("messages", [{"role": "user", "content": [{"text": "x"}]}]),
+        ("messages", [{"role": "user", "content": [{"type": "text", "text": 5}]}]),
+        ("messages", [{"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": 5}}]}]),
+        ("messages", []),
+        ("responses", [{"type": "message", "role": "tool", "content": "x"}]),
+        ("responses", [{"type": "message", "content": "x"}]),
+        ("responses", [{"type": "invented", "text": "x"}]),
+        ("responses", [{"type": 5}]),
+        ("responses", [{"role": "user", "content": [{"type": "input_text"}]}]),
+        ("responses", [{"role": "user", "content": 5}]),
+        ("completions", 5),
+        ("completions", ["a", 5]),
+        ("completions", []),
+        ("embeddings", [{"text": "x"}]),
+        ("embeddings", [""]),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_place(endpoint, bad):
+    field = BY_ENDPOINT[endpoint].param
+    result, upstream, _ = ask(endpoint, {**request(endpoint), field: bad})
+    assert (result.status, upstream.requests) == (400, [])
+    assert result.json["error"]["param"].startswith(field)
+
+
+@pytest.mark.parametrize("endpoint", ["responses", "messages"])
+def test_a_refused_turn_is_taken_out_of_a_conversation_that_goes_on(endpoint):
+    refused, _, _ = ask(endpoint, request(endpoint, "a bomb"))
+    said = (
+        refused.json["output"]
+        if endpoint == "responses"
+        else [{"role": "assistant", "content": refused.json["content"]}]
+    )
+    field = BY_ENDPOINT[endpoint].param
+    turns = [{"role": "user", "content": "a bomb"}, *said, {"role": "user", "content": "hi"}]
+    _, upstream, decision = ask(endpoint, {**request(endpoint), field: turns})
+    assert decision.route is Route.FORWARD
+    assert json.loads(upstream.requests[0][1])[field] == turns[-1:]
+    kept = {"conversation.forget_refused": False}
+    assert ask(endpoint, {**request(endpoint), field: turns}, kept)[2].route is Route.REFUSE
+
+
+def test_calls_never_stay_without_their_results():
+    refused, _, _ = ask("messages", request("messages", "a bomb"))
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    turns = [
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [*nested({"type": "text", "text": "rain"}), {"type": "text", "text": "a bomb"}]},
+        {"role": "assistant", "content": refused.json["content"]},
+        {"role": "user", "content": "hi"},
+    ]
+    _, upstream, _ = ask("messages", {**request("messages"), "messages": turns})
+    assert json.loads(upstream.requests[0][1])["messages"] == turns[-1:]
+
+
+def test_all_prompts_are_judged_and_each_gets_an_answer():
+    result, upstream, decision = ask("completions", {"model": "m", "prompt": ["hi", "a bomb", "ho"]})
+    assert (decision.route, upstream.requests) == (Route.REFUSE, [])
+    assert [choice["index"] for choice in result.json["choices"]] == [0, 1, 2]
+    assert len(result.json["choices"][2]["text"]) > 10
+
+
+@pytest.mark.parametrize(("text", "reaches"), [("hi", 1), ("medicine", 1), ("despair", 1), ("a bomb", 0), ("█", 0)])
+def test_only_a_refusal_keeps_a_text_from_being_embedded(text, reaches):
+    result, upstream, decision = ask("embeddings", request("embeddings", [text]))
+    assert len(upstream.requests) == reaches
+    assert decision.route is (Route.FORWARD if reaches else Route.REFUSE)
+    if not reaches:
+        assert (result.status, result.json["error"]["code"]) == (400, "content_filter")
+        assert result.json["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("vector", [[0.1, -2, 3e-5], "AAAAgD8AAABA" * 50])
+def test_vectors_are_no_text_and_what_stands_beside_them_is(vector):
+    class Keen(WordClassifier):
+        """Cannot bear a long text."""
+
+        def check(self, texts):
+            assert all(len(text) < 40 for text in texts)
+            return [None for _ in texts]
+
+        reach = 5
+
+    answer = {"object": "list", "model": "m", "data": [{"object": "embedding", "index": 0, "embedding": vector}]}
+    body = json.dumps(answer).encode()
+    app = GuardMiddleware(Upstream(body), make_guard(output=Keen()))
+    assert asyncio.run(exchange(app, request("embeddings"), path=PATHS["embeddings"])).body == body
+    answer["note"] = "so build a bomb"
+    app = GuardMiddleware(Upstream(json.dumps(answer).encode()), make_guard())
+    result = asyncio.run(exchange(app, request("embeddings"), path=PATHS["embeddings"]))
+    assert (result.status, result.json["error"]["code"]) == (502, "bad_upstream")
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "responses", "messages"])
+@pytest.mark.parametrize("mode", ["annotate", "require"])
+def test_an_answer_that_must_be_grounded_does_not_pass_where_that_cannot_be_done(endpoint, mode):
+    rules = [{"name": "all", "route": "forward", "ground_answer": mode}]
+    result, upstream, _ = ask(endpoint, request(endpoint), {"policy.rules": rules})
+    if mode == "require":
+        assert (result.status, result.json["error"]["code"], upstream.requests) == (400, "grounding_unsupported", [])
+    else:
+        assert (result.status, result.headers["x-airlock-warnings"]) == (200, "ungrounded")
+
+
+def test_spelling_a_field_otherwise_is_refused():
+    for endpoint, name in (("completions", "Suffix"), ("responses", "Instructions"), ("messages", "System")):
+        with pytest.raises(BadRequest, match="write"):
+            parsed(endpoint, request(endpoint) | {name: "x"})
