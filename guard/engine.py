@@ -242,7 +242,8 @@ class Guard:
         language = self._edition.language(texts)
         decision = Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin, policy=self.version)
         try:
-            verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
+            judging = [text for _, text in texts]
+            verdicts = await self._classify.run(self._verdicts, judging, work=sum(map(len, judging)))
         except PartFailure as exc:
             return self._failed(exc, started, decision)
         weighed = self._edition.weigh(texts, verdicts, origin)
@@ -287,7 +288,7 @@ class Guard:
             return None
         try:
             findings = await self._check.run(
-                lambda: sound_findings(self._edition.output.check(list(texts)), len(texts))
+                lambda: sound_findings(self._edition.output.check(list(texts)), len(texts)), work=sum(map(len, texts))
             )
         except BadRequest as exc:  # the model's text is longer than can be judged
             raise PartFailure("output", str(exc)) from exc

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from guard import wire
-from guard.asgi import EVENTS, JSON, ASGIApp, Message, Receive, Scope, Send, send_whole
+from guard.asgi import EVENTS, JSON, ASGIApp, ClientGone, Message, Receive, Scope, Send, send_whole, while_there
 from guard.config import Server
 from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
@@ -52,10 +52,6 @@ class GuardMiddleware:
         await self.app(scope, receive, closing)
 
 
-class ClientGone(Exception):
-    """The client hung up before it had sent its request."""
-
-
 class Exchange:
     """One guarded request and its answer."""
 
@@ -74,7 +70,7 @@ class Exchange:
             request = wire.parse_chat(body, self._guard.refusals)
             self._only_text(request)
             origin = Origin(self._scope.get("airlock.tenant"), request.model)
-            decision, reply = await self._guard.admit(request.turns, origin)
+            decision, reply = await while_there(self._receive, self._guard.admit(request.turns, origin))
         except ClientGone:
             return
         except BadRequest as exc:

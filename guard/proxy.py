@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from guard import wire
-from guard.asgi import DECISION_HEADER, Headers, Message, Receive, Scope, Send
+from guard.asgi import DECISION_HEADER, ClientGone, Headers, Message, Receive, Scope, Send, while_there
 from guard.config import Config
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, ConfigError, JournalError
-from guard.middleware import ClientGone, GuardMiddleware, read_body, replay
+from guard.middleware import GuardMiddleware, read_body, replay
 from guard.types import Decision, Route, Turn
 from guard.upstream import Forwarder
 from rag.types import GroundedAnswer
@@ -88,12 +88,11 @@ class Gateway:
             body = await read_body(scope, receive, self._guard.config.server)
             if scope["method"] == "POST":
                 wire.parse_json(body)
+            await while_there(receive, self._api(scope, replay(body, receive), send))
         except ClientGone:
             return
         except BadRequest as exc:
             await (await _turned_away(self._guard, exc))(scope, receive, send)
-            return
-        await self._api(scope, replay(body, receive), send)
 
     async def _not_served(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = _not_served(scope["method"], scope["path"], status=405 if scope["path"] == CHAT else 404)

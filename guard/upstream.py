@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import os
 from urllib.parse import quote, urlsplit
@@ -11,7 +11,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from guard.asgi import JSON, Headers, Receive, Scope, Send, send_whole
+from guard.asgi import JSON, ClientGone, Headers, Receive, Scope, Send, send_whole, while_there
 from guard.config import Upstream
 from guard.errors import ConfigError, UpstreamError
 from guard.wire import error_body
@@ -61,17 +61,8 @@ class Forwarder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        sending = asyncio.create_task(self._exchange(scope, await _body(receive), send))
-        leaving = asyncio.create_task(_gone(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            if not sending.done():
-                sending.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
-        if not sending.cancelled():
-            sending.result()
+        with contextlib.suppress(ClientGone):
+            await while_there(receive, self._exchange(scope, await _body(receive), send))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -143,9 +134,3 @@ class Forwarder:
 async def _body(receive: Receive) -> bytes:
     """The body, which the guard in front has read whole already."""
     return bytes((await receive()).get("body", b""))
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns when the client hangs up."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
