@@ -30,13 +30,13 @@ class GuardMiddleware:
     def __init__(self, app: ASGIApp, guard: Guard, *, paths: Sequence[str] = ("/chat/completions",)) -> None:
         self.app = app
         self.guard = guard
-        self._paths = tuple(map(_plain, paths))
+        self._paths = tuple(map(plain, paths))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif not _plain(scope["path"]).endswith(self._paths) or scope.get("method") == "OPTIONS":
+        elif not plain(scope["path"]).endswith(self._paths) or scope.get("method") == "OPTIONS":
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
@@ -195,6 +195,6 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """A path in one spelling: lower case, single slashes, none at the end, `.` and `..` resolved."""
     return posixpath.normpath("/" + path.lower().strip("/"))

@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from guard import wire
+from guard.access import TENANT, Access, endpoint_of
 from guard.asgi import DECISION_HEADER, ClientGone, Headers, Message, Receive, Scope, Send, while_there
 from guard.config import Config
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, ConfigError, JournalError
 from guard.middleware import GuardMiddleware, read_body, replay
-from guard.types import Decision, Route, Turn
+from guard.types import Decision, Origin, Route, Turn
 from guard.upstream import Forwarder
 from rag.types import GroundedAnswer
 
@@ -45,12 +46,17 @@ class Gateway:
         self._forwarder = forwarder
         self._chat = GuardMiddleware(forwarder, guard, paths=(CHAT,))
         self._api = own_api(guard)
+        self._access = Access(self._serve, guard)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] == "websocket":
+        else:
+            await self._access(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
         elif scope["path"] == CHAT and scope["method"] == "POST":
             await self._chat(scope, receive, send)
@@ -65,13 +71,14 @@ class Gateway:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._access.close()
         await self._forwarder.close()
         self._guard.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _pass_open(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The list of models holds nothing that a user or a model wrote."""
-        decision = Decision(Route.FORWARD, "open_path")
+        decision = Decision(Route.FORWARD, "open_path", origin=_origin(scope))
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -135,29 +142,29 @@ def own_api(guard: Guard) -> FastAPI:
         return {"status": "ok"}
 
     @api.post("/v1/airlock/check")
-    async def check(request: CheckRequest, response: Response) -> dict[str, Any]:
+    async def check(request: CheckRequest, asked: Request, response: Response) -> dict[str, Any]:
         """Judge without forwarding."""
         turns, held = as_turns(request.input), guard.held()
-        decision = await held.decide(turns)
+        decision = await held.decide(turns, _origin(asked.scope))
         await held.record(decision, turns[-1].text)
         finding = await held.find([request.output]) if request.output else None
         response.headers[DECISION_HEADER.decode()] = decision.id
         return decision.as_dict() | ({"output": asdict(finding) if finding else None} if request.output else {})
 
     @api.post("/v1/airlock/ask")
-    async def ask(request: AskRequest, response: Response) -> dict[str, Any]:
+    async def ask(request: AskRequest, asked: Request, response: Response) -> dict[str, Any]:
         """Answer from the knowledge base, or abstain."""
         answer = await guard.ask(request.question)
-        decision = Decision(Route.GROUND, "ask")
+        decision = Decision(Route.GROUND, "ask", origin=_origin(asked.scope))
         await guard.record(decision, request.question)
         response.headers[DECISION_HEADER.decode()] = decision.id
         return answer_dict(answer)
 
     @api.post("/v1/airlock/ground")
-    async def ground(request: GroundRequest, response: Response) -> dict[str, Any]:
+    async def ground(request: GroundRequest, asked: Request, response: Response) -> dict[str, Any]:
         """Hold an answer against evidence, sentence by sentence."""
         report = await guard.ground(request.answer, request.passages)
-        decision = Decision(Route.GROUND, "ground")
+        decision = Decision(Route.GROUND, "ground", origin=_origin(asked.scope))
         await guard.record(decision, request.answer)
         response.headers[DECISION_HEADER.decode()] = decision.id
         return report.as_dict()
@@ -234,6 +241,10 @@ def serve(app: Callable[[Scope, Receive, Send], Awaitable[None]], bound: socket.
         timeout_graceful_shutdown=10,
     )
     asyncio.run(uvicorn.Server(settings).serve(sockets=[bound]))
+
+
+def _origin(scope: Scope) -> Origin:
+    return Origin(scope.get(TENANT), endpoint=endpoint_of(scope["path"]))
 
 
 def _names_models(path: str) -> bool:
