@@ -159,4 +159,4 @@ def _print_key(key: str, entry: Entry, *, as_json: bool) -> None:
         print_json({"key": key, **_row(entry, "valid")})
     else:
         typer.echo(key)
-        typer.echo(f"id {entry.id} of {entry.tenant}; the key is shown this once, and kept nowhere", err=True)
+        typer.echo(f"id {entry.id} of {entry.tenant}; the key is shown this once, and kept nowhere")
