@@ -2,7 +2,9 @@
 
 `before` is one worker thread that judges each call to its end, in the order of arrival; `after` is the gateway: slices
 of a long text, and the call with the least work left first. Two prompts of 8,192 tokens are kept waiting all the time.
-`batches` is texts a second of processor time by how many run at once. Writes `results/scheduling.json`.
+Beside the time that passes (`ms`) stands this process's processor time meanwhile (`cpu_ms`), which other work on the
+machine changes less. `batches` is texts a second of processor time by how many run at once, `crowd` the same of 64
+requests that come together, one by one and as `guard.batching` takes them. Writes `results/scheduling.json`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.pace import paced
 from classifier.types import Verdict
 from guard.assemble import Encoders, load_classifier
+from guard.batching import Batches
 from guard.config import load_config
 from guard.runner import Runner
 from training.manifest import adapter_sha256, command, provenance, write_json
@@ -69,20 +72,39 @@ async def ask(part: Any, *, shorts: int, long: str | None, by_work: bool) -> dic
 
     began = time.perf_counter()
     busy = [asyncio.create_task(keep_busy()) for _ in range(2 if long else 0)]
-    waited = []
+    waited, worked = [], []
     for number in range(shorts):
         await asyncio.sleep(0.3)
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.process_time()
         await judge(SHORT.format(number))
         waited.append((time.perf_counter() - started) * 1000)
+        worked.append((time.process_time() - spent) * 1000)
     seconds = time.perf_counter() - began
     for task in busy:
         task.cancel()
     await asyncio.gather(*busy, return_exceptions=True)
     await asyncio.to_thread(runner.close, 60)
-    p50, p99 = np.percentile(waited, [50, 99])
-    figures = {"queries": shorts, "p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
+    figures = {"queries": shorts, "ms": _percentiles(waited), "cpu_ms": _percentiles(worked)}
     return figures | ({"long_prompts_judged": judged, "seconds": round(seconds, 1)} if long else {})
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(times, [50, 99])
+    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
+
+
+async def crowd(classifier: TierClassifier, *, together: bool) -> dict[str, float]:
+    """Short queries a second of processor time, when 64 come at once."""
+    runner = Runner("classifier", deadline_s=3600)
+    joined = Batches(runner, classifier.classify)
+
+    async def judge(number: int) -> None:
+        texts = [SHORT.format(number)]
+        await (joined.classify(texts) if together else runner.run(classifier.classify, texts))
+
+    started = time.process_time()
+    await asyncio.gather(*map(judge, range(64)))
+    return {"texts_per_cpu_s": round(64 / (time.process_time() - started), 1)}
 
 
 def batches(classifier: TierClassifier, text: str, sizes: Sequence[int], seconds: float) -> dict[str, Any]:
@@ -130,6 +152,10 @@ def main() -> None:
             | {"texts_per_cpu_s": batches(classifier, SHORT, (1, 2, 4, 8, 16, 32), 4.0)},
             "window": {"tokens": classifier.classify([long[:1100]])[0].coverage.tokens}
             | {"texts_per_cpu_s": batches(classifier, long[:1100] + "{}", (1, 2, 4, 8, 16), 6.0)},
+        },
+        "crowd": {
+            "one_by_one": asyncio.run(crowd(classifier, together=False)),
+            "together": asyncio.run(crowd(classifier, together=True)),
         },
         "load": round(os.getloadavg()[0], 2),
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Verdict
+from guard.batching import Batches
 from guard.config import Config, changed_settings
 from guard.conversation import Texts, question_of, texts_to_judge
 from guard.edition import Edition, Reloaded
@@ -67,6 +68,7 @@ class Guard:
         self._edition = Edition.of(config, parts.output, parts.taxonomy)
         threads = config.classifier.workers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
+        self._batches = Batches(self._classify, self._verdicts)
         self._ground = Runner(
             "knowledge", deadline_s=config.knowledge.deadline_s, workers=config.interpretation.workers
         )
@@ -243,7 +245,7 @@ class Guard:
         decision = Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin, policy=self.version)
         try:
             judging = [text for _, text in texts]
-            verdicts = await self._classify.run(self._verdicts, judging, work=sum(map(len, judging)))
+            verdicts = await self._batches.classify(judging)
         except PartFailure as exc:
             return self._failed(exc, started, decision)
         weighed = self._edition.weigh(texts, verdicts, origin)
