@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=int, default=12, help="short queries asked without slices")
     parser.add_argument("--after", type=int, default=100, help="short queries asked with them, and alone")
+    parser.add_argument("--batch-seconds", type=float, default=4.0, help="of the processor, for each size of batch")
     parser.add_argument("--out", type=Path, default=Path("results/scheduling.json"))
     options = parser.parse_args()
     config = load_config(None)
@@ -143,28 +144,39 @@ def main() -> None:
     )
     long = long_text(classifier)
     classifier.classify([SHORT.format(0), long[:2000]])
-    figures = {
-        "alone": asyncio.run(ask(classifier, shorts=options.after, long=None, by_work=True)),
-        "before": asyncio.run(ask(ToTheEnd(whole), shorts=options.before, long=long, by_work=False)),
-        "after": asyncio.run(ask(classifier, shorts=options.after, long=long, by_work=True)),
-        "batches": {
-            "short": {"tokens": classifier.classify([SHORT.format(0)])[0].coverage.tokens}
-            | {"texts_per_cpu_s": batches(classifier, SHORT, (1, 2, 4, 8, 16, 32), 4.0)},
-            "window": {"tokens": classifier.classify([long[:1100]])[0].coverage.tokens}
-            | {"texts_per_cpu_s": batches(classifier, long[:1100] + "{}", (1, 2, 4, 8, 16), 6.0)},
-        },
-        "crowd": {
+    figures: dict[str, Any] = {}
+
+    def found(name: str, value: dict[str, Any]) -> None:
+        figures[name] = value
+        print(name, json.dumps(value), flush=True)
+
+    found("alone", asyncio.run(ask(classifier, shorts=options.after, long=None, by_work=True)))
+    found("after", asyncio.run(ask(classifier, shorts=options.after, long=long, by_work=True)))
+    found("before", asyncio.run(ask(ToTheEnd(whole), shorts=options.before, long=long, by_work=False)))
+    found(
+        "crowd",
+        {
             "one_by_one": asyncio.run(crowd(classifier, together=False)),
             "together": asyncio.run(crowd(classifier, together=True)),
         },
-        "load": round(os.getloadavg()[0], 2),
-    }
+    )
+    seconds = options.batch_seconds
+    short, window = SHORT.format(0), long[:1100]
+    found(
+        "batches",
+        {
+            "short": {"tokens": classifier.classify([short])[0].coverage.tokens}
+            | {"texts_per_cpu_s": batches(classifier, SHORT, (1, 2, 4, 8, 16, 32), seconds)},
+            "window": {"tokens": classifier.classify([window])[0].coverage.tokens}
+            | {"texts_per_cpu_s": batches(classifier, window + "{}", (1, 2, 4, 8), seconds)},
+        },
+    )
+    figures["load"] = round(os.getloadavg()[0], 2)
     model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
     write_json(
         options.out,
         {"command": command("python benchmarks/scheduling.py"), **model, **figures, **provenance(seed=0, data=[])},
     )
-    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

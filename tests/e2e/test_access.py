@@ -391,7 +391,7 @@ def test_a_gateway_process_with_keys_says_no_key_in_its_log(tmp_path, monkeypatc
         (tmp_path / "keys.yaml").write_text(f"keys: [{key}]")
         answers.append(httpx.get(f"{url}/models", headers={"x-api-key": key}))
     finally:
-        started.end()
+        started.end(timeout=100)
     assert [answer.status_code for answer in answers] == [502, 401, 404, 401, 503]
     secret = key.split("_", 2)[2][:-1]
     written = started.said + (tmp_path / "journal.db").read_bytes().decode("latin-1")
