@@ -111,7 +111,7 @@ class RateLimits:
                         raise self._over(standing, cost, found)
                 for item, names in items:
                     await self._strategy.hit(item, *names, cost=cost)
-        except (*self._errors, TimeoutError) as exc:
+        except self._errors as exc:
             self._failed(exc)
             return None
         tightest = _tightest(found)
@@ -123,7 +123,7 @@ class RateLimits:
             async with asyncio.timeout(self._settings.redis_timeout_s):
                 for item, names in self._items(unit, tenant):
                     await self._strategy.hit(item, *names, cost=cost)
-        except (*self._errors, TimeoutError) as exc:
+        except self._errors as exc:
             log.error("limits: %d %s of an answer were not counted (%s)", cost, unit, type(exc).__name__)
 
     async def close(self) -> None:
@@ -133,10 +133,10 @@ class RateLimits:
             await bridge.storage.aclose()
 
     @property
-    def _errors(self) -> tuple[type[BaseException], ...]:
+    def _errors(self) -> tuple[type[Exception], ...]:
         from limits.errors import StorageError
 
-        return (StorageError, OSError)
+        return (StorageError, OSError, TimeoutError)
 
     def _items(self, unit: Unit, tenant: str | None) -> Sequence[tuple[RateLimitItem, tuple[str, ...]]]:
         total, own = getattr(self._settings.total, unit), getattr(self._settings.of(tenant), unit)

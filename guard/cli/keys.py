@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -149,7 +149,7 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _row(entry: Entry, state: str) -> dict[str, object]:
+def _row(entry: Entry, state: str) -> dict[str, Any]:
     said = entry.model_dump(mode="json", exclude={"salt", "hash"})
     return {**said, "state": state}
 
