@@ -65,9 +65,11 @@ class Served:
     journal: Path
     upstream: Shaky
     forwarder: Any
+    stack: ExitStack
 
     def client(self, key: str = "sk-nobody") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        return self.stack.enter_context(client)
 
 
 Serve = Callable[..., Served]
@@ -95,7 +97,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
             guard = make_guard(written, journal=SqliteJournal(folder / "journal.db"))
             forwarder = Forwarder(guard.config.upstream)
             url = stack.enter_context(served(Gateway(guard, forwarder)))
-            return Served(url, folder / "journal.db", shaky, forwarder)
+            return Served(url, folder / "journal.db", shaky, forwarder, stack)
 
         yield start
 
