@@ -60,6 +60,7 @@ bench: install
 	$(BIN)/python benchmarks/upstream_client.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/journal.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scheduling.py
 	test ! -d $(SHARED) || $(BIN)/python benchmarks/output_door.py
 
 # The audit's engine against one stock forward a head and prompt: ten minutes or more on a free core.

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from classifier.encoder import Encoder
 from classifier.normalize import decorated, invisible, is_symbol, normalize
+from classifier.pace import pause
 from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, TextTooLong, Tier, Verdict
 from classifier.windows import Window, windows
 
+SLICE_TOKENS = 512  # two whole windows: a short text waits half a second for a long one, at most
 DEFAULT_MODEL = SHIPPED_MODEL
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
 _ADAPTER = "adapter_model.safetensors"
@@ -176,6 +178,8 @@ class TierClassifier:
         settings: windows and operating point.
         max_tokens: tokens read in one call; more raise TextTooLong. None reads any number.
         batch: windows run at once; more needs memory and gains little on a CPU.
+        slice_tokens: tokens, padding included, run at once; between two such slices other callers may come first
+            (`classifier.pace`).
     """
 
     def __init__(
@@ -187,6 +191,7 @@ class TierClassifier:
         *,
         max_tokens: int | None = None,
         batch: int = 16,
+        slice_tokens: int = SLICE_TOKENS,
     ) -> None:
         if model.head.out_features != len(taxonomy.categories):
             raise ClassifierError(
@@ -199,6 +204,7 @@ class TierClassifier:
         self._encoder = encoder
         self._max_tokens = max_tokens
         self._batch = batch
+        self._slice_tokens = slice_tokens
         self._name = f"{settings.name}@{taxonomy.version}"
         self._size = settings.window - len(encoder.before) - len(encoder.after)
         longest = getattr(encoder.model.config, "max_position_embeddings", settings.window)
@@ -294,16 +300,31 @@ class TierClassifier:
         return list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
 
     def _probabilities(self, found: Sequence[Window]) -> Iterator[list[float]]:
-        """Category probabilities of each window, in order; windows of like length share a batch."""
-        order = sorted(range(len(found)), key=lambda index: len(found[index].ids))
+        """Category probabilities of each window, in order; windows of like length share a slice."""
         results: list[list[float]] = [[] for _ in found]
-        with torch.inference_mode():
-            for start in range(0, len(order), self._batch):
-                indices = order[start : start + self._batch]
+        done = 0
+        for indices in self._slices([len(window.ids) for window in found]):
+            if done:
+                pause(1.0 - done / len(found))
+            with torch.inference_mode():
                 logits = self.model(**self._encoder.collate([found[index].ids for index in indices]))
-                for index, row in zip(indices, logits.double().softmax(-1).tolist(), strict=True):
-                    results[index] = row
+            for index, row in zip(indices, logits.double().softmax(-1).tolist(), strict=True):
+                results[index] = row
+            done += len(indices)
         yield from results
+
+    def _slices(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of windows that run at once, the shortest first: within `batch` and `slice_tokens`, at least one."""
+        special = self.settings.window - self._size
+        indices: list[int] = []
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            tokens = (len(indices) + 1) * (lengths[index] + special)
+            if indices and (len(indices) == self._batch or tokens > self._slice_tokens):
+                yield indices
+                indices = []
+            indices.append(index)
+        if indices:
+            yield indices
 
     def _decide(self, scored: Sequence[tuple[Window, list[float]]], coverage: Coverage) -> Verdict:
         judged = []

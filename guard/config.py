@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from classifier.types import E5_SMALL
+from guard.admission import Access, Limits, TenantShare
 from guard.errors import ConfigError
 from guard.fields import PASSWORD, Address, Count, OpenAICategory, Seconds, Section, Share, one_or_many
 from guard.interpretation import (
@@ -60,6 +61,14 @@ class Upstream(Section):
     )
     connect_timeout_s: Seconds = 5.0
     read_timeout_s: Seconds = Field(120.0, description="Longest silence between two reads.")
+    answer_timeout_s: Seconds = Field(600.0, description="For a whole answer, streams and tries anew included.")
+    retries: Annotated[int, Field(ge=0)] = Field(
+        2, description="Further tries where nothing was sent yet, or where sending it twice does no harm (GET)."
+    )
+    breaker_failures: Count = Field(
+        10, description="Failures in a row (no connection, no answer in time, HTTP 5xx) that open the circuit breaker."
+    )
+    breaker_open_s: Seconds = Field(15.0, description="HTTP 503 at once for so long; then one request tries again.")
     max_response_bytes: Count = 32 * 1024 * 1024
     fingerprint: PinnedModel | None = Field(
         None,
@@ -261,6 +270,8 @@ class Config(Section):
     """Every setting of the gateway."""
 
     server: Server = Server()
+    access: Access = Access()
+    limits: Limits = Limits()
     upstream: Upstream = Upstream()
     classifier: ClassifierSection = ClassifierSection()
     conversation: Conversation = Conversation()
@@ -272,6 +283,20 @@ class Config(Section):
     journal: JournalSection = JournalSection()
     answers: Answers = Answers()
     moderation: Moderation = Moderation()
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        if self.access.keys is not None and self.upstream.api_key_env is None:
+            raise ValueError(
+                "access.keys is set and upstream.api_key_env is not; the key of a client opens Airlock and is never "
+                "sent on, so name the variable with the model server's own key (any value, if it asks for none)"
+            )
+        if self.access.keys is None and (self.limits.tenants or self.limits.tenant != TenantShare()):
+            raise ValueError(
+                "limits.tenant and limits.tenants need tenants, and without access.keys nobody logs in; set "
+                "access.keys, or use limits.total"
+            )
+        return self
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -361,6 +386,7 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
         upstream = upstream.model_copy(update={"fingerprint": pinned.model_copy(update=found)})
     return config.model_copy(
         update={
+            "access": config.access.model_copy(update={"keys": below("access.keys", config.access.keys)}),
             "upstream": upstream,
             "classifier": classifier.model_copy(
                 update={

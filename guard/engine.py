@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Verdict
+from guard.batching import Batches
 from guard.config import Config, changed_settings
 from guard.conversation import Texts, question_of, texts_to_judge
 from guard.edition import Edition, Reloaded
@@ -69,6 +70,7 @@ class Guard:
         self._edition = Edition.of(config, parts.output, parts.taxonomy)
         threads = config.classifier.workers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
+        self._batches = Batches(self._classify, self._verdicts)
         self._ground = Runner(
             "knowledge", deadline_s=config.knowledge.deadline_s, workers=config.interpretation.workers
         )
@@ -289,7 +291,8 @@ class Guard:
         language = self._edition.language(texts)
         decision = Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin, policy=self.version)
         try:
-            verdicts = await self._classify.run(self._verdicts, [text for _, text in texts])
+            judging = [text for _, text in texts]
+            verdicts = await self._batches.classify(judging)
         except PartFailure as exc:
             return self._failed(exc, started, decision)
         weighed = self._edition.weigh(texts, verdicts, origin)
@@ -336,7 +339,7 @@ class Guard:
             return None
         try:
             findings = await self._check.run(
-                lambda: sound_findings(self._edition.output.check(list(texts)), len(texts))
+                lambda: sound_findings(self._edition.output.check(list(texts)), len(texts)), work=sum(map(len, texts))
             )
         except BadRequest as exc:  # the model's text is longer than can be judged
             raise PartFailure("output", str(exc)) from exc

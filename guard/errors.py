@@ -3,7 +3,7 @@
 AirlockError
 ├── ConfigError          a setting is unknown, wrong, or names something that is not there
 ├── BadRequest           the client sent something that cannot be judged: HTTP 4xx
-├── UpstreamError        the model's server is down, slow, or sends rubbish: HTTP 502, 504
+├── UpstreamError        the model's server is down, slow, or sends rubbish: HTTP 502, 503, 504
 ├── PartFailure          a part raised, hung, or returned rubbish: the route is `policy.on_error`
 ├── JournalError         a decision could not be written down
 └── BlockedError         a request or an answer was blocked, told to a program that asked for an exception
@@ -48,12 +48,27 @@ class BadRequest(AirlockError):
 
 
 class UpstreamError(AirlockError):
-    """The model's server is down, slow, or sends what cannot be checked."""
+    """The model's server is down, slow, or sends what cannot be checked.
 
-    def __init__(self, message: str, *, status: int = 502, code: str = "upstream_unavailable") -> None:
+    Args:
+        message: what is wrong.
+        status: HTTP status.
+        code: a stable name for programs.
+        retry_after_s: seconds after which it is worth a try, where that is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 502,
+        code: str = "upstream_unavailable",
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 class PartFailure(AirlockError):

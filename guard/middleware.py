@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from guard.asgi import EVENTS, JSON, ASGIApp, Message, Receive, Scope, Send, send_whole
+from guard.asgi import EVENTS, JSON, ASGIApp, ClientGone, Message, Receive, Scope, Send, send_whole, while_there
 from guard.config import Server
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
@@ -39,7 +39,7 @@ class GuardMiddleware:
         if unknown:
             raise ConfigError(f"paths: there is no endpoint {unknown[0]!r}; there are {', '.join(BY_ENDPOINT)}")
         longest_first = sorted(paths.items(), key=lambda item: -len(item[0]))
-        self._wires = {_plain(path): BY_ENDPOINT[endpoint] for path, endpoint in longest_first}
+        self._wires = {plain(path): BY_ENDPOINT[endpoint] for path, endpoint in longest_first}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -53,8 +53,8 @@ class GuardMiddleware:
             await Exchange(self.app, self.guard.held(), wire, scope, receive, send).run()
 
     def _wire(self, path: str) -> Wire | None:
-        plain = _plain(path)
-        return next((wire for ending, wire in self._wires.items() if plain.endswith(ending)), None)
+        spelt = plain(path)
+        return next((wire for ending, wire in self._wires.items() if spelt.endswith(ending)), None)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing(message: Message) -> None:
@@ -63,10 +63,6 @@ class GuardMiddleware:
             await send(message)
 
         await self.app(scope, receive, closing)
-
-
-class ClientGone(Exception):
-    """The client hung up before it had sent its request."""
 
 
 class Exchange:
@@ -88,9 +84,10 @@ class Exchange:
             request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
             unjudged = self._unjudged(request)
             origin = Origin(self._scope.get("airlock.tenant"), request.model, self._wire.endpoint)
-            decision, reply = await self._guard.admit(
+            judging = self._guard.admit(
                 request.turns, origin, unjudged=unjudged, removed=request.removed, answers=self._wire.answers
             )
+            decision, reply = await while_there(self._receive, judging)
         except ClientGone:
             return
         except BadRequest as exc:
@@ -245,6 +242,6 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """A path in one spelling: lower case, single slashes, none at the end, `.` and `..` resolved."""
     return posixpath.normpath("/" + path.lower().strip("/"))

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 
 import uvicorn
 
+from guard.access import TENANT, Access, endpoint_of
 from guard.api import PREFIXES, not_served, own_api, turned_away
-from guard.asgi import DECISION_HEADER, Headers, Message, Receive, Scope, Send
+from guard.asgi import DECISION_HEADER, ClientGone, Headers, Message, Receive, Scope, Send, while_there
 from guard.config import Config
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
-from guard.middleware import ClientGone, GuardMiddleware, read_body, replay
-from guard.types import Decision, Route
+from guard.middleware import GuardMiddleware, read_body, replay
+from guard.types import Decision, Origin, Route
 from guard.upstream import Forwarder
 from guard.wires import BY_ENDPOINT
 from guard.wires.json import parse_json
@@ -36,12 +37,17 @@ class Gateway:
         self._paths = {f"/v1{wire.path}": wire.endpoint for wire in served}
         self._guarded = GuardMiddleware(forwarder, guard, paths=self._paths)
         self._api = own_api(guard)
+        self._access = Access(self._serve, guard)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] == "websocket":
+        else:
+            await self._access(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
         elif scope["path"] in self._paths and scope["method"] == "POST":
             await self._guarded(scope, receive, send)
@@ -56,13 +62,14 @@ class Gateway:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._access.close()
         await self._forwarder.close()
         self._guard.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _pass_open(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The list of models holds nothing that a user or a model wrote."""
-        decision = Decision(Route.FORWARD, "open_path")
+        decision = Decision(Route.FORWARD, "open_path", origin=_origin(scope))
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -79,12 +86,11 @@ class Gateway:
             body = await read_body(scope, receive, self._guard.config.server)
             if scope["method"] == "POST":
                 parse_json(body)
+            await while_there(receive, self._api(scope, replay(body, receive), send))
         except ClientGone:
             return
         except BadRequest as exc:
             await (await turned_away(self._guard, exc))(scope, receive, send)
-            return
-        await self._api(scope, replay(body, receive), send)
 
     async def _not_served(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 405 if scope["path"] in self._paths else 404
@@ -126,6 +132,10 @@ def serve(app: Callable[[Scope, Receive, Send], Awaitable[None]], bound: socket.
         timeout_graceful_shutdown=10,
     )
     asyncio.run(uvicorn.Server(settings).serve(sockets=[bound]))
+
+
+def _origin(scope: Scope) -> Origin:
+    return Origin(scope.get(TENANT), endpoint=endpoint_of(scope["path"]))
 
 
 def _names_models(path: str) -> bool:

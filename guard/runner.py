@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 import traceback
@@ -12,37 +13,45 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from classifier.pace import paced
 from classifier.types import ClassifierError, TextTooLong
 from guard.errors import AirlockError, BadRequest, PartFailure
+from guard.turns import Call, Turns
 from rag.types import InputError, KnowledgeError
 
 T = TypeVar("T")
 
 
 class Runner:
-    """Runs one part's calls, at most `workers` at a time.
+    """Runs one part's calls, at most `workers` of them computing at a time; see `guard.turns` for whose turn it is.
 
     A call that hangs past the deadline is abandoned: its thread is a daemon and its place is free again, so that the
     next call has a chance. While `max_stuck` abandoned calls still hang, new calls fail at once instead of piling up.
-    A caller that goes away keeps its place until its call has ended.
+    A part that pauses (`classifier.pace`) lets shorter calls in between, and stops there once its call is abandoned or
+    its caller has gone away; of one that does not, the place is kept until it has ended.
 
     Args:
         part: the part's name in errors and timings.
         deadline_s: seconds for waiting and running together.
-        workers: calls that may run at once.
+        workers: calls that may compute at once.
         max_stuck: abandoned calls that may hang at once.
     """
 
     def __init__(self, part: str, *, deadline_s: float, workers: int = 1, max_stuck: int = 8) -> None:
         self.part = part
         self._deadline_s = deadline_s
-        self._free = asyncio.Semaphore(workers)
+        self._turns = Turns(workers)
         self._max_stuck = max_stuck
         self._stuck = 0
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+    async def run(self, function: Callable[..., T], *arguments: object, work: float = 0.0) -> T:
         """The function's result.
+
+        Args:
+            function: called in a thread of its own.
+            arguments: its arguments.
+            work: how much there is to do, next to other calls; of equal ones, the first comes first.
 
         Raises:
             PartFailure: it raised, or the deadline passed.
@@ -51,16 +60,23 @@ class Runner:
         """
         if self._stuck >= self._max_stuck:
             raise PartFailure(self.part, f"{self._stuck} earlier calls still hang; restart Airlock or mend the part")
+        call = Call(work)
         outcome: asyncio.Future[T] | None = None
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._free.acquire()
-                outcome = self._start(function, arguments)
+                await self._turns.first(call)
+                outcome = self._start(call, function, arguments)
                 return await asyncio.shield(outcome)
         except TimeoutError:
             if outcome is not None and not outcome.done():
-                self._abandon(outcome)
+                self._abandon(call, outcome)
             raise self._late() from None
+        except asyncio.CancelledError:
+            self._turns.stop(call)
+            raise
+        finally:
+            if outcome is None:
+                self._turns.leave(call)
 
     async def wait(self, result: Awaitable[T]) -> T:
         """The result of a part that is asynchronous itself.
@@ -88,10 +104,10 @@ class Runner:
     def _late(self) -> PartFailure:
         return PartFailure(self.part, f"no result within the deadline of {self._deadline_s:g} s")
 
-    def _start(self, function: Callable[..., T], arguments: tuple[object, ...]) -> asyncio.Future[T]:
+    def _start(self, call: Call, function: Callable[..., T], arguments: tuple[object, ...]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
-        outcome.add_done_callback(self._release)
+        outcome.add_done_callback(_seen)
 
         def settle(set_outcome: Callable[..., None], value: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
@@ -99,7 +115,8 @@ class Runner:
 
         def work() -> None:
             try:
-                result = function(*arguments)
+                with paced(functools.partial(self._turns.pause, call)):
+                    result = function(*arguments)
             except AirlockError as exc:
                 settle(outcome.set_exception, exc)
             except TextTooLong as exc:
@@ -112,25 +129,28 @@ class Runner:
                 settle(outcome.set_exception, PartFailure(self.part, _where(exc)))
             else:
                 settle(outcome.set_result, result)
+            finally:
+                self._turns.leave(call)
 
         thread = threading.Thread(target=work, name=f"airlock-{self.part}", daemon=True)
         self._threads.add(thread)
         thread.start()
         return outcome
 
-    def _release(self, outcome: asyncio.Future[T]) -> None:
-        self._free.release()
-        outcome.exception()  # seen, also when the caller is gone
-
-    def _abandon(self, outcome: asyncio.Future[T]) -> None:
-        def ended(outcome: asyncio.Future[T]) -> None:
+    def _abandon(self, call: Call, outcome: asyncio.Future[T]) -> None:
+        def ended(_: asyncio.Future[T]) -> None:
             self._stuck -= 1
-            outcome.exception()
 
-        outcome.remove_done_callback(self._release)
         outcome.add_done_callback(ended)
         self._stuck += 1
-        self._free.release()
+        self._turns.stop(call)
+        self._turns.leave(call)
+
+
+def _seen(outcome: asyncio.Future[T]) -> None:
+    """An error of a call whose caller has gone is nobody's."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 def _where(exc: BaseException) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+import tenacity
 from multidict import CIMultiDict
 from yarl import URL
 
-from guard.asgi import JSON, Headers, Receive, Scope, Send, send_whole
+from guard.asgi import JSON, ClientGone, Headers, Message, Receive, Scope, Send, send_whole, while_there
+from guard.breaker import Breaker
 from guard.config import Upstream
 from guard.errors import ConfigError, UpstreamError
 from guard.wires import CHAT, Fault
@@ -34,6 +37,7 @@ _HOP = frozenset(
         b"upgrade",
     }
 )
+_NOTHING_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _TO_UPSTREAM = _HOP | {b"host", b"content-length", b"expect", b"x-http-method-override", b"x-airlock-extras"}
 
 
@@ -51,6 +55,7 @@ class Forwarder:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._key: str | None = None
+        self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
         if settings.api_key_env:
             self._key = os.environ.get(settings.api_key_env)
             if not self._key:
@@ -61,17 +66,8 @@ class Forwarder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        sending = asyncio.create_task(self._exchange(scope, await _body(receive), send))
-        leaving = asyncio.create_task(_gone(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            if not sending.done():
-                sending.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
-        if not sending.cancelled():
-            sending.result()
+        with contextlib.suppress(ClientGone):
+            await while_there(receive, self._exchange(scope, await _body(receive), send))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -79,28 +75,68 @@ class Forwarder:
             await self._session.close()
 
     async def _exchange(self, scope: Scope, body: bytes, send: Send) -> None:
+        """One request and its answer, under the breaker's eyes."""
         begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            async with self._open().request(
-                scope["method"],
-                self._url(scope),
-                data=body or None,
-                headers=self._headers(scope),
-                allow_redirects=False,
-            ) as response:
-                headers: Headers = [(n, v) for n, v in response.raw_headers if n.lower() not in _HOP]
-                begun = True
-                await send({"type": "http.response.start", "status": response.status, "headers": headers})
-                async for chunk in response.content.iter_any():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            failure = self._failure(exc)
-            log.error("upstream: %s (%s)", failure, type(exc).__name__)
-            if begun:
+            ticket = self._breaker.enter()
+            try:
+                async with asyncio.timeout(self._settings.answer_timeout_s):
+                    sound = await self._answer(scope, body, sending, ticket)
+            except (aiohttp.ClientError, TimeoutError) as exc:
+                self._breaker.failed(ticket)
+                failure = self._failure(exc)
+                log.error("upstream: %s (%s)", failure, type(exc).__name__)
                 raise failure from exc
-            answer = scope.get("airlock.wire", CHAT).error(Fault.of(failure))
-            await send_whole(send, failure.status, answer, JSON)
+            except BaseException:
+                self._breaker.left(ticket)
+                raise
+            (self._breaker.succeeded if sound else self._breaker.failed)(ticket)
+        except UpstreamError as exc:
+            if begun:
+                raise
+            answer = scope.get("airlock.wire", CHAT).error(Fault.of(exc))
+            wait = exc.retry_after_s
+            headers = JSON if wait is None else [*JSON, (b"retry-after", str(wait).encode())]
+            await send_whole(send, exc.status, answer, headers)
+
+    async def _answer(self, scope: Scope, body: bytes, send: Send, ticket: object) -> bool:
+        """Pass the answer on; whether the server was well."""
+        async with contextlib.AsyncExitStack() as held:
+            async for attempt in self._attempts(scope["method"]):
+                with attempt:
+                    request = self._open().request(
+                        scope["method"],
+                        self._url(scope),
+                        data=body or None,
+                        headers=self._headers(scope),
+                        allow_redirects=False,
+                    )
+                    response = await held.enter_async_context(request)
+            sound = response.status < 500
+            if sound:
+                self._breaker.answered(ticket)
+            headers: Headers = [(n, v) for n, v in response.raw_headers if n.lower() not in _HOP]
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            async for chunk in response.content.iter_any():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return sound
+
+    def _attempts(self, method: str) -> tenacity.AsyncRetrying:
+        """Tries, with growing and random pauses. An answer that has begun is never asked for again."""
+        harmless = (aiohttp.ClientConnectionError, TimeoutError) if method in ("GET", "HEAD") else _NOTHING_SENT
+        return tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(harmless),
+            stop=tenacity.stop_after_attempt(1 + self._settings.retries),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+            reraise=True,
+        )
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -144,9 +180,3 @@ class Forwarder:
 async def _body(receive: Receive) -> bytes:
     """The body, which the guard in front has read whole already."""
     return bytes((await receive()).get("body", b""))
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns when the client hangs up."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

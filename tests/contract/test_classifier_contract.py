@@ -66,7 +66,7 @@ def test_one_by_one_is_the_same_as_all_at_once_in_order(classifier):
         (alone,) = classifier.classify([text])
         for tier in Tier:
             assert alone.tiers[tier] == pytest.approx(verdict.tiers[tier], abs=1e-5)
-        same = {"tiers": {}, "probability": 0.0}
+        same = {"tiers": {}, "probability": 0.0, "categories": {}}
         assert dataclasses.replace(alone, **same) == dataclasses.replace(verdict, **same)
     assert [verdict.category for verdict in classifier.classify(TEXTS[::-1])] == [v.category for v in together[::-1]]
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
+from classifier.pace import paced
 from classifier.taxonomy import Taxonomy
 from classifier.types import ClassifierError, TextTooLong, Tier
 from tests.classifier_cases import (
@@ -248,6 +249,29 @@ def test_a_safe_text_has_the_risk_of_its_riskiest_window(long_text):
     alone, inside = classifier.classify(["grundle", f"{long_text} grundle {long_text}"])
     assert alone.tier is inside.tier is Tier.SAFE
     assert inside.tiers[Tier.SAFE] == pytest.approx(alone.tiers[Tier.SAFE])
+
+
+def test_a_long_text_is_read_in_slices_and_others_may_come_between(long_text):
+    left = []
+    sliced = keyword_classifier(slice_tokens=512)
+    with paced(left.append):
+        verdicts = sliced.classify([long_text, "tulip"])
+    assert verdicts == keyword_classifier(slice_tokens=10**9).classify([long_text, "tulip"])
+    assert max(rows * width for rows, width in sliced.model.batches) <= 512
+    assert len(left) == len(sliced.model.batches) - 1 > 2
+    assert left == sorted(left, reverse=True)
+    assert 0 < left[-1] <= left[0] < 1
+
+
+def test_a_reading_can_be_given_up_between_two_slices(long_text):
+    classifier = keyword_classifier(slice_tokens=256)
+
+    def give_up(left):
+        raise TimeoutError
+
+    with paced(give_up), pytest.raises(TimeoutError):
+        classifier.classify([long_text])
+    assert len(classifier.model.batches) == 1
 
 
 def test_windows_run_in_batches_of_like_length(long_text):

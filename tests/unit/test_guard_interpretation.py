@@ -175,5 +175,5 @@ def test_what_is_missing_is_named_by_its_setting(tmp_path, folders, monkeypatch)
 
 
 def test_as_many_questions_are_answered_at_once_as_configured():
-    assert make_guard({"interpretation": {**ENDPOINT, "workers": 3}})._ground._free._value == 3
-    assert make_guard({"interpretation.kind": "similarity"})._ground._free._value == 1
+    assert make_guard({"interpretation": {**ENDPOINT, "workers": 3}})._ground._turns._free == 3
+    assert make_guard({"interpretation.kind": "similarity"})._ground._turns._free == 1

@@ -1,10 +1,13 @@
 import asyncio
 import gzip
 import json
+import threading
+import time
 
 import pytest
 from openai.types.chat import ChatCompletion
 
+from classifier.pace import pause
 from guard.errors import ConfigError, UpstreamError
 from guard.middleware import GuardMiddleware
 from tests.doubles import (
@@ -158,6 +161,20 @@ def test_a_client_that_hangs_up_with_its_request_half_sent_gets_nothing():
     assert (result.messages, upstream.requests) == ([], [])
 
 
+def leaving_once(happened):
+    """A client that sends a whole request, and hangs up once something has happened; as a server tells it."""
+    body = [json.dumps(asking("hi")).encode()]
+
+    async def receive():
+        if body:
+            return {"type": "http.request", "body": body.pop(), "more_body": False}
+        while not happened():
+            await asyncio.sleep(0.001)
+        return DISCONNECT
+
+    return receive
+
+
 def waiting_app(seen):
     """An app that answers never, and notes how it ended."""
 
@@ -175,10 +192,32 @@ def waiting_app(seen):
 
 def test_the_app_hears_of_a_client_that_hangs_up_during_the_answer():
     seen, journal = [], MemoryJournal()
-    receive = arriving(json.dumps(asking("hi")).encode(), LAST, DISCONNECT)
+    receive = leaving_once(lambda: seen)
     result = ask(None, waiting_app(seen), parts={"journal": journal}, receive=receive)
     assert (seen, result.messages) == (["called", "http.disconnect"], [])
     assert [outcome for _, outcome, *_ in journal.outcomes] == ["disconnected"]
+
+
+def test_a_client_that_hangs_up_while_its_request_is_judged_is_not_judged_to_the_end():
+    judging, ended, slices = threading.Event(), threading.Event(), []
+
+    class Slow(WordClassifier):
+        def classify(self, texts):
+            judging.set()
+            try:
+                for number in range(1, 1000):
+                    slices.append(number)
+                    time.sleep(0.01)
+                    pause(1 - number / 1000)
+            finally:
+                ended.set()
+            return super().classify(texts)
+
+    upstream = Upstream()
+    result = ask(None, upstream, parts={"classifier": Slow()}, receive=leaving_once(judging.is_set))
+    assert (result.messages, upstream.requests) == ([], [])
+    assert ended.wait(20)
+    assert len(slices) < 900
 
 
 def test_the_app_is_cancelled_with_the_request():

@@ -1,0 +1,193 @@
+"""Rate limits: how many requests and tokens a tenant, and all tenants together, may use in a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from guard.admission import Limits
+from guard.errors import AirlockError, ConfigError
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+log = logging.getLogger("airlock")
+
+Unit = Literal["requests", "tokens"]
+
+
+class OverLimit(AirlockError):
+    """A rate limit is used up.
+
+    Args:
+        message: which one.
+        retry_after_s: seconds after which it is worth a try; None where it never is.
+        standing: how the limits stand.
+    """
+
+    def __init__(self, message: str, retry_after_s: int | None, standing: Standing | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.standing = standing
+
+
+class LimitsDown(AirlockError):
+    """What counts does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The tightest limit of a unit.
+
+    Attributes:
+        unit: what it counts.
+        limit: how many in a window.
+        remaining: how many are left in this one.
+        reset_s: seconds until the next.
+    """
+
+    unit: Unit
+    limit: int
+    remaining: int
+    reset_s: int
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """As OpenAI's clients know them."""
+        values = {"limit": str(self.limit), "remaining": str(self.remaining), "reset": f"{self.reset_s}s"}
+        return [(f"x-ratelimit-{name}-{self.unit}".encode(), value.encode()) for name, value in values.items()]
+
+
+class RateLimits:
+    """Counts in fixed windows that begin with the first request, in memory or in a Redis that gateways share.
+
+    A fixed window costs one number for each tenant, says exactly when it ends, and can be charged afterwards with what
+    an answer really used. In exchange, around its end up to twice the limit can pass: add a second, shorter limit where
+    that matters.
+
+    Args:
+        settings: the limits.
+
+    Raises:
+        ConfigError: Redis is named and its client is not installed, or its address is wrong.
+    """
+
+    def __init__(self, settings: Limits) -> None:
+        from limits import parse
+        from limits.aio.strategies import FixedWindowRateLimiter
+
+        self._settings = settings
+        self._parse = parse
+        self._storage = _storage(settings)
+        self._strategy = FixedWindowRateLimiter(self._storage)
+
+    def counts(self, unit: Unit, tenant: str | None) -> bool:
+        """Whether there is a limit."""
+        return bool(self._items(unit, tenant))
+
+    async def take(self, unit: Unit, tenant: str | None, cost: int = 1) -> Standing | None:
+        """Use some of what is left; all of it or nothing.
+
+        Returns:
+            How the tightest limit stands afterwards; None where there is none.
+
+        Raises:
+            OverLimit: too little is left.
+            LimitsDown: Redis does not answer, and `limits.on_error` is `refuse`.
+        """
+        items = self._items(unit, tenant)
+        if not items:
+            return None
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout_s):
+                found = [await self._standing(unit, item, names) for item, names in items]
+                for standing in found:
+                    if standing.remaining < cost:
+                        raise self._over(standing, cost, found)
+                for item, names in items:
+                    await self._strategy.hit(item, *names, cost=cost)
+        except self._errors as exc:
+            self._failed(exc)
+            return None
+        tightest = _tightest(found)
+        return Standing(unit, tightest.limit, tightest.remaining - cost, tightest.reset_s)
+
+    async def charge(self, unit: Unit, tenant: str | None, cost: int) -> None:
+        """Count what was used beyond what was taken, whether or not that much was left."""
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout_s):
+                for item, names in self._items(unit, tenant):
+                    await self._strategy.hit(item, *names, cost=cost)
+        except self._errors as exc:
+            log.error("limits: %d %s of an answer were not counted (%s)", cost, unit, type(exc).__name__)
+
+    async def close(self) -> None:
+        """Let go of Redis."""
+        bridge = getattr(self._storage, "bridge", None)
+        if bridge is not None:
+            await bridge.storage.aclose()
+
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        from limits.errors import StorageError
+
+        return (StorageError, OSError, TimeoutError)
+
+    def _items(self, unit: Unit, tenant: str | None) -> Sequence[tuple[RateLimitItem, tuple[str, ...]]]:
+        total, own = getattr(self._settings.total, unit), getattr(self._settings.of(tenant), unit)
+        found = [(self._parse(rate), (unit, "tenant", str(tenant))) for rate in own]
+        return found + [(self._parse(rate), (unit, "total")) for rate in total]
+
+    async def _standing(self, unit: Unit, item: RateLimitItem, names: tuple[str, ...]) -> Standing:
+        stats = await self._strategy.get_window_stats(item, *names)
+        reset = max(1, math.ceil(stats.reset_time - time.time()))
+        return Standing(unit, item.amount, max(0, stats.remaining), reset)
+
+    def _over(self, standing: Standing, cost: int, found: Sequence[Standing]) -> OverLimit:
+        unit = standing.unit
+        if cost > standing.limit:
+            text = f"this request counts as {cost} {unit}, more than the limit of {standing.limit} {unit} ever allows"
+            return OverLimit(text, None, standing)
+        waits = max(each.reset_s for each in found if each.remaining < cost)
+        text = f"the limit of {standing.limit} {unit} is used up; {standing.remaining} are left; try again in {waits} s"
+        return OverLimit(text, waits, standing)
+
+    def _failed(self, exc: BaseException) -> None:
+        log.error("limits: the Redis of limits.redis_env does not answer (%s)", type(exc).__name__)
+        if self._settings.on_error == "refuse":
+            raise LimitsDown("the rate limits cannot be looked up at the moment") from exc
+
+
+def _tightest(found: Sequence[Standing]) -> Standing:
+    return min(found, key=lambda standing: standing.remaining / standing.limit)
+
+
+def _storage(settings: Limits) -> Any:  # noqa: ANN401 - a storage of `limits`, in memory or Redis
+    from limits.aio.storage import MemoryStorage, RedisStorage
+    from limits.errors import ConfigurationError
+
+    if settings.redis_env is None:
+        return MemoryStorage()
+    where = f"limits.redis_env = {settings.redis_env!r}"
+    address = os.environ.get(settings.redis_env)
+    if not address:
+        raise ConfigError(f"{where}: this environment variable is not set; export an address such as redis://host:6379")
+    if not address.startswith(("redis://", "rediss://", "redis+unix://")):
+        raise ConfigError(f"{where}: its value is no address such as redis://host:6379 or rediss://host:6379")
+    try:
+        return RedisStorage(
+            f"async+{address}",
+            wrap_exceptions=True,
+            implementation="redispy",
+            key_prefix="airlock",
+            socket_connect_timeout=settings.redis_timeout_s,
+        )
+    except ConfigurationError as exc:
+        raise ConfigError(f"{where}: needs the Redis client; pip install 'llm-airlock[redis]'") from exc
+    except ValueError as exc:  # it may quote the address, which may hold a password
+        raise ConfigError(f"{where}: its value is no address of a Redis") from exc

@@ -1,0 +1,163 @@
+"""Rate limits with a clock of the test's own, and the meter of tokens."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard.admission import Limits
+from guard.errors import ConfigError
+from guard.limits import LimitsDown, OverLimit, RateLimits
+from guard.metering import Meter, estimate
+from tests.doubles import chunk, sse
+
+LIMIT, WINDOW_S = 10, 60
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1_000_000.0
+
+        def time(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("limits.aio.storage.memory.time", clock)
+    monkeypatch.setattr("guard.limits.time", clock)
+    return clock
+
+
+def test_what_is_left_never_exceeds_the_limit_in_any_order_of_requests_and_waits(clock):
+    @given(
+        st.lists(
+            st.one_of(st.tuples(st.just("take"), st.integers(1, 12)), st.tuples(st.just("wait"), st.integers(1, 90)))
+        )
+    )
+    def orders(steps):
+        async def run():
+            limits = RateLimits(Limits(total={"tokens": f"{LIMIT}/minute"}))
+            window, used = clock.now, 0  # the window begins with what is first taken in it
+            for what, number in steps:
+                if what == "wait":
+                    clock.now += number
+                    continue
+                if not used or clock.now >= window + WINDOW_S:
+                    window, used = clock.now, 0
+                try:
+                    standing = await limits.take("tokens", None, number)
+                except OverLimit as exc:
+                    wait = exc.retry_after_s
+                    assert used + number > LIMIT
+                    assert wait == (None if number > LIMIT else window + WINDOW_S - clock.now)
+                else:
+                    used += number
+                    assert used <= LIMIT
+                    assert standing.remaining == LIMIT - used
+            clock.now += 1000
+
+        asyncio.run(run())
+
+    orders()
+
+
+def test_after_the_wait_that_was_named_there_is_room(clock):
+    async def run():
+        limits = RateLimits(Limits(total={"requests": "1/minute"}))
+        await limits.take("requests", None)
+        with pytest.raises(OverLimit) as caught:
+            await limits.take("requests", None)
+        clock.now += caught.value.retry_after_s
+        await limits.take("requests", None)
+
+    asyncio.run(run())
+
+
+def test_what_is_turned_away_by_one_limit_costs_nothing_of_another(clock):
+    async def run():
+        limits = RateLimits(Limits(total={"tokens": "100/hour"}, tenant={"tokens": "10/hour"}))
+        for _ in range(3):
+            with pytest.raises(OverLimit):
+                await limits.take("tokens", "a", 50)
+        assert (await limits.take("tokens", None, 1)).remaining == 99
+
+    asyncio.run(run())
+
+
+def test_what_an_answer_used_beyond_is_counted_though_it_was_not_left(clock):
+    async def run():
+        limits = RateLimits(Limits(total={"tokens": "100/hour"}))
+        await limits.take("tokens", None, 10)
+        await limits.charge("tokens", None, 500)
+        with pytest.raises(OverLimit, match="0 are left"):
+            await limits.take("tokens", None, 1)
+        clock.now += 3600
+        await limits.take("tokens", None, 100)
+
+    asyncio.run(run())
+
+
+def test_a_redis_that_is_not_named_well_is_a_wrong_setting(monkeypatch):
+    for value in (None, "", "http://somewhere", "redis://user:hunter2@[::1"):
+        if value is None:
+            monkeypatch.delenv("COUNTS", raising=False)
+        else:
+            monkeypatch.setenv("COUNTS", value)
+        with pytest.raises(ConfigError, match="redis_env") as caught:
+            RateLimits(Limits(total={"requests": "1/minute"}, redis_env="COUNTS"))
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("on_error", ["refuse", "continue"])
+def test_a_redis_that_does_not_answer(monkeypatch, caplog, on_error):
+    monkeypatch.setenv("COUNTS", "redis://:hunter2@127.0.0.1:9")  # nothing listens there
+
+    async def run():
+        limits = RateLimits(Limits(total={"requests": "1/minute"}, redis_env="COUNTS", on_error=on_error))
+        try:
+            return await limits.take("requests", None)
+        finally:
+            await limits.close()
+
+    if on_error == "refuse":
+        with pytest.raises(LimitsDown):
+            asyncio.run(run())
+    else:
+        assert asyncio.run(run()) is None
+    assert "does not answer" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def metered(body, size, *, stream=False):
+    meter = Meter(stream=stream)
+    for at in range(0, len(body), size):
+        meter.feed(body[at : at + size])
+    return meter
+
+
+@given(st.integers(0, 10**9), st.integers(1, 200), st.booleans())
+def test_usage_is_read_however_the_answer_is_cut(total, size, spaced):
+    said = 'a "total_tokens": 5, b'  # of the model
+    body = json.dumps(
+        {"content": said, "usage": {"prompt_tokens": 3, "total_tokens": total}, "z": said},
+        separators=(", ", ": ") if spaced else (",", ":"),
+    ).encode()
+    assert metered(body, size).used(7) == total
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_usage_of_other_wires(size):
+    events = (
+        b'data: {"message":{"usage":{"input_tokens":25,"output_tokens":1}}}\n\ndata: {"usage":{"output_tokens":15}}\n\n'
+    )
+    assert metered(events, size, stream=True).used(7) == 40
+
+
+def test_without_usage_a_stream_is_its_events_and_an_answer_its_length():
+    assert metered(sse([chunk({"content": "a"})] * 9), 4096, stream=True).used(7) == 7 + 10
+    assert metered(b"x" * 400, 64).used(7) == 107
+    assert estimate(b"") == 1
+    assert estimate(b"x" * 40) == 10
