@@ -27,13 +27,14 @@ log = logging.getLogger("airlock")
 MODERATIONS = "/v1/moderations"
 ENDPOINTS = (
     "GET /healthz",
+    "GET /readyz",
     "POST /v1/airlock/check",
     "POST /v1/airlock/ask",
     "POST /v1/airlock/ground",
     f"POST {MODERATIONS}",
     f"POST {generic_guardrail.PATH}",
 )
-PREFIXES = ("/v1/airlock/", "/healthz", "/openapi.json", MODERATIONS, generic_guardrail.PATH)
+PREFIXES = ("/v1/airlock/", "/openapi.json", MODERATIONS, generic_guardrail.PATH)
 
 
 class CheckRequest(BaseModel):
@@ -72,11 +73,6 @@ class ModerationRequest(BaseModel):
 def own_api(guard: Guard) -> FastAPI:
     """Airlock's own endpoints."""
     api = FastAPI(title="Airlock", docs_url=None, redoc_url=None)
-
-    @api.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether the server answers."""
-        return {"status": "ok"}
 
     @api.post("/v1/airlock/check")
     async def check(asked: CheckRequest, request: Request, response: Response) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from guard.errors import ConfigError, JournalError
 from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
 from guard.journal import Journal, NoJournal
 from guard.memory import RememberingClassifier
+from guard.observer import NOBODY, Observers
 from guard.output import output_checks
 from guard.types import Classifier
 from rag.types import Gate, KnowledgeError
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound="PairReader")
 
 
-def load_guard(config: Config | Path | str | None = None) -> Guard:
+def load_guard(config: Config | Path | str | None = None, observers: Observers = NOBODY) -> Guard:
     """Build the engine: load the models, open the knowledge base and the journal.
 
     Args:
         config: a configuration, the path of one, or None for the defaults.
+        observers: are told of what happens.
 
     Raises:
         ConfigError: a setting is wrong, or a part that it names is missing or damaged.
@@ -57,6 +59,7 @@ def load_guard(config: Config | Path | str | None = None) -> Guard:
             journal=load_journal(settings),
             protector=load_protector(settings, answerer.knowledge),
             taxonomy=tiers.taxonomy,
+            observers=observers,
         ),
     )
 

@@ -23,9 +23,18 @@ from guard.interpretation import (
     Reader,
 )
 from guard.rules import YAML_OFF, EndpointName, PolicySection
+from guard.telemetry import Logging, Metrics, Tracing
 from guard.texts import Answers
 from guard.yaml_file import read_yaml, validated
 from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
+
+
+class Tls(Section):
+    """Files in PEM for HTTPS; read at the start."""
+
+    certificate: Path = Field(description="Certificate, with those between it and the root behind it.")
+    key: Path = Field(description="Its private key, not encrypted.")
+    client_ca: Path | None = Field(None, description="Clients need a certificate signed by one of these.")
 
 
 class Server(Section):
@@ -33,6 +42,10 @@ class Server(Section):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    socket: Path | None = Field(None, description="Unix socket to listen on in place of host and port.")
+    tls: Tls | None = Field(None, description="Serve HTTPS.")
+    workers: Count = Field(1, description="Processes that share the address; each holds the models in its own memory.")
+    shutdown_s: Count = Field(10, description="Seconds that begun answers get to finish after SIGTERM or SIGINT.")
     max_body_bytes: Count = 4 * 1024 * 1024
     read_timeout_s: Seconds = 30.0
     endpoints: tuple[EndpointName, ...] = Field(
@@ -70,6 +83,7 @@ class Upstream(Section):
     )
     breaker_open_s: Seconds = Field(15.0, description="HTTP 503 at once for so long; then one request tries again.")
     max_response_bytes: Count = 32 * 1024 * 1024
+    ready_check: bool = Field(False, description="GET /readyz also needs the upstream to answer GET /models.")
     fingerprint: PinnedModel | None = Field(
         None,
         description="A local checkpoint behind it (`model`) and its fingerprint (`file`): no start once it drifted.",
@@ -283,6 +297,9 @@ class Config(Section):
     journal: JournalSection = JournalSection()
     answers: Answers = Answers()
     moderation: Moderation = Moderation()
+    logging: Logging = Logging()
+    metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
@@ -384,9 +401,15 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
     if (pinned := upstream.fingerprint) is not None:
         found = {key: below(f"upstream.fingerprint.{key}", getattr(pinned, key)) for key in ("file", "model")}
         upstream = upstream.model_copy(update={"fingerprint": pinned.model_copy(update=found)})
+    server = config.server
+    server = server.model_copy(update={"socket": below("server.socket", server.socket)})
+    if (tls := server.tls) is not None:
+        files = {key: below(f"server.tls.{key}", getattr(tls, key)) for key in ("certificate", "key", "client_ca")}
+        server = server.model_copy(update={"tls": tls.model_copy(update=files)})
     return config.model_copy(
         update={
             "access": config.access.model_copy(update={"keys": below("access.keys", config.access.keys)}),
+            "server": server,
             "upstream": upstream,
             "classifier": classifier.model_copy(
                 update={

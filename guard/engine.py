@@ -16,6 +16,7 @@ from guard.conversation import Texts, question_of, texts_to_judge
 from guard.edition import Edition, Reloaded
 from guard.errors import BadRequest, JournalError, PartFailure
 from guard.journal import Journal
+from guard.observer import NOBODY, Observers
 from guard.protection import Protection
 from guard.runner import Runner
 from guard.sound import sound_answer, sound_findings, sound_report, sound_verdicts
@@ -35,7 +36,7 @@ from guard.types import (
     Route,
     Turn,
 )
-from rag.types import GroundedAnswer, GroundingReport
+from rag.types import GroundedAnswer, GroundingReport, Status
 
 log = logging.getLogger("airlock")
 
@@ -52,6 +53,7 @@ class Parts:
     journal: Journal
     protector: Protector | None = None
     taxonomy: Taxonomy | None = None  # of the classifier; without it, the categories of a policy are not looked up
+    observers: Observers = NOBODY
 
 
 class Guard:
@@ -68,14 +70,14 @@ class Guard:
     def __init__(self, config: Config, parts: Parts) -> None:
         self._parts = parts
         self._edition = Edition.of(config, parts.output, parts.taxonomy)
-        threads = config.classifier.workers
-        self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads)
+        threads, told = config.classifier.workers, parts.observers
+        self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads, observers=told)
         self._batches = Batches(self._classify, self._verdicts)
         self._ground = Runner(
-            "knowledge", deadline_s=config.knowledge.deadline_s, workers=config.interpretation.workers
+            "knowledge", deadline_s=config.knowledge.deadline_s, workers=config.interpretation.workers, observers=told
         )
-        self._check = Runner("output", deadline_s=config.output.deadline_s, workers=threads)
-        self._write = Runner("journal", deadline_s=config.journal.deadline_s)
+        self._check = Runner("output", deadline_s=config.output.deadline_s, workers=threads, observers=told)
+        self._write = Runner("journal", deadline_s=config.journal.deadline_s, observers=told)
         self._protection = Protection(parts.protector, self._ground)
 
     @property
@@ -92,6 +94,20 @@ class Guard:
     def warnings(self) -> tuple[str, ...]:
         """What is sound in the settings in force, and surely not meant."""
         return self._edition.warnings
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told of what happens."""
+        return self._parts.observers
+
+    @property
+    def unready(self) -> dict[str, str]:
+        """The parts that would fail a request now, each with the reason; empty when all is well."""
+        runners = (self._classify, self._ground, self._check)
+        found = {runner.part: "earlier calls still hang" for runner in runners if runner.is_stuck}
+        if self._write.failed_lately and self.config.journal.on_error == "refuse":
+            found["journal"] = "it could not be written"
+        return found
 
     @property
     def refusals(self) -> frozenset[str]:
@@ -171,9 +187,11 @@ class Guard:
             PartFailure: the knowledge base failed or answered rubbish.
         """
         try:
-            return await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
+            answer = await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
         except BadRequest as exc:  # what was found or said is beyond a limit of `grounding`: no fault of the asker
             raise PartFailure("knowledge", str(exc)) from exc
+        self.observers.answered(abstained=answer.abstained)
+        return answer
 
     async def ground(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """What passages, or without any the knowledge base, say of each sentence of an answer.
@@ -182,7 +200,11 @@ class Guard:
             BadRequest: the answer is empty, or it or the passages are beyond a limit of `grounding`.
             PartFailure: the knowledge base failed or answered rubbish.
         """
-        return await self._ground.run(lambda: sound_report(self._parts.answerer.check(answer, passages), answer))
+        report = await self._ground.run(lambda: sound_report(self._parts.answerer.check(answer, passages), answer))
+        if report.sentences:
+            supported = sum(sentence.status is Status.SUPPORTED for sentence in report.sentences)
+            self.observers.grounded(supported / len(report.sentences))
+        return report
 
     async def find(self, texts: Sequence[str]) -> Finding | None:
         """Why a text of the model must not leave, or None.
@@ -205,6 +227,7 @@ class Guard:
             JournalError: it could not be written, and `journal.on_error` is `refuse`.
         """
         decision = decision if decision.policy else replace(decision, policy=self.version)
+        self.observers.decided(decision)
         try:
             await self._write.wait(self._parts.journal.decided(decision, prompt))
         except (JournalError, PartFailure) as exc:
@@ -215,6 +238,7 @@ class Guard:
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str = "") -> None:
         """Write how a request ended; by then nothing can be refused, so a failure is only logged."""
         passed = (time.time() - decision.created) * 1000
+        self.observers.ended(decision, outcome)
         try:
             writing = self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))
             await self._write.wait(writing)
@@ -256,6 +280,7 @@ class Guard:
         self._parts.journal.close()
         for runner in (self._classify, self._ground, self._check, self._write):
             runner.close()
+        self.observers.close()
 
     async def _admit(
         self,

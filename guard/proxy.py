@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
-from collections.abc import Awaitable, Callable
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from guard.access import TENANT, Access, endpoint_of
 from guard.api import PREFIXES, not_served, own_api, turned_away
 from guard.asgi import DECISION_HEADER, ClientGone, Headers, Message, Receive, Scope, Send, while_there
-from guard.config import Config
 from guard.engine import Guard
-from guard.errors import BadRequest, ConfigError, JournalError
+from guard.errors import BadRequest, JournalError
 from guard.middleware import GuardMiddleware, read_body, replay
+from guard.observed import ObservedExchange, ObservedUpstream
+from guard.probes import Probes
+from guard.reach import Reached
 from guard.types import Decision, Origin, Route
 from guard.upstream import Forwarder
 from guard.wires import BY_ENDPOINT
 from guard.wires.json import parse_json
+
+if TYPE_CHECKING:
+    from guard.metrics import Metrics
 
 
 class Gateway:
@@ -28,23 +29,32 @@ class Gateway:
     Args:
         guard: the engine.
         forwarder: sends what may pass to the model's server.
+        metrics: are served to clients where `metrics.serve` says so.
     """
 
-    def __init__(self, guard: Guard, forwarder: Forwarder) -> None:
+    def __init__(self, guard: Guard, forwarder: Forwarder, metrics: Metrics | None = None) -> None:
         self._guard = guard
         self._forwarder = forwarder
         served = [BY_ENDPOINT[endpoint] for endpoint in guard.config.server.endpoints]
         self._paths = {f"/v1{wire.path}": wire.endpoint for wire in served}
-        self._guarded = GuardMiddleware(forwarder, guard, paths=self._paths)
+        self._upstream = ObservedUpstream(forwarder, guard.observers)
+        self._guarded = GuardMiddleware(self._upstream, guard, paths=self._paths)
         self._api = own_api(guard)
         self._access = Access(self._serve, guard)
+        upstream, shown = guard.config.upstream, guard.config.metrics.serve == "clients"
+        self._outermost = Probes(
+            ObservedExchange(self._access, guard.observers),
+            guard,
+            upstream=Reached(forwarder, upstream.base_url) if upstream.ready_check else None,
+            metrics=metrics.exposition if metrics and shown else None,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
-            await self._access(scope, receive, send)
+            await self._outermost(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -79,7 +89,7 @@ class Gateway:
 
         with contextlib.suppress(JournalError):  # nothing was judged, so nothing is lost
             await self._guard.record(decision, "")
-        await self._forwarder(scope, replay(b"", receive), marked)
+        await self._upstream(scope, replay(b"", receive), marked)
 
     async def _serve_own(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -96,42 +106,6 @@ class Gateway:
         status = 405 if scope["path"] in self._paths else 404
         refusal = not_served(self._guard.config, scope["method"], scope["path"], status=status)
         await (await turned_away(self._guard, refusal))(scope, receive, send)
-
-
-def listen(config: Config) -> socket.socket:
-    """Take the port before anything is loaded.
-
-    Raises:
-        ConfigError: the address is taken or not of this machine.
-    """
-    server = config.server
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    # asyncio sends without delay (TCP_NODELAY) only on sockets that name their protocol; else 40 ms an answer are lost.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((server.host, server.port))
-        bound.listen(1024)
-    except OSError as exc:
-        bound.close()
-        raise ConfigError(
-            f"server.host = {server.host!r}, server.port = {server.port}: {exc.strerror or exc}; choose another port "
-            "with --port, or stop what listens there"
-        ) from exc
-    return bound
-
-
-def serve(app: Callable[[Scope, Receive, Send], Awaitable[None]], bound: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM, then let answers finish for ten seconds."""
-    settings = uvicorn.Config(
-        app,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-    asyncio.run(uvicorn.Server(settings).serve(sockets=[bound]))
 
 
 def _origin(scope: Scope) -> Origin:

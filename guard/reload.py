@@ -100,7 +100,9 @@ class Reloader:
                 reloaded = self._guard.reload(self._file.load_again())
             except ConfigError as exc:
                 log.error("configuration not taken over, policy %s stays in force: %s", self._guard.version, exc)
+                self._guard.observers.reloaded(taken=False)
                 return False
+        self._guard.observers.reloaded(taken=True)
         taken = ", ".join(reloaded.taken) or "nothing changed"
         log.info("configuration %s: policy %s is in force (%s)", self._file.path, reloaded.version, taken)
         for warning in self._guard.warnings:

@@ -16,10 +16,13 @@ from typing import TypeVar
 from classifier.pace import paced
 from classifier.types import ClassifierError, TextTooLong
 from guard.errors import AirlockError, BadRequest, PartFailure
+from guard.observer import NOBODY, Observers, Work
 from guard.turns import Call, Turns
 from rag.types import InputError, KnowledgeError
 
 T = TypeVar("T")
+
+_RECENT_S = 15.0  # so long a failure says that a part is not well, unless it has done better since
 
 
 class Runner:
@@ -35,10 +38,21 @@ class Runner:
         deadline_s: seconds for waiting and running together.
         workers: calls that may compute at once.
         max_stuck: abandoned calls that may hang at once.
+        observers: are told of each call.
     """
 
-    def __init__(self, part: str, *, deadline_s: float, workers: int = 1, max_stuck: int = 8) -> None:
+    def __init__(
+        self,
+        part: str,
+        *,
+        deadline_s: float,
+        workers: int = 1,
+        max_stuck: int = 8,
+        observers: Observers = NOBODY,
+    ) -> None:
         self.part = part
+        self._observers = observers
+        self._failed_at: float | None = None
         self._deadline_s = deadline_s
         self._turns = Turns(workers)
         self._max_stuck = max_stuck
@@ -58,17 +72,34 @@ class Runner:
             BadRequest: the text is too long to be judged, or there is none.
             AirlockError: as raised by the function.
         """
-        if self._stuck >= self._max_stuck:
+        with self._observers.work(self.part) as seen:
+            return await self._run(seen, Call(work), function, arguments)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether so many calls hang that new ones fail at once."""
+        return self._stuck >= self._max_stuck
+
+    @property
+    def failed_lately(self) -> bool:
+        """Whether the last call of `wait` failed, not long ago."""
+        return self._failed_at is not None and time.monotonic() - self._failed_at < _RECENT_S
+
+    async def _run(self, seen: Work, call: Call, function: Callable[..., T], arguments: tuple[object, ...]) -> T:
+        if self.is_stuck:
+            seen.fault = "stuck"
             raise PartFailure(self.part, f"{self._stuck} earlier calls still hang; restart Airlock or mend the part")
-        call = Call(work)
         outcome: asyncio.Future[T] | None = None
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._turns.first(call)
+                seen.run()
                 outcome = self._start(call, function, arguments)
                 return await asyncio.shield(outcome)
         except TimeoutError:
+            seen.fault = "late"
             if outcome is not None and not outcome.done():
+                seen.abandoned = True
                 self._abandon(call, outcome)
             raise self._late() from None
         except asyncio.CancelledError:
@@ -85,10 +116,21 @@ class Runner:
             PartFailure: it raised, or the deadline passed.
             AirlockError: as raised by the part.
         """
+        with self._observers.work(self.part) as work:
+            try:
+                value = await self._wait(work, result)
+            except AirlockError:
+                self._failed_at = time.monotonic()
+                raise
+            self._failed_at = None
+            return value
+
+    async def _wait(self, work: Work, result: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await result
         except TimeoutError:
+            work.fault = "late"
             raise self._late() from None
         except AirlockError:
             raise

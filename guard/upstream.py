@@ -98,6 +98,8 @@ class Forwarder:
                 raise
             (self._breaker.succeeded if sound else self._breaker.failed)(ticket)
         except UpstreamError as exc:
+            if (work := scope.get("airlock.work")) is not None:
+                work.fault = exc.code
             if begun:
                 raise
             answer = scope.get("airlock.wire", CHAT).error(Fault.of(exc))

@@ -328,3 +328,16 @@ def sse(chunks: Sequence[Mapping[str, Any] | str], separator: str = "\n\n", done
     """Chunks as server-sent events; a string stands as it is."""
     events = [each if isinstance(each, str) else f"data: {json.dumps(each, ensure_ascii=False)}" for each in chunks]
     return "".join(event + separator for event in (*events, *(["data: [DONE]"] if done else []))).encode()
+
+
+class Server:
+    """What a whole gateway needs in the place of the forwarder: an app, and something to close."""
+
+    def __init__(self, app: Any):
+        self._app = app
+
+    async def __call__(self, scope, receive, send):
+        await self._app(scope, receive, send)
+
+    async def close(self):
+        pass

@@ -21,7 +21,7 @@ app = typer.Typer()
 
 @app.command("doctor")
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
-    """Try configuration, classifier, knowledge base, interpretation, citation gate, journal, fingerprint and upstream.
+    """Try every part: models, knowledge base, policy, journal, upstream, address, TLS, metrics and traces.
 
     Exit status 1 if one is not well. A language model is asked one question.
     """
@@ -52,6 +52,7 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         load_sentences,
         load_support,
     )
+    from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
     from guard.config import load_config
     from guard.pinned import check_pinned
     from rag.grounding import ground
@@ -86,6 +87,7 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         (judgement,) = support.support([("The library opens at nine.", "The library opens at nine.")])
         return f"a quote has support {judgement.supported:.2f}, a sentence stays from {settings.grounding.supported}"
 
+    yield "policy", lambda: check_policy(settings)
     yield "classifier", classify
     yield "knowledge base", search
     yield "interpretation", interpret
@@ -93,6 +95,9 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "journal", lambda: _write_journal(settings)
     yield "fingerprint", lambda: check_pinned(settings.upstream)
     yield "upstream", lambda: asyncio.run(_reach(settings))
+    yield "address", lambda: check_address(settings)
+    yield "metrics", lambda: check_metrics(settings)
+    yield "traces", lambda: asyncio.run(check_traces(settings))
 
 
 def _example() -> tuple[list[Evidence], dict[str, Document]]:
@@ -125,37 +130,14 @@ def _write_journal(settings: Config) -> str:
 
 
 async def _reach(settings: Config) -> str:
-    import asyncio
-
-    from guard.asgi import Message
-    from guard.errors import UpstreamError
+    from guard.reach import reach
     from guard.upstream import Forwarder
 
     forwarder = Forwarder(settings.upstream)
-    answer: list[Message] = []
-    asked: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def receive() -> Message:
-        if not asked:
-            await asyncio.Event().wait()  # a client that stays
-        return asked.pop()
-
-    async def send(message: Message) -> None:
-        answer.append(message)
-
     try:
-        await forwarder({"type": "http", "method": "GET", "path": "/v1/models", "headers": []}, receive, send)
+        status = await reach(forwarder, settings.upstream.base_url)
     finally:
         await forwarder.close()
-    status = answer[0]["status"]
-    if status in (502, 504):
-        raise UpstreamError(
-            f"upstream.base_url = {settings.upstream.base_url!r}: cannot be reached; start it or change it"
-        )
-    if status == 404 or status >= 500:
-        raise UpstreamError(
-            f"upstream.base_url = {settings.upstream.base_url!r}: GET /models has status {status}; does it lack /v1?"
-        )
     return f"{settings.upstream.base_url} answers GET /models with status {status}"
 
 

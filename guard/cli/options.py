@@ -77,14 +77,3 @@ def text_of(line: str, where: str) -> str:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise BadRequest(f"{where}: need an object with a string `text`")
     return str(row["text"])
-
-
-def log_to_stderr() -> None:
-    """Write the gateway's log, one line a record, to stderr."""
-    import logging
-
-    for name in ("airlock", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, log_to_stderr, print_json
+from guard.cli.options import ConfigFile, Json, print_json
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from guard.config import Config
 
 app = typer.Typer()
 
@@ -17,40 +24,57 @@ def serve(
     upstream: Annotated[str | None, typer.Option(help="Address of the model's server, such as http://host/v1.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that share the address.")] = None,
     as_json: Json = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads --config again. Clients change nothing but their `base_url`."""
-    import contextlib
-    import logging
-    import signal
-
     from guard import reload
-    from guard.assemble import load_guard
     from guard.config import load_config
+    from guard.listening import address_of, listen
+    from guard.logs import set_up
     from guard.pinned import check_pinned
-    from guard.proxy import Gateway, listen
-    from guard.proxy import serve as run
-    from guard.upstream import Forwarder
 
-    log_to_stderr()
-    options = {"upstream.base_url": upstream, "server.host": host, "server.port": port}
+    options = {"upstream.base_url": upstream, "server.host": host, "server.port": port, "server.workers": workers}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     file = reload.ConfigFile(config, given) if config else None
     settings = file.load() if file else load_config(None, given)
+    set_up(settings.logging)
     check_pinned(settings.upstream)
     bound = listen(settings)
-    forwarder = Forwarder(settings.upstream)
-    guard = load_guard(settings)
-    for warning in guard.warnings:
-        logging.getLogger("airlock").warning("%s", warning)
-    address, taken = bound.getsockname()[:2]
-    url = f"http://{f'[{address}]' if ':' in address else address}:{taken}/v1"
-    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what stopped it once more, when all is done
-        signal.signal(stop, signal.SIG_IGN)
-    reloader = reload.Reloader(guard, file) if file else None
-    with reloader.running(watch=settings.server.watch) if reloader else contextlib.nullcontext():
+    url = address_of(bound, settings.server)
+
+    def say(policy: str, metrics: str) -> None:
         if as_json:
-            print_json({"serving": url, "upstream": settings.upstream.base_url, "policy": guard.version})
+            said = {"serving": url, "upstream": settings.upstream.base_url, "policy": policy}
+            print_json(said | ({"metrics": metrics} if metrics else {}))
         else:
-            typer.echo(f"Airlock serves {url} in front of {settings.upstream.base_url}, policy {guard.version}")
-        run(Gateway(guard, forwarder), bound)
+            shown = f", metrics at {metrics}" if metrics else ""
+            typer.echo(f"Airlock serves {url} in front of {settings.upstream.base_url}, policy {policy}{shown}")
+
+    try:
+        if settings.server.workers == 1:
+            from guard.serving import run_gateway
+
+            run_gateway(settings, file, bound, lambda guard, metrics: say(guard.version, metrics))
+        else:
+            _serve_workers(settings, config, given, bound, say)
+    finally:
+        if settings.server.socket:
+            settings.server.socket.unlink(missing_ok=True)
+
+
+def _serve_workers(
+    settings: Config, path: Path | None, given: dict[str, Any], bound: socket.socket, say: Callable[[str, str], None]
+) -> None:
+    import contextlib
+
+    from guard.workers import Workers, shared_metrics
+
+    with shared_metrics(settings), contextlib.ExitStack() as stack:
+        metrics = ""
+        if settings.metrics.serve == "apart":
+            from guard.metrics import all_workers
+            from guard.serving import metrics_apart
+
+            metrics = stack.enter_context(metrics_apart(settings, all_workers()))
+        Workers(settings, path, given, bound).run(lambda policy: say(policy, metrics))

@@ -69,11 +69,12 @@ def environment(**more: str) -> dict[str, str]:
 class Started:
     """A process of our own, known by its pid, with its log and the first line that it printed."""
 
-    def __init__(self, *arguments: str, cwd: Path, log: Path) -> None:
+    def __init__(self, *arguments: str, cwd: Path, log: Path, **variables: str) -> None:
         self.log = log
+        env = environment(**variables)
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments], cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=errors
+                [sys.executable, "-m", *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=errors
             )
         self._line: str | None = None
 

@@ -344,23 +344,37 @@ def test_policy_test(airlock, tmp_path):
 
 
 def test_doctor(airlock, tmp_path, canned):
-    write(tmp_path, upstream={"base_url": canned.url}, journal={"path": "journal.db"})
+    server = {"port": 0}
+    write(tmp_path, server=server, upstream={"base_url": canned.url}, journal={"path": "journal.db"})
     said = airlock("doctor", "-c", "airlock.yaml", "--json").done().json
     assert said["well"] is True
     assert all(part["well"] and part["says"] for part in said["parts"])
     says = {part["part"]: part["says"] for part in said["parts"]}
     assert {"configuration", "classifier", "knowledge base", "citation gate", "journal", "upstream"} <= says.keys()
     assert "answers a plain question" in says["interpretation"]
+    assert says["address"].startswith("http://127.0.0.1:")
+    assert (says["metrics"], says["traces"]) == ("off", "off")
+    assert "version " in says["policy"]
 
 
 def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
     _damage(kb, "UPDATE passages SET vector = zeroblob(length(vector)) WHERE row = 1")
-    write(tmp_path, knowledge={"path": "kb"}, upstream={"base_url": "http://127.0.0.1:9/v1"}, journal={"path": None})
+    settings = {
+        "server": {"port": 0, "tls": {"certificate": "none.pem", "key": "none.pem"}},
+        "knowledge": {"path": "kb"},
+        "upstream": {"base_url": "http://127.0.0.1:9/v1"},
+        "journal": {"path": None},
+        "metrics": {"serve": "apart", "port": 0},
+        "tracing": {"endpoint": "http://127.0.0.1:9/v1/traces"},
+        "policy": {"rules": [{"name": "all", "route": "forward", "when": {"category": "u_nothing"}}]},
+    }
+    write(tmp_path, **settings)
     ran = airlock("doctor", "-c", "airlock.yaml", "--json")
     assert ran.status == 1
     well = {part["part"]: part["well"] for part in ran.json["parts"]}
     assert well == {
         "configuration": True,
+        "policy": False,
         "classifier": True,
         "knowledge base": False,
         "interpretation": True,
@@ -368,6 +382,9 @@ def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
         "journal": True,
         "fingerprint": True,
         "upstream": False,
+        "address": False,
+        "metrics": True,
+        "traces": False,
     }
     (upstream,) = (part["says"] for part in ran.json["parts"] if part["part"] == "upstream")
     assert "http://127.0.0.1:9/v1" in upstream

@@ -9,6 +9,7 @@ import pytest
 from guard.access import Access, endpoint_of
 from guard.config import load_config
 from guard.errors import ConfigError
+from guard.probes import Probes
 from guard.tenants import changing, new_key
 from tests.doubles import CHAT, MemoryJournal, Upstream, asking, chat_answer, chunk, exchange, make_guard, raises, sse
 
@@ -130,10 +131,13 @@ def test_a_key_opens_what_it_is_for(gate, scope, request_, status):
         assert (decision.origin.tenant, decision.cause) == ("narrow", "forbidden")
 
 
-def test_only_the_health_check_is_open(gate):
-    assert gate.asked(path="/healthz", method="GET").status == 200
-    assert gate.asked(path="/healthz/", method="GET").status == 401
-    assert gate.asked(path="/openapi.json", method="GET").status == 401
+def test_nothing_is_open_but_the_probes_that_are_answered_before_it(gate):
+    for path in ("/healthz", "/healthz/", "/metrics", "/openapi.json"):
+        assert gate.asked(path=path, method="GET").status == 401
+    probes = Probes(gate.access, make_guard())
+    assert asyncio.run(exchange(probes, b"", path="/healthz", method="GET")).status == 200
+    assert asyncio.run(exchange(probes, b"", path="/healthz/", method="GET")).status == 401
+    assert asyncio.run(exchange(probes, b"", path="/metrics", method="GET")).status == 401
 
 
 def test_nobody_gets_in_while_the_keys_cannot_be_read(gate, caplog):

@@ -1,0 +1,86 @@
+"""ASGI wrappers that watch a request from both ends: what leaves for the client, and what comes from the upstream."""
+
+from __future__ import annotations
+
+from guard import generic_guardrail
+from guard.access import endpoint_of
+from guard.asgi import ASGIApp, Message, Receive, Scope, Send
+from guard.observer import CURRENT, Exchange, Observers
+from guard.wires import BY_ENDPOINT
+
+# What is none of these is `other`, so that no client can make up names.
+_ENDPOINTS = frozenset(
+    {*BY_ENDPOINT, "models", "moderations", "airlock/check", "airlock/ask", "airlock/ground"}
+    | {generic_guardrail.PATH.strip("/")}
+)
+
+
+def known_endpoint(path: str) -> str:
+    """The name of a path's endpoint, one of a closed set."""
+    name = endpoint_of(path)
+    return name if name in _ENDPOINTS else "other"
+
+
+class ObservedExchange:
+    """Tells the observers of each request to an app.
+
+    Args:
+        app: answers.
+        observers: are told.
+    """
+
+    def __init__(self, app: ASGIApp, observers: Observers) -> None:
+        self._app = app
+        self._observers = observers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(known_endpoint(scope["path"]), list(scope["headers"]))
+
+        async def sending(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+            elif message["type"] == "http.response.body":
+                exchange.left(len(message.get("body", b"")), last=not message.get("more_body", False))
+
+        with self._observers.exchange(exchange):
+            await self._app(scope, receive, sending)
+
+
+class ObservedUpstream:
+    """Tells the observers of each request to the upstream, and hands on the headers that they add.
+
+    Args:
+        app: the forwarder. It finds the call as `scope["airlock.work"]`, to say how it failed.
+        observers: are told.
+    """
+
+    def __init__(self, app: ASGIApp, observers: Observers) -> None:
+        self._app = app
+        self._observers = observers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = CURRENT.get() or Exchange("other")
+        with self._observers.work("upstream") as work:
+
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    work.status = message["status"]
+                    kinds = [value for name, value in message.get("headers", []) if name.lower() == b"content-type"]
+                    exchange.streamed = any(kind.startswith(b"text/event-stream") for kind in kinds)
+                elif message["type"] == "http.response.body":
+                    exchange.came(len(message.get("body", b"")))
+                    work.answer()
+                await send(message)
+
+            own = {name for name, _ in work.headers}
+            kept = [(name, value) for name, value in scope["headers"] if name.lower() not in own]
+            await self._app({**scope, "headers": [*kept, *work.headers], "airlock.work": work}, receive, sending)
