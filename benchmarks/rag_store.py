@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from rag.documents import version
 from rag.index import reindex
+from rag.mode import Mode
 from rag.store import KnowledgeBase
-from rag.types import Document, KnowledgeError, Mode
+from rag.types import Document, KnowledgeError
 from rag.write import Writer
 
 _BATCH = 64  # documents in a commit, as `kb sync` stores those of a list

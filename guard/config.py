@@ -26,7 +26,8 @@ from guard.rules import YAML_OFF, EndpointName, PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
 from guard.texts import Answers
 from guard.yaml_file import read_yaml, validated
-from rag.types import DEFAULT_GATE, DEFAULT_MODE, PROTECTIVE_FROM, Mode
+from rag.mode import DEFAULT_MODE, Mode
+from rag.types import DEFAULT_GATE, PROTECTIVE_FROM
 
 
 class Tls(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from rag.mode import Mode
 from rag.types import (
     Checked,
     Citation,
@@ -18,7 +19,6 @@ from rag.types import (
     InputError,
     KnowledgeError,
     Limits,
-    Mode,
     Passage,
     Quarantined,
     QuarantineError,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rag.chunking import headings, sentences
 from rag.grounding import check_answer, cite, compose, ground
 from rag.interpret import InterpretationModel
+from rag.mode import DEFAULT_MODE, Mode
 from rag.premise import false_premises, put_right
 from rag.presupposition import presuppositions
 from rag.retrieve import retrieve
@@ -16,7 +17,6 @@ from rag.segments import segments
 from rag.store import KnowledgeBase
 from rag.types import (
     DEFAULT_GATE,
-    DEFAULT_MODE,
     Citation,
     Document,
     Evidence,
@@ -24,7 +24,6 @@ from rag.types import (
     GroundedAnswer,
     GroundingReport,
     InputError,
-    Mode,
     SupportModel,
 )
 from rag.view import View

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from rag.chunking import Sentence, passages, sentences
 from rag.grounding import compose, ground
+from rag.mode import Mode
 from rag.scope import Where
 from rag.store import KnowledgeBase
-from rag.types import DEFAULT_GATE, PROTECTIVE_FROM, Citation, Document, Evidence, Gate, GroundedAnswer, Mode, Status
+from rag.types import DEFAULT_GATE, PROTECTIVE_FROM, Citation, Document, Evidence, Gate, GroundedAnswer, Status
 from rag.view import View
 
 PROTECTS = "protects"  # metadata entry of a document: the categories whose refusals it may stand beside

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rag.mode import DEFAULT_MODE, Mode
 from rag.scope import Where
-from rag.types import DEFAULT_MODE, Evidence, Mode
+from rag.types import Evidence
 from rag.view import View
 
 _WHOLE = 4  # times k: how much of a disputed document is read

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from rag.cache import DEFAULT_SETTINGS, IndexSettings
 from rag.inspection import Statistics, faults, statistics
+from rag.mode import DEFAULT_MODE, Mode
 from rag.schema import SAMPLE as SAMPLE
 from rag.schema import DatabaseFile, Manifest, check_encoder, corpus_hash, explained, open_reader, read_manifest
 from rag.scope import Where
 from rag.snapshots import Snapshots
-from rag.types import DEFAULT_MODE, Citation, Document, Encoder, Evidence, KnowledgeError, Mode, Reranker
+from rag.types import Citation, Document, Encoder, Evidence, KnowledgeError, Reranker
 from rag.view import View
 from rag.write import Change, Writer
 

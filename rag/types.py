@@ -91,15 +91,6 @@ class Reranker(Protocol):
         """One figure for each text, the higher the better; only their order counts."""
 
 
-class Mode(StrEnum):
-    """How passages are found: by the similarity of vectors, by words (BM25), or by both orders fused."""
-
-    DENSE = "dense"
-    BM25 = "bm25"
-    HYBRID = "hybrid"
-
-
-DEFAULT_MODE = Mode.HYBRID
 PROTECTIVE_FROM = 0.35  # similarity from which a protective document is quoted, measured on ``data/questions``
 
 

@@ -15,20 +15,10 @@ from rag.fusion import DEPTH, fuse
 from rag.index import Vectors
 from rag.lexical import search_words
 from rag.metadata import expiry
+from rag.mode import DEFAULT_MODE, Mode
 from rag.schema import Manifest
 from rag.scope import Scope, Where
-from rag.types import (
-    DEFAULT_MODE,
-    Citation,
-    Document,
-    Encoder,
-    Evidence,
-    KnowledgeError,
-    Mode,
-    Passage,
-    Reranker,
-    similarity,
-)
+from rag.types import Citation, Document, Encoder, Evidence, KnowledgeError, Passage, Reranker, similarity
 
 _RERANKED = 20  # passages that a reranker reads, or k if that is more
 _DOCUMENT = "SELECT id, version, title, text, metadata FROM documents WHERE "

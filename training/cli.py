@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from rag.types import Mode
+from rag.mode import Mode
 from training import door_cli, grounding_cli, interpreter_cli, retrieval_cli
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.mode import Mode
 from rag.schema import corpus_hash
 from rag.store import KnowledgeBase
-from rag.types import Document, Encoder, Mode
+from rag.types import Document, Encoder
 from rag.write import Writer
 from training.intervals import interval, mean
 from training.retrieval_rows import Query, RetrievalSet

@@ -14,7 +14,7 @@ import typer
 
 from guard.cli.options import ConfigFile, Json, print_json
 from guard.progress import progress_bar
-from rag.types import Mode
+from rag.mode import Mode
 
 if TYPE_CHECKING:
     from guard.config import Config

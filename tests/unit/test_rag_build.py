@@ -6,9 +6,10 @@ import pytest
 
 import rag.build
 from rag.build import build
+from rag.mode import Mode
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
-from rag.types import KnowledgeError, Limits, Mode, QuarantineError
+from rag.types import KnowledgeError, Limits, QuarantineError
 from tests.unit.rag_cases import HashedWords, write_source
 from tests.unit.test_rag_store import citation
 

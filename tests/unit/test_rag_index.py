@@ -9,9 +9,9 @@ import pytest
 
 from rag.cache import INDEX, INDEX_NOTE, IndexSettings
 from rag.index import reindex
+from rag.mode import Mode
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
-from rag.types import Mode
 from rag.watch import watch
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document

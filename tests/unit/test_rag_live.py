@@ -14,9 +14,10 @@ import pytest
 
 from rag.build import build
 from rag.index import next_vectors
+from rag.mode import Mode
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
-from rag.types import KnowledgeError, Mode
+from rag.types import KnowledgeError
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document, write_source
 

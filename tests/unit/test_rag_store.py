@@ -9,9 +9,10 @@ import pytest
 import rag.schema
 from rag.build import build
 from rag.documents import read_documents
+from rag.mode import Mode
 from rag.schema import DATABASE, SAMPLE, corpus_hash
 from rag.store import KnowledgeBase
-from rag.types import Citation, KnowledgeError, Mode, Status
+from rag.types import Citation, KnowledgeError, Status
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document, write_source
 

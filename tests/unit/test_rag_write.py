@@ -4,10 +4,11 @@ import sqlite3
 import numpy as np
 import pytest
 
+from rag.mode import Mode
 from rag.rows import Prepared
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
-from rag.types import Document, KnowledgeError, Mode
+from rag.types import Document, KnowledgeError
 from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, document
 from tests.unit.test_rag_store import citation

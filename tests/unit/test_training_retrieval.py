@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from rag.mode import Mode
 from rag.store import KnowledgeBase
-from rag.types import Mode
 from tests.unit.rag_cases import HashedWords
 from training.datasets import TrainingError
 from training.embedding_cache import CachedEncoder
