@@ -5,32 +5,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from rag.mode import Mode
-from rag.types import (
-    Checked,
-    Citation,
-    Corpus,
-    Document,
-    Encoder,
-    Evidence,
-    Gate,
-    GroundedAnswer,
-    GroundingReport,
-    InputError,
-    KnowledgeError,
-    Limits,
-    Passage,
-    Quarantined,
-    QuarantineError,
-    Reranker,
-    Source,
-    Status,
-    Support,
-    SupportModel,
-)
-
 if TYPE_CHECKING:
     from rag.grounding import check_answer
+    from rag.mode import Mode
+    from rag.types import (
+        Checked,
+        Citation,
+        Corpus,
+        Document,
+        Encoder,
+        Evidence,
+        Gate,
+        GroundedAnswer,
+        GroundingReport,
+        InputError,
+        KnowledgeError,
+        Limits,
+        Passage,
+        Quarantined,
+        QuarantineError,
+        Reranker,
+        Source,
+        Status,
+        Support,
+        SupportModel,
+    )
 
 __all__ = [
     "Checked",
@@ -58,7 +57,11 @@ __all__ = [
 ]
 
 
+_ELSEWHERE = {"Mode": "rag.mode", "check_answer": "rag.grounding"}
+
+
 def __getattr__(name: str) -> object:
-    if name != "check_answer":  # its rules take a while to load
+    """Loads a name when it is first asked for: a command line that needs one of them should not wait for all."""
+    if name not in __all__:
         raise AttributeError(f"module 'rag' has no attribute {name!r}")
-    return import_module("rag.grounding").check_answer
+    return getattr(import_module(_ELSEWHERE.get(name, "rag.types")), name)

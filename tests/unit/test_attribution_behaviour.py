@@ -213,17 +213,17 @@ def test_sampling_that_makes_no_sense(settings, words):
 
 
 def test_the_model_is_the_same_afterwards_and_ablation_changes_answers(tiny):
-    ablation = pytest.importorskip("attribution.ablate")
+    from attribution import ablate, heads
     from attribution.types import Ablation
 
     model = tiny[0]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     base = answers(responder(tiny), PROMPTS)
     all_heads = heads.all_heads(model)
-    with ablation.ablate(model, all_heads, Ablation("value", 0.0)):
+    with ablate.ablate(model, all_heads, Ablation("value", 0.0)):
         without = answers(responder(tiny, batch=3), PROMPTS)
         assert without == answers(responder(tiny, batch=1), PROMPTS)
-    with ablation.ablate(model, all_heads[:1], Ablation("query", 0.0)):
+    with ablate.ablate(model, all_heads[:1], Ablation("query", 0.0)):
         assert answers(responder(tiny, batch=4), PROMPTS) == answers(responder(tiny, batch=1), PROMPTS)
     assert without != base
     assert answers(responder(tiny), PROMPTS) == base
