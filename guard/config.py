@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from classifier.types import E5_SMALL
+from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
 from guard.errors import ConfigError
 from guard.fields import PASSWORD, Address, Count, OpenAICategory, Seconds, Section, Share, one_or_many
@@ -93,6 +94,10 @@ class Upstream(Section):
 class ClassifierSection(Section):
     """The input door."""
 
+    kind: Literal["model", "none"] = Field(
+        "model",
+        description="`none` judges nothing: every text is Unsafe, `unjudged`, until a rule routes that category.",
+    )
     model: Path | None = Field(None, description="Model folder; the shipped one by default.")
     encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
     threads: Count = 1
@@ -138,6 +143,7 @@ class Conversation(Section):
 class Knowledge(Section):
     """The knowledge base that grounds answers."""
 
+    kind: Literal["base", "none"] = Field("base", description="`none` loads none; then no rule may ground or protect.")
     path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
     encoder: str = E5_SMALL
     passages: Count = Field(3, description="Passages looked at for an answer.")
@@ -313,6 +319,11 @@ class Config(Section):
                 "limits.tenant and limits.tenants need tenants, and without access.keys nobody logs in; set "
                 "access.keys, or use limits.total"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _asks_nothing_of_absent_parts(self) -> Self:
+        check_absent(self)
         return self
 
 
