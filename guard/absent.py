@@ -32,7 +32,7 @@ _VERDICT = Verdict(
 
 
 class Unjudged:
-    """Says of every text that nobody judged it: Unsafe, none of it read, until a rule routes the category `unjudged`."""
+    """Says of every text that nobody judged it: Unsafe, none of it read; a rule may route the category `unjudged`."""
 
     def classify(self, texts: Sequence[str]) -> list[Verdict]:
         """The same verdict for each text."""

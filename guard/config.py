@@ -83,7 +83,7 @@ class Upstream(Section):
         10, description="Failures in a row (no connection, no answer in time, HTTP 5xx) that open the circuit breaker."
     )
     breaker_open_s: Seconds = Field(15.0, description="HTTP 503 at once for so long; then one request tries again.")
-    max_response_bytes: Count = 32 * 1024 * 1024
+    max_response_bytes: Count = Field(32 * 1024 * 1024, description="Longest answer, streamed or not.")
     ready_check: bool = Field(False, description="GET /readyz also needs the upstream to answer GET /models.")
     fingerprint: PinnedModel | None = Field(
         None,

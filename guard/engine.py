@@ -237,7 +237,7 @@ class Guard:
 
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str = "") -> None:
         """Write how a request ended; by then nothing can be refused, so a failure is only logged."""
-        passed = (time.time() - decision.created) * 1000
+        passed = (time.perf_counter() - decision.since) * 1000  # the wall clock may jump
         self.observers.ended(decision, outcome)
         try:
             writing = self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))

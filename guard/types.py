@@ -112,6 +112,7 @@ class Decision:
         ruled: the policy's route, also where an abstention, a finding or a failure led to another.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
+        since: the same moment on a clock that never jumps, for durations.
     """
 
     route: Route
@@ -133,6 +134,7 @@ class Decision:
     ruled: Route | None = None
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
+    since: float = field(default_factory=time.perf_counter, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The form of the command line, the API and the journal."""
