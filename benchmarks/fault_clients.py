@@ -54,16 +54,15 @@ class Tally:
 
         An answer of HTTP 503 says that the request was held back, so nothing is lost with it.
         """
-        with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
-            known = {row[0] for row in database.execute("SELECT id FROM decisions")}
-        return len({decision for decision, status in self.decisions.items() if status != 503} - known)
+        return len(
+            {decision for decision, status in self.decisions.items() if status != 503} - _named(journal, "decision")
+        )
 
     def open_ended(self, journal: Path, within_s: float = 20.0) -> int:
         """Decisions that the journal has no outcome of, after some waiting: outcomes are written behind answers."""
         until = time.monotonic() + within_s
         while True:
-            with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
-                ended = {row[0] for row in database.execute("SELECT decision FROM outcomes")}
+            ended = _named(journal, "outcome")
             left = {decision for decision, status in self.decisions.items() if status != 503} - ended
             if not left or time.monotonic() > until:
                 return len(left)
@@ -74,6 +73,12 @@ class Tally:
         counts = {name: getattr(self, name) for name in self.__annotations__ if name not in ("decisions", "statuses")}
         counts["longest_s"] = round(self.longest_s, 1)
         return counts | {"statuses": {str(status): count for status, count in sorted(self.statuses.items())}}
+
+
+def _named(journal: Path, kind: str) -> set[str]:
+    """The decisions that the journal has a record of that kind of."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
+        return {row[0] for row in database.execute("SELECT decision FROM journal WHERE kind = ?", (kind,))}
 
 
 async def ask(

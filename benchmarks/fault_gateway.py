@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import uvicorn
 from fault_upstream import SECRET_PATTERN
 
-from guard.absent import UNJUDGED_TAXONOMY, NoKnowledge, Unjudged
+from guard.absent import Unjudged
+from guard.assemble import load_guard
 from guard.config import load_config
-from guard.engine import Guard, Parts
-from guard.journal import SqliteJournal
-from guard.output import output_checks
+from guard.engine import Guard
 from guard.proxy import Gateway
 from guard.types import Classifier
 from guard.upstream import Forwarder
@@ -69,10 +69,8 @@ def in_process(folder: Path, upstream: str, classifier: Classifier | None = None
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(None, settings(folder, upstream))
-    judge = classifier or Unjudged()
-    journal = SqliteJournal(folder / "journal.db", timeout_s=1.0)
-    parts = Parts(judge, NoKnowledge(), output_checks(config.output, judge), journal, taxonomy=UNJUDGED_TAXONOMY)
-    guard = Guard(config, parts)
+    with mock.patch("guard.assemble.Unjudged", return_value=classifier or Unjudged()):
+        guard = load_guard(config)
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
     options = uvicorn.Config(

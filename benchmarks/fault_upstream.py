@@ -1,6 +1,6 @@
 """A model's server that fails in every way a gateway must live with; the model asked for picks the way.
 
-Nothing here is polite HTTP from a library: it is bytes on a socket, so that they can be cut, reset and dripped anywhere.
+Nothing here is polite HTTP from a library: it is bytes on a socket, so they can be cut, reset and dripped anywhere.
 """
 
 from __future__ import annotations
