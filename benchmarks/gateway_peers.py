@@ -1,4 +1,4 @@
-"""Other gateways for `benchmarks/gateway.py`, each in a venv of its own under `runs/peers`; installing takes minutes."""
+"""Other gateways for `benchmarks/gateway.py`, each in a venv under `runs/peers`; installing takes minutes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Peer:
             return
         RUNS.mkdir(parents=True, exist_ok=True)
         log = RUNS / f"{self.name}.log"
-        environment = {name: value for name, value in os.environ.items() if name not in ("PIP_CONSTRAINT", "PYTHONPATH")}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("PIP_CONSTRAINT", "PYTHONPATH")
+        }
         with log.open("wb") as said:
 
             def run(*arguments: str) -> None:
@@ -83,7 +85,7 @@ class Peer:
 
 
 LITELLM = Peer("litellm", "litellm==1.109.1", ("proxy",), ("certifi", "litellm-proxy-extras"))
-NEMO = Peer("nemo", "nemoguardrails==0.21.0", ("server", "openai"))
+NEMO = Peer("nemo", "nemoguardrails==0.24.1", ("server", "openai"))
 
 
 def litellm_command(upstream: str, port: int, folder: Path) -> list[str]:
