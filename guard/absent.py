@@ -34,6 +34,8 @@ _VERDICT = Verdict(
 class Unjudged:
     """Says of every text that nobody judged it: Unsafe, none of it read; a rule may route the category `unjudged`."""
 
+    instant = True
+
     def classify(self, texts: Sequence[str]) -> list[Verdict]:
         """The same verdict for each text."""
         return [_VERDICT] * len(texts)

@@ -245,3 +245,8 @@ class ResponseCheck(Protocol):
     def check(self, texts: Sequence[str]) -> list[Finding | None]:
         """A finding, or None, for each text, in order."""
         ...
+
+
+def is_instant(part: object) -> bool:
+    """Whether a part says, by an attribute `instant` that is true, that a short text costs it less than a thread."""
+    return getattr(part, "instant", False) is True
