@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
 
 RUNS = Path("runs/peers")
 
@@ -72,15 +72,12 @@ class Peer:
             [str(self.bin / "python"), "-c", code, name], env=environment, capture_output=True, check=True
         )
         wanted = []
-        for requirement in json.loads(said.stdout):
-            what, _, marker = requirement.partition(";")
-            extra = re.search(r"extra\s*==\s*[\"']([\w-]+)[\"']", marker)
-            if extra and extra[1] not in self.extras:
-                continue
-            marker = re.sub(r"(\s*and\s*)?extra\s*==\s*[\"'][\w-]+[\"']", "", marker).strip()
-            if re.split(r"[^\w.-]", what.strip())[0] in self.relaxed:
-                what = re.split(r"[^\w.-]", what.strip())[0]
-            wanted.append(f"{what.strip()}; {marker}" if marker else what.strip())
+        for requirement in map(Requirement, json.loads(said.stdout)):
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *self.extras)):
+                extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+                pin = "" if requirement.name in self.relaxed else str(requirement.specifier)
+                wanted.append(f"{requirement.name}{extras}{pin}")
         return wanted
 
 

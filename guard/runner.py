@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -109,10 +110,12 @@ class Runner:
 
     def here(self, function: Callable[[], T]) -> T:
         """The result of a function that is done in a moment, without a thread; it fails as in `run`."""
-        try:
-            return function()
-        except Exception as exc:
-            raise self._failure(exc) from exc
+        with self._observers.work(self.part) as seen:
+            seen.run()
+            try:
+                return function()
+            except Exception as exc:
+                raise self._failure(exc) from exc
 
     async def wait(self, result: Awaitable[T]) -> T:
         """The result of a part that is asynchronous itself.
