@@ -6,6 +6,7 @@ only sends bytes on (raw ASGI and aiohttp), the least that a proxy in Python can
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -151,8 +152,9 @@ def running(command: list[str], port: int, log: Path, *, within_s: float = 120.0
             time.sleep(0.01)
         yield Server(url, tree, time.perf_counter() - started)
     finally:
-        for each in [*tree.children(recursive=True), tree]:
-            each.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+            for each in [*tree.children(recursive=True), tree]:
+                each.terminate()
         process.wait(20)
 
 
