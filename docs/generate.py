@@ -127,7 +127,6 @@ def _figures() -> str:
         *_hardened(_result("hardening")["mean"]),
         *_faster(_result("audit_bench")),
         ("journal, processor ms a decision: one at a time, 32 at once", _journal(_result("journal")), "journal"),
-        *_gateway(_result("gateway")),
         *_faults(_result("faults")["totals"]),
         ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
     ]
@@ -141,18 +140,6 @@ def _journal(figures: dict[str, Any]) -> str:
         for key, name in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
         if key in figures
     )
-
-
-def _gateway(bench: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Processor time of the servers beside each other, and requests a second over LiteLLM's, where it was measured."""
-    at, said = bench["targets"], bench["compared"]
-    names = ("nginx", "passthrough", "airlock rules", "airlock rules, journal")
-    cpu = ", ".join(f"{at[name]['in_flight']['32']['cpu_ms']:.2f}" if name in at else "–" for name in names)
-    rows = [("processor ms a request: nginx, bare pass-through, rules only, with journal", cpu, "gateway")]
-    if "rules_over_litellm_requests_per_s" in said:
-        over = f"{said['rules_over_litellm_requests_per_s']['32']:.1f}×, {said['litellm_over_rules_cpu']['32']:.1f}×"
-        rows.append(("rules only over LiteLLM's proxy, 32 in flight: requests/s, less processor time", over, "gateway"))
-    return rows
 
 
 def _faults(totals: dict[str, Any]) -> list[tuple[str, str, str]]:
