@@ -8,7 +8,7 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench bench-audit bench-rag bench-hardening wheel train folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
+.PHONY: install fix check test test-slow cov docs demo serve bench bench-audit bench-rag bench-hardening bench-gateway bench-faults wheel train folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
@@ -62,6 +62,14 @@ bench: install
 	$(BIN)/python benchmarks/journal.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scheduling.py
 	test ! -d $(SHARED) || $(BIN)/python benchmarks/output_door.py
+
+# The gateway beside others on loopback; PEERS=--peers measures LiteLLM and NeMo Guardrails too, each in a venv under runs/peers.
+bench-gateway: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gateway.py $(PEERS)
+
+# Every part of the gateway fails, under load; three minutes. Not nought leaks, lost decisions or hangs is exit status 1.
+bench-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py
 
 # The audit's engine against one stock forward a head and prompt: ten minutes or more on a free core.
 bench-audit: install

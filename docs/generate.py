@@ -127,6 +127,7 @@ def _figures() -> str:
         *_hardened(_result("hardening")["mean"]),
         *_faster(_result("audit_bench")),
         ("journal, processor ms a decision: one at a time, 32 at once", _journal(_result("journal")), "journal"),
+        *_faults(_result("faults")["totals"]),
         ("aiohttp over httpx, requests/s at 32 in flight", f"{client['aiohttp_over_httpx']:.1f}×", "upstream_client"),
     ]
     table = ["| figure | measured | from |", "|---|---|---|"]
@@ -139,6 +140,12 @@ def _journal(figures: dict[str, Any]) -> str:
         for key, name in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
         if key in figures
     )
+
+
+def _faults(totals: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What may never happen when something fails, of so many requests."""
+    never = ", ".join(str(totals[name]) for name in ("leaks", "lost", "hangs"))
+    return [(f"{totals['requests']} requests under faults: leaks, lost decisions, hangs", never, "faults")]
 
 
 def _hardened(mean: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
+from guard.absent import UNJUDGED_TAXONOMY, NoKnowledge, Unjudged
 from guard.config import Config, load_config
 from guard.engine import Guard, Parts
 from guard.errors import ConfigError, JournalError
@@ -15,7 +16,8 @@ from guard.journal import Journal, NoJournal
 from guard.memory import RememberingClassifier
 from guard.observer import NOBODY, Observers
 from guard.output import output_checks
-from guard.types import Classifier
+from guard.types import Answerer as AnswererPart
+from guard.types import Classifier, Protector
 from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
@@ -45,11 +47,8 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
     """
     settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
     encoders = Encoders(settings)
-    tiers = load_classifier(settings, encoders)
-    classifier: Classifier = tiers
-    if settings.classifier.cache:
-        classifier = RememberingClassifier(tiers, settings.classifier.cache)
-    answerer = load_answerer(settings, encoders)
+    classifier, taxonomy = _judge(settings, encoders)
+    answerer, protector = _library(settings, encoders)
     return Guard(
         settings,
         Parts(
@@ -57,11 +56,28 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
             answerer=answerer,
             output=output_checks(settings.output, classifier),
             journal=load_journal(settings),
-            protector=load_protector(settings, answerer.knowledge),
-            taxonomy=tiers.taxonomy,
+            protector=protector,
+            taxonomy=taxonomy,
             observers=observers,
         ),
     )
+
+
+def _judge(config: Config, encoders: Encoders) -> tuple[Classifier, Taxonomy]:
+    """The classifier with its memory and its taxonomy, or what stands in for it."""
+    if config.classifier.kind == "none":
+        return Unjudged(), UNJUDGED_TAXONOMY
+    tiers = load_classifier(config, encoders)
+    remembers = config.classifier.cache
+    return (RememberingClassifier(tiers, remembers) if remembers else tiers), tiers.taxonomy
+
+
+def _library(config: Config, encoders: Encoders) -> tuple[AnswererPart, Protector | None]:
+    """What answers from the knowledge base and finds protective documents in it, or what stands in for it."""
+    if config.knowledge.kind == "none":
+        return NoKnowledge(), None
+    answerer = load_answerer(config, encoders)
+    return answerer, load_protector(config, answerer.knowledge)
 
 
 class Encoders:
@@ -99,8 +115,10 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
         limited: whether `classifier.max_tokens` holds; False reads texts of any length.
 
     Raises:
-        ConfigError: the model is missing, damaged, or of another encoder.
+        ConfigError: there is none, or the model is missing, damaged, or of another encoder.
     """
+    if config.classifier.kind == "none":
+        raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
     from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
 
     folder = config.classifier.model or DEFAULT_MODEL
@@ -119,6 +137,8 @@ def load_taxonomy(config: Config) -> Taxonomy:
     Raises:
         ConfigError: the model's folder has none.
     """
+    if config.classifier.kind == "none":
+        return UNJUDGED_TAXONOMY
     try:
         return Taxonomy.load((config.classifier.model or SHIPPED_MODEL) / TAXONOMY)
     except ClassifierError as exc:
@@ -144,8 +164,10 @@ def load_knowledge(config: Config, sentences: SentenceVectors) -> KnowledgeBase:
     """The knowledge base, with its reranker if one is named.
 
     Raises:
-        ConfigError: it is missing, damaged, or built with another encoder.
+        ConfigError: there is none, or it is missing, damaged, or built with another encoder.
     """
+    if config.knowledge.kind == "none":
+        raise ConfigError("knowledge.kind is 'none', so there is no knowledge base; name one, or leave it out")
     from rag.store import SAMPLE, KnowledgeBase
 
     reranker = _reranker(config.knowledge.reranker) if config.knowledge.reranker else None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from classifier.types import E5_SMALL
+from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
 from guard.errors import ConfigError
 from guard.fields import PASSWORD, Address, Count, OpenAICategory, Seconds, Section, Share, one_or_many
@@ -83,7 +84,7 @@ class Upstream(Section):
         10, description="Failures in a row (no connection, no answer in time, HTTP 5xx) that open the circuit breaker."
     )
     breaker_open_s: Seconds = Field(15.0, description="HTTP 503 at once for so long; then one request tries again.")
-    max_response_bytes: Count = 32 * 1024 * 1024
+    max_response_bytes: Count = Field(32 * 1024 * 1024, description="Longest answer, streamed or not.")
     ready_check: bool = Field(False, description="GET /readyz also needs the upstream to answer GET /models.")
     fingerprint: PinnedModel | None = Field(
         None,
@@ -94,6 +95,10 @@ class Upstream(Section):
 class ClassifierSection(Section):
     """The input door."""
 
+    kind: Literal["model", "none"] = Field(
+        "model",
+        description="`none` judges nothing: every text is Unsafe, `unjudged`, until a rule routes that category.",
+    )
     model: Path | None = Field(None, description="Model folder; the shipped one by default.")
     encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
     threads: Count = 1
@@ -139,6 +144,7 @@ class Conversation(Section):
 class Knowledge(Section):
     """The knowledge base that grounds answers."""
 
+    kind: Literal["base", "none"] = Field("base", description="`none` loads none; then no rule may ground or protect.")
     path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
     encoder: str = E5_SMALL
     passages: Count = Field(3, description="Passages looked at for an answer.")
@@ -314,6 +320,11 @@ class Config(Section):
                 "limits.tenant and limits.tenants need tenants, and without access.keys nobody logs in; set "
                 "access.keys, or use limits.total"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _asks_nothing_of_absent_parts(self) -> Self:
+        check_absent(self)
         return self
 
 

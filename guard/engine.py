@@ -35,12 +35,15 @@ from guard.types import (
     ResponseCheck,
     Route,
     Turn,
+    is_instant,
 )
 from rag.types import GroundedAnswer, GroundingReport, Status
 
 log = logging.getLogger("airlock")
 
 ON_ERROR = "on_error"
+_MOMENT = 65_536
+"""Characters that an instant check reads in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +240,7 @@ class Guard:
 
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str = "") -> None:
         """Write how a request ended; by then nothing can be refused, so a failure is only logged."""
-        passed = (time.time() - decision.created) * 1000
+        passed = (time.perf_counter() - decision.since) * 1000  # the wall clock may jump
         self.observers.ended(decision, outcome)
         try:
             writing = self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))
@@ -317,7 +320,10 @@ class Guard:
         decision = Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin, policy=self.version)
         try:
             judging = [text for _, text in texts]
-            verdicts = await self._batches.classify(judging)
+            if is_instant(self._parts.classifier):
+                verdicts = self._classify.here(lambda: self._verdicts(judging))
+            else:
+                verdicts = await self._batches.classify(judging)
         except PartFailure as exc:
             return self._failed(exc, started, decision)
         weighed = self._edition.weigh(texts, verdicts, origin)
@@ -362,10 +368,16 @@ class Guard:
     async def _find(self, texts: Sequence[str]) -> Finding | None:
         if not texts:
             return None
+        work, check = sum(map(len, texts)), self._edition.output
+
+        def found() -> list[Finding | None]:
+            return sound_findings(check.check(list(texts)), len(texts))
+
         try:
-            findings = await self._check.run(
-                lambda: sound_findings(self._edition.output.check(list(texts)), len(texts)), work=sum(map(len, texts))
-            )
+            if is_instant(check) and work <= _MOMENT:
+                findings = self._check.here(found)
+            else:
+                findings = await self._check.run(found, work=work)
         except BadRequest as exc:  # the model's text is longer than can be judged
             raise PartFailure("output", str(exc)) from exc
         return next((finding for finding in findings if finding is not None), None)

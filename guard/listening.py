@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import ssl
@@ -77,7 +76,7 @@ def serve(app: ASGIApp, bound: socket.socket, server: Server) -> None:
         ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
         ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
     )
-    asyncio.run(uvicorn.Server(settings).serve(sockets=[bound]))
+    uvicorn.Server(settings).run(sockets=[bound])
 
 
 def _listen_port(server: Server) -> socket.socket:

@@ -89,6 +89,11 @@ class AllChecks:
         self._checks = tuple(checks)
 
     @property
+    def instant(self) -> bool:
+        """Whether no model is asked: a regular expression never lets go of the interpreter, in a thread or not."""
+        return all(isinstance(check, PatternCheck) for check in self._checks)
+
+    @property
     def reach(self) -> int:
         """The longest reach of the checks."""
         return max((check.reach for check in self._checks), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from typing import Any
@@ -59,6 +60,7 @@ class CheckedResponse:
         self._extras = extras
         self._start: Message = {}
         self._begun = False  # whether anything has left
+        self._came = 0  # bytes of the answer so far
         self._whole = bytearray()  # an answer in one piece, until it is all there
         self._reader = wire.reader(request)
         self._gate: StreamGate | None = None
@@ -124,6 +126,13 @@ class CheckedResponse:
             raise UpstreamError(f"the upstream answered with {shown}, which cannot be checked", code="bad_upstream")
 
     async def _take_body(self, body: bytes, *, last: bool) -> None:
+        self._came += len(body)
+        limit = self._guard.config.upstream.max_response_bytes
+        if self._came > limit:
+            raise UpstreamError(
+                f"the upstream's answer is larger than the {limit} bytes of `upstream.max_response_bytes`",
+                code="bad_upstream",
+            )
         if self._gate is not None:
             self._gate.feed(body)
             if last:
@@ -137,14 +146,8 @@ class CheckedResponse:
                 await self._release(released, last=last)
         else:
             self._whole += body
-            limit = self._guard.config.upstream.max_response_bytes
-            if len(self._whole) > limit:
-                raise UpstreamError(
-                    f"the upstream's answer is larger than the {limit} bytes of `upstream.max_response_bytes`",
-                    code="bad_upstream",
-                )
             if last and self._is_error:
-                if await self._guard.find([self._whole.decode("utf-8", "replace")]):
+                if await self._guard.find(_error_texts(bytes(self._whole))):
                     raise UpstreamError("the upstream answered with an error that may not leave", code="bad_upstream")
                 await self._release(bytes(self._whole), last=True)
             elif last:
@@ -245,3 +248,17 @@ class CheckedResponse:
             return self._wire.texts(data, self._request)
         except (ValueError, RecursionError) as exc:
             raise UpstreamError("the upstream's answer is no JSON", code="bad_upstream") from exc
+
+
+def _error_texts(body: bytes) -> list[str]:
+    """What an error of the app says, as it is written and, where it is JSON, as every reader of it would read it."""
+    texts = [body.decode("utf-8", "replace")]
+    with contextlib.suppress(ValueError, RecursionError):
+        waiting = [json.loads(body, object_pairs_hook=list)]  # pairs, so that of a repeated key no value is lost
+        while waiting:
+            inner = waiting.pop()
+            if isinstance(inner, str):
+                texts.append(inner)
+            elif isinstance(inner, list | tuple):
+                waiting += inner
+    return [text for text in texts if text]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import threading
 import time
 import traceback
-import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +15,7 @@ from classifier.pace import paced
 from classifier.types import ClassifierError, TextTooLong
 from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.observer import NOBODY, Observers, Work
+from guard.threads import Threads
 from guard.turns import Call, Turns
 from rag.types import InputError, KnowledgeError
 
@@ -57,7 +56,7 @@ class Runner:
         self._turns = Turns(workers)
         self._max_stuck = max_stuck
         self._stuck = 0
-        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._threads = Threads(f"airlock-{part}")
 
     async def run(self, function: Callable[..., T], *arguments: object, work: float = 0.0) -> T:
         """The function's result.
@@ -109,6 +108,15 @@ class Runner:
             if outcome is None:
                 self._turns.leave(call)
 
+    def here(self, function: Callable[[], T]) -> T:
+        """The result of a function that is done in a moment, without a thread; it fails as in `run`."""
+        with self._observers.work(self.part) as seen:
+            seen.run()
+            try:
+                return function()
+            except Exception as exc:
+                raise self._failure(exc) from exc
+
     async def wait(self, result: Awaitable[T]) -> T:
         """The result of a part that is asynchronous itself.
 
@@ -139,9 +147,7 @@ class Runner:
 
     def close(self, within_s: float = 1.0) -> None:
         """Wait for threads that are ending: one that is still inside a library when Python exits aborts the process."""
-        until = time.monotonic() + within_s
-        for thread in list(self._threads):
-            thread.join(max(0.0, until - time.monotonic()))
+        self._threads.close(within_s)
 
     def _late(self) -> PartFailure:
         return PartFailure(self.part, f"no result within the deadline of {self._deadline_s:g} s")
@@ -159,25 +165,29 @@ class Runner:
             try:
                 with paced(functools.partial(self._turns.pause, call)):
                     result = function(*arguments)
-            except AirlockError as exc:
-                settle(outcome.set_exception, exc)
-            except TextTooLong as exc:
-                settle(outcome.set_exception, BadRequest(str(exc), param="messages", code="context_length_exceeded"))
-            except InputError as exc:
-                settle(outcome.set_exception, BadRequest(str(exc), param=exc.param))
-            except (ClassifierError, KnowledgeError) as exc:
-                settle(outcome.set_exception, PartFailure(self.part, str(exc)))
-            except BaseException as exc:  # noqa: BLE001 - the one place: whatever a part raises, nothing passes
-                settle(outcome.set_exception, PartFailure(self.part, _where(exc)))
+            except BaseException as exc:  # noqa: BLE001 - whatever a part raises, nothing passes
+                settle(outcome.set_exception, self._failure(exc))
             else:
                 settle(outcome.set_result, result)
             finally:
                 self._turns.leave(call)
 
-        thread = threading.Thread(target=work, name=f"airlock-{self.part}", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+        self._threads.run(work)
         return outcome
+
+    def _failure(self, exc: BaseException) -> Exception:
+        """What a caller is told of what a part raised."""
+        match exc:
+            case AirlockError():
+                return exc
+            case TextTooLong():
+                return BadRequest(str(exc), param="messages", code="context_length_exceeded")
+            case InputError():
+                return BadRequest(str(exc), param=exc.param)
+            case ClassifierError() | KnowledgeError():
+                return PartFailure(self.part, str(exc))
+            case _:
+                return PartFailure(self.part, _where(exc))
 
     def _abandon(self, call: Call, outcome: asyncio.Future[T]) -> None:
         def ended(_: asyncio.Future[T]) -> None:

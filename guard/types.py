@@ -112,6 +112,7 @@ class Decision:
         ruled: the policy's route, also where an abstention, a finding or a failure led to another.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
+        since: the same moment on a clock that never jumps, for durations.
     """
 
     route: Route
@@ -133,6 +134,7 @@ class Decision:
     ruled: Route | None = None
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
+    since: float = field(default_factory=time.perf_counter, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The form of the command line, the API and the journal."""
@@ -243,3 +245,8 @@ class ResponseCheck(Protocol):
     def check(self, texts: Sequence[str]) -> list[Finding | None]:
         """A finding, or None, for each text, in order."""
         ...
+
+
+def is_instant(part: object) -> bool:
+    """Whether a part says, by an attribute `instant` that is true, that a short text costs it less than a thread."""
+    return getattr(part, "instant", False) is True

@@ -63,10 +63,14 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     encoders = Encoders(settings)
 
     def classify() -> str:
+        if settings.classifier.kind == "none":
+            return "off: every text is unjudged"
         verdict = load_classifier(settings, encoders).classify(["What is the boiling point of water?"])[0]
         return f"{verdict.model} calls a harmless question {verdict.tier.label}"
 
     def search() -> str:
+        if settings.knowledge.kind == "none":
+            return "off"
         knowledge = load_knowledge(settings, load_sentences(settings, encoders))
         faults = knowledge.verify()
         if faults:
@@ -90,8 +94,9 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "policy", lambda: check_policy(settings)
     yield "classifier", classify
     yield "knowledge base", search
-    yield "interpretation", interpret
-    yield "citation gate", judge
+    if settings.knowledge.kind != "none":
+        yield "interpretation", interpret
+        yield "citation gate", judge
     yield "journal", lambda: _write_journal(settings)
     yield "fingerprint", lambda: check_pinned(settings.upstream)
     yield "upstream", lambda: asyncio.run(_reach(settings))

@@ -65,14 +65,14 @@ def test_the_gateways_own_errors_pass(raised, expected):
 
 def test_a_call_that_hangs_is_given_up_and_its_place_is_free():
     async def run():
-        runner = Runner("part", deadline_s=0.05)
+        runner = Runner("part", deadline_s=0.4)
         with pytest.raises(PartFailure, match="deadline"):
             await runner.run(hangs)
         return await runner.run(returns(7))
 
     started = time.perf_counter()
     assert asyncio.run(run()) == 7
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 2  # which `hangs` takes
 
 
 def test_too_many_hanging_calls_fail_the_next_at_once_until_they_end():
@@ -187,7 +187,7 @@ def test_an_asynchronous_part_is_bounded_too(error):
 
 
 def test_closing_waits_for_calls_that_end_and_not_for_those_that_hang():
-    runner, release = Runner("part", deadline_s=5.0), threading.Event()
+    runner, release = Runner("ended", deadline_s=5.0), threading.Event()
     hanging = Runner("part", deadline_s=0.05)
 
     async def both():
@@ -198,7 +198,7 @@ def test_closing_waits_for_calls_that_end_and_not_for_those_that_hang():
     asyncio.run(both())
     started = time.monotonic()
     runner.close()
-    assert not any(thread.is_alive() for thread in runner._threads)
+    assert "airlock-ended" not in {thread.name for thread in threading.enumerate()}
     hanging.close(0.1)
     assert time.monotonic() - started < 2.0
     release.set()
