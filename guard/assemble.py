@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rag.answer import Answerer
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
-    from rag.protective import Protector
     from rag.store import KnowledgeBase
     from rag.types import Encoder as SentenceVectors
     from rag.types import Reranker, SupportModel
@@ -225,10 +224,10 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
 
 def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector:
     """What finds protective documents of the knowledge base; it costs nothing where no rule wants them."""
-    from rag.protective import Protector
+    from rag.protective import Protector as ProtectiveDocuments
 
     settings = config.knowledge
-    return Protector(knowledge, settings.protective_from, where=settings.where, gate=gate(config))
+    return ProtectiveDocuments(knowledge, settings.protective_from, where=settings.where, gate=gate(config))
 
 
 def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encoders) -> InterpretationModel:
