@@ -61,8 +61,8 @@ _LETTERS = {
 }
 _FILLER = (
     "The choir meets on Tuesdays in the old school, and new voices are always welcome. After the rain the path along "
-    "the river was muddy, so we took the road by the mill. My neighbour grows tomatoes on the balcony and gives half of "
-    "them away. The library opens at ten and has a quiet room with a view of the square. We painted the kitchen yellow "
+    "the river was muddy, so we took the road by the mill. My neighbour grows tomatoes on the balcony and gives half "
+    "of them away. The library opens at ten and has a quiet room with a view of the square. We painted the kitchen yellow "
     "and still do not know whether we like it. On Sunday there was a concert with two violins and a cello. The bakery "
     "on the corner sells a dark bread that stays fresh for a week. Our train was late, but the tea on board was good. "
 )
@@ -231,7 +231,7 @@ async def routes(guard: Guard, bodies: Sequence[Body]) -> list[Route]:
             raise RuntimeError(decision.cause)
         return decision.route
 
-    return await asyncio.gather(*(route(*body) for body in bodies))
+    return [await route(*body) for body in bodies]
 
 
 def shares(found: Sequence[Route]) -> dict[str, float]:
