@@ -60,11 +60,12 @@ _LETTERS = {
     **dict(zip("nopqrstuvwxyz", "-. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..".split(), strict=True)),
 }
 _FILLER = (
-    "The choir meets on Tuesdays in the old school, and new voices are always welcome. After the rain the path along "
-    "the river was muddy, so we took the road by the mill. My neighbour grows tomatoes on the balcony and gives half "
-    "of them away. The library opens at ten and has a quiet room with a view of the square. We painted the kitchen yellow "
-    "and still do not know whether we like it. On Sunday there was a concert with two violins and a cello. The bakery "
-    "on the corner sells a dark bread that stays fresh for a week. Our train was late, but the tea on board was good. "
+    "The choir meets on Tuesdays in the old school, and new voices are always welcome. After the rain the path "
+    "along the river was muddy, so we took the road by the mill. My neighbour grows tomatoes on the balcony and "
+    "gives half of them away. The library opens at ten and has a quiet room with a view of the square. We painted "
+    "the kitchen yellow and still do not know whether we like it. On Sunday there was a concert with two violins "
+    "and a cello. The bakery on the corner sells a dark bread that stays fresh for a week. Our train was late, but "
+    "the tea on board was good. "
 )
 _LONG = " ".join([_FILLER] * 5)
 
