@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from classifier.decoding import decoded
 from classifier.encoder import Encoder
 from classifier.normalize import decorated, invisible, is_symbol, normalize
 from classifier.pace import pause
@@ -168,8 +169,9 @@ class TierClassifier:
     """Texts in, verdicts out.
 
     A text is normalized and read in windows, every token of it; one with emoji between its words is also read without
-    them. The window of the highest tier decides; among windows of that tier, the one that is surest, or, when all are
-    Safe, the one that is least sure.
+    them, and what stands encoded in it (`classifier.decoding`) is read too, as windows over the whole text. The
+    window of the highest tier decides; among windows of that tier, the one that is surest, or, when all are Safe, the
+    one that is least sure.
 
     Args:
         model: encoder, adapter and head.
@@ -281,7 +283,7 @@ class TierClassifier:
             )
 
     def _read(self, text: str) -> tuple[list[Window], Coverage]:
-        hidden = invisible(text)
+        hidden, encoded = invisible(text), decoded(text)
         text = normalize(text)
         encoding = self._encoder.tokenize([text])
         ids, offsets = encoding["input_ids"][0], encoding["offset_mapping"][0]
@@ -289,12 +291,17 @@ class TierClassifier:
         if decorated(text):  # read as it is and without its emoji; the riskier reading counts, as of any two windows
             words = [at for at, (start, end) in enumerate(offsets) if not is_symbol(text[start:end])]
             found += self._windows([ids[at] for at in words], [offsets[at] for at in words])
+        tokens = len(ids)
+        for reading in map(normalize, encoded):  # the riskiest of all readings counts
+            other = self._encoder.tokenize([reading])["input_ids"][0]
+            found += self._windows(other, [(0, len(text))] * len(other))
+            tokens += len(other)
         unknown = self._encoder.tokenizer.unk_token_id
         known = [text[start:end] for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown]
         read = _visible("".join(known))
         total = _visible(text)
         total += max(0, hidden - total - 16)  # more hidden than seen is not decoration: it counts as unread
-        return found, Coverage(tokens=len(ids), windows=len(found), read=min(1.0, read / total) if total else 1.0)
+        return found, Coverage(tokens=tokens, windows=len(found), read=min(1.0, read / total) if total else 1.0)
 
     def _windows(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> list[Window]:
         return list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))

@@ -17,6 +17,7 @@ from guard.asgi import DECISION_HEADER
 from guard.config import Config
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, JournalError, PartFailure
+from guard.openapi import error_responses, guarded_paths
 from guard.types import Decision, Origin, Route, Turn
 from guard.wires import BY_ENDPOINT, CHAT, Fault
 from guard.wires.openai import citation_dict, error_body
@@ -72,7 +73,8 @@ class ModerationRequest(BaseModel):
 
 def own_api(guard: Guard) -> FastAPI:
     """Airlock's own endpoints."""
-    api = FastAPI(title="Airlock", docs_url=None, redoc_url=None)
+    api = FastAPI(title="Airlock", docs_url=None, redoc_url=None, responses=error_responses("4XX", "503"))
+    _with_guarded_wires(api, guard.config)
 
     @api.post("/v1/airlock/check")
     async def check(asked: CheckRequest, request: Request, response: Response) -> dict[str, Any]:
@@ -143,6 +145,18 @@ def own_api(guard: Guard) -> FastAPI:
         )
 
     return api
+
+
+def _with_guarded_wires(api: FastAPI, config: Config) -> None:
+    """Let the document tell of the wires too, which the middleware serves."""
+    own = api.openapi
+
+    def whole() -> dict[str, Any]:
+        document = own()
+        document["paths"].update(guarded_paths(BY_ENDPOINT[name] for name in config.server.endpoints))
+        return document
+
+    api.openapi = whole  # type: ignore[method-assign]
 
 
 def as_turns(value: str | list[dict[str, Any]]) -> list[Turn]:

@@ -143,7 +143,7 @@ def _turns(message: _Message, param: str) -> tuple[list[Turn], list[str]]:
         where = f"{param}.content[{number}]"
         if _is_result(block):
             results.append(Turn("tool", "\n".join(_said(block, where))))
-        elif block.get("type") in _OF_THE_SPEAKER or str(block.get("type")).endswith("tool_use"):
+        elif (kind := str(block.get("type"))) in _OF_THE_SPEAKER or kind.endswith("tool_use"):
             own += _said(block, where)
         else:
             known = ", ".join(sorted(_OF_THE_SPEAKER))

@@ -105,8 +105,8 @@ class ResponsesWire:
             turns.append(Turn("user", items))
             items = []
         for number, item in enumerate(items):
-            if item.get("type") in _STORED_ITEMS:
-                stored.append(str(item["type"]))
+            if (kind := str(item.get("type"))) in _STORED_ITEMS:
+                stored.append(kind)
                 continue
             turn, kinds = _turn(item, f"input[{number}]")
             turns.append(turn)

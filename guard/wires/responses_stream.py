@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from json import dumps, loads
 from typing import Any
 
 from guard.errors import UpstreamError
@@ -172,8 +173,9 @@ def _numbered(events: Sequence[Mapping[str, Any]], first: int) -> bytes:
 
 
 def _object(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object of an event, to be written again: numbers that no JSON can hold are null in it."""
     value = data.get(name)
-    return dict(value) if isinstance(value, dict) else {}
+    return dict(loads(dumps(value), parse_constant=lambda _: None)) if isinstance(value, dict) else {}
 
 
 def _number(data: Mapping[str, Any], name: str) -> int:

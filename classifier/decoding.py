@@ -1,0 +1,106 @@
+"""Texts that stand encoded in a text: base64, hexadecimal, URL and HTML escapes, rot13, letters from last to first."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import html
+import unicodedata
+import urllib.parse
+from collections.abc import Iterator
+
+import regex
+
+_LAYERS = 3  # an encoded text may be encoded once more
+_HIDDEN = regex.compile(r"\p{Cf}")
+_BASE64 = regex.compile(r"(?<![\w+/=-])[\w+/-]{16,}={0,2}(?:\s[\w+/-]{16,}={0,2})*(?:\s[\w+/-]+={1,2})?", regex.ASCII)
+_HEX = regex.compile(r"(?<!\w)(?:0x)?(?:[0-9A-Fa-f]{2}(?:,? ?0x|[ :,])?){12,}(?!\w)", regex.ASCII)
+_HEX_MARKS = regex.compile(r"0x|[ :,]")
+_URL = regex.compile(r"%[0-9A-Fa-f]{2}")
+_HTML = regex.compile(r"&#(?:\d{2,7}|[xX][0-9A-Fa-f]{2,6});")
+_ESCAPED = regex.compile(r"\\u([0-9A-Fa-f]{4})|\\x([0-9A-Fa-f]{2})")
+_FEWEST_ESCAPES = 4
+_WORD = regex.compile(r"\p{L}{2,}")
+_FEWEST_CHARACTERS = 8
+_READABLE = regex.compile(r"[\p{L}\p{M}\p{N}\s\p{P}]")
+_LETTER = regex.compile(r"\p{L}")
+_STRETCH = regex.compile(r"[\n:\"“”«»`|()\[\]]+")
+_LATIN_WORD = regex.compile(r"[A-Za-z']+")
+_COMMON = frozenset(
+    "about all an and any are as at be but by can do for from have he her his how if in is it me my not of on or "
+    "she so that the their them they this to was we what when where which who why will with without you your".split()
+)
+
+
+def decoded(text: str) -> list[str]:
+    """What a text says in an encoding: one reading for each way and layer, readable ones only.
+
+    Nothing for an ordinary text. All readings together are at most a few times as long as the text.
+    """
+    found: dict[str, None] = {}
+    layer = _HIDDEN.sub("", unicodedata.normalize("NFKC", text))
+    for _ in range(_LAYERS):
+        plain = _unescaped(layer)
+        readings = [plain, "\n".join(_runs(plain)), _in_other_letters(plain)]
+        new = [each for each in readings if each != layer and len(_WORD.findall(each)) and each not in found]
+        if not new:
+            break
+        found.update(dict.fromkeys(new))
+        layer = new[-1]
+    return [each for each in found if len(each) >= _FEWEST_CHARACTERS or not each.isascii()]
+
+
+def _unescaped(text: str) -> str:
+    """The whole text without its escapes, so that what they part stays together."""
+    if len(_URL.findall(text)) >= _FEWEST_ESCAPES:
+        text = urllib.parse.unquote(text, errors="replace")
+    if len(_HTML.findall(text)) >= _FEWEST_ESCAPES:
+        text = html.unescape(text)
+    if len(_ESCAPED.findall(text)) >= _FEWEST_ESCAPES:
+        text = _ESCAPED.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
+    return text
+
+
+def _runs(text: str) -> Iterator[str]:
+    """What runs of hexadecimal digits and of base64 say, those that are readable."""
+    for match in _HEX.finditer(text):
+        digits = _HEX_MARKS.sub("", match[0])
+        yield from _readable(bytes.fromhex(digits[: len(digits) // 2 * 2]))
+    for match in _BASE64.finditer(text):
+        yield from _readable(_from_base64(match[0]))
+
+
+def _from_base64(run: str) -> bytes:
+    digits = "".join(run.split()).replace("=", "").replace("-", "+").replace("_", "/")
+    digits = digits[: len(digits) - (len(digits) % 4 == 1)]
+    try:
+        return base64.b64decode(digits + "=" * (-len(digits) % 4))
+    except binascii.Error:
+        return b""
+
+
+def _readable(found: bytes) -> Iterator[str]:
+    """Decoded bytes, if they are nearly nothing but letters, digits, blanks and punctuation in UTF-8."""
+    text = found.decode("utf-8", "replace")
+    if text and len(_READABLE.findall(text)) >= 0.9 * len(text):
+        yield text
+
+
+def _in_other_letters(text: str) -> str:
+    """Rot13, or letters from last to first, of each stretch that is English so, and that is none as it stands."""
+    return "\n".join(filter(None, map(_turned, _STRETCH.split(text))))
+
+
+def _turned(text: str) -> str:
+    letters = _LETTER.findall(text)
+    if sum(map(str.isascii, letters)) < 0.95 * len(letters) or _commonness(text) > 0.1:
+        return ""
+    best = max((codecs.encode(text, "rot13"), text[::-1]), key=_commonness)
+    return best if _commonness(best) >= 0.2 else ""
+
+
+def _commonness(text: str) -> float:
+    """Share of words that are common in English, of four words or more."""
+    words = _LATIN_WORD.findall(text)
+    return sum(word.lower() in _COMMON for word in words) / len(words) if len(words) >= 4 else 0.0
