@@ -24,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 from guard.assemble import load_guard
-from guard.config import load_config
+from guard.config import NO_JOURNAL, load_config
 from guard.engine import Guard
 from guard.types import Origin, Route
 from guard.wires import BY_ENDPOINT, Reading
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/evasion.json"))
     parser.add_argument("--each", type=int, default=20, help="prompts of a kind")
     options = parser.parse_args()
-    config = load_config(None, {"journal.path": None, "classifier.deadline_s": 600})
+    config = load_config(None, {**NO_JOURNAL, "classifier.deadline_s": 600})
     texts = prompts(options.each, seed=0)
     measured = asyncio.run(measure(load_guard(config), texts, transformations()))
     with mock.patch("classifier.model.decoded", return_value=[]):

@@ -32,7 +32,7 @@ from guard.assemble import (
     load_sentences,
     load_support,
 )
-from guard.config import Config, load_config
+from guard.config import NO_JOURNAL, Config, load_config
 from guard.engine import Guard, Parts
 from guard.journal import NoJournal
 from guard.output import AllChecks
@@ -45,7 +45,7 @@ from rag.types import Document, Encoder, Evidence, GroundedAnswer, GroundingRepo
 from training.manifest import adapter_sha256, command, provenance, write_json
 
 ASKED = Path("data/questions/sample_knowledge.jsonl")
-GROUND_ALL = {"policy.rules": [{"name": "all", "route": "ground"}], "journal.path": None, "knowledge.deadline_s": 600.0}
+GROUND_ALL = {"policy.rules": [{"name": "all", "route": "ground"}], **NO_JOURNAL, "knowledge.deadline_s": 600.0}
 STAGES = ("engine", "classify", "search", "embed", "interpret", "gate", "render")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.assemble import Encoders, load_guard, load_knowledge, load_sentences
-from guard.config import Config, load_config
+from guard.config import NO_JOURNAL, Config, load_config
 from guard.types import Route, Turn
 from rag.protective import Protector
 from training.manifest import provenance, write_json
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/protective.json"))
     options = parser.parse_args()
-    config = load_config(None, {"journal.path": None})
+    config = load_config(None, NO_JOURNAL)
     knowledge = load_knowledge(config, load_sentences(config, Encoders(config)))
     protector = Protector(knowledge, 0.0)
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]

@@ -40,7 +40,6 @@ class Rewriting:
         self._decision = decision
         self._extras = extras
         self._stream = bytearray()
-        self._overlong = False
         self._summary = Summary((), 0.0)
         self.holds = decision.ground_answer is AnswerGrounding.REQUIRE
 
@@ -75,20 +74,8 @@ class Rewriting:
         return _dump({**data, **self._object()})
 
     def take(self, released: bytes) -> None:
-        """Keep a part of a stream, to be checked at its end.
-
-        Raises:
-            UpstreamError: it is longer than may be held.
-        """
-        limit = self._guard.config.upstream.max_response_bytes
-        self._overlong = self._overlong or len(self._stream) + len(released) > limit
-        if not self._overlong:
-            self._stream += released
-        elif self.holds:
-            raise UpstreamError(
-                f"the upstream's answer is larger than the {limit} bytes of `upstream.max_response_bytes`",
-                code="bad_upstream",
-            )
+        """Keep a part of a stream, to be checked at its end; `guard.response` bounds how much comes."""
+        self._stream += released
 
     async def end(self) -> bytes:
         """At the end of a stream: all of it where nothing has left yet, else the last chunk before `[DONE]`.
@@ -98,10 +85,7 @@ class Rewriting:
             PartFailure: it could not be checked, and may not leave unchecked.
         """
         chunks = list(read_chunks(bytes(self._stream)))
-        if self._overlong:
-            await self._ground([Said(0, "", readable=False)])
-        else:
-            await self._ground(_said_in(chunks))
+        await self._ground(_said_in(chunks))
         around = frame(self._request, self._decision, "chat.completion.chunk")
         around |= _around(chunks[0], without=("usage",)) if chunks else {}
         if self.holds:

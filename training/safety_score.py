@@ -12,6 +12,7 @@ import numpy as np
 from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 
+from guard.config import NO_JOURNAL
 from guard.engine import Guard
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Route, Turn
@@ -20,7 +21,7 @@ from training.safety_judge import FAILED, Answer, Cited, Judgement, Outcome, jud
 from training.safety_rows import HighRiskRow
 
 # Nothing is written down, and no row fails because a machine is slow.
-UNHURRIED: Mapping[str, Any] = {"journal.path": None, "classifier.deadline_s": 600.0, "knowledge.deadline_s": 600.0}
+UNHURRIED: Mapping[str, Any] = {**NO_JOURNAL, "classifier.deadline_s": 600.0, "knowledge.deadline_s": 600.0}
 # Gateways that look at nothing: what a score has to be compared with.
 CONTROLS = {
     "refuse_everything": Answer(Outcome.REFUSED),

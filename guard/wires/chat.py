@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
-from guard.wires.json import content_texts, dump, dump_request, event, parse_json
+from guard.wires.json import content_texts, dump, event, parse_json
 from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, url_citations
-from guard.wires.requests import Entry, Open, Parts, content, field_turns, kept, limited, said, validated, without_media
+from guard.wires.requests import Entry, Open, Parts, content, field_turns, limited, said, trimmed, validated
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 
 _PARTS = Parts(
@@ -57,14 +56,7 @@ class ChatWire:
         """
         data = parse_json(body)
         request = self.read(data, body, reading)
-        stay = kept(_entries(data), reading.refusals)
-        if len(stay) < len(data["messages"]):
-            data["messages"] = [data["messages"][index] for index in stay]
-            request = self.read(data, dump_request(data), reading)
-        if reading.text_only and request.non_text:
-            data["messages"] = without_media(data["messages"], _PARTS)
-            request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
-        return request
+        return trimmed(data, request, reading, field="messages", parts=_PARTS, entry=_entry, read=self.read)
 
     def read(self, data: Any, body: bytes = b"", reading: Reading = Reading()) -> WireRequest:  # noqa: ANN401, B008
         """The same from parsed JSON, nothing taken out.
@@ -141,8 +133,8 @@ def frame(request: WireRequest, decision: Decision, kind: str) -> dict[str, Any]
     return {"id": f"chatcmpl-{decision.id}", "object": kind, "created": int(time.time()), "model": request.model}
 
 
-def _entries(data: Mapping[str, Any]) -> list[Entry]:
-    return [Entry(each["role"], content(each.get("content"), "", _PARTS)[0]) for each in data["messages"]]
+def _entry(message: Mapping[str, Any]) -> Entry:
+    return Entry(message["role"], content(message.get("content"), "", _PARTS)[0])
 
 
 def _finish(reply: Reply) -> str:

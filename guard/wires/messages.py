@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
-from guard.wires.json import content_texts, dump, dump_request, event, parse_json
+from guard.wires.json import content_texts, dump, event, parse_json
 from guard.wires.messages_stream import NAMES, MessagesReader, error_of
 from guard.wires.openai import extras_of
 from guard.wires.requests import (
@@ -18,12 +17,11 @@ from guard.wires.requests import (
     Parts,
     field_turns,
     is_media,
-    kept,
     limited,
     no_other_conversation,
     said,
+    trimmed,
     validated,
-    without_media,
 )
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 from rag.types import Citation
@@ -59,14 +57,7 @@ class MessagesWire:
         """Read a request; refused turns are taken out, and blocks without text where `reading` says so."""
         data = parse_json(body)
         request = self._read(data, body, reading)
-        stay = kept([_entry(message) for message in data["messages"]], reading.refusals)
-        if len(stay) < len(data["messages"]):
-            data["messages"] = [data["messages"][index] for index in stay]
-            request = self._read(data, dump_request(data), reading)
-        if reading.text_only and request.non_text:
-            data["messages"] = without_media(data["messages"], _PARTS)
-            request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
-        return request
+        return trimmed(data, request, reading, field="messages", parts=_PARTS, entry=_entry, read=self._read)
 
     def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
         limited(data, "messages")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from guard.errors import BadRequest
 from guard.types import FIELD, Turn
-from guard.wires.json import IDENTIFIER, MAX_DEPTH, leaves
+from guard.wires.json import IDENTIFIER, MAX_DEPTH, dump_request, leaves
+from guard.wires.types import Reading, WireRequest
 
 MAX_ITEMS = 4096
 _MOST_PARAGRAPHS = 8  # of a refusal before quotes
@@ -183,6 +184,41 @@ def said(value: Any, param: str, *, opaque: Collection[str] = ()) -> list[str]: 
         elif isinstance(inner, list):
             waiting += [(below, name, depth + 1) for below in reversed(inner)]
     return found
+
+
+def trimmed(
+    data: dict[str, Any],
+    request: WireRequest,
+    reading: Reading,
+    *,
+    field: str,
+    parts: Parts,
+    entry: Callable[[Any], Entry],
+    read: Callable[[Any, bytes, Reading], WireRequest],
+    dropped: str | None = None,
+) -> WireRequest:
+    """A request without refused turns and, where `reading` says so, without parts that hold no text.
+
+    Args:
+        data: the body, which is changed.
+        request: what was read of it.
+        reading: what is taken out.
+        field: where the list of its messages is.
+        parts: the wire's.
+        entry: how a refused turn is known.
+        read: reads what is left.
+        dropped: type of messages that are no text as a whole, and go with the parts.
+    """
+    messages = data[field]
+    stay = kept([entry(message) for message in messages], reading.refusals)
+    if len(stay) < len(messages):
+        data[field] = [messages[index] for index in stay]
+        request = read(data, dump_request(data), reading)
+    if reading.text_only and request.non_text:
+        left = [message for message in data[field] if dropped is None or message.get("type") != dropped]
+        data[field] = without_media(left, parts)
+        request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
+    return request
 
 
 def kept(entries: Sequence[Entry], refusals: Collection[str]) -> list[int]:

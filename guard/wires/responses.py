@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
-from guard.wires.json import content_leaves, dump, dump_request, parse_json
+from guard.wires.json import content_leaves, dump, parse_json
 from guard.wires.openai import error_body, extras_of
 from guard.wires.requests import (
     Entry,
@@ -18,13 +17,12 @@ from guard.wires.requests import (
     content,
     field_turns,
     is_media,
-    kept,
     limited,
     no_other_conversation,
     said,
     strings_beside,
+    trimmed,
     validated,
-    without_media,
 )
 from guard.wires.responses_stream import NAMES, ResponsesReader, is_repeated, written
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
@@ -70,18 +68,11 @@ class ResponsesWire:
         """Read a request; refused turns are taken out, and parts without text where `reading` says so."""
         data = parse_json(body)
         request = self._read(data, body, reading)
-        items = data.get("input")
-        if not isinstance(items, list):
+        if not isinstance(data.get("input"), list):
             return request
-        stay = kept([_entry(item) for item in items], reading.refusals)
-        if len(stay) < len(items):
-            data["input"] = [items[index] for index in stay]
-            request = self._read(data, dump_request(data), reading)
-        if reading.text_only and request.non_text:
-            left = [item for item in data["input"] if item.get("type") != _PICTURE]
-            data["input"] = without_media(left, _PARTS)
-            request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
-        return request
+        return trimmed(
+            data, request, reading, field="input", parts=_PARTS, entry=_entry, read=self._read, dropped=_PICTURE
+        )
 
     def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
         limited(data, "input")

@@ -82,7 +82,7 @@ def test_the_help_names_every_command(airlock):
 
 
 def test_help_is_instant():
-    """CPU seconds of the whole process, so a busy machine counts little: neighbours cost up to half of it again."""
+    """CPU seconds of the whole process, so that a busy machine does not count."""
     command = [str(Path(sys.executable).with_name("airlock")), "--help"]
     seconds = []
     for _ in range(7):
@@ -90,7 +90,7 @@ def test_help_is_instant():
         subprocess.run(command, check=True, capture_output=True, env=environment())
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.45, seconds
+    assert min(seconds) < 0.3, seconds
 
 
 def test_help_loads_nothing_heavy():
