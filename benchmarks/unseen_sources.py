@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from classifier.encoder import load_encoder
-from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
+from classifier.model import DEFAULT_MODEL, TierClassifier
+from classifier.settings import ClassifierSettings
 from classifier.types import Tier
 from training.evaluate import recall_at, shares
 from training.folds import FLAGGED, REFUSED

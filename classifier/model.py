@@ -2,167 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from scipy.special import softmax
 
 from classifier.decoding import decoded
 from classifier.encoder import Encoder
+from classifier.network import TierModel, TorchRuntime
 from classifier.normalize import decorated, invisible, is_symbol, normalize
 from classifier.pace import pause
+from classifier.runtime import Runtime
+from classifier.settings import ClassifierSettings
 from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy, tier_sums
-from classifier.types import ClassifierError, Coverage, TextTooLong, Tier, Verdict
+from classifier.types import ClassifierError, Coverage, TextTooLong, Verdict
 from classifier.windows import Window, windows
 
 SLICE_TOKENS = 512  # two whole windows: a short text waits half a second for a long one, at most
 DEFAULT_MODEL = SHIPPED_MODEL
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
-_ADAPTER = "adapter_model.safetensors"
-_HEAD = "head.safetensors"
-_SETTINGS = "classifier.json"
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """Where probabilities become a tier; part of the model's folder, chosen on data that training did not see.
-
-    A window is Unsafe from `unsafe` on; else not Safe from `risk` on, where risk is the sum over the tiers but Safe,
-    and then the likelier of Conditionally Safe and Focused Attention: what is not sure enough to be refused is still
-    not passed on.
-    """
-
-    risk: float = 0.5
-    unsafe: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name, value in (("risk", self.risk), ("unsafe", self.unsafe)):
-            if not 0.0 < value <= 1.0:
-                raise ClassifierError(f"operating point {name} = {value}: need a probability above 0, at most 1")
-
-    def tier(self, tiers: Mapping[Tier, float]) -> Tier:
-        """The tier of one window."""
-        if tiers[Tier.UNSAFE] >= self.unsafe:
-            return Tier.UNSAFE
-        if 1.0 - tiers[Tier.SAFE] < self.risk:
-            return Tier.SAFE
-        return max((Tier.CONDITIONALLY_SAFE, Tier.FOCUSED_ATTENTION), key=lambda t: tiers[t])
-
-
-class TierModel(nn.Module):
-    """Encoder with a LoRA adapter, mean pooling over tokens, and one linear layer to the categories.
-
-    Forward: mask and ids of shape ``(batch, tokens)``, or in place of the ids what else the encoder reads → logits of
-    shape ``(batch, categories)``.
-    """
-
-    centre: Tensor
-    spread: Tensor
-
-    def __init__(self, encoder: PeftModel, categories: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.dropout = nn.Dropout(0.1)
-        self.head = nn.Linear(encoder.config.hidden_size, categories)
-        self.register_buffer("centre", torch.zeros(encoder.config.hidden_size), persistent=False)
-        self.register_buffer("spread", torch.ones(encoder.config.hidden_size), persistent=False)
-
-    def forward(self, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Category logits."""
-        pooled = (self.pool(attention_mask, **inputs) - self.centre) / self.spread
-        logits: Tensor = self.head(self.dropout(pooled))
-        return logits
-
-    def pool(self, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """The mean of the states of a text's tokens: ``(batch, hidden)``."""
-        states: Tensor = self.encoder(attention_mask=attention_mask, **inputs).last_hidden_state.float()
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-    @torch.no_grad()
-    def standardize(self, centre: Tensor, spread: Tensor) -> None:
-        """Let the head read pooled states around `centre` in units of `spread`, and compute what it did before.
-
-        Some encoders put all texts into one narrow cone; a head on raw states then hardly learns. Zero and one take
-        the standardization back, which is how a model is saved.
-        """
-        raw = self.head.weight / self.spread
-        self.head.bias.add_(raw @ (centre - self.centre))
-        self.head.weight.copy_(raw * spread)
-        self.centre.copy_(centre)
-        self.spread.copy_(spread)
-
-    @classmethod
-    def untrained(cls, encoder: Encoder, categories: int, lora: LoraConfig) -> TierModel:
-        """A fresh adapter and head on a shared encoder."""
-        with _without_future_warnings():
-            adapted = get_peft_model(encoder.lend(), lora)
-        adapted.active_peft_config.base_model_name_or_path = encoder.name  # not the folder of this machine
-        return cls(adapted, categories)
-
-    def save(self, folder: Path) -> None:
-        """Write adapter and head as safetensors, in half precision: they were trained far above its resolution."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        adapter = folder / _ADAPTER
-        save_file({name: value.half() for name, value in load_file(adapter).items()}, adapter)
-        head = {name: value.detach().half().contiguous() for name, value in self.head.state_dict().items()}
-        save_file(head, folder / _HEAD)
-        for path in (adapter, folder / _HEAD):
-            path.chmod(0o644)  # safetensors writes for the owner only
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifierSettings:
-    """What a model folder says of itself beside its weights (``classifier.json``)."""
-
-    name: str
-    encoder: str
-    encoder_sha256: str
-    taxonomy_version: str
-    window: int = 256
-    overlap: int = 64
-    operating_point: OperatingPoint = OperatingPoint()
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.window, int) and isinstance(self.overlap, int)):
-            raise TypeError(f"window {self.window!r} and overlap {self.overlap!r} must be whole numbers")
-        if not isinstance(self.encoder, str):
-            raise TypeError(f"encoder {self.encoder!r} must be a name")
-
-    def save(self, folder: Path) -> None:
-        """Write ``classifier.json``."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "operating_point"}
-        data["operating_point"] = {"risk": self.operating_point.risk, "unsafe": self.operating_point.unsafe}
-        (folder / _SETTINGS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> ClassifierSettings:
-        """Read ``classifier.json``.
-
-        Raises:
-            ClassifierError: it is missing or malformed.
-        """
-        path = folder / _SETTINGS
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**data, "operating_point": OperatingPoint(**data.pop("operating_point", {}))})
-        except FileNotFoundError as exc:
-            raise ClassifierError(
-                f"classifier model {folder} has no {_SETTINGS}; give the folder that `airlock train classifier` wrote"
-            ) from exc
-        except (ValueError, TypeError, AttributeError) as exc:
-            raise ClassifierError(f"classifier model {folder}: {_SETTINGS} is malformed: {exc}; train again") from exc
 
 
 class TierClassifier:
@@ -200,7 +58,8 @@ class TierClassifier:
                 f"the head has {model.head.out_features} outputs, taxonomy {taxonomy.name!r} has "
                 f"{len(taxonomy.categories)} categories; use the taxonomy that the model was trained with"
             )
-        self.model = model.eval()
+        self.model = model
+        self._runtime: Runtime = TorchRuntime(model, encoder)
         self.taxonomy = taxonomy
         self.settings = settings
         self._encoder = encoder
@@ -209,8 +68,8 @@ class TierClassifier:
         self._slice_tokens = slice_tokens
         self._name = f"{settings.name}@{taxonomy.version}"
         self._size = settings.window - len(encoder.before) - len(encoder.after)
-        longest = getattr(encoder.model.config, "max_position_embeddings", settings.window)
-        if settings.window > longest or not 0 <= settings.overlap < self._size:
+        longest = self._runtime.longest
+        if (longest and settings.window > longest) or not 0 <= settings.overlap < self._size:
             raise ClassifierError(
                 f"classifier model {settings.name!r}: windows of {settings.window} tokens with an overlap of "
                 f"{settings.overlap}; encoder {encoder.name!r} reads up to {longest}, the overlap must be shorter"
@@ -236,22 +95,7 @@ class TierClassifier:
                 f"classifier model {folder}: {TAXONOMY} has version {taxonomy.version}, the weights were trained with "
                 f"{settings.taxonomy_version}; restore the file or train again"
             )
-        try:
-            head, adapter = load_file(folder / _HEAD), load_file(folder / _ADAPTER)  # before peft tries a pickle
-            with _without_future_warnings():
-                adapted = PeftModel.from_pretrained(encoder.lend(), folder, local_files_only=True)
-            if get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() != adapter.keys():
-                raise ValueError(f"{_ADAPTER} does not hold the weights that adapter_config.json asks for")
-            if not all(value.isfinite().all() for value in (*head.values(), *adapter.values())):
-                raise ValueError("some weights are not finite")
-            model = TierModel(adapted, len(taxonomy.categories))
-            model.head.load_state_dict({name: value.float() for name, value in head.items()})
-        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as exc:
-            raise ClassifierError(
-                f"classifier model {folder} is damaged or incomplete ({type(exc).__name__}: {exc}); train it "
-                "again or reinstall it"
-            ) from exc
-        model.float().requires_grad_(False)
+        model = TierModel.load(folder, encoder, len(taxonomy.categories))
         return cls(model, encoder, taxonomy, settings, max_tokens=max_tokens)
 
     def save(self, folder: Path) -> None:
@@ -313,9 +157,8 @@ class TierClassifier:
         for indices in self._slices([len(window.ids) for window in found]):
             if done:
                 pause(1.0 - done / len(found))
-            with torch.inference_mode():
-                logits = self.model(**self._encoder.collate([found[index].ids for index in indices]))
-            for index, row in zip(indices, logits.double().softmax(-1).tolist(), strict=True):
+            logits = self._runtime.logits([found[index].ids for index in indices])
+            for index, row in zip(indices, softmax(logits, axis=-1).tolist(), strict=True):
                 results[index] = row
             done += len(indices)
         yield from results
@@ -364,11 +207,3 @@ class TierClassifier:
 
 def _visible(text: str) -> int:
     return sum(not char.isspace() for char in text)
-
-
-@contextmanager
-def _without_future_warnings() -> Iterator[None]:
-    """Peft asks transformers for a name that a later release drops; nothing that a caller can do about."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield

@@ -118,7 +118,8 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     """
     if config.classifier.kind == "none":
         raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
-    from classifier.model import DEFAULT_MODEL, ClassifierSettings, TierClassifier
+    from classifier.model import DEFAULT_MODEL, TierClassifier
+    from classifier.settings import ClassifierSettings
 
     folder = config.classifier.model or DEFAULT_MODEL
     max_tokens = config.classifier.max_tokens if limited else None

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from classifier.encoder import Encoder, load_encoder
-from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
+from classifier.model import TierClassifier
+from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import Category, Taxonomy
 from classifier.types import E5_SMALL, MINILM, Coverage, Handling, Span, Tier, Verdict
 from training.fit import TrainSettings
@@ -153,10 +154,12 @@ class KeywordModel(nn.Module):
         return logits
 
 
-def keyword_classifier(*, window: int = 256, overlap: int = 64, **settings: Any) -> TierClassifier:
+def keyword_classifier(
+    model: KeywordModel | None = None, *, window: int = 256, overlap: int = 64, **settings: Any
+) -> TierClassifier:
     """A classifier with real tokens and windows and a `KeywordModel`."""
     described = ClassifierSettings("keyword", "minilm", minilm().sha256, TAXONOMY.version, window, overlap)
-    return TierClassifier(KeywordModel(), minilm(), TAXONOMY, described, **settings)
+    return TierClassifier(model or KeywordModel(), minilm(), TAXONOMY, described, **settings)
 
 
 @dataclass

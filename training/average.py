@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from classifier.encoder import load_encoder
-from classifier.model import ClassifierSettings, TierClassifier
+from classifier.model import TierClassifier
+from classifier.settings import ClassifierSettings
 from training.datasets import TrainingError, read_all
 from training.manifest import provenance
 from training.train_classifier import (

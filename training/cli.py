@@ -331,7 +331,8 @@ def eval_data(
 
 def _load(folder: Path) -> TierClassifier:
     from classifier.encoder import load_encoder
-    from classifier.model import ClassifierSettings, TierClassifier
+    from classifier.model import TierClassifier
+    from classifier.settings import ClassifierSettings
 
     return TierClassifier.load(folder, load_encoder(ClassifierSettings.load(folder).encoder))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from classifier.encoder import Encoder
-from classifier.model import TierModel
+from classifier.network import TierModel
 from classifier.normalize import normalize
 from classifier.taxonomy import Taxonomy
 from training.checkpoint import Checkpoint, Groups

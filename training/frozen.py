@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from classifier.encoder import Encoder
-from classifier.model import TierModel
+from classifier.network import TierModel
 from training.datasets import TrainingError
 
 _MOST_KEPT = 4 << 30  # bytes of states

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.model import OperatingPoint, TierClassifier
+from classifier.model import TierClassifier
+from classifier.settings import OperatingPoint
 from classifier.types import Tier
 from training.datasets import LOOK_ALIKES, Row
 from training.evaluate import classify_rows

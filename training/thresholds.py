@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from classifier.model import ClassifierSettings
+from classifier.settings import ClassifierSettings
 from classifier.taxonomy import Taxonomy
 from training.datasets import read_all
 from training.manifest import provenance

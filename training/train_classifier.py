@@ -15,7 +15,9 @@ import torch
 from peft import LoraConfig
 
 from classifier.encoder import Encoder, load_encoder
-from classifier.model import ClassifierSettings, TierClassifier, TierModel
+from classifier.model import TierClassifier
+from classifier.network import TierModel
+from classifier.settings import ClassifierSettings
 from classifier.taxonomy import Taxonomy
 from training.card import write_card
 from training.checkpoint import Checkpoint

@@ -127,7 +127,7 @@ def test_an_adapter_changes_neither_the_base_nor_another_borrower():
 def test_training_one_borrower_changes_no_other():
     from peft import LoraConfig
 
-    from classifier.model import TierModel
+    from classifier.network import TierModel
 
     encoder = minilm()
     before = states(encoder.model).clone()

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
+from classifier.model import TierClassifier
 from classifier.pace import paced
+from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import Taxonomy
 from classifier.types import ClassifierError, TextTooLong, Tier
 from tests.classifier_cases import (
@@ -359,8 +360,7 @@ class Reads(KeywordModel):
     ],
 )
 def test_a_text_with_symbols_between_its_words_is_read_without_them_too(text, readings):
-    classifier = keyword_classifier()
-    classifier.model = Reads()
+    classifier = keyword_classifier(Reads())
     (verdict,) = classifier.classify([text])
     assert sorted(classifier.model.read) == sorted(readings)
     assert verdict.coverage.windows == len(readings)

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from classifier.encoder import load_encoder
-from classifier.model import TierClassifier, TierModel
+from classifier.model import TierClassifier
+from classifier.network import TierModel
 from classifier.types import ClassifierError
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
 from training.average import average_classifiers

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from classifier.encoder import load_encoder
-from classifier.model import TierModel
+from classifier.network import TierModel
 from classifier.types import MINILM
 from tests.classifier_cases import SETTINGS, e5_small, minilm
 from training.datasets import TrainingError

@@ -1,6 +1,6 @@
 import pytest
 
-from classifier.model import OperatingPoint
+from classifier.settings import OperatingPoint
 from classifier.types import Tier
 from tests.classifier_cases import Spoken
 from training.datasets import Row

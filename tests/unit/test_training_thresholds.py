@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from classifier.model import ClassifierSettings, OperatingPoint, TierClassifier
+from classifier.model import TierClassifier
+from classifier.settings import ClassifierSettings, OperatingPoint
 from tests.classifier_cases import TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, write_rows
 from training.datasets import TrainingError, read_all
 from training.evaluate import evaluate_classifier
