@@ -113,8 +113,8 @@ def batches(classifier: TierClassifier, text: str, sizes: Sequence[int], seconds
     for size in sizes:
         texts = [text.format(number) for number in range(size)]
         wide = TierClassifier(
-            classifier.model,
-            classifier._encoder,
+            classifier.runtime,
+            classifier.tokenizer,
             classifier.taxonomy,
             classifier.settings,
             batch=size,
@@ -140,7 +140,7 @@ def main() -> None:
     config = load_config(None)
     classifier = load_classifier(config, Encoders(config), limited=False)
     whole = TierClassifier(
-        classifier.model, classifier._encoder, classifier.taxonomy, classifier.settings, slice_tokens=1_000_000
+        classifier.runtime, classifier.tokenizer, classifier.taxonomy, classifier.settings, slice_tokens=1_000_000
     )
     long = long_text(classifier)
     classifier.classify([SHORT.format(0), long[:2000]])

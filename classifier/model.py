@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scipy.special import softmax
+import numpy as np
+from numpy.typing import NDArray
 
 from classifier.decoding import decoded
-from classifier.encoder import Encoder
-from classifier.network import TierModel, TorchRuntime
 from classifier.normalize import decorated, invisible, is_symbol, normalize
 from classifier.pace import pause
-from classifier.runtime import Runtime
-from classifier.settings import ClassifierSettings
-from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy, tier_sums
+from classifier.runtime import Runtime, Tokenizer
+from classifier.settings import ClassifierSettings, described
+from classifier.taxonomy import SHIPPED_MODEL, Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, TextTooLong, Verdict
 from classifier.windows import Window, windows
+
+if TYPE_CHECKING:
+    from classifier.encoder import Encoder
 
 SLICE_TOKENS = 512  # two whole windows: a short text waits half a second for a long one, at most
 DEFAULT_MODEL = SHIPPED_MODEL
@@ -32,8 +35,8 @@ class TierClassifier:
     one that is least sure.
 
     Args:
-        model: encoder, adapter and head.
-        encoder: the encoder the model sits on; its tokenizer reads the texts.
+        runtime: encoder, adapter and head.
+        tokenizer: reads the texts; that of the encoder.
         taxonomy: gives the outputs their meaning, in order.
         settings: windows and operating point.
         max_tokens: tokens read in one call; more raise TextTooLong. None reads any number.
@@ -44,8 +47,8 @@ class TierClassifier:
 
     def __init__(
         self,
-        model: TierModel,
-        encoder: Encoder,
+        runtime: Runtime,
+        tokenizer: Tokenizer,
         taxonomy: Taxonomy,
         settings: ClassifierSettings,
         *,
@@ -53,56 +56,39 @@ class TierClassifier:
         batch: int = 16,
         slice_tokens: int = SLICE_TOKENS,
     ) -> None:
-        if model.head.out_features != len(taxonomy.categories):
+        if runtime.categories != len(taxonomy.categories):
             raise ClassifierError(
-                f"the head has {model.head.out_features} outputs, taxonomy {taxonomy.name!r} has "
+                f"the head has {runtime.categories} outputs, taxonomy {taxonomy.name!r} has "
                 f"{len(taxonomy.categories)} categories; use the taxonomy that the model was trained with"
             )
-        self.model = model
-        self._runtime: Runtime = TorchRuntime(model, encoder)
+        self.runtime = runtime
         self.taxonomy = taxonomy
         self.settings = settings
-        self._encoder = encoder
+        self.tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._batch = batch
         self._slice_tokens = slice_tokens
         self._name = f"{settings.name}@{taxonomy.version}"
-        self._size = settings.window - len(encoder.before) - len(encoder.after)
-        longest = self._runtime.longest
+        self._size = settings.window - len(tokenizer.before) - len(tokenizer.after)
+        longest = runtime.longest
         if (longest and settings.window > longest) or not 0 <= settings.overlap < self._size:
             raise ClassifierError(
                 f"classifier model {settings.name!r}: windows of {settings.window} tokens with an overlap of "
-                f"{settings.overlap}; encoder {encoder.name!r} reads up to {longest}, the overlap must be shorter"
+                f"{settings.overlap}; encoder {tokenizer.name!r} reads up to {longest}, the overlap must be shorter"
             )
 
     @classmethod
     def load(cls, folder: Path, encoder: Encoder, *, max_tokens: int | None = None) -> TierClassifier:
-        """Load a model folder onto an encoder.
+        """Load a model folder onto an encoder, to run in PyTorch.
 
         Raises:
             ClassifierError: a file is missing or broken, or the adapter was trained on another encoder.
         """
-        settings = ClassifierSettings.load(folder)
-        if settings.encoder_sha256 != encoder.sha256:
-            raise ClassifierError(
-                f"classifier model {folder} was trained on encoder {settings.encoder!r} (SHA-256 "
-                f"{settings.encoder_sha256[:12]}…), not on {encoder.name!r} ({encoder.sha256[:12]}…); set "
-                "`classifier.encoder` to the one it was trained on"
-            )
-        taxonomy = Taxonomy.load(folder / TAXONOMY)
-        if settings.taxonomy_version != taxonomy.version:
-            raise ClassifierError(
-                f"classifier model {folder}: {TAXONOMY} has version {taxonomy.version}, the weights were trained with "
-                f"{settings.taxonomy_version}; restore the file or train again"
-            )
-        model = TierModel.load(folder, encoder, len(taxonomy.categories))
-        return cls(model, encoder, taxonomy, settings, max_tokens=max_tokens)
+        from classifier.network import TierModel, TorchRuntime
 
-    def save(self, folder: Path) -> None:
-        """Write weights, taxonomy and settings; `load` reads them back."""
-        self.model.save(folder)
-        self.taxonomy.save(folder / TAXONOMY)
-        self.settings.save(folder)
+        settings, taxonomy = described(folder, encoder.name, encoder.sha256)
+        model = TierModel.load(folder, encoder, len(taxonomy.categories))
+        return cls(TorchRuntime(model, encoder), encoder, taxonomy, settings, max_tokens=max_tokens)
 
     def classify(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each text, in order.
@@ -129,18 +115,17 @@ class TierClassifier:
     def _read(self, text: str) -> tuple[list[Window], Coverage]:
         hidden, encoded = invisible(text), decoded(text)
         text = normalize(text)
-        encoding = self._encoder.tokenize([text])
-        ids, offsets = encoding["input_ids"][0], encoding["offset_mapping"][0]
+        ids, offsets = self.tokenizer.split(text)
         found = self._windows(ids, offsets)
         if decorated(text):  # read as it is and without its emoji; the riskier reading counts, as of any two windows
             words = [at for at, (start, end) in enumerate(offsets) if not is_symbol(text[start:end])]
             found += self._windows([ids[at] for at in words], [offsets[at] for at in words])
         tokens = len(ids)
         for reading in map(normalize, encoded):  # the riskiest of all readings counts
-            other = self._encoder.tokenize([reading])["input_ids"][0]
+            other, _ = self.tokenizer.split(reading)
             found += self._windows(other, [(0, len(text))] * len(other))
             tokens += len(other)
-        unknown = self._encoder.tokenizer.unk_token_id
+        unknown = self.tokenizer.unknown
         known = [text[start:end] for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown]
         read = _visible("".join(known))
         total = _visible(text)
@@ -157,8 +142,8 @@ class TierClassifier:
         for indices in self._slices([len(window.ids) for window in found]):
             if done:
                 pause(1.0 - done / len(found))
-            logits = self._runtime.logits([found[index].ids for index in indices])
-            for index, row in zip(indices, softmax(logits, axis=-1).tolist(), strict=True):
+            logits = self.runtime.logits([found[index].ids for index in indices])
+            for index, row in zip(indices, _softmax(logits).tolist(), strict=True):
                 results[index] = row
             done += len(indices)
         yield from results
@@ -203,6 +188,13 @@ class TierClassifier:
             model=self._name,
             categories=dict(zip(self.taxonomy.ids, probabilities, strict=True)),
         )
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of rows of logits, of the same shape."""
+    powers: NDArray[np.float64] = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
 
 
 def _visible(text: str) -> int:

@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from classifier.encoder import Encoder
+from classifier.runtime import Runtime
+from classifier.settings import ClassifierSettings
+from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 
 _ADAPTER = "adapter_model.safetensors"
@@ -110,6 +113,13 @@ class TierModel(nn.Module):
             path.chmod(0o644)  # safetensors writes for the owner only
 
 
+def save_model(model: TierModel, taxonomy: Taxonomy, settings: ClassifierSettings, folder: Path) -> None:
+    """Write a model folder: weights, taxonomy and settings. `TierClassifier.load` reads it."""
+    model.save(folder)
+    taxonomy.save(folder / TAXONOMY)
+    settings.save(folder)
+
+
 class TorchRuntime:
     """Runs a `TierModel` as it is: eager PyTorch in single precision (`classifier.runtime.Runtime`)."""
 
@@ -124,6 +134,17 @@ class TorchRuntime:
         with torch.inference_mode():
             logits: NDArray[np.float64] = self.model(**self._collate(rows)).double().numpy()
         return logits
+
+
+def network_of(runtime: Runtime) -> TierModel:
+    """The network behind a runtime, to train or change it.
+
+    Raises:
+        ClassifierError: the runtime is not PyTorch.
+    """
+    if not isinstance(runtime, TorchRuntime):
+        raise ClassifierError(f"{type(runtime).__name__} only runs a model; load it with `TierClassifier.load`")
+    return runtime.model
 
 
 @contextmanager

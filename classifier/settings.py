@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import ClassifierError, Tier
 
 _SETTINGS = "classifier.json"
@@ -80,3 +81,30 @@ class ClassifierSettings:
             ) from exc
         except (ValueError, TypeError, AttributeError) as exc:
             raise ClassifierError(f"classifier model {folder}: {_SETTINGS} is malformed: {exc}; train again") from exc
+
+
+def described(folder: Path, encoder: str, sha256: str) -> tuple[ClassifierSettings, Taxonomy]:
+    """Settings and taxonomy of a model folder, if they belong together and to the encoder.
+
+    Args:
+        folder: the model's.
+        encoder: name of the encoder that it is to run on.
+        sha256: of that encoder.
+
+    Raises:
+        ClassifierError: a file is missing or broken, or the model was trained with another taxonomy or encoder.
+    """
+    settings = ClassifierSettings.load(folder)
+    if settings.encoder_sha256 != sha256:
+        raise ClassifierError(
+            f"classifier model {folder} was trained on encoder {settings.encoder!r} (SHA-256 "
+            f"{settings.encoder_sha256[:12]}…), not on {encoder!r} ({sha256[:12]}…); set "
+            "`classifier.encoder` to the one it was trained on"
+        )
+    taxonomy = Taxonomy.load(folder / TAXONOMY)
+    if settings.taxonomy_version != taxonomy.version:
+        raise ClassifierError(
+            f"classifier model {folder}: {TAXONOMY} has version {taxonomy.version}, the weights were trained with "
+            f"{settings.taxonomy_version}; restore the file or train again"
+        )
+    return settings, taxonomy

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from classifier.encoder import Encoder, load_encoder
 from classifier.model import TierClassifier
+from classifier.network import TorchRuntime
 from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import Category, Taxonomy
 from classifier.types import E5_SMALL, MINILM, Coverage, Handling, Span, Tier, Verdict
@@ -128,7 +129,9 @@ def toy_manifest() -> dict[str, Any]:
 def toy_classifier() -> TierClassifier:
     """`toy_model`, loaded; at the default operating point, since so few rows choose a bad one."""
     loaded = TierClassifier.load(toy_model(), minilm())
-    return TierClassifier(loaded.model, minilm(), TAXONOMY, replace(loaded.settings, operating_point=OperatingPoint()))
+    return TierClassifier(
+        loaded.runtime, minilm(), TAXONOMY, replace(loaded.settings, operating_point=OperatingPoint())
+    )
 
 
 class KeywordModel(nn.Module):
@@ -159,7 +162,7 @@ def keyword_classifier(
 ) -> TierClassifier:
     """A classifier with real tokens and windows and a `KeywordModel`."""
     described = ClassifierSettings("keyword", "minilm", minilm().sha256, TAXONOMY.version, window, overlap)
-    return TierClassifier(model or KeywordModel(), minilm(), TAXONOMY, described, **settings)
+    return TierClassifier(TorchRuntime(model or KeywordModel(), minilm()), minilm(), TAXONOMY, described, **settings)
 
 
 @dataclass

@@ -16,6 +16,7 @@ import torch
 
 from classifier.encoder import load_encoder
 from classifier.model import TierClassifier
+from classifier.network import network_of, save_model
 from classifier.settings import ClassifierSettings
 from training.datasets import TrainingError, read_all
 from training.manifest import provenance
@@ -77,7 +78,7 @@ def average_classifiers(
     _add_up([result, *(TierClassifier.load(folder, encoder) for folder in models[1:])])
     finished = out / "averaged"
     shutil.rmtree(finished, ignore_errors=True)
-    TierClassifier(result.model, encoder, taxonomy, replace(described, name=name)).save(finished)
+    save_model(network_of(result.runtime), taxonomy, replace(described, name=name), finished)
     del result, encoder
     split = Split.of(rows, settings, first["without"], None, where=", ".join(map(str, data)))
     made = {
@@ -117,7 +118,7 @@ def _check(folder: Path, manifest: Mapping[str, Any], against: Path, first: Mapp
 @torch.no_grad()
 def _add_up(classifiers: Sequence[TierClassifier]) -> None:
     """Give the first one the mean of what was learnt."""
-    sources = [dict(classifier.model.named_parameters()) for classifier in classifiers]
+    sources = [dict(network_of(classifier.runtime).named_parameters()) for classifier in classifiers]
     for name, value in sources[0].items():
         if "lora_" in name or name.startswith("head."):
             value.copy_(torch.stack([source[name] for source in sources]).mean(0))

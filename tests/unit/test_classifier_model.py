@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from classifier.model import TierClassifier
+from classifier.network import TorchRuntime, network_of, save_model
 from classifier.pace import paced
 from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import Taxonomy
@@ -86,14 +87,14 @@ def test_a_threshold_that_is_no_probability_is_refused(name, value):
 
 def test_a_saved_model_speaks_the_same(tmp_path):
     classifier = TierClassifier.load(toy_model(), minilm())
-    classifier.save(tmp_path / "again")
+    save_model(network_of(classifier.runtime), classifier.taxonomy, classifier.settings, tmp_path / "again")
     again = TierClassifier.load(tmp_path / "again", minilm())
     assert again.classify(TEXTS) == classifier.classify(TEXTS)
     assert (again.taxonomy, again.settings) == (TAXONOMY, classifier.settings)
 
 
 def test_a_folder_holds_these_files_only_and_no_pickle(tmp_path):
-    toy_classifier().save(tmp_path / "new")
+    save_model(network_of(toy_classifier().runtime), TAXONOMY, toy_classifier().settings, tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(FILES)
     assert {path.suffix for path in toy_model().rglob("*")} <= {".safetensors", ".json", ".yaml", ".md"}
 
@@ -162,7 +163,7 @@ def test_a_head_of_another_size_is_refused(folder):
         TierClassifier.load(folder, minilm())
     fewer = Taxonomy("fewer", TAXONOMY.categories[1:])
     with pytest.raises(ClassifierError, match="5 outputs, taxonomy 'fewer' has 4 categories"):
-        TierClassifier(KeywordModel(), minilm(), fewer, keyword_classifier().settings)
+        TierClassifier(TorchRuntime(KeywordModel(), minilm()), minilm(), fewer, keyword_classifier().settings)
 
 
 @pytest.mark.parametrize("changes", [{"r": 3}, {"r": "x"}, {"peft_type": "ELSE"}, {"target_modules": ["nowhere"]}])
@@ -258,8 +259,8 @@ def test_a_long_text_is_read_in_slices_and_others_may_come_between(long_text):
     with paced(left.append):
         verdicts = sliced.classify([long_text, "tulip"])
     assert verdicts == keyword_classifier(slice_tokens=10**9).classify([long_text, "tulip"])
-    assert max(rows * width for rows, width in sliced.model.batches) <= 512
-    assert len(left) == len(sliced.model.batches) - 1 > 2
+    assert max(rows * width for rows, width in sliced.runtime.model.batches) <= 512
+    assert len(left) == len(sliced.runtime.model.batches) - 1 > 2
     assert left == sorted(left, reverse=True)
     assert 0 < left[-1] <= left[0] < 1
 
@@ -272,15 +273,15 @@ def test_a_reading_can_be_given_up_between_two_slices(long_text):
 
     with paced(give_up), pytest.raises(TimeoutError):
         classifier.classify([long_text])
-    assert len(classifier.model.batches) == 1
+    assert len(classifier.runtime.model.batches) == 1
 
 
 def test_windows_run_in_batches_of_like_length(long_text):
     classifier = keyword_classifier(batch=4)
     classifier.classify(["bread", long_text, "oven", "knife", ""])
-    assert max(rows for rows, _ in classifier.model.batches) == 4
-    assert max(width for _, width in classifier.model.batches) == 256
-    assert classifier.model.batches[0] == (4, 3)
+    assert max(rows for rows, _ in classifier.runtime.model.batches) == 4
+    assert max(width for _, width in classifier.runtime.model.batches) == 256
+    assert classifier.runtime.model.batches[0] == (4, 3)
 
 
 def test_a_longer_text_than_allowed_is_refused_whole(long_text):
@@ -362,7 +363,7 @@ class Reads(KeywordModel):
 def test_a_text_with_symbols_between_its_words_is_read_without_them_too(text, readings):
     classifier = keyword_classifier(Reads())
     (verdict,) = classifier.classify([text])
-    assert sorted(classifier.model.read) == sorted(readings)
+    assert sorted(classifier.runtime.model.read) == sorted(readings)
     assert verdict.coverage.windows == len(readings)
     assert verdict.coverage.read == 1.0
     assert verdict.category == "u_zorblax"

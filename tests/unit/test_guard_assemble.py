@@ -44,7 +44,7 @@ def test_parts_that_name_the_same_encoder_share_it(loads):
     load_sentences(settings, encoders)
     assert loads == [MINILM]
     weights = {value.data_ptr() for value in minilm().model.parameters()}
-    assert weights & {value.data_ptr() for value in classifier.model.parameters()}
+    assert weights & {value.data_ptr() for value in classifier.runtime.model.parameters()}
     assert sentences.encode(["bread"]).shape == (1, 384)
 
 

@@ -403,7 +403,7 @@ def test_bf16_learns_and_what_is_saved_reads_in_single_precision(tmp_path):
     assert last["validation"] < min(first["validation"], 0.5)
     assert manifest["settings"]["precision"] == "bf16"
     loaded = TierClassifier.load(tmp_path / "model", minilm())
-    assert {value.dtype for value in loaded.model.parameters()} == {torch.float32}
+    assert {value.dtype for value in loaded.runtime.model.parameters()} == {torch.float32}
     assert loaded.classify(["bread oven grundle grundle grundle"])[0].category == "f_grundle"
     assert {value.dtype for value in minilm().model.parameters()} == {torch.float32}, "the shared encoder is as it was"
 
@@ -505,7 +505,7 @@ def seeds(folder, *settings, start=None, **options):
 
 
 def loaded(folder):
-    return TierClassifier.load(folder, minilm()).model.named_parameters()
+    return TierClassifier.load(folder, minilm()).runtime.model.named_parameters()
 
 
 def test_the_average_of_seeds_has_the_mean_of_their_weights_and_is_measured(tmp_path):
