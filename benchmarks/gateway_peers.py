@@ -86,9 +86,12 @@ NEMO = Peer("nemo", "nemoguardrails==0.24.1", ("server", "openai"))
 
 
 def litellm_command(upstream: str, port: int, folder: Path) -> list[str]:
-    """LiteLLM's proxy without database, logs and guardrails, one worker."""
+    """LiteLLM's proxy without database, logs, keys and guardrails, one worker."""
     parameters = {"model": "openai/m", "api_base": upstream, "api_key": "none"}
-    settings = {"model_list": [{"model_name": "m", "litellm_params": parameters}]}
+    settings = {
+        "model_list": [{"model_name": "m", "litellm_params": parameters}],
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},  # else it does not start
+    }
     config = folder / "litellm.yaml"
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return [str(LITELLM.bin / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
@@ -102,7 +105,8 @@ def nemo_command(upstream: str, port: int, folder: Path) -> list[str]:
     settings = {"models": [model], "rails": {"input": {"flows": []}}}
     (rails / "config.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     program = str(NEMO.bin / "nemoguardrails")
-    return [program, "server", "--config", str(rails), "--port", str(port), "--disable-chat-ui"]
+    choice = ["--config", str(rails), "--default-config-id", rails.name]
+    return [program, "server", *choice, "--port", str(port), "--disable-chat-ui"]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from guard.asgi import ASGIApp, ClientGone, Headers, Message, Receive, Scope, Send, send_whole
 from guard.engine import Guard
@@ -61,8 +60,10 @@ class Access:
             if not grant.may_use(visit.endpoint):
                 raise TurnedAway("this key does not open this endpoint", status=403, code="forbidden", rule="access")
             await self._take("requests", visit, 1)
-            async with self._place(visit.tenant), self._within(grant, visit, scope, receive) as receive:
-                await self._app(scope, receive, visit.send)
+            async with self._places.place(visit.tenant):
+                await self._let_in(grant, visit, scope, receive)
+        except Busy as exc:
+            await self._turn_away(visit, _busy(exc))
         except TurnedAway as exc:
             await self._turn_away(visit, exc)
         except ClientGone:
@@ -122,43 +123,25 @@ class Access:
         except LimitsDown as exc:
             raise TurnedAway(str(exc), status=503, code="limits_unavailable", rule="limits", retry_after_s=1) from exc
 
-    @asynccontextmanager
-    async def _place(self, tenant: str | None) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as held:
-            try:
-                await held.enter_async_context(self._places.place(tenant))
-            except Busy as exc:
-                raise TurnedAway(
-                    f"{exc}; try again in {exc.retry_after_s} s",
-                    status=429 if exc.own else 503,
-                    code="too_many_requests" if exc.own else "overloaded",
-                    rule="overload",
-                    retry_after_s=exc.retry_after_s,
-                ) from None
-            yield
-
-    @asynccontextmanager
-    async def _within(self, grant: Grant, visit: _Visit, scope: Scope, receive: Receive) -> AsyncIterator[Receive]:
-        """Looks into the body where a limit or a scope needs it; counts what the answer used in the end."""
+    async def _let_in(self, grant: Grant, visit: _Visit, scope: Scope, receive: Receive) -> None:
+        """Hand the request on; looks into the body where a limit or a scope needs it, and counts what was used."""
         rates = self._rates
         metered = rates is not None and rates.counts("tokens", visit.tenant) and scope["method"] == "POST"
         asks_model = bool(grant.models) and not visit.endpoint.startswith(_OWN)
-        if not (metered or asks_model):
-            yield receive
-            return
-        body = await self._body(scope, receive, visit)
-        if asks_model and not _allowed(grant, visit.endpoint, scope, body):
-            raise TurnedAway("this key does not open this model", status=403, code="forbidden", rule="access")
-        if rates is None or not metered:
-            yield replay(body, receive)
-            return
-        taken = estimate(body)
-        await self._take("tokens", visit, taken)
+        taken = 0
+        if metered or asks_model:
+            body = await self._body(scope, receive, visit)
+            if asks_model and not _allowed(grant, visit.endpoint, scope, body):
+                raise TurnedAway("this key does not open this model", status=403, code="forbidden", rule="access")
+            if metered:
+                taken = estimate(body)
+                await self._take("tokens", visit, taken)
+            receive = replay(body, receive)
         try:
-            yield replay(body, receive)
+            await self._app(scope, receive, visit.send if rates is not None else visit.to_client)
         finally:
-            used = visit.meter.used(taken) if visit.meter else taken
-            if used > taken:
+            used = visit.meter.used(taken) if taken and visit.meter else taken
+            if rates is not None and used > taken:
                 await rates.charge("tokens", visit.tenant, used - taken)
 
     async def _body(self, scope: Scope, receive: Receive, visit: _Visit) -> bytes:
@@ -183,7 +166,7 @@ class _Visit:
         self.endpoint = endpoint
         self.tenant: str | None = None
         self.meter: Meter | None = None
-        self._send = send
+        self.to_client = send
         self._standing: dict[Unit, Standing] = {}
 
     def stands(self, standing: Standing | None) -> None:
@@ -192,7 +175,7 @@ class _Visit:
             self._standing[standing.unit] = standing
 
     async def send(self, message: Message) -> None:
-        """The server's `send`."""
+        """To the client, with the limits in the headers, and what the answer uses counted."""
         if message["type"] == "http.response.start":
             headers: Headers = list(message.get("headers", []))
             kinds = [value for name, value in headers if name.lower() == b"content-type"]
@@ -204,7 +187,17 @@ class _Visit:
             message = {**message, "headers": kept + [(name, value) for name, value in own if name in replaced]}
         elif self.meter is not None:
             self.meter.feed(message.get("body", b""))
-        await self._send(message)
+        await self.to_client(message)
+
+
+def _busy(exc: Busy) -> TurnedAway:
+    return TurnedAway(
+        f"{exc}; try again in {exc.retry_after_s} s",
+        status=429 if exc.own else 503,
+        code="too_many_requests" if exc.own else "overloaded",
+        rule="overload",
+        retry_after_s=exc.retry_after_s,
+    )
 
 
 def endpoint_of(path: str) -> str:

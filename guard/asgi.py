@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeVar
 
 from guard.types import Decision
@@ -30,30 +30,125 @@ async def send_whole(send: Send, status: int, body: bytes, headers: Headers, dec
     await send({"type": "http.response.body", "body": body})
 
 
+class Cut:
+    """A block that can be ended from outside: it is cancelled at its next await, and its task goes on behind it.
+
+    Like a timeout of asyncio whose time has come when `now` is called; a cancellation by anybody else passes through.
+
+    Attributes:
+        made: whether it was ended so.
+    """
+
+    def __init__(self) -> None:
+        self.made = False
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+
+    def __enter__(self) -> Cut:
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task else 0
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        task, self._task = self._task, None
+        if not self.made or task is None:
+            return False
+        return task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+
+    @property
+    def open(self) -> bool:
+        """Whether the block is neither over nor ended."""
+        return self._task is not None and not self.made
+
+    def now(self) -> None:
+        """End the block, unless it is over; whoever is in it must wait for something next."""
+        if self._task is not None and not self.made:
+            self.made = True
+            self._task.cancel()
+
+
 class ClientGone(Exception):
     """The client hung up before its request was read or judged."""
 
 
-async def while_there(receive: Receive, work: Awaitable[T]) -> T:
+class Client:
+    """The client of a request whose body has been read: an ASGI `receive` for an app, which hears when it hangs up.
+
+    To be closed after the request.
+
+    Args:
+        receive: the server's.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._body: bytes | None = None
+        self._cuts: set[Cut] = set()
+        self._hearing: asyncio.Task[None] | None = None
+
+    def says(self, body: bytes) -> Client:
+        """Itself, with this body to be received."""
+        self._body = body
+        return self
+
+    async def __call__(self) -> Message:
+        """The body, if there is one; then, once it has hung up, that."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await asyncio.wait({self._hear()})
+        return {"type": "http.disconnect"}
+
+    async def waits_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is cancelled when the client hangs up.
+
+        Raises:
+            ClientGone: it did.
+        """
+        if self._hear().done():
+            work.close()
+            raise ClientGone
+        with Cut() as cut:
+            self._cuts.add(cut)
+            try:
+                return await work
+            finally:
+                self._cuts.discard(cut)
+        raise ClientGone
+
+    def close(self) -> None:
+        """Hear no more."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+
+    def _hear(self) -> asyncio.Task[None]:
+        if self._hearing is None:
+            self._hearing = asyncio.ensure_future(_gone(self._receive))
+            self._hearing.add_done_callback(self._heard)
+        return self._hearing
+
+    def _heard(self, hearing: asyncio.Task[None]) -> None:
+        if not hearing.cancelled():
+            hearing.exception()  # where `receive` fails, the client is lost too
+            for cut in self._cuts:
+                cut.now()
+
+
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client hangs up; the request's body has been read.
 
     Raises:
         ClientGone: it did.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(gone(receive))
+    if isinstance(receive, Client):
+        return await receive.waits_for(work)
+    client = Client(receive)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
+        return await client.waits_for(work)
     finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.gather(leaving, working, return_exceptions=True)
+        client.close()
 
 
-async def gone(receive: Receive) -> None:
-    """Returns when the client hangs up."""
+async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

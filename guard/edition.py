@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Verdict
@@ -97,10 +98,14 @@ class Edition:
         ]
         return weigh(judged, self.config.conversation.context_from)
 
-    def language(self, texts: Texts) -> str | None:
-        """What the user writes in: of the last turn, or else of the last turns together."""
-        together = [text for where, text in texts if where is TextKind.CONTEXT]
-        return next(filter(None, map(self.detector.language, (question_of(texts), *together))), None)
+    def spoken(self, texts: Texts) -> Callable[[], str | None]:
+        """Says, once it is asked, what the user writes in: of the last turn, or else of the last turns together."""
+
+        def language() -> str | None:
+            together = [text for where, text in texts if where is TextKind.CONTEXT]
+            return next(filter(None, map(self.detector.language, (question_of(texts), *together))), None)
+
+        return cache(language)
 
 
 @dataclass(frozen=True, slots=True)

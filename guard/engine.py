@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Verdict
@@ -294,10 +295,8 @@ class Guard:
         *,
         answers: bool,
     ) -> tuple[Decision, Reply | None]:
-        started = time.perf_counter()
         texts = texts_to_judge(turns, self.config.conversation)
-        decision = await self._decide(turns, texts, origin)
-        decision = replace(decision, unjudged=unjudged, removed=removed)
+        decision = await self._decide(turns, texts, origin, unjudged=unjudged, removed=removed)
         if not answers:
             decision = _wordless(decision)
         question = question_of(texts)
@@ -307,17 +306,24 @@ class Guard:
             reply = self._own_reply(decision)
             if decision.protect and reply is not None:
                 decision, reply = await self._protection.beside(decision, question, reply, self._edition.texts)
-        decision = replace(decision, timings_ms={**decision.timings_ms, "decide": _since(started)})
+        decision.timings_ms["decide"] = _since(decision.since)
         try:
             await self.record(decision, question)
         except JournalError as exc:
             return replace(decision, route=Route.REFUSE, rule=ON_ERROR, cause=str(exc)), None
         return decision, reply
 
-    async def _decide(self, turns: Sequence[Turn], texts: Texts, origin: Origin) -> Decision:
-        started = time.perf_counter()
-        language = self._edition.language(texts)
-        decision = Decision(Route.REFUSE, ON_ERROR, language=language, origin=origin, policy=self.version)
+    async def _decide(self, turns: Sequence[Turn], texts: Texts, origin: Origin, **known: tuple[str, ...]) -> Decision:
+        """The decision on some texts; `known` are fields of it."""
+        draft = partial(
+            Decision,
+            spoken=self._edition.spoken(texts),
+            origin=origin,
+            policy=self.version,
+            created=time.time(),
+            since=time.perf_counter(),
+            **known,
+        )
         try:
             judging = [text for _, text in texts]
             if is_instant(self._parts.classifier):
@@ -325,14 +331,13 @@ class Guard:
             else:
                 verdicts = await self._batches.classify(judging)
         except PartFailure as exc:
-            return self._failed(exc, started, decision)
+            return self._failed(exc, draft(Route.REFUSE, ON_ERROR))
         weighed = self._edition.weigh(texts, verdicts, origin)
         rule = weighed.strictest.match.rule
-        decision = replace(
-            decision,
-            route=rule.route,
-            rule=rule.name,
-            verdict=weighed.strictest.verdict,
+        decision = draft(
+            rule.route,
+            rule.name,
+            weighed.strictest.verdict,
             judged=weighed.strictest.where.value,
             distress=weighed.distress,
             shadow=weighed.shadow,
@@ -342,15 +347,15 @@ class Guard:
         try:
             finding = await self.find([turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()])
         except PartFailure as exc:
-            return self._failed(exc, started, decision)
+            return self._failed(exc, decision)
+        decision.timings_ms["classify"] = _since(decision.since)
         if finding:
-            decision = replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn")
-        elif decision.route is Route.FORWARD:
-            decision = replace(decision, ground_answer=rule.ground_answer)
-        else:
-            wanted = self._protection.wanted(decision, weighed.refusing, self.config.policy.on_block)
-            decision = replace(decision, protect=wanted)
-        return replace(decision, timings_ms={"classify": _since(started)})
+            return replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn")
+        if decision.route is Route.FORWARD:
+            grounds = rule.ground_answer is not AnswerGrounding.OFF
+            return replace(decision, ground_answer=rule.ground_answer) if grounds else decision
+        wanted = self._protection.wanted(decision, weighed.refusing, self.config.policy.on_block)
+        return replace(decision, protect=True) if wanted else decision
 
     def _own_reply(self, decision: Decision) -> Reply | None:
         """What Airlock says by itself on a route; None where the model answers, or a part failed."""
@@ -387,9 +392,9 @@ class Guard:
         try:
             answer = await self.ask(question)
         except PartFailure as exc:
-            failed = self._failed(exc, started, decision)
+            failed = self._failed(exc, decision)
             return failed, self._own_reply(failed)
-        decision = replace(decision, timings_ms={**decision.timings_ms, "ground": _since(started)})
+        decision.timings_ms["ground"] = _since(started)
         one_sided = answer.positions is not None and len(answer.positions) < self.config.policy.min_positions
         if not answer.abstained and not one_sided:
             return decision, self._edition.texts.grounded(decision, answer)
@@ -403,11 +408,11 @@ class Guard:
             case "abstain":
                 return decision, self._edition.texts.reply("abstain", decision)
 
-    def _failed(self, failure: PartFailure, started: float, known: Decision) -> Decision:
+    def _failed(self, failure: PartFailure, known: Decision) -> Decision:
         """What is done when a part failed, with all that is known of the request."""
-        timings = {**known.timings_ms, "failed": _since(started)}
         route = self.config.policy.on_error.of(failure.part)
-        decision = replace(known, route=route, rule=ON_ERROR, cause=str(failure), timings_ms=timings)
+        decision = replace(known, route=route, rule=ON_ERROR, cause=str(failure))
+        decision.timings_ms["failed"] = _since(known.since)
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision
 

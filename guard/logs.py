@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import sys
@@ -22,14 +21,9 @@ log = logging.getLogger("airlock.requests")
 class TextFormatter(logging.Formatter):
     """For people."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
-
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the message holds."""
-        bare = copy.copy(record)
-        bare.exc_info = bare.exc_text = bare.stack_info = None  # another handler may have put a whole traceback there
-        text = super().format(bare)
+        text = f"{self.formatTime(record)} {record.levelname} {record.name} {record.getMessage()}"
         if record.exc_info:
             text += f" {_places(record.exc_info[1])}"
         seen: dict[str, Any] = getattr(record, "seen", {})

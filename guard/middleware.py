@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from guard.asgi import EVENTS, JSON, ASGIApp, ClientGone, Message, Receive, Scope, Send, send_whole, while_there
+from guard.asgi import EVENTS, JSON, ASGIApp, Client, ClientGone, Message, Receive, Scope, Send, send_whole
 from guard.config import Server
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
@@ -74,11 +74,18 @@ class Exchange:
         self._wire = wire
         self._scope = scope
         self._receive = receive
+        self._client = Client(receive)
         self._send = send
         self._headers = {name.lower(): value for name, value in scope["headers"]}
 
     async def run(self) -> None:
         """Judge the request, then refuse, answer or forward it."""
+        try:
+            await self._run()
+        finally:
+            self._client.close()
+
+    async def _run(self) -> None:
         try:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
             request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
@@ -87,7 +94,7 @@ class Exchange:
             judging = self._guard.admit(
                 request.turns, origin, unjudged=unjudged, removed=request.removed, answers=self._wire.answers
             )
-            decision, reply = await while_there(self._receive, judging)
+            decision, reply = await self._client.waits_for(judging)
         except ClientGone:
             return
         except BadRequest as exc:
@@ -122,7 +129,7 @@ class Exchange:
         headers += [(b"accept-encoding", b"identity"), (b"content-length", str(len(request.body)).encode())]
         scope = {**self._scope, "headers": headers, "airlock.wire": self._wire}
         response = CheckedResponse(self._guard, self._wire, request, decision, self._send, extras=self._extras)
-        await response.run(self._app, scope, replay(request.body, self._receive))
+        await response.run(self._app, scope, self._client.says(request.body))
 
     async def _unavailable(self, decision: Decision) -> None:
         fault = Fault.unavailable(decision, self._guard.comfort(decision))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from guard.errors import AirlockError, BadRequest, UpstreamError
 from guard.types import Decision
@@ -139,6 +140,7 @@ class Observers:
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+        self._of_work = [each for each in observers if type(each).work is not Observer.work]
 
     @contextmanager
     def exchange(self, exchange: Exchange) -> Iterator[None]:
@@ -153,20 +155,9 @@ class Observers:
         finally:
             CURRENT.reset(token)
 
-    @contextmanager
-    def work(self, part: str) -> Iterator[Work]:
+    def work(self, part: str) -> AbstractContextManager[Work]:
         """Around one call of a part."""
-        work = Work(part)
-        with ExitStack() as stack:
-            for observer in self._observers:
-                stack.enter_context(observer.work(work))
-            try:
-                yield work
-            except BaseException as exc:
-                work.fault = work.fault or _fault(exc)
-                raise
-            finally:
-                work.ended = time.perf_counter()
+        return _Working(Work(part), self._of_work)
 
     def decided(self, decision: Decision) -> None:
         """A decision is about to be written down."""
@@ -199,6 +190,35 @@ class Observers:
         """Send what is left."""
         for observer in self._observers:
             observer.close()
+
+
+class _Working:
+    """One call, and those who listen to it; a class, since it is entered for each part of each request."""
+
+    __slots__ = ("_listening", "_observers", "_work")
+
+    def __init__(self, work: Work, observers: Sequence[Observer]) -> None:
+        self._work = work
+        self._observers = observers
+        self._listening: ExitStack | None = None
+
+    def __enter__(self) -> Work:
+        if self._observers:
+            with ExitStack() as stack:
+                for observer in self._observers:
+                    stack.enter_context(observer.work(self._work))
+                self._listening = stack.pop_all()
+        return self._work
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        work = self._work
+        if exc is not None:
+            work.fault = work.fault or _fault(exc)
+        work.ended = time.perf_counter()
+        if self._listening is not None:
+            self._listening.__exit__(kind, exc, trace)
 
 
 def _end(exchange: Exchange) -> None:

@@ -6,8 +6,6 @@ import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from guard.admission import Limits
 from guard.errors import AirlockError
@@ -46,9 +44,16 @@ class Places:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._usual_s = 1.0
 
-    @asynccontextmanager
-    async def place(self, tenant: str | None) -> AsyncIterator[None]:
-        """Hold a place.
+    def place(self, tenant: str | None) -> Place:
+        """A place, to be held by ``async with``.
+
+        Raises:
+            Busy: on entering: there is none, and none became free in time.
+        """
+        return Place(self, tenant)
+
+    async def take(self, tenant: str | None) -> None:
+        """Take a place, which somebody gives back.
 
         Raises:
             Busy: there is none, and none became free in time.
@@ -60,14 +65,15 @@ class Places:
         self._count(tenant, 1)
         try:
             await self._take()
-            started = time.monotonic()
-            try:
-                yield
-            finally:
-                self._usual_s += (time.monotonic() - started - self._usual_s) / 8
-                self._give_back()
-        finally:
+        except BaseException:
             self._count(tenant, -1)
+            raise
+
+    def give_back(self, tenant: str | None, held_s: float) -> None:
+        """Give it to the next, after so many seconds."""
+        self._usual_s += (held_s - self._usual_s) / 8
+        self._give_back()
+        self._count(tenant, -1)
 
     async def _take(self) -> None:
         settings = self._settings
@@ -109,3 +115,21 @@ class Places:
     def _wait_s(self, before: int, places: int) -> int:
         """Seconds until those that wait, and one more, may have found a place, by how long requests usually take."""
         return min(_MOST_S, max(1, math.ceil((before + 1) / places * self._usual_s)))
+
+
+class Place:
+    """One place of `Places`, or the wait for it."""
+
+    __slots__ = ("_places", "_since", "_tenant")
+
+    def __init__(self, places: Places, tenant: str | None) -> None:
+        self._places = places
+        self._tenant = tenant
+        self._since = 0.0
+
+    async def __aenter__(self) -> None:
+        await self._places.take(self._tenant)
+        self._since = time.monotonic()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._places.give_back(self._tenant, time.monotonic() - self._since)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 from guard.answers import AnswerTexts
 from guard.errors import BadRequest, PartFailure
@@ -59,8 +58,7 @@ class Protection:
         except (PartFailure, BadRequest) as exc:
             log.error("decision %s: %s -> refused without a protective answer", decision.id, exc)
             answer = None
-        passed = round((time.perf_counter() - started) * 1000, 2)
-        decision = replace(decision, timings_ms={**decision.timings_ms, "protect": passed})
+        decision.timings_ms["protect"] = round((time.perf_counter() - started) * 1000, 2)
         if answer is None or answer.abstained:
             return decision, refusal
         return decision, texts.protective(decision, answer)

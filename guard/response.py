@@ -14,6 +14,7 @@ from guard.asgi import (
     JSON,
     WARNINGS_HEADER,
     ASGIApp,
+    Cut,
     Headers,
     Message,
     Receive,
@@ -69,21 +70,18 @@ class CheckedResponse:
         self._rewriting = Rewriting(guard, request, decision, extras=extras) if wanted and wire.grounds else None
         self._ungrounded = wanted and not wire.grounds
         self._ended = False  # whether the end of a stream was written anew
-        self._over = asyncio.Event()
+        self._cut = Cut()
         self._outcome, self._detail, self._status = "disconnected", "", 0
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
         """Let the app answer; end with it, or when the output door closes, then with the app cancelled."""
-        answering = asyncio.create_task(self._call(app, scope, receive))
-        answering.add_done_callback(lambda _: self._over.set())
         try:
-            await self._over.wait()
+            with self._cut:
+                await self._call(
+                    app, scope, receive
+                )  # the app's own error, if it raises one, is its server's to report
         finally:
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
             await self._guard.ended(self._decision, self._outcome, status=self._status or None, detail=self._detail)
-        if not answering.cancelled():
-            answering.result()  # the app's own error, if it raised one, is its server's to report
 
     async def _call(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
         try:
@@ -97,7 +95,7 @@ class CheckedResponse:
 
     async def _take(self, message: Message) -> None:
         """The app's `send`."""
-        if self._over.is_set():
+        if not self._cut.open:
             return  # what a cancelled app still says while it cleans up
         try:
             if message["type"] == "http.response.start":
@@ -232,7 +230,7 @@ class CheckedResponse:
 
     async def _end(self, outcome: str, detail: str) -> None:
         self._outcome, self._detail = outcome, detail
-        self._over.set()
+        self._cut.now()
         await asyncio.Event().wait()  # whatever the app still has to say, it is cancelled while saying it
 
     def _texts(self, body: bytes) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -86,6 +87,8 @@ def run_gateway(
         own = metrics_apart(config, metrics.registry) if metrics and alone else contextlib.nullcontext("")
         with own as address:
             started(guard, address)
+            gc.collect()
+            gc.freeze()  # what is loaded stays: the collector need not look through it again and again
             serve(app, bound, config.server)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -87,6 +87,10 @@ class Judgement:
     verdict: Verdict
 
 
+def _unspoken() -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided on one request, why, and by which rule.
@@ -98,8 +102,8 @@ class Decision:
         judged: which text that was: a `TextKind`, or ``assistant_turn``.
         cause: why a part failed; None when none did.
         ground_answer: what becomes of the model's answer, when the request is forwarded.
-        timings_ms: milliseconds by stage.
-        language: what the user writes in (ISO 639-1); None where it is not known.
+        timings_ms: milliseconds by stage; the engine fills it in until the decision is written down.
+        spoken: says what the user writes in; asked only where somebody wants to know.
         distress: category of a text that shows a person in distress, whatever decided; None where none does.
         protect: whether protective documents may be quoted beside the refusal.
         unjudged: what of the request goes on without having been judged: kinds of parts such as ``image_url``, and
@@ -121,8 +125,8 @@ class Decision:
     judged: str | None = None
     cause: str | None = None
     ground_answer: AnswerGrounding = AnswerGrounding.OFF
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-    language: str | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    spoken: Callable[[], str | None] = field(default=_unspoken, repr=False, compare=False)
     distress: str | None = None
     protect: bool = False
     unjudged: tuple[str, ...] = ()
@@ -135,6 +139,11 @@ class Decision:
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
     since: float = field(default_factory=time.perf_counter, repr=False, compare=False)
+
+    @property
+    def language(self) -> str | None:
+        """What the user writes in (ISO 639-1); None where it is not known."""
+        return self.spoken()
 
     def as_dict(self) -> dict[str, Any]:
         """The form of the command line, the API and the journal."""

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-import tenacity
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -37,6 +37,7 @@ _HOP = frozenset(
         b"upgrade",
     }
 )
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0  # before the second try; before any
 _NOTHING_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _TO_UPSTREAM = _HOP | {b"host", b"content-length", b"expect", b"x-http-method-override", b"x-airlock-extras"}
 
@@ -109,17 +110,7 @@ class Forwarder:
 
     async def _answer(self, scope: Scope, body: bytes, send: Send, ticket: object) -> bool:
         """Pass the answer on; whether the server was well."""
-        async with contextlib.AsyncExitStack() as held:
-            async for attempt in self._attempts(scope["method"]):
-                with attempt:
-                    request = self._open().request(
-                        scope["method"],
-                        self._url(scope),
-                        data=body or None,
-                        headers=self._headers(scope),
-                        allow_redirects=False,
-                    )
-                    response = await held.enter_async_context(request)
+        async with await self._asked(scope, body) as response:
             sound = response.status < 500
             if sound:
                 self._breaker.answered(ticket)
@@ -130,15 +121,21 @@ class Forwarder:
         await send({"type": "http.response.body", "body": b""})
         return sound
 
-    def _attempts(self, method: str) -> tenacity.AsyncRetrying:
-        """Tries, with growing and random pauses. An answer that has begun is never asked for again."""
+    async def _asked(self, scope: Scope, body: bytes) -> aiohttp.ClientResponse:
+        """The answer once it begins; tried again after growing and random pauses, but never when it has begun."""
+        method = scope["method"]
         harmless = (aiohttp.ClientConnectionError, TimeoutError) if method in ("GET", "HEAD") else _NOTHING_SENT
-        return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(harmless),
-            stop=tenacity.stop_after_attempt(1 + self._settings.retries),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
-            reraise=True,
-        )
+        tried = 0
+        while True:
+            try:
+                return await self._open().request(
+                    method, self._url(scope), data=body or None, headers=self._headers(scope), allow_redirects=False
+                )
+            except harmless:
+                if tried == self._settings.retries:
+                    raise
+            await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tried)))
+            tried += 1
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -71,12 +71,12 @@ def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: one does.
     """
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key.casefold() in seen:
-            raise ValueError(f"the key {key!r} stands twice in one object")
-        seen.add(key.casefold())
-    return dict(pairs)
+    value = dict(pairs)
+    if len({key.casefold() for key in value}) < len(pairs):
+        seen = [key.casefold() for key, _ in pairs]
+        twice = next(key for at, (key, _) in enumerate(pairs) if key.casefold() in seen[:at])
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return value
 
 
 def dump(data: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ LANGUAGES = {"en", "zh", "de", "fr", "es", "pt", "ja", "ar", "ru", "hi"}
 
 
 def decision(category="u_hate", language=None, rule="r", distress=None):
-    return Decision(Route.REFUSE, rule, verdict(category=category), language=language, distress=distress)
+    return Decision(Route.REFUSE, rule, verdict(category=category), spoken=lambda: language, distress=distress)
 
 
 def texts(says=None, **own):
@@ -115,7 +115,7 @@ def test_the_askers_language_comes_first_then_the_configured_one_then_english():
     assert texts(language="fr").text("refuse", decision()) == shipped["fr"].categories["u_hate"].refuse
     assert texts(language="fr").text("refuse", decision(language="it")) == shipped["fr"].categories["u_hate"].refuse
     assert texts(language="fr").text("refuse", decision(language="de")) == shipped["de"].categories["u_hate"].refuse
-    assert texts().text("refuse", Decision(Route.REFUSE, "r", language="zh")) == shipped["zh"].default.refuse
+    assert texts().text("refuse", Decision(Route.REFUSE, "r", spoken=lambda: "zh")) == shipped["zh"].default.refuse
 
 
 def test_a_text_that_can_be_read_comes_before_one_of_the_category():

@@ -185,7 +185,7 @@ def test_a_conversation_goes_on_after_it():
 @pytest.mark.parametrize("language", ["ar", "de", "en", "es", "fr", "hi", "ja", "pt", "ru", "zh"])
 def test_it_is_said_in_every_language_of_the_refusals(language):
     texts = AnswerTexts()
-    decision = Decision(Route.REFUSE, "unsafe_insensitive", verdict(Tier.UNSAFE, "u_privacy"), language=language)
+    decision = Decision(Route.REFUSE, "unsafe_insensitive", verdict(Tier.UNSAFE, "u_privacy"), spoken=lambda: language)
     reply = texts.protective(decision, FOUND)
     assert reply.text.startswith(texts.text("refuse", decision) + "\n\n")
     intro = next(reply.text[note.start : note.end] for note in reply.notes if note.kind == "protective")
