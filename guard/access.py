@@ -7,11 +7,12 @@ import logging
 from collections.abc import Sequence
 
 from guard.asgi import ASGIApp, ClientGone, Headers, Message, Receive, Scope, Send, send_whole
+from guard.endpoints import MODELS, is_own, name_of
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
 from guard.limits import LimitsDown, OverLimit, RateLimits, Standing, Unit
 from guard.metering import Meter, estimate
-from guard.middleware import plain, read_body, replay
+from guard.middleware import read_body, replay
 from guard.places import Busy, Places
 from guard.tenants import Grant, Keys, NotLoggedIn
 from guard.turning_away import TurnedAway
@@ -22,7 +23,6 @@ log = logging.getLogger("airlock")
 
 TENANT = "airlock.tenant"
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
-_OWN = ("airlock/", "moderations", "beta/", "openapi.json")  # endpoints that no model of the upstream answers
 _ANYBODY = Grant("")
 
 
@@ -52,7 +52,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = _Visit(endpoint_of(scope["path"]), send)
+        visit = _Visit(name_of(scope["path"]), send)
         try:
             grant = self._login(scope)
             visit.tenant = grant.tenant or None
@@ -127,7 +127,7 @@ class Access:
         """Hand the request on; looks into the body where a limit or a scope needs it, and counts what was used."""
         rates = self._rates
         metered = rates is not None and rates.counts("tokens", visit.tenant) and scope["method"] == "POST"
-        asks_model = bool(grant.models) and not visit.endpoint.startswith(_OWN)
+        asks_model = bool(grant.models) and not is_own(scope["path"])
         taken = 0
         if metered or asks_model:
             body = await self._body(scope, receive, visit)
@@ -200,12 +200,6 @@ def _busy(exc: Busy) -> TurnedAway:
     )
 
 
-def endpoint_of(path: str) -> str:
-    """The endpoint's name, as scopes and the journal know it: ``chat``, ``messages``, ``models``, ``airlock/check``."""
-    name = plain(path).removeprefix("/v1").strip("/")
-    return {"chat/completions": "chat"}.get(name, "models" if name.startswith("models/") else name)
-
-
 def _presented(scope: Scope) -> Sequence[str]:
     found = []
     for name, value in scope["headers"]:
@@ -221,7 +215,7 @@ def _presented(scope: Scope) -> Sequence[str]:
 def _allowed(grant: Grant, endpoint: str, scope: Scope, body: bytes) -> bool:
     """Whether the key opens the model that is asked for; what is no JSON asks for none, and is refused further in."""
     if endpoint == "models":
-        model = scope["path"].removeprefix("/v1/models").strip("/")
+        model = scope["path"].removeprefix(MODELS).strip("/")
         return not model or grant.may_ask(model)
     try:
         data = parse_json(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -73,6 +73,7 @@ class Guard:
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._parts = parts
+        self._is_held = False
         self._edition = Edition.of(config, parts.output, parts.taxonomy)
         threads, told = config.classifier.workers, parts.observers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads, observers=told)
@@ -125,7 +126,11 @@ class Guard:
 
     def held(self) -> Guard:
         """This guard as it is now, for one request: a later `reload` does not change it."""
-        return copy.copy(self)
+        if self._is_held:
+            return self
+        held = copy.copy(self)
+        held._is_held = True
+        return held
 
     def reload(self, config: Config) -> Reloaded:
         """Take over the sections `policy`, `answers`, `conversation` and `output` (but its deadline).
@@ -233,7 +238,7 @@ class Guard:
         decision = decision if decision.policy else replace(decision, policy=self.version)
         self.observers.decided(decision)
         try:
-            await self._write.wait(self._parts.journal.decided(decision, prompt))
+            await self._written(self._parts.journal.decided(decision, prompt))
         except (JournalError, PartFailure) as exc:
             log.error("decision %s: %s", decision.id, exc)
             if self.config.journal.on_error == "refuse":
@@ -245,7 +250,7 @@ class Guard:
         self.observers.ended(decision, outcome)
         try:
             writing = self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))
-            await self._write.wait(writing)
+            await self._written(writing)
         except (JournalError, PartFailure) as exc:
             log.error("decision %s: %s", decision.id, exc)
 
@@ -278,6 +283,10 @@ class Guard:
     def abstention(self, decision: Decision) -> str:
         """What is said where no trusted source supports an answer."""
         return self._edition.texts.reply("abstain", decision).text
+
+    def warm_up(self) -> None:
+        """Load what a first refusal would wait for."""
+        self._edition.detector.load()
 
     def close(self) -> None:
         """Let go of the journal, and wait a moment for calls that are ending."""
@@ -356,6 +365,9 @@ class Guard:
             return replace(decision, ground_answer=rule.ground_answer) if grounds else decision
         wanted = self._protection.wanted(decision, weighed.refusing, self.config.policy.on_block)
         return replace(decision, protect=True) if wanted else decision
+
+    async def _written(self, writing: Awaitable[None]) -> None:
+        await (writing if is_instant(self._parts.journal) else self._write.wait(writing))
 
     def _own_reply(self, decision: Decision) -> Reply | None:
         """What Airlock says by itself on a route; None where the model answers, or a part failed."""

@@ -14,8 +14,6 @@ from guard.types import AnswerGrounding, Decision, Origin, Route, Turn
 from guard.wires import CHAT
 from guard.wires.json import content_texts
 
-PATH = "/beta/litellm_basic_guardrail_api"
-
 
 class Parameters(BaseModel):
     """What an operator sets in LiteLLM's `additional_provider_specific_params`; other names are not read."""

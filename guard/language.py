@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ _OTHERS = (  # are told apart from those with a text, so that Italian is not ans
     "en", "zh", "de", "fr", "es", "pt", "ja", "ar", "ru", "hi",
     "it", "nl", "pl", "tr", "sv", "da", "ro", "cs", "id", "vi", "ko", "fa", "ur", "uk", "bg", "mr", "ne",
 )  # fmt: skip
+_LOADING = threading.Lock()
 # The languages of a script, and how many Latin letters one of its characters is worth.
 _SCRIPTS = {
     regex.compile(r"\p{Script=Latin}"): ((), 1),
@@ -45,7 +47,13 @@ class Detector:
 
     def __init__(self, languages: Collection[str]) -> None:
         self._with_text = frozenset(languages)
-        self._model = _model(self._with_text | frozenset(_OTHERS))
+        self._known = self._with_text | frozenset(_OTHERS)
+        if self._known > frozenset(_OTHERS):
+            self.load()
+
+    def load(self) -> None:
+        """Load the model, which takes half a second, before the first question."""
+        _model(self._known)
 
     def language(self, text: str) -> str | None:
         """Of a text, of which the beginning is read; None where it is not known, or mixed."""
@@ -55,15 +63,21 @@ class Detector:
         if not weights[main] or weights[main] < _ALONE * sum(weights.values()):
             return None
         languages, _ = _SCRIPTS[main]
-        ranked = [each for each in self._model.rank(text) if each[0] != "uk" or _UKRAINIAN.search(text)]
+        ranked = [each for each in _model(self._known).rank(text) if each[0] != "uk" or _UKRAINIAN.search(text)]
         found, probability = ranked[0]
         if probability >= (_SURE_OF_SCRIPT if languages else _SURE):
             return str(found)
         return next((name for name, _ in ranked if name in languages and name in self._with_text), None)
 
 
-@cache
 def _model(languages: frozenset[str]) -> LanguageIdentifier:
+    """One model for all who ask; who comes while it is loaded waits for it."""
+    with _LOADING:
+        return _loaded(languages)
+
+
+@cache
+def _loaded(languages: frozenset[str]) -> LanguageIdentifier:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from guard.asgi import EVENTS, JSON, ASGIApp, Client, ClientGone, Message, Receive, Scope, Send, send_whole
 from guard.config import Server
+from guard.endpoints import plain
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
 from guard.response import CheckedResponse
@@ -247,8 +247,3 @@ def replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replayed
-
-
-def plain(path: str) -> str:
-    """A path in one spelling: lower case, single slashes, none at the end, `.` and `..` resolved."""
-    return posixpath.normpath("/" + path.lower().strip("/"))

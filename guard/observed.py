@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from guard import generic_guardrail
-from guard.access import endpoint_of
 from guard.asgi import ASGIApp, Message, Receive, Scope, Send
+from guard.endpoints import name_of
 from guard.observer import CURRENT, Exchange, Observers
-from guard.wires import BY_ENDPOINT
-
-# What is none of these is `other`, so that no client can make up names.
-_ENDPOINTS = frozenset(
-    {*BY_ENDPOINT, "models", "moderations", "airlock/check", "airlock/ask", "airlock/ground"}
-    | {generic_guardrail.PATH.strip("/")}
-)
-
-
-def known_endpoint(path: str) -> str:
-    """The name of a path's endpoint, one of a closed set."""
-    name = endpoint_of(path)
-    return name if name in _ENDPOINTS else "other"
 
 
 class ObservedExchange:
@@ -38,7 +24,7 @@ class ObservedExchange:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(known_endpoint(scope["path"]), list(scope["headers"]))
+        exchange = Exchange(name_of(scope["path"]), list(scope["headers"]))
 
         async def sending(message: Message) -> None:
             await send(message)

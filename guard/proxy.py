@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from guard.access import TENANT, Access, endpoint_of
-from guard.api import PREFIXES, not_served, own_api, turned_away
-from guard.asgi import DECISION_HEADER, ClientGone, Headers, Message, Receive, Scope, Send, while_there
+from guard.access import TENANT, Access
+from guard.asgi import (
+    DECISION_HEADER,
+    JSON,
+    ASGIApp,
+    ClientGone,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    send_whole,
+    while_there,
+)
+from guard.endpoints import MODELS, is_own, name_of
 from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
 from guard.middleware import GuardMiddleware, read_body, replay
 from guard.observed import ObservedExchange, ObservedUpstream
 from guard.probes import Probes
 from guard.reach import Reached
+from guard.turning_away import fault_of, not_served
 from guard.types import Decision, Origin, Route
 from guard.upstream import Forwarder
 from guard.wires import BY_ENDPOINT
 from guard.wires.json import parse_json
+from guard.wires.openai import error_body
 
 if TYPE_CHECKING:
     from guard.metrics import Metrics
@@ -39,7 +54,6 @@ class Gateway:
         self._paths = {f"/v1{wire.path}": wire.endpoint for wire in served}
         self._upstream = ObservedUpstream(forwarder, guard.observers)
         self._guarded = GuardMiddleware(self._upstream, guard, paths=self._paths)
-        self._api = own_api(guard)
         self._access = Access(self._serve, guard)
         upstream, shown = guard.config.upstream, guard.config.metrics.serve == "clients"
         self._outermost = Probes(
@@ -56,12 +70,24 @@ class Gateway:
         else:
             await self._outermost(scope, receive, send)
 
+    def warm_up(self) -> None:
+        """Load what a first request of its kind would wait for; may be called from another thread."""
+        self._guard.warm_up()
+        _ = self._api
+
+    @cached_property
+    def _api(self) -> ASGIApp:
+        """Airlock's own endpoints; FastAPI takes longer to load than the rest of the gateway."""
+        from guard.api import own_api
+
+        return own_api(self._guard)
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
         elif scope["path"] in self._paths and scope["method"] == "POST":
             await self._guarded(scope, receive, send)
-        elif scope["path"].startswith(PREFIXES):
+        elif is_own(scope["path"]):
             await self._serve_own(scope, receive, send)
         elif scope["method"] == "GET" and _names_models(scope["path"]):
             await self._pass_open(scope, receive, send)
@@ -100,18 +126,22 @@ class Gateway:
         except ClientGone:
             return
         except BadRequest as exc:
-            await (await turned_away(self._guard, exc))(scope, receive, send)
+            await self._turn_away(exc, send)
 
     async def _not_served(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 405 if scope["path"] in self._paths else 404
         refusal = not_served(self._guard.config, scope["method"], scope["path"], status=status)
-        await (await turned_away(self._guard, refusal))(scope, receive, send)
+        await self._turn_away(refusal, send)
+
+    async def _turn_away(self, exc: BadRequest, send: Send) -> None:
+        decision, fault = await fault_of(self._guard, exc)
+        await send_whole(send, fault.status, error_body(fault), JSON, decision)
 
 
 def _origin(scope: Scope) -> Origin:
-    return Origin(scope.get(TENANT), endpoint=endpoint_of(scope["path"]))
+    return Origin(scope.get(TENANT), endpoint=name_of(scope["path"]))
 
 
 def _names_models(path: str) -> bool:
     """Whether a path is the list of models, or one of them, and leads nowhere else."""
-    return (path + "/").startswith("/v1/models/") and ".." not in path.split("/")
+    return (path + "/").startswith(f"{MODELS}/") and ".." not in path.split("/")

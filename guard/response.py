@@ -28,7 +28,7 @@ from guard.rewriting import Rewriting
 from guard.streaming import StreamGate
 from guard.types import AnswerGrounding, Decision, Finding
 from guard.wires import Wire, WireRequest
-from guard.wires.json import no_repeats
+from guard.wires.json import read_answer
 from guard.wires.types import failed
 
 log = logging.getLogger("airlock")
@@ -240,7 +240,7 @@ class CheckedResponse:
             UpstreamError: it is none.
         """
         try:
-            data: Any = json.loads(body, object_pairs_hook=no_repeats)
+            data: Any = read_answer(body)
             if not isinstance(data, dict):
                 raise UpstreamError("the upstream's answer is no JSON object", code="bad_upstream")
             return self._wire.texts(data, self._request)

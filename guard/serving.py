@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from guard.engine import Guard
     from guard.metrics import Metrics
+    from guard.proxy import Gateway
 
 
 def observers_of(config: Config) -> tuple[Observers, Metrics | None]:
@@ -87,9 +89,14 @@ def run_gateway(
         own = metrics_apart(config, metrics.registry) if metrics and alone else contextlib.nullcontext("")
         with own as address:
             started(guard, address)
-            gc.collect()
-            gc.freeze()  # what is loaded stays: the collector need not look through it again and again
+            threading.Thread(target=_warm_up, args=(app,), name="airlock-warm-up", daemon=True).start()
             serve(app, bound, config.server)
+
+
+def _warm_up(app: Gateway) -> None:
+    app.warm_up()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not look through it again and again
 
 
 @contextmanager

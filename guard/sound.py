@@ -9,6 +9,8 @@ from guard.errors import PartFailure
 from guard.types import Finding
 from rag.types import GroundedAnswer, GroundingReport, Status
 
+_TIERS = frozenset(Tier)
+
 
 def sound_verdicts(verdicts: object, expected: int) -> list[Verdict]:
     """The verdicts, if there is a sound one for each text.
@@ -19,7 +21,7 @@ def sound_verdicts(verdicts: object, expected: int) -> list[Verdict]:
     if not isinstance(verdicts, list) or len(verdicts) != expected:
         raise PartFailure("classifier", f"returned rubbish: no list of {expected} verdicts")
     for verdict in verdicts:
-        if not isinstance(verdict, Verdict) or set(verdict.tiers) != set(Tier):
+        if not isinstance(verdict, Verdict) or verdict.tiers.keys() != _TIERS:
             raise PartFailure("classifier", "returned rubbish: not a verdict with a probability for each tier")
         if not isinstance(verdict.tier, Tier) or not isinstance(verdict.handling, Handling):
             raise PartFailure("classifier", "returned rubbish: a tier or handling that does not exist")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.errors import UpstreamError
-from guard.wires.json import IDENTIFIER, no_repeats
+from guard.wires.json import IDENTIFIER, read_answer
 from guard.wires.types import Key, StreamReader
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -175,7 +175,7 @@ class StreamGate:
             self._end()
             return
         try:
-            event.data = json.loads(data, object_pairs_hook=no_repeats)
+            event.data = read_answer(data)
             self._hear(event)
         except (ValueError, RecursionError) as exc:
             raise UpstreamError("the upstream sent an event that is no JSON", code="bad_upstream") from exc

@@ -1,10 +1,19 @@
-"""Requests that are not let in: errors in the shape of the wire that the client speaks."""
+"""Requests that are not let in or not served: errors in the shape of the wire that the client speaks."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+
 from guard.asgi import Headers
-from guard.errors import AirlockError
+from guard.config import Config
+from guard.endpoints import MODELS, OWN, PROBES
+from guard.engine import ON_ERROR, Guard
+from guard.errors import AirlockError, BadRequest, JournalError
+from guard.types import Decision, Route
 from guard.wires import BY_ENDPOINT, CHAT, Fault
+
+log = logging.getLogger("airlock")
 
 _KINDS = {401: "invalid_request_error", 403: "permission_error", 413: "invalid_request_error", 429: "rate_limit_error"}
 
@@ -55,3 +64,28 @@ class TurnedAway(AirlockError):
         """The error as the endpoint's clients read it."""
         fault = Fault(self.status, str(self), _KINDS.get(self.status, "server_error"), self.code)
         return BY_ENDPOINT.get(endpoint, CHAT).error(fault)
+
+
+def not_served(config: Config, method: str, path: str, *, status: int) -> BadRequest:
+    """The error of a path that is not served."""
+    guarded = [f"POST /v1{BY_ENDPOINT[endpoint].path}" for endpoint in config.server.endpoints]
+    own = [f"GET {MODELS}", *(f"GET {path}" for path in PROBES), *(f"POST {path}" for path in OWN)]
+    return BadRequest(
+        f"Airlock does not serve {method} {path}: it would pass unguarded. It serves {', '.join([*guarded, *own])}",
+        status=status,
+        code="not_served",
+    )
+
+
+async def fault_of(guard: Guard, exc: AirlockError) -> tuple[Decision, Fault]:
+    """The decision on a request that is not served or failed, written down if that can be, and its error."""
+    if isinstance(exc, BadRequest):
+        rule = "not_served" if exc.code == "not_served" else "invalid_request"
+        decision, fault = Decision(Route.REFUSE, rule, cause=exc.code), Fault.of(exc)
+    else:
+        decision = Decision(Route.REFUSE, ON_ERROR, cause=str(exc))
+        fault = Fault.unavailable(decision)
+        log.error("decision %s: %s", decision.id, exc)
+    with contextlib.suppress(JournalError):  # nothing leaves but the error
+        await guard.record(decision, "")
+    return decision, fault

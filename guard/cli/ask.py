@@ -21,9 +21,9 @@ def ask(
     import asyncio
     from contextlib import closing
 
-    from guard.api import answer_dict
     from guard.assemble import load_guard
     from guard.config import NO_JOURNAL, load_config
+    from guard.wires.openai import answer_dict
 
     given = read_text(question)
     with closing(load_guard(load_config(config, NO_JOURNAL))) as guard:

@@ -34,6 +34,8 @@ class Journal(Protocol):
 class NoJournal:
     """Keeps nothing."""
 
+    instant = True
+
     async def decided(self, decision: Decision, prompt: str) -> None:
         """Nothing."""
 

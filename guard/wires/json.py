@@ -56,7 +56,7 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
         BadRequest: it is not UTF-8, not JSON, repeats a key, holds NaN, or is nested too deep.
     """
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=no_repeats, parse_constant=_no_constant)
+        return _STRICT.decode(body.decode("utf-8"))
     except UnicodeDecodeError as exc:
         raise BadRequest(f"the body is not UTF-8: byte {exc.start} cannot be read", code="invalid_utf8") from exc
     except json.JSONDecodeError as exc:
@@ -65,8 +65,18 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
         raise BadRequest(f"the body is not acceptable JSON: {exc}", code="invalid_json") from exc
 
 
+def read_answer(text: bytes | str) -> Any:  # noqa: ANN401
+    """A server's JSON: as strictly, but numbers may be infinite.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON, or repeats a key.
+        RecursionError: it is nested too deep.
+    """
+    return _ANSWER.decode(text if isinstance(text, str) else text.decode("utf-8"))
+
+
 def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads`: an object in which no key stands twice, in upper or lower case.
+    """For a JSON decoder: an object in which no key stands twice, in upper or lower case.
 
     Raises:
         ValueError: one does.
@@ -158,3 +168,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=no_repeats, parse_constant=_no_constant)
+_ANSWER = json.JSONDecoder(object_pairs_hook=no_repeats)

@@ -9,7 +9,7 @@ from typing import Any
 from guard.types import Decision, Reply
 from guard.wires.json import dump
 from guard.wires.types import Fault
-from rag.types import Citation
+from rag.types import Citation, GroundedAnswer
 
 DONE = b"data: [DONE]\n\n"
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -54,3 +54,13 @@ def citation_dict(citation: Citation) -> dict[str, Any]:
     """A citation as it is written on the wire and on the command line."""
     names = ("passage", "document", "version", "title", "url", "start", "end", "quote", "score", "status", "verbatim")
     return {name: getattr(citation, name) for name in names}
+
+
+def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
+    """A grounded answer as the API and the command line write it."""
+    return {
+        "answer": answer.answer,
+        "abstained": answer.abstained,
+        "citations": [citation_dict(citation) for citation in answer.citations],
+        "premises": [{"claim": premise.claim, "rule": premise.rule} for premise in answer.premises],
+    }

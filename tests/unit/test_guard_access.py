@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
-from guard.access import Access, endpoint_of
+from guard.access import Access
 from guard.config import load_config
+from guard.endpoints import name_of
 from guard.errors import ConfigError
 from guard.probes import Probes
 from guard.tenants import changing, new_key
@@ -117,8 +118,8 @@ def test_errors_are_in_the_shape_of_the_wire(gate):
         ({"endpoints": ["chat"]}, {}, 200),
         ({"endpoints": ["chat"]}, {"path": "/v1/chat/completions/"}, 200),
         ({"endpoints": ["chat"]}, {"path": "/v1/models", "method": "GET"}, 403),
-        ({"endpoints": ["airlock/*"]}, {"path": "/v1/airlock/ask"}, 200),
-        ({"endpoints": ["airlock/*"]}, {}, 403),
+        ({"endpoints": ["a*"]}, {"path": "/v1/airlock/ask"}, 200),
+        ({"endpoints": ["a*"]}, {}, 403),
     ],
 )
 def test_a_key_opens_what_it_is_for(gate, scope, request_, status):
@@ -332,10 +333,12 @@ def test_an_app_that_raises_gives_its_place_back():
         ("/V1/chat//completions/", "chat"),
         ("/v1/models", "models"),
         ("/v1/models/a/b", "models"),
-        ("/v1/airlock/check", "airlock/check"),
+        ("/v1/airlock/check", "check"),
+        ("/beta/litellm_basic_guardrail_api", "litellm"),
+        ("/v1/files/somebodys-name", "other"),
         ("/v1/messages", "messages"),
         ("/v1/airlock/../messages", "messages"),
     ],
 )
 def test_endpoints_have_names(path, name):
-    assert endpoint_of(path) == name
+    assert name_of(path) == name

@@ -69,7 +69,7 @@ def test_requests_are_counted_by_how_they_ended():
         (("endpoint", "chat"), ("outcome", "answered"), ("status", "200")): 1,
         (("endpoint", "chat"), ("outcome", "refused"), ("status", "200")): 1,
         (("endpoint", "chat"), ("outcome", "refused"), ("status", "400")): 1,
-        (("endpoint", "airlock/check"), ("outcome", "refused"), ("status", "400")): 1,
+        (("endpoint", "check"), ("outcome", "refused"), ("status", "400")): 1,
     }
     assert seen.one("request_seconds_count", endpoint="chat") == 3
     assert seen.one("first_text_seconds_count", endpoint="chat") == 3
