@@ -17,16 +17,22 @@ import codecs
 import html
 import json
 import random
+import statistics
 import urllib.parse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from guard.assemble import load_guard
-from guard.config import NO_JOURNAL, load_config
-from guard.engine import Guard
-from guard.types import Origin, Route
+from classifier.types import Verdict
+from guard.absent import NoKnowledge
+from guard.assemble import Encoders, load_classifier
+from guard.config import NO_JOURNAL, Config, load_config
+from guard.conversation import texts_to_judge
+from guard.engine import Guard, Parts
+from guard.journal import NoJournal
+from guard.output import output_checks
+from guard.types import Classifier, Origin, Route
 from guard.wires import BY_ENDPOINT, Reading
 from training.disguise import DISGUISES
 from training.manifest import provenance, write_json
@@ -221,18 +227,77 @@ def prompts(each: int, seed: int) -> dict[str, list[str]]:
     }
 
 
-async def routes(guard: Guard, bodies: Sequence[Body]) -> list[Route]:
+class State:
+    """What an interrupted run has measured already, in a file; of the same prompts and model only.
+
+    Args:
+        path: of the file.
+        of: what the figures are of.
+    """
+
+    def __init__(self, path: Path, of: Sequence[object]) -> None:
+        self._path = path
+        self._of = list(of)
+        self.known: dict[str, dict[str, Any]] = {"by_transformation": {}, "nothing_decoded": {}}
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept.pop("of") == self._of:
+                self.known = kept
+
+    def keep(self, part: str, name: str, found: Mapping[str, Any]) -> None:
+        """Write one figure down."""
+        self.known[part][name] = found
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps({"of": self._of, **self.known}), encoding="utf-8")
+
+
+class Judged:
+    """A classifier that is asked for each text once, for many at a time.
+
+    Args:
+        classifier: the one behind.
+    """
+
+    instant = True
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._verdicts: dict[str, Verdict] = {}
+
+    def judge(self, texts: Collection[str]) -> None:
+        """Ask for those that are new, short ones first, since a batch is as long as its longest."""
+        new = sorted(set(texts) - self._verdicts.keys(), key=len)
+        for at in range(0, len(new), 16):
+            batch = new[at : at + 16]
+            self._verdicts.update(zip(batch, self._classifier.classify(batch), strict=True))
+
+    def classify(self, texts: Sequence[str]) -> list[Verdict]:
+        """The verdicts."""
+        self.judge(texts)
+        return [self._verdicts[text] for text in texts]
+
+
+def gateway(config: Config) -> tuple[Guard, Judged]:
+    """The engine as it is shipped, but for what it answers with, and its classifier."""
+    tiers = load_classifier(config, Encoders(config), limited=False)
+    judged = Judged(tiers)
+    output = output_checks(config.output, judged)
+    parts = Parts(judged, NoKnowledge(), output, NoJournal(), taxonomy=tiers.taxonomy)
+    return Guard(config, parts), judged
+
+
+async def routes(guard: Guard, judged: Judged, bodies: Sequence[Body]) -> list[Route]:
     """What the gateway does with each request."""
-    reading = Reading.by(guard.config.conversation, guard.refusals)
-
-    async def route(endpoint: str, body: Mapping[str, Any]) -> Route:
-        request = BY_ENDPOINT[endpoint].parse(json.dumps(body).encode(), reading)
-        decision = await guard.decide(request.turns, Origin(endpoint=endpoint))
-        if decision.cause:
-            raise RuntimeError(decision.cause)
-        return decision.route
-
-    return [await route(*body) for body in bodies]
+    settings = guard.config.conversation
+    reading = Reading.by(settings, guard.refusals)
+    requests = [
+        (endpoint, BY_ENDPOINT[endpoint].parse(json.dumps(body).encode(), reading)) for endpoint, body in bodies
+    ]
+    judged.judge([text for _, request in requests for _, text in texts_to_judge(request.turns, settings)])
+    decisions = [await guard.decide(request.turns, Origin(endpoint=name)) for name, request in requests]
+    if causes := [decision.cause for decision in decisions if decision.cause]:
+        raise RuntimeError(causes[0])
+    return [decision.route for decision in decisions]
 
 
 def shares(found: Sequence[Route]) -> dict[str, float]:
@@ -241,37 +306,61 @@ def shares(found: Sequence[Route]) -> dict[str, float]:
     return {"refused": round(refused / len(found), 4), "kept": round(kept / len(found), 4)}
 
 
-async def measure(guard: Guard, texts: Mapping[str, Sequence[str]], names: Collection[str]) -> dict[str, Any]:
+async def measure(
+    made: tuple[Guard, Judged], texts: Mapping[str, Sequence[str]], names: Collection[str], state: State, part: str
+) -> dict[str, Any]:
     """Shares by transformation and kind of prompt."""
-    measured = {}
     for name, put in transformations().items():
-        if name not in names:
-            continue
-        measured[name] = {
-            kind: shares(await routes(guard, [put(text) for text in of_kind])) for kind, of_kind in texts.items()
-        }
-        print(name, measured[name], flush=True)
-    return measured
+        if name in names and name not in state.known[part]:
+            found = {kind: shares(await routes(*made, [put(text) for text in each])) for kind, each in texts.items()}
+            state.keep(part, name, found)
+            print(part, name, found, flush=True)
+    return state.known[part]
+
+
+def summary(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """The figures that say most: what a disguise costs at the door, and what it costs safe prompts."""
+    plain = measured["as it is"]
+    disguised = {name: each for name, each in measured.items() if name != "as it is"}
+    kept = {name: each["unsafe"]["kept"] for name, each in disguised.items()}
+    worst = min(kept, key=lambda name: kept[name])
+    means = {
+        f"{kind}_{what}": round(statistics.fmean(each[kind][what] for each in disguised.values()), 4)
+        for kind in ("unsafe", "safe")
+        for what in ("refused", "kept")
+    }
+    return {
+        "transformations": len(disguised),
+        "plain": {kind: plain[kind] for kind in ("unsafe", "safe")},
+        "mean": means,
+        "worst": {"name": worst, "unsafe_kept": kept[worst]},
+    }
 
 
 def main() -> None:
-    """Run the measurement."""
+    """Run the measurement; one that was interrupted goes on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/evasion.json"))
-    parser.add_argument("--each", type=int, default=20, help="prompts of a kind")
+    parser.add_argument("--each", type=int, default=60, help="prompts of a kind")
     options = parser.parse_args()
     config = load_config(None, {**NO_JOURNAL, "classifier.deadline_s": 600})
     texts = prompts(options.each, seed=0)
-    measured = asyncio.run(measure(load_guard(config), texts, transformations()))
+    made = gateway(config)
+    model = made[0].version, made[1].classify(["Hello"])[0].model
+    state = State(Path("runs/evasion.json"), (options.each, *model))
+    measured = asyncio.run(measure(made, texts, transformations(), state, "by_transformation"))
     with mock.patch("classifier.model.decoded", return_value=[]):
-        without = asyncio.run(measure(load_guard(config), {"unsafe": texts["unsafe"]}, ENCODED))
+        unsafe = {"unsafe": texts["unsafe"]}
+        without = asyncio.run(measure(gateway(config), unsafe, ENCODED, state, "nothing_decoded"))
     found = {
         "command": "python benchmarks/evasion.py",
         "prompts": {kind: len(each) for kind, each in texts.items()},
+        "summary": summary(measured),
         "by_transformation": measured,
         "nothing_decoded": without,
     }
     write_json(options.out, found | provenance(seed=0, data=[CONTRAST, HIGH_RISK]))
+    print(json.dumps(found["summary"], indent=2))
 
 
 if __name__ == "__main__":

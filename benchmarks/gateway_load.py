@@ -38,9 +38,12 @@ class Measured:
         return round(float(np.percentile(chosen, percent)) * 1000, 3) if chosen else None
 
 
+_NUMBERS = count()
+
+
 def bodies(*, stream: bool = False) -> Iterator[bytes]:
-    """Requests of one length, no two alike."""
-    for number in count():
+    """Requests of one length, no two of this process alike."""
+    for number in _NUMBERS:
         text = f"What is the capital of country number {number:08d}, and when was it founded?"
         asked = {"model": "m", "messages": [{"role": "user", "content": text}]} | ({"stream": True} if stream else {})
         yield json.dumps(asked).encode()
@@ -91,6 +94,48 @@ class _Connection(asyncio.Protocol):
             self._done.set_exception(exc or ConnectionResetError())
 
 
+class _Asking:
+    """Asks one server over connections that are kept, and writes down what came."""
+
+    def __init__(self, url: str, *, stream: bool) -> None:
+        where = urlsplit(url)
+        self._host, self._port = where.hostname, where.port
+        self._head = (
+            f"POST {where.path}/chat/completions HTTP/1.1\r\nhost: {where.netloc}\r\n"
+            "content-type: application/json\r\nauthorization: Bearer none\r\naccept: */*\r\ncontent-length: %d\r\n\r\n"
+        ).encode()
+        self._bodies = bodies(stream=stream)
+        self._idle: list[_Connection] = []
+        self.measured = Measured()
+
+    async def ask(self) -> None:
+        """One request."""
+        measured, body = self.measured, next(self._bodies)
+        try:
+            if not self._idle:
+                _, opened = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+                self._idle.append(opened)
+            connection = self._idle.pop()
+            started = time.perf_counter()
+            status = await connection.ask(self._head % len(body) + body)
+            took = time.perf_counter() - started
+            self._idle.append(connection)
+        except OSError:
+            status, took = 0, 0.0
+        if status == 200:
+            measured.times.append(took)
+            if connection.first:
+                measured.first.append(connection.first - started)
+        else:
+            measured.other[status] = measured.other.get(status, 0) + 1
+            measured.other_times.append(took)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for connection in self._idle:
+            connection.transport.close()
+
+
 async def load(
     url: str, in_flight: int, *, seconds: float = 3.0, requests: int | None = None, stream: bool = False
 ) -> Measured:
@@ -103,41 +148,38 @@ async def load(
         requests: in place of `seconds`.
         stream: whether answers come as events.
     """
-    where = urlsplit(url)
-    head = (
-        f"POST {where.path}/chat/completions HTTP/1.1\r\nhost: {where.netloc}\r\ncontent-type: application/json\r\n"
-        "authorization: Bearer none\r\naccept: */*\r\ncontent-length: %d\r\n\r\n"
-    ).encode()
-    texts, measured, loop = bodies(stream=stream), Measured(), asyncio.get_running_loop()
-    until = time.perf_counter() + seconds if requests is None else float("inf")
+    asking = _Asking(url, stream=stream)
+    started = time.perf_counter()
+    until = started + seconds if requests is None else float("inf")
     left = count() if requests is None else iter(range(requests))
 
     async def worker() -> None:
-        connection: _Connection | None = None
         for _ in left:
             if time.perf_counter() >= until:
                 break
-            if connection is None:
-                _, connection = await loop.create_connection(_Connection, where.hostname, where.port)
-            body = next(texts)
-            started = time.perf_counter()
-            try:
-                status = await connection.ask(head % len(body) + body)
-            except OSError:
-                status, connection = 0, None
-            took = time.perf_counter() - started
-            if status == 200:
-                measured.times.append(took)
-                if stream and connection is not None and connection.first:
-                    measured.first.append(connection.first - started)
-            else:
-                measured.other[status] = measured.other.get(status, 0) + 1
-                measured.other_times.append(took)
-        if connection is not None:
-            connection.transport.close()
+            await asking.ask()
 
-    started = time.perf_counter()
     async with asyncio.timeout(600):
         await asyncio.gather(*(worker() for _ in range(in_flight)))
-    measured.passed = time.perf_counter() - started
-    return measured
+    asking.measured.passed = time.perf_counter() - started
+    asking.close()
+    return asking.measured
+
+
+async def offered(url: str, per_s: float, *, seconds: float) -> Measured:
+    """Send so many requests a second, whatever becomes of those before.
+
+    Args:
+        url: with ``/v1``.
+        per_s: requests a second, at equal distances.
+        seconds: for which they are sent.
+    """
+    asking = _Asking(url, stream=False)
+    started = time.perf_counter()
+    async with asyncio.timeout(600), asyncio.TaskGroup() as sent:
+        for number in range(int(per_s * seconds)):
+            await asyncio.sleep(max(0.0, started + number / per_s - time.perf_counter()))
+            sent.create_task(asking.ask())
+    asking.measured.passed = time.perf_counter() - started
+    asking.close()
+    return asking.measured

@@ -1,13 +1,16 @@
 """The servers that `benchmarks/gateway.py` measures, each in a process of its own on a port of 127.0.0.1.
 
 As a program it is one of the two small ones: `upstream PORT`, a canned model's server, or `passthrough PORT URL`, which
-only sends bytes on (raw ASGI and aiohttp), the least that a proxy in Python can do.
+only sends bytes on (raw ASGI and aiohttp), the least that a proxy in Python can do. With UPSTREAM_THINKS_S in its
+environment the model's server answers after so many seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -27,6 +30,8 @@ import yaml
 
 from guard.asgi import Receive, Scope, Send
 
+THINKS_S = float(os.environ.get("UPSTREAM_THINKS_S", "0"))
+HERE = __file__
 TEXT = "[canned] The capital of Australia is Canberra, which was founded in 1913. " * 4
 PATTERN = {"name": "api_key", "regex": "sk-[A-Za-z0-9-]{16,80}"}
 WHOLE = json.dumps(
@@ -53,7 +58,7 @@ EVENTS += [_event({}, "stop") + b"data: [DONE]\n\n"]
 
 
 async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
-    """A model's server that answers at once, with fixed bytes."""
+    """A model's server that answers with fixed bytes, at once or after a while."""
     body = b""
     while True:
         message = await receive()
@@ -63,6 +68,8 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     stream = b'"stream": true' in body or b'"stream":true' in body
     kind = (b"content-type", b"text/event-stream" if stream else b"application/json")
     size = [] if stream else [(b"content-length", str(len(WHOLE)).encode())]
+    if THINKS_S:
+        await asyncio.sleep(THINKS_S)
     await send({"type": "http.response.start", "status": 200, "headers": [kind, *size]})
     for event in EVENTS if stream else [WHOLE]:
         await send({"type": "http.response.body", "body": event, "more_body": True})
@@ -128,7 +135,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], port: int, log: Path, *, within_s: float = 120.0) -> Iterator[Server]:
+def running(
+    command: list[str], port: int, log: Path, *, within_s: float = 120.0, **environment: str
+) -> Iterator[Server]:
     """Start a server and wait for its first answer to a chat request; it ends with the block.
 
     Raises:
@@ -137,7 +146,7 @@ def running(command: list[str], port: int, log: Path, *, within_s: float = 120.0
     url, started = f"http://127.0.0.1:{port}/v1", time.perf_counter()
     body = {"model": "m", "messages": [{"role": "user", "content": "What is the capital of Australia?"}]}
     with log.open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
+        process = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **environment})
     tree = psutil.Process(process.pid)
     try:
         while True:
