@@ -201,7 +201,8 @@ events {{ worker_connections 2048; }}
 http {{
   access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream model {{ server {where}; keepalive 512; }}
+  keepalive_requests 1000000;
+  upstream model {{ server {where}; keepalive 512; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=2048;
     location / {{
