@@ -23,8 +23,8 @@ from typing import Any
 
 import uvloop
 from gateway_load import Measured, bodies, load
-from gateway_peers import LITELLM, NEMO, litellm_command, nemo_command
 from gateway_overload import overload
+from gateway_peers import LITELLM, NEMO, litellm_command, nemo_command
 from gateway_servers import CLASSIFIED, HERE, RULES_ONLY, Server, airlock, free_port, nginx, running
 
 from training.manifest import command, provenance, write_json
