@@ -341,7 +341,7 @@ def main() -> None:
     """Run the measurement; one that was interrupted goes on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/evasion.json"))
-    parser.add_argument("--each", type=int, default=60, help="prompts of a kind")
+    parser.add_argument("--each", type=int, default=40, help="prompts of a kind")
     options = parser.parse_args()
     config = load_config(None, {**NO_JOURNAL, "classifier.deadline_s": 600})
     texts = prompts(options.each, seed=0)

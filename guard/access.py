@@ -10,7 +10,7 @@ from guard.asgi import ASGIApp, ClientGone, Headers, Message, Receive, Scope, Se
 from guard.endpoints import MODELS, is_own, name_of
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
-from guard.limits import LimitsDown, OverLimit, RateLimits, Standing, Unit
+from guard.limits import LimitsDown, OverLimit, RateLimits, Standing, Strangers, Unit
 from guard.metering import Meter, estimate
 from guard.middleware import read_body, replay
 from guard.places import Busy, Places
@@ -44,6 +44,7 @@ class Access:
         self._guard = guard
         config = guard.config
         self._keys = Keys(config.access.keys) if config.access.keys is not None else None
+        self._strangers = Strangers(config.access.failed)
         self._places = Places(config.limits)
         self._rates = RateLimits(config.limits) if config.limits.counted else None
 
@@ -54,7 +55,7 @@ class Access:
             return
         visit = _Visit(name_of(scope["path"]), send)
         try:
-            grant = self._login(scope)
+            grant = await self._login(scope)
             visit.tenant = grant.tenant or None
             scope = self._marked(scope, visit)
             if not grant.may_use(visit.endpoint):
@@ -74,12 +75,22 @@ class Access:
         if self._rates is not None:
             await self._rates.close()
 
-    def _login(self, scope: Scope) -> Grant:
+    async def _login(self, scope: Scope) -> Grant:
         if self._keys is None:
             return _ANYBODY
         try:
             return self._keys.login(_presented(scope))
         except NotLoggedIn as exc:
+            wait = await self._strangers.wait_s((scope.get("client") or ("",))[0])
+            if wait is not None:
+                raise TurnedAway(
+                    f"too many requests without a valid API key; try again in {wait} s, or with one",
+                    status=429,
+                    code="too_many_failed_keys",
+                    rule="access",
+                    retry_after_s=wait,
+                    recorded=False,  # else whoever has no key could fill the journal
+                ) from None
             raise TurnedAway(
                 "no valid API key: send the key that the operator gave you, as `Authorization: Bearer` or `x-api-key`",
                 status=401,
@@ -151,6 +162,9 @@ class Access:
             raise TurnedAway(str(exc), status=exc.status, code=exc.code, rule="invalid_request") from exc
 
     async def _turn_away(self, visit: _Visit, exc: TurnedAway) -> None:
+        if not exc.recorded:
+            await send_whole(visit.send, exc.status, exc.body(visit.endpoint), exc.headers)
+            return
         origin = Origin(visit.tenant, endpoint=visit.endpoint)
         decision = Decision(Route.REFUSE, exc.rule, cause=exc.cause, origin=origin)
         with contextlib.suppress(JournalError):  # nothing leaves but the error

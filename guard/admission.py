@@ -33,6 +33,11 @@ class Access(Section):
     keys: Path | None = Field(
         None, description="File of API keys, written by `airlock keys`; without one nobody logs in, and everybody may."
     )
+    failed: Rates = Field(
+        ("60/minute",),
+        description="Requests without a valid key from one address (of IPv6, one /64), such as 60/minute; more get "
+        "HTTP 429 and no record in the journal. Valid keys are let in all the same.",
+    )
 
 
 class Share(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import math
 import os
@@ -161,6 +162,40 @@ class RateLimits:
         log.error("limits: the Redis of limits.redis_env does not answer (%s)", type(exc).__name__)
         if self._settings.on_error == "refuse":
             raise LimitsDown("the rate limits cannot be looked up at the moment") from exc
+
+
+class Strangers:
+    """Counts requests without a valid key by the client's address, in the memory of this process.
+
+    Args:
+        rates: of one address.
+    """
+
+    def __init__(self, rates: Sequence[str]) -> None:
+        from limits import parse
+        from limits.aio.storage import MemoryStorage
+        from limits.aio.strategies import FixedWindowRateLimiter
+
+        self._items = [parse(rate) for rate in rates]
+        self._strategy = FixedWindowRateLimiter(MemoryStorage())
+
+    async def wait_s(self, address: str) -> int | None:
+        """Count one; the seconds until its address is heard again, None where it is."""
+        name = _network(address)
+        over = [item for item in self._items if not await self._strategy.hit(item, "stranger", name)]
+        ends = [(await self._strategy.get_window_stats(item, "stranger", name)).reset_time for item in over]
+        return max(1, math.ceil(max(ends) - time.time())) if ends else None
+
+
+def _network(address: str) -> str:
+    """Whom an address belongs to: of IPv6, everybody has a whole /64."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # a unix socket has none
+        return address
+    if parsed.version == 4:
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _tightest(found: Sequence[Standing]) -> Standing:

@@ -29,6 +29,7 @@ class TurnedAway(AirlockError):
         cause: for the journal, where it may say more than the client is told; the code by default.
         retry_after_s: seconds after which it is worth a try.
         headers: more of them.
+        recorded: whether the journal has it.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class TurnedAway(AirlockError):
         cause: str | None = None,
         retry_after_s: int | None = None,
         headers: Headers | None = None,
+        recorded: bool = True,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -48,6 +50,7 @@ class TurnedAway(AirlockError):
         self.rule = rule
         self.cause = cause or code
         self.retry_after_s = retry_after_s
+        self.recorded = recorded
         self._headers = headers or []
 
     @property

@@ -247,6 +247,7 @@ async def exchange(
     receive=None,
     on_send=None,
     content_type=b"application/json",
+    client=("127.0.0.1", 1),
 ) -> Exchanged:
     """One request to an ASGI app, each of its messages recorded as it is sent."""
     result = Exchanged()
@@ -269,6 +270,7 @@ async def exchange(
         "path": path,
         "query_string": b"",
         "headers": [*([(b"content-type", content_type)] if content_type else []), *headers],
+        "client": client,
     }
     await app(scope, receive or read, send)
     return result

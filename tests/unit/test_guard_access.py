@@ -47,6 +47,32 @@ def gate(tmp_path):
     return Gate(tmp_path)
 
 
+def test_who_has_no_key_is_not_heard_for_ever_and_cannot_fill_the_journal(tmp_path):
+    gate = Gate(tmp_path, {"access.failed": "2/hour"})
+    found = [gate.asked("airlock_wrong", client=("203.0.113.9", 1)) for _ in range(5)]
+    assert [each.status for each in found] == [401, 401, 429, 429, 429]
+    assert len(gate.journal.decisions) == 2
+    assert found[2].json["error"]["code"] == "too_many_failed_keys"
+    assert 3000 < int(found[2].headers["retry-after"]) <= 3600
+    assert DECISION not in found[2].headers
+    assert gate.asked("airlock_wrong", client=("203.0.113.10", 1)).status == 401
+    assert gate.asked(gate.key, client=("203.0.113.9", 1)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        ("2001:db8::1", "2001:db8::2", 429),
+        ("2001:db8::1", "2001:db8:0:1::1", 401),
+        ("::ffff:203.0.113.9", "203.0.113.9", 429),
+    ],
+)
+def test_an_address_of_ipv6_is_as_much_as_its_network(tmp_path, first, second, status):
+    gate = Gate(tmp_path, {"access.failed": "1/hour"})
+    assert gate.asked(client=(first, 1)).status == 401
+    assert gate.asked(client=(second, 1)).status == status
+
+
 @pytest.mark.parametrize(
     "header",
     [(b"Authorization", b"Bearer %b"), (b"authorization", b"bearer  %b"), (b"X-Api-Key", b"%b"), (b"api-key", b"%b")],
