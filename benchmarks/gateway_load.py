@@ -112,6 +112,7 @@ class _Asking:
         """One request."""
         measured, body = self.measured, next(self._bodies)
         try:
+            self._idle = [each for each in self._idle if not each.transport.is_closing()]
             if not self._idle:
                 _, opened = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
                 self._idle.append(opened)
