@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from guard.anew import EVENTS as WRITTEN_AS_EVENTS
 from guard.asgi import EVENTS, JSON, ASGIApp, Client, ClientGone, Message, Receive, Scope, Send, send_whole
 from guard.config import Server
 from guard.endpoints import plain
@@ -15,6 +16,7 @@ from guard.errors import BadRequest, ConfigError, JournalError
 from guard.response import CheckedResponse
 from guard.types import AnswerGrounding, Decision, Origin, Reply, Route
 from guard.wires import BY_ENDPOINT, PATHS, Fault, Reading, Wire, WireRequest
+from guard.wires.json import dump_request, parse_json
 
 
 class GuardMiddleware:
@@ -102,10 +104,8 @@ class Exchange:
         else:
             if reply is not None:
                 await self._reply(request, decision, reply)
-            elif decision.route is Route.FORWARD and self._may_forward(decision):
-                await self._forward(request, decision)
             elif decision.route is Route.FORWARD:
-                await self._fault(_cannot_ground(decision, self._wire), decision, "failed", "grounding_unsupported")
+                await self._forward(request, decision)
             else:
                 await self._unavailable(decision)
 
@@ -124,6 +124,7 @@ class Exchange:
             await self._end(200, body, decision, outcome)
 
     async def _forward(self, request: WireRequest, decision: Decision) -> None:
+        request = _asked_whole(request, decision, self._wire)
         dropped = (b"accept-encoding", b"content-length", b"transfer-encoding")
         headers = [(name, value) for name, value in self._scope["headers"] if name.lower() not in dropped]
         headers += [(b"accept-encoding", b"identity"), (b"content-length", str(len(request.body)).encode())]
@@ -159,10 +160,6 @@ class Exchange:
     def _extras(self) -> bool:
         return self._guard.config.server.extras and self._headers.get(b"x-airlock-extras") != b"off"
 
-    def _may_forward(self, decision: Decision) -> bool:
-        """Where an answer must be grounded, it may not pass on a wire on which that cannot be done."""
-        return self._wire.grounds or decision.ground_answer is not AnswerGrounding.REQUIRE
-
     def _unjudged(self, request: WireRequest) -> tuple[str, ...]:
         """What goes on without having been judged, because the operator says so.
 
@@ -181,12 +178,16 @@ class Exchange:
         return (*request.non_text, *request.stored)
 
 
-def _cannot_ground(decision: Decision, wire: Wire) -> Fault:
-    message = (
-        f"the policy's rule {decision.rule!r} has `ground_answer: require`, and answers of /v1{wire.path} cannot be "
-        "grounded; use /v1/chat/completions"
-    )
-    return Fault(400, message, "invalid_request_error", "grounding_unsupported")
+def _asked_whole(request: WireRequest, decision: Decision, wire: Wire) -> WireRequest:
+    """A request whose answer is needed whole, since nothing of it may leave before its end, asks for it so."""
+    if (
+        not request.stream
+        or decision.ground_answer is not AnswerGrounding.REQUIRE
+        or wire.endpoint not in WRITTEN_AS_EVENTS
+    ):
+        return request
+    asked = {name: value for name, value in parse_json(request.body).items() if name != "stream_options"}
+    return replace(request, body=dump_request({**asked, "stream": False}))
 
 
 async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:

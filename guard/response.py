@@ -67,8 +67,9 @@ class CheckedResponse:
         self._gate: StreamGate | None = None
         self._is_error = False  # of the app
         wanted = decision.ground_answer is not AnswerGrounding.OFF
-        self._rewriting = Rewriting(guard, request, decision, extras=extras) if wanted and wire.grounds else None
-        self._ungrounded = wanted and not wire.grounds
+        rewriting = Rewriting(guard, wire.endpoint, request, decision, extras=extras) if wanted else None
+        self._rewriting = rewriting
+        self._ungrounded = False
         self._ended = False  # whether the end of a stream was written anew
         self._cut = Cut()
         self._outcome, self._detail, self._status = "disconnected", "", 0
@@ -117,11 +118,24 @@ class CheckedResponse:
         elif not 200 <= message["status"] < 300:
             raise UpstreamError(f"the upstream answered with status {message['status']}", code="bad_upstream")
         elif kind == b"text/event-stream":
+            self._leave_streams_ungrounded()
             stride = self._guard.config.output.stride
             self._gate = StreamGate(self._reader, hold_back=self._guard.hold_back, stride=stride)
         elif kind != b"application/json":
             shown = kind.decode("latin-1") or "no content type"
             raise UpstreamError(f"the upstream answered with {shown}, which cannot be checked", code="bad_upstream")
+
+    def _leave_streams_ungrounded(self) -> None:
+        """What cannot be written anew as a stream passes with a warning, where it may.
+
+        Raises:
+            UpstreamError: it may not; the upstream was asked for a whole answer.
+        """
+        if self._rewriting is None or self._rewriting.streams:
+            return
+        if self._rewriting.holds:
+            raise UpstreamError("the upstream sent a stream, which cannot be grounded", code="bad_upstream")
+        self._rewriting, self._ungrounded = None, True
 
     async def _take_body(self, body: bytes, *, last: bool) -> None:
         self._came += len(body)
@@ -190,7 +204,9 @@ class CheckedResponse:
         own = (DECISION_HEADER, WARNINGS_HEADER, b"content-length")
         given = [(name.lower(), name, value) for name, value in self._start.get("headers", [])]
         headers = [(name, value) for lower, name, value in given if lower not in own]
-        if self._gate is None and any(lower == b"content-length" for lower, _, _ in given):
+        if self._rewriting is not None and self._rewriting.is_written_as_events and not self._is_error:
+            headers = [header for header in headers if header[0].lower() != b"content-type"] + EVENTS
+        elif self._gate is None and any(lower == b"content-length" for lower, _, _ in given):
             headers.append((b"content-length", str(length).encode()))
         headers.append((DECISION_HEADER, self._decision.id.encode()))
         warnings = ["unguarded"] if self._decision.rule == ON_ERROR else []

@@ -46,7 +46,6 @@ class ChatWire:
     path = "/chat/completions"
     param = "messages"
     answers = True
-    grounds = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; refused turns are taken out, and parts without text where `reading` says so.

@@ -35,7 +35,6 @@ class CompletionsWire:
     path = "/completions"
     param = "prompt"
     answers = True
-    grounds = False
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; every prompt is a turn, and so is the suffix. Prompts of token ids are refused."""

@@ -25,7 +25,6 @@ class EmbeddingsWire:
     path = "/embeddings"
     param = "input"
     answers = False
-    grounds = False
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; inputs of token ids are refused."""

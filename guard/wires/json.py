@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +84,8 @@ def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     value = dict(pairs)
     if len({key.casefold() for key in value}) < len(pairs):
-        seen = [key.casefold() for key, _ in pairs]
-        twice = next(key for at, (key, _) in enumerate(pairs) if key.casefold() in seen[:at])
+        folded = Counter(key.casefold() for key, _ in pairs)
+        twice = next(key for key, _ in pairs if folded[key.casefold()] > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return value
 

@@ -51,7 +51,6 @@ class MessagesWire:
     path = "/messages"
     param = "messages"
     answers = True
-    grounds = False
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; refused turns are taken out, and blocks without text where `reading` says so."""
@@ -83,31 +82,11 @@ class MessagesWire:
 
     def answer(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
         """A message."""
-        blocks = [
-            {"type": "text", "text": text, **({"citations": [_location(citation)]} if citation else {})}
-            for text, citation in _pieces(reply)
-        ]
-        ending = {"stop_reason": _reason(reply), "stop_sequence": None}
-        return dump({**_frame(request, decision, reply, extras=extras), "content": blocks, **ending})
+        return dump(_message_of(request, decision, reply, extras=extras))
 
     def answer_events(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
         """The same as server-sent events."""
-        start = {**_frame(request, decision, reply, extras=extras), "content": []}
-        events: list[dict[str, Any]] = [
-            {"type": "message_start", "message": {**start, "stop_reason": None, "stop_sequence": None}}
-        ]
-        for index, (text, citation) in enumerate(_pieces(reply)):
-            empty = {"type": "text", "text": "", **({"citations": []} if citation else {})}
-            events.append({"type": "content_block_start", "index": index, "content_block": empty})
-            deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": text}]
-            if citation:
-                deltas.append({"type": "citations_delta", "citation": _location(citation)})
-            events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
-            events.append({"type": "content_block_stop", "index": index})
-        ending = {"stop_reason": _reason(reply), "stop_sequence": None}
-        events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": 0}})
-        events.append({"type": "message_stop"})
-        return b"".join(event(each, each["type"]) for each in events)
+        return messages_events(_message_of(request, decision, reply, extras=extras), usage=True)
 
     def error(self, fault: Fault) -> bytes:
         """Anthropic's error object."""
@@ -190,8 +169,7 @@ def _entry(message: Mapping[str, Any]) -> Entry:
     return Entry(role, "".join(block["text"] for block in blocks if block.get("type") == "text"))
 
 
-def _frame(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
-    """What a message has beside its content."""
+def _message_of(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
     return {
         "id": f"msg_{decision.id}",
         "type": "message",
@@ -199,7 +177,45 @@ def _frame(request: WireRequest, decision: Decision, reply: Reply, *, extras: bo
         "model": request.model,
         "usage": _NO_USAGE,
         **({"airlock": extras_of(decision, reply)} if extras else {}),
+        "content": blocks_of(reply),
+        "stop_reason": _reason(reply),
+        "stop_sequence": None,
     }
+
+
+def blocks_of(reply: Reply) -> list[dict[str, Any]]:
+    """A text as blocks, of which each has at most one citation."""
+    return [
+        {"type": "text", "text": text, **({"citations": [_location(citation)]} if citation else {})}
+        for text, citation in _pieces(reply)
+    ]
+
+
+def messages_events(message: Mapping[str, Any], *, usage: bool) -> bytes:
+    """A message of text and calls as server-sent events; they always tell the `usage`."""
+    ending = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    start = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
+    for index, block in enumerate(message["content"]):
+        empty, deltas = _opened(block)
+        events.append({"type": "content_block_start", "index": index, "content_block": empty})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    used = message.get("usage") or _NO_USAGE
+    events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": used.get("output_tokens", 0)}})
+    events.append({"type": "message_stop"})
+    return b"".join(event(each, each["type"]) for each in events)
+
+
+def _opened(block: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A block as it begins, and what is added to it."""
+    if block["type"] != "text":
+        said = dump(block.get("input") or {}).decode()
+        return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": said}]
+    cited = block.get("citations") or []
+    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": block["text"]}]
+    deltas += [{"type": "citations_delta", "citation": each} for each in cited]
+    return {"type": "text", "text": "", **({"citations": []} if cited else {})}, deltas
 
 
 def _reason(reply: Reply) -> str:

@@ -24,8 +24,9 @@ from guard.wires.requests import (
     trimmed,
     validated,
 )
-from guard.wires.responses_stream import NAMES, ResponsesReader, is_repeated, written
+from guard.wires.responses_stream import NAMES, ResponsesReader, is_repeated, responses_events
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
+from rag.types import Citation
 
 _PARTS = Parts(
     text={
@@ -62,7 +63,6 @@ class ResponsesWire:
     path = "/responses"
     param = "input"
     answers = True
-    grounds = False
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; refused turns are taken out, and parts without text where `reading` says so."""
@@ -118,7 +118,7 @@ class ResponsesWire:
 
     def answer_events(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
         """The same as typed events."""
-        return written(_response(request, decision, reply, extras=extras))
+        return responses_events(_response(request, decision, reply, extras=extras), usage=True)
 
     def error(self, fault: Fault) -> bytes:
         """OpenAI's error object."""
@@ -190,8 +190,29 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     return Entry(str(item.get("role")), said)
 
 
-def _response(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
-    annotations = [
+SETTINGS: dict[str, Any] = {
+    "background": False,
+    "error": None,
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "reasoning": {"effort": None, "summary": None},
+    "store": False,
+    "temperature": None,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": None,
+    "truncation": "disabled",
+}
+"""What a response repeats of its request's settings, where Airlock writes it."""
+
+
+def annotations_of(citations: Sequence[Citation]) -> list[dict[str, Any]]:
+    """Citations as a part of a message carries them, by their places in its text."""
+    return [
         {
             "type": "url_citation",
             "start_index": citation.answer_start,
@@ -199,34 +220,24 @@ def _response(request: WireRequest, decision: Decision, reply: Reply, *, extras:
             "title": citation.title,
             "url": citation.url,
         }
-        for citation in reply.citations
+        for citation in citations
     ]
+
+
+def _response(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
     status = "incomplete" if reply.refused else "completed"
-    part = {"type": "output_text", "text": reply.text, "annotations": annotations, "logprobs": []}
+    marks = annotations_of(reply.citations)
+    part = {"type": "output_text", "text": reply.text, "annotations": marks, "logprobs": []}
     message = {"type": "message", "id": f"msg_{decision.id}", "status": status, "role": "assistant", "content": [part]}
     return {
+        **SETTINGS,
         "id": f"resp_{decision.id}",
         "object": "response",
         "created_at": int(time.time()),
         "status": status,
-        "background": False,
-        "error": None,
         "incomplete_details": {"reason": "content_filter"} if reply.refused else None,
-        "instructions": None,
-        "max_output_tokens": None,
-        "metadata": {},
         "model": request.model,
         "output": [message],
-        "parallel_tool_calls": True,
-        "previous_response_id": None,
-        "reasoning": {"effort": None, "summary": None},
-        "store": False,
-        "temperature": None,
-        "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": None,
-        "truncation": "disabled",
         "usage": {
             "input_tokens": 0,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},

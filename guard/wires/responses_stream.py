@@ -131,30 +131,47 @@ def is_repeated(path: Sequence[str], text: str, given: Collection[str]) -> bool:
     return bool(path) and path[0] not in _BY_THE_MODEL and text in given
 
 
-def written(response: Mapping[str, Any]) -> bytes:
-    """A finished response of one message with one part, as events."""
-    message = response["output"][0]
-    part = message["content"][0]
-    place = {"item_id": message["id"], "output_index": 0, "content_index": 0}
+def responses_events(response: Mapping[str, Any], *, usage: bool) -> bytes:
+    """A finished response of messages and calls as events; they always tell the `usage`."""
     began = {**response, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
-    started = {**message, "status": "in_progress", "content": []}
-    empty = {**part, "text": "", "annotations": []}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": began},
         {"type": "response.in_progress", "response": began},
-        {"type": "response.output_item.added", "output_index": 0, "item": started},
-        {"type": "response.content_part.added", **place, "part": empty},
-        {"type": "response.output_text.delta", **place, "delta": part["text"], "logprobs": []},
     ]
-    for number, annotation in enumerate(part["annotations"]):
-        added = {"annotation_index": number, "annotation": annotation}
-        events.append({"type": "response.output_text.annotation.added", **place, **added})
-    events += [
-        *_part_ends(message, (0, 0), part),
-        {"type": "response.output_item.done", "output_index": 0, "item": message},
-        {"type": f"response.{response['status']}", "response": response},
-    ]
+    for index, item in enumerate(response["output"]):
+        events += _item_events(index, item)
+    ended = response["status"] if response["status"] == "incomplete" else "completed"
+    events.append({"type": f"response.{ended}", "response": response})
     return _numbered(events, 0)
+
+
+def _item_events(index: int, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The events of one item, from its beginning to its end."""
+    begun = {**item, "status": "in_progress"}
+    inner: list[dict[str, Any]] = []
+    if item["type"] == "message":
+        begun["content"] = []
+        for number, part in enumerate(item["content"]):
+            place = {"item_id": item.get("id", ""), "output_index": index, "content_index": number}
+            empty = {**part, "text": "", "annotations": []}
+            inner.append({"type": "response.content_part.added", **place, "part": empty})
+            inner.append({"type": "response.output_text.delta", **place, "delta": part["text"], "logprobs": []})
+            for count, annotation in enumerate(part["annotations"]):
+                added = {"annotation_index": count, "annotation": annotation}
+                inner.append({"type": "response.output_text.annotation.added", **place, **added})
+            inner += _part_ends(item, (index, number), part)
+    elif item["type"] == "function_call":
+        begun["arguments"] = ""
+        place = {"item_id": item.get("id", ""), "output_index": index}
+        said = item.get("arguments", "")
+        inner.append({"type": "response.function_call_arguments.delta", **place, "delta": said})
+        ended = {"arguments": said, "name": item.get("name", "")}
+        inner.append({"type": "response.function_call_arguments.done", **place, **ended})
+    return [
+        {"type": "response.output_item.added", "output_index": index, "item": begun},
+        *inner,
+        {"type": "response.output_item.done", "output_index": index, "item": item},
+    ]
 
 
 def _part_ends(item: Mapping[str, Any], place: tuple[int, int], part: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -175,11 +175,6 @@ class Wire(Protocol):
         """Whether its answers can hold a text of Airlock's own."""
         ...
 
-    @property
-    def grounds(self) -> bool:
-        """Whether an answer of the model can be held against the knowledge base and written anew."""
-        ...
-
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request strictly.
 

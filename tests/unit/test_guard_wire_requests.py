@@ -404,17 +404,6 @@ def test_vectors_are_no_text_and_what_stands_beside_them_is(vector):
     assert (result.status, result.json["error"]["code"]) == (502, "bad_upstream")
 
 
-@pytest.mark.parametrize("endpoint", ["completions", "responses", "messages"])
-@pytest.mark.parametrize("mode", ["annotate", "require"])
-def test_an_answer_that_must_be_grounded_does_not_pass_where_that_cannot_be_done(endpoint, mode):
-    rules = [{"name": "all", "route": "forward", "ground_answer": mode}]
-    result, upstream, _ = ask(endpoint, request(endpoint), {"policy.rules": rules})
-    if mode == "require":
-        assert (result.status, result.json["error"]["code"], upstream.requests) == (400, "grounding_unsupported", [])
-    else:
-        assert (result.status, result.headers["x-airlock-warnings"]) == (200, "ungrounded")
-
-
 def test_spelling_a_field_otherwise_is_refused():
     for endpoint, name in (("completions", "Suffix"), ("responses", "Instructions"), ("messages", "System")):
         with pytest.raises(BadRequest, match="write"):
