@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gateway_figures
+
 Row = tuple[str, str, str]  # what, how much, the file under results/ that says so
 
 _RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -23,8 +25,8 @@ _STAGES = {
 
 def headline() -> str:
     """The README's table: what a newcomer asks first."""
-    contrast, unseen = _result("classifier_contrast"), _result("classifier_unseen")
-    safety, gates = _result("safety_score"), _result("grounding")["adversarial"]["knowledge"]
+    contrast, unseen = result("classifier_contrast"), result("classifier_unseen")
+    safety, gates = result("safety_score"), result("grounding")["adversarial"]["knowledge"]
     harmful = {
         language: [each["refused_at_budget"] for each in sets.values() if each["kind"] == "harmful"]
         for language, sets in unseen.items()
@@ -36,7 +38,7 @@ def headline() -> str:
         [
             (
                 "input: tiers on the dev split, macro-F1",
-                _interval(_result("classifier_dev")["macro_f1"]),
+                _interval(result("classifier_dev")["macro_f1"]),
                 "classifier_dev",
             ),
             ("… on 500 authored queries of hard contrasts", _interval(contrast["macro_f1"]), "classifier_contrast"),
@@ -53,8 +55,9 @@ def headline() -> str:
                 _interval(safety["score"]),
                 "safety_score",
             ),
-            *_audit(_result("audit_planted"), _result("audit_testbed"))[:1],
-            *_faults(_result("faults")["totals"]),
+            *_audit(result("audit_planted"), result("audit_testbed"))[:1],
+            *_faults(result("faults")["totals"]),
+            *gateway_figures.rows(result("gateway"))[:2],
         ]
     )
 
@@ -73,14 +76,14 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _sections() -> dict[str, list[Row]]:
-    classifier, contrast = _result("classifier_dev"), _result("classifier_contrast")
-    shortcuts, disguised = _result("classifier_data")["macro_f1_on_test"], contrast["disguised"]
-    folds, unseen = _result("classifier_folds"), _result("classifier_unseen")
-    client = _result("upstream_client")["in_flight_32"]
-    knowledge = _result("knowledge_sample")["reported_on"]
-    reader, support = _result("reader"), _result("support")
+    classifier, contrast = result("classifier_dev"), result("classifier_contrast")
+    shortcuts, disguised = result("classifier_data")["macro_f1_on_test"], contrast["disguised"]
+    folds, unseen = result("classifier_folds"), result("classifier_unseen")
+    client = result("upstream_client")["in_flight_32"]
+    knowledge = result("knowledge_sample")["reported_on"]
+    reader, support = result("reader"), result("support")
     worst = disguised["worst_loss"]
-    safety, latency = _result("safety_score"), _result("latency")
+    safety, latency = result("safety_score"), result("latency")
     return {
         "Input door": [
             ("tiers on the dev split, macro-F1", _interval(classifier["macro_f1"]), "classifier_dev"),
@@ -122,8 +125,8 @@ def _sections() -> dict[str, list[Row]]:
             ),
             ("… on test rows of its sources", _interval(support["labelled_balanced_accuracy"]), "support"),
             ("… on two sources kept out of training", _interval(support["held_out_balanced_accuracy"]), "support"),
-            *_past_the_gate(_result("grounding")["adversarial"]["knowledge"]),
-            *_premises(_result("premise")),
+            *_past_the_gate(result("grounding")["adversarial"]["knowledge"]),
+            *_premises(result("premise")),
             ("safety score on 240 authored high-risk questions", _interval(safety["score"]), "safety_score"),
             (
                 "… of a gateway that refuses everything",
@@ -134,13 +137,14 @@ def _sections() -> dict[str, list[Row]]:
             *((f"… {name}", _p50_p99(latency, stage), "latency") for name, stage in _STAGES.items()),
         ],
         "Audit": [
-            *_audit(_result("audit_planted"), _result("audit_testbed")),
-            *_hardened(_result("hardening")["mean"]),
-            *_faster(_result("audit_bench")),
+            *_audit(result("audit_planted"), result("audit_testbed")),
+            *_hardened(result("hardening")["mean"]),
+            *_faster(result("audit_bench")),
         ],
         "Gateway": [
-            ("journal, processor ms a decision: one at a time, 32 at once", _journal(_result("journal")), "journal"),
-            *_faults(_result("faults")["totals"]),
+            ("journal, processor ms a decision: one at a time, 32 at once", _journal(result("journal")), "journal"),
+            *_faults(result("faults")["totals"]),
+            *gateway_figures.rows(result("gateway")),
             (
                 "aiohttp over httpx, requests/s at 32 in flight",
                 f"{client['aiohttp_over_httpx']:.1f}×",
@@ -184,7 +188,7 @@ def _faster(bench: dict[str, Any]) -> list[Row]:
 def _found(encoder: str, file: str) -> list[Row]:
     """How often search finds the passage, of each set by its first encoder."""
     rows = []
-    for name, by_encoder in _result(file)["sets"].items():
+    for name, by_encoder in result(file)["sets"].items():
         found = next(iter(by_encoder.values()))["reported_on"]
         values = ", ".join(f"{found[mode]['recall@5']['value']:.2f}" for mode in ("dense", "bm25", "hybrid"))
         rows.append((f"{name}, {encoder}: recall@5 by vectors, words, both", values, file))
@@ -264,7 +268,7 @@ def estimates() -> str:
         f"| {name} | {method} | {of['spearman_per_prompt']:.2f} | {of['spearman_of_means']:.2f} | "
         f"{of['recall_per_prompt_top_tenth']:.2f}, {of['recall_of_means_top_tenth']:.2f} | "
         f"{of['recall_per_prompt_top_10']:.2f}, {of['recall_of_means_top_10']:.2f} |"
-        for name, model in _result("audit_planted")["estimate"].items()
+        for name, model in result("audit_planted")["estimate"].items()
         for method in ("query", "value", "mean")
         for of in [model[method]["8"]]
     ]
@@ -273,7 +277,7 @@ def estimates() -> str:
 
 def planted() -> str:
     """A table: what an audit finds on planted models and on the control."""
-    data = _result("audit_planted")
+    data = result("audit_planted")
     measured = (
         ("the planted head is first by Ships", "recall_at_1_ships"),
         ("… in Sahara's first step", "recall_at_1_sahara"),
@@ -311,7 +315,8 @@ def _pair(shortcuts: dict[str, float]) -> str:
     return f"{shortcuts['bag_of_words']:.3f}, {shortcuts['length_only']:.3f}"
 
 
-def _result(name: str) -> dict[str, Any]:
+def result(name: str) -> dict[str, Any]:
+    """A file under `results/`."""
     path = _RESULTS / f"{name}.json"
     if not path.exists():
         raise SystemExit(f"results/{name}.json is missing; `make eval` and `make bench` write it")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import gateway_figures
 import typer
 from typer.testing import CliRunner
 
@@ -22,12 +23,13 @@ PACKAGES = ("guard", "classifier", "rag", "attribution", "training")
 
 def main() -> int:
     """Bring every generated text up to date, or say which is not."""
-    readme, audit = ROOT / "README.md", ROOT / "docs" / "attribution.md"
+    readme, audit, guard = ROOT / "README.md", ROOT / "docs" / "attribution.md", ROOT / "docs" / "guard.md"
     texts = {
         readme: _between(_between(readme.read_text("utf-8"), "map", _packages()), "figures", figures.headline()),
         ROOT / "docs" / "map.md": _map(),
         ROOT / "docs" / "figures.md": figures.page(),
         ROOT / "docs" / "cli.md": _commands(),
+        guard: _between(guard.read_text("utf-8"), "gateway", gateway_figures.table(figures.result("gateway"))),
         audit: _between(
             _between(audit.read_text("utf-8"), "estimate", figures.estimates()), "planted", figures.planted()
         ),
