@@ -202,8 +202,10 @@ class StreamGate:
 
     def _add_whole(self, event: _Event, text: str) -> None:
         """A text that stands whole in an event; what events before it hold already is let through with them."""
+        if not text:
+            return
         digest = hashlib.sha256(_bytes(text)).digest()
-        if not text or digest in self._asides:
+        if digest in self._asides:
             return
         if any(channel.hash.digest() == digest for channel in self._channels.values()):
             return
