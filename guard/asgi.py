@@ -99,14 +99,15 @@ class Client:
         await asyncio.wait({self._hear()})
         return {"type": "http.disconnect"}
 
-    async def waits_for(self, work: Coroutine[Any, Any, T]) -> T:
+    async def waits_for(self, work: Awaitable[T]) -> T:
         """The result of `work`, which is cancelled when the client hangs up.
 
         Raises:
             ClientGone: it did.
         """
         if self._hear().done():
-            work.close()
+            if isinstance(work, Coroutine):
+                work.close()
             raise ClientGone
         with Cut() as cut:
             self._cuts.add(cut)
@@ -134,7 +135,7 @@ class Client:
                 cut.now()
 
 
-async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def while_there(receive: Receive, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the client hangs up; the request's body has been read.
 
     Raises:

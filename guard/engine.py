@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -322,16 +322,24 @@ class Guard:
             return replace(decision, route=Route.REFUSE, rule=ON_ERROR, cause=str(exc)), None
         return decision, reply
 
-    async def _decide(self, turns: Sequence[Turn], texts: Texts, origin: Origin, **known: tuple[str, ...]) -> Decision:
-        """The decision on some texts; `known` are fields of it."""
-        draft = partial(
+    async def _decide(
+        self,
+        turns: Sequence[Turn],
+        texts: Texts,
+        origin: Origin,
+        *,
+        unjudged: tuple[str, ...] = (),
+        removed: tuple[str, ...] = (),
+    ) -> Decision:
+        draft: Callable[..., Decision] = partial(
             Decision,
             spoken=self._edition.spoken(texts),
             origin=origin,
             policy=self.version,
+            unjudged=unjudged,
+            removed=removed,
             created=time.time(),
             since=time.perf_counter(),
-            **known,
         )
         try:
             judging = [text for _, text in texts]
