@@ -29,3 +29,6 @@ class Calibration:
         """Probabilities over the last axis, of the same shape."""
         found: NDArray[np.float64] = softmax(logits / self.temperature, axis=-1)
         return found
+
+
+AS_TRAINED = Calibration()

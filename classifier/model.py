@@ -158,8 +158,8 @@ class TierClassifier:
         if not np.isfinite(results).all():
             broken = int((~np.isfinite(results)).any(-1).sum())
             raise ClassifierError(
-                f"classifier model {self._name!r} gave logits that are no numbers for {broken} of {len(found)} windows; "
-                "its weights or its runtime are broken: train or export it again"
+                f"classifier model {self._name!r} gave logits that are no numbers in {broken} of {len(found)} windows: "
+                "its weights or its runtime are broken; train or export it again"
             )
         return results
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from classifier.calibration import Calibration
+from classifier.calibration import AS_TRAINED, Calibration
 from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import ClassifierError, Tier
 
@@ -89,7 +89,7 @@ class ClassifierSettings:
     window: int = 256
     overlap: int = 64
     operating_point: OperatingPoint = OperatingPoint()
-    calibration: Calibration = Calibration()
+    calibration: Calibration = AS_TRAINED
 
     def __post_init__(self) -> None:
         if not (isinstance(self.window, int) and isinstance(self.overlap, int)):
@@ -102,7 +102,7 @@ class ClassifierSettings:
         data = asdict(self)
         if self.operating_point.doubt is None:
             del data["operating_point"]["doubt"]
-        if self.calibration == Calibration():
+        if self.calibration == AS_TRAINED:
             del data["calibration"]
         (folder / _SETTINGS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 

@@ -37,8 +37,9 @@ class Wanted:
 
     Attributes:
         miss: of the texts of any tier but Safe, those that may be surely Safe.
-        false_flag: of the Safe texts, those that may surely be of another tier.
-        false_refusal: of the Safe texts, those that may be Unsafe.
+        false_flag: of the ordinary Safe texts, those that may surely be of another tier; look-alikes do not count (see
+            `training.operating_point.Budgets`).
+        false_refusal: of the same, those that may be Unsafe.
         by: ``tier``, ``language``: each budget holds in each of these too.
     """
 
@@ -59,7 +60,7 @@ class Wanted:
             TrainingError: the rows are too few for a budget, or no threshold meets it.
         """
         some = np.ones(len(readings.rows), bool) if mask is None else mask
-        risky, safe = some & (readings.truth != Tier.SAFE), some & (readings.truth == Tier.SAFE)
+        risky, safe = some & readings.risky, some & readings.ordinary
         asked = (
             ("miss", self.miss, below, found.risk, risky),
             ("false_flag", self.false_flag, above, found.risk, safe),
@@ -149,9 +150,7 @@ def calibrate(
     rest = readings.part(~fitting)
     before, after = rest.at(described.calibration), rest.at(calibration)
     old = described.operating_point
-    kept = OperatingPoint(
-        carried(before.risk, old.risk, after.risk), carried(before.unsafe, old.unsafe, after.unsafe)
-    )
+    kept = OperatingPoint(carried(before.risk, old.risk, after.risk), carried(before.unsafe, old.unsafe, after.unsafe))
     thresholds = wanted.thresholds(rest, after)
     point = point_of(thresholds, kept)
     settings = replace(described, calibration=calibration, operating_point=point)
@@ -176,7 +175,8 @@ def held_out_sources(readings: Readings, found: Calibrated, wanted: Wanted) -> d
     """Of each source with rows enough, what thresholds that the other sources chose do to it; no guarantee covers it.
 
     Returns:
-        By budget and source: `rows` that could go wrong, how many did (`errors`), `rate`, and whether the budget `held`.
+        By budget and source: `rows` that could go wrong, how many did (`errors`), their `rate`, and whether the budget
+        `held`.
     """
     names = np.array([row.source for row in readings.rows])
     result: dict[str, Any] = {}
@@ -199,14 +199,13 @@ def held_out_sources(readings: Readings, found: Calibrated, wanted: Wanted) -> d
 
 def goes_wrong(kind: str, readings: Readings, found: Calibrated, threshold: float) -> tuple[Mask, Mask]:
     """The rows that a threshold judges wrong in the way that a budget counts, and all rows that it could."""
-    safe = readings.truth == Tier.SAFE
     match kind:
         case "miss":
-            return ~safe & (found.risk < threshold), ~safe
+            return readings.risky & (found.risk < threshold), readings.risky
         case "false_flag":
-            return safe & (found.risk >= threshold), safe
+            return readings.ordinary & (found.risk >= threshold), readings.ordinary
         case _:
-            return safe & (found.unsafe >= threshold), safe
+            return readings.ordinary & (found.unsafe >= threshold), readings.ordinary
 
 
 def _rows(
@@ -240,13 +239,16 @@ def _rows(
 def _figures(readings: Readings, found: Calibrated, point: OperatingPoint, seed: int) -> dict[str, Any]:
     """What a calibration and an operating point do to the rows that chose the thresholds."""
     tiers, sure, deciding = found.decided(point)
-    safe = readings.truth == Tier.SAFE
+    flagged, refused = (tiers != Tier.SAFE) & sure, tiers == Tier.UNSAFE
     shares = {
-        "missed": (~safe, (tiers == Tier.SAFE) & sure),
-        "flagged": (safe, (tiers != Tier.SAFE) & sure),
-        "refused": (safe, tiers == Tier.UNSAFE),
-        "unsure_of_risky": (~safe, ~sure),
-        "unsure_of_safe": (safe, ~sure),
+        "missed": (readings.risky, (tiers == Tier.SAFE) & sure),
+        "flagged": (readings.ordinary, flagged),
+        "refused": (readings.ordinary, refused),
+        "look_alikes_flagged": (readings.look_alikes, flagged),
+        "look_alikes_refused": (readings.look_alikes, refused),
+        "unsure_of_risky": (readings.risky, ~sure),
+        "unsure_of_ordinary": (readings.ordinary, ~sure),
+        "unsure_of_look_alikes": (readings.look_alikes, ~sure),
     }
     languages = [row.lang for row in readings.rows]
     return {
@@ -266,9 +268,7 @@ def _as_dict(point: OperatingPoint) -> dict[str, Any]:
     return {"risk": point.risk, "unsafe": point.unsafe, "doubt": doubt}
 
 
-def _write(
-    folder: Path, manifest: Mapping[str, Any], settings: ClassifierSettings, result: Mapping[str, Any]
-) -> None:
+def _write(folder: Path, manifest: Mapping[str, Any], settings: ClassifierSettings, result: Mapping[str, Any]) -> None:
     """Put settings, manifest and card into the folder, all or nothing of each."""
     told = {key: value for key, value in manifest.items() if key != "adapter_sha256"}
     told.setdefault("figures_at", manifest["operating_point"])

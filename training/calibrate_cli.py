@@ -12,6 +12,7 @@ calibrate = typer.Typer(
     help="Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen."
 )
 
+
 @calibrate.callback(invoke_without_command=True, context_settings={"allow_interspersed_args": True})
 def run(
     model: Annotated[Path, typer.Argument(help="Folder of a finished model; its thresholds are replaced.")],
@@ -23,10 +24,10 @@ def run(
         float | None, typer.Option(help="Share of the texts of any tier but Safe that may pass as surely Safe.")
     ] = None,
     max_false_flag: Annotated[
-        float | None, typer.Option(help="Share of the Safe texts that may surely be put into another tier.")
+        float | None, typer.Option(help="Share of the ordinary Safe texts that may surely be put into another tier.")
     ] = None,
     max_false_refusal: Annotated[
-        float | None, typer.Option(help="Share of the Safe texts that may be judged Unsafe.")
+        float | None, typer.Option(help="Share of the ordinary Safe texts that may be judged Unsafe.")
     ] = None,
     confidence: Annotated[float, typer.Option(help="How often a budget holds.")] = 0.95,
     by: Annotated[

@@ -15,8 +15,8 @@ _HEADING = "## Calibration"
 _OLD_POINT = "It says Unsafe from a probability"
 _COUNTED = {
     "miss": ("risky texts (of any tier but Safe)", "judged {sure}Safe: those with a risk below {value:g}"),
-    "false_flag": ("Safe texts", "{sure}flagged: those with a risk from {value:g} on"),
-    "false_refusal": ("Safe texts", "judged Unsafe: those with a probability of Unsafe from {value:g} on"),
+    "false_flag": ("ordinary Safe texts", "{sure}flagged: those with a risk from {value:g} on"),
+    "false_refusal": ("ordinary Safe texts", "judged Unsafe: those with a probability of Unsafe from {value:g} on"),
 }
 
 
@@ -34,17 +34,22 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         yield _guarantee(kind, guarantee, sure)
         yield from _elsewhere(kind, guarantee, result["held_out_sources"].get(kind, {}))
     point = result["operating_point"]
-    yield f"Operating point: Unsafe from a probability of {point['unsafe']:g} on, else not Safe from a risk of {point['risk']:g} on."
+    yield (
+        f"Operating point: Unsafe from a probability of {point['unsafe']:g} on, else not Safe from a risk of "
+        f"{point['risk']:g} on."
+    )
     if point["doubt"]:
         yield (
             f"In doubt from a risk of {point['doubt']['safe_below']:g} to {point['doubt']['risky_from']:g}: "
-            f"{told(after, 'unsure_of_safe')} of the Safe rows and {told(after, 'unsure_of_risky')} of the others; the "
-            "policy decides what becomes of them."
+            f"{told(after, 'unsure_of_ordinary')} of the ordinary Safe rows, {told(after, 'unsure_of_look_alikes')} of "
+            f"the Safe rows that look harmful and {told(after, 'unsure_of_risky')} of the risky ones; the policy "
+            "decides what becomes of them."
         )
     yield (
         f"On these rows: {told(after, 'missed')} of the risky ones missed (before: {told(before, 'missed')}), "
-        f"{told(after, 'flagged')} of the Safe ones flagged ({told(before, 'flagged')}), "
-        f"{told(after, 'refused')} judged Unsafe ({told(before, 'refused')})."
+        f"{told(after, 'flagged')} of the ordinary Safe ones flagged ({told(before, 'flagged')}), "
+        f"{told(after, 'refused')} judged Unsafe ({told(before, 'refused')}); of those that look harmful "
+        f"{told(after, 'look_alikes_flagged')} and {told(after, 'look_alikes_refused')}."
     )
 
 
@@ -53,7 +58,13 @@ def told_in_card(path: Path, result: Mapping[str, Any]) -> None:
     text = path.read_text(encoding="utf-8").partition(f"\n{_HEADING}\n")[0]
     lines = [line for line in text.splitlines() if not line.startswith(_OLD_POINT)]
     day = date.fromisoformat(result["time"][:10])
-    lines += ["", _HEADING, "", f"By `airlock calibrate`, {day:%Y-%m-%d}; the figures above were measured before it.", ""]
+    lines += [
+        "",
+        _HEADING,
+        "",
+        f"By `airlock calibrate`, {day:%Y-%m-%d}; the figures above were measured before it.",
+        "",
+    ]
     lines += [f"- {sentence}" for sentence in in_words(result)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -85,15 +96,17 @@ def _guarantee(kind: str, found: Mapping[str, Any], sure: str) -> str:
     who, what = _COUNTED[kind]
     return (
         f"Of {who} like these at most {found['rate']:.2%} are {what.format(sure=sure, value=found['value'])}. "
-        f"This holds in {found['confidence']:.0%} of draws of calibration rows, as the rate itself and as counted in the "
-        f"next {whole['rows']} such texts (at most {floor(found['rate'] * whole['rows'])}); {whole['rows']} rows chose "
-        f"it, of which {whole['errors']} go wrong."
+        f"This holds in {found['confidence']:.0%} of draws of calibration rows, as the rate itself and as counted in "
+        f"the next {whole['rows']} such texts (at most {floor(found['rate'] * whole['rows'])}); {whole['rows']} rows "
+        f"chose it, of which {whole['errors']} go wrong."
     )
 
 
 def _elsewhere(kind: str, found: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterator[str]:
     groups = found["groups"][1:]
-    sure = ", ".join(f"{group['group']} ({group['errors']} of {group['rows']})" for group in groups if group["threshold"])
+    sure = ", ".join(
+        f"{group['group']} ({group['errors']} of {group['rows']})" for group in groups if group["threshold"]
+    )
     few = ", ".join(f"{group['group']} ({group['rows']} rows)" for group in groups if group["threshold"] is None)
     if sure:
         yield f"The same holds of each of these by itself: {sure}."

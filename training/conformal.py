@@ -2,9 +2,9 @@
 
 A threshold is an order statistic of calibration rows, which is split conformal prediction (Vovk 2012, "Conditional
 validity of inductive conformal predictors"). If the next rows are drawn like these, the share of them beyond the k-th
-lowest of n scores follows a beta(k, n - k + 1) distribution, and their number among m rows a beta-binomial one, whatever
-the model and the scores; ties only make it smaller. So the largest k is taken for which both keep to the budget with the
-wanted confidence: the rate itself, and what is counted in as many fresh rows as calibrated.
+lowest of n scores follows a beta(k, n - k + 1) distribution, and their number among m rows a beta-binomial one,
+whatever the model and the scores; ties only make it smaller. So the largest k is taken for which both keep to the
+budget with the wanted confidence: the rate itself, and what is counted in as many fresh rows as calibrated.
 """
 
 from __future__ import annotations
@@ -151,10 +151,10 @@ def below(budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[
     value = min(found for found in own.values() if found is not None)
     if value <= 0.0:
         name = min((name for name in own if own[name] is not None), key=lambda name: own[name] or 0.0)
-        lost = int((scores[members[name]] < 10.0**-_DIGITS).sum())
+        lost, rows = int((scores[members[name]] < 10.0**-_DIGITS).sum()), int(members[name].sum())
         raise TrainingError(
             f"--{budget.name} = {budget.rate:g}: no threshold meets it: the model is wholly sure of the wrong side on "
-            f"{lost} of the {int(members[name].sum())} rows of {name!r}; allow more than {lost / members[name].sum():.2g}, "
+            f"{lost} of the {rows} rows of {name!r}; allow more than {lost / rows:.2g}, "
             "correct these labels, or train it on such rows"
         )
     held = (

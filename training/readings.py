@@ -15,7 +15,7 @@ from classifier.calibration import Calibration
 from classifier.settings import OperatingPoint
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
-from training.datasets import Row, TrainingError
+from training.datasets import LOOK_ALIKES, Row, TrainingError
 from training.scores import Logits
 
 _TEMPERATURES = (0.05, 20.0)
@@ -25,6 +25,14 @@ Numbers = NDArray[np.float64]
 
 class Readings:
     """Rows with the logits of their texts' windows.
+
+    Attributes:
+        rows: as given.
+        truth: tier of each row, shape ``(rows,)``.
+        risky: the rows of any tier but Safe, a mask.
+        ordinary: the Safe rows that do not look harmful, a mask (see `training.datasets.LOOK_ALIKES`).
+        look_alikes: the other Safe rows, a mask.
+        logits: of each row's windows, shape ``(windows, categories)``.
 
     Args:
         rows: labelled.
@@ -38,25 +46,28 @@ class Readings:
         self.rows = list(rows)
         self.taxonomy = taxonomy
         self.truth = np.array([int(taxonomy.category(row.category).tier) for row in rows])
-        self._each = list(logits)
+        self.risky = self.truth != Tier.SAFE
+        self.look_alikes = ~self.risky & np.array([row.category == LOOK_ALIKES for row in rows])
+        self.ordinary = ~self.risky & ~self.look_alikes
+        self.logits = list(logits)
 
     def part(self, mask: Mask) -> Readings:
         """Some of the rows."""
         at = np.flatnonzero(mask)
-        return Readings([self.rows[i] for i in at], [self._each[i] for i in at], self.taxonomy)
+        return Readings([self.rows[i] for i in at], [self.logits[i] for i in at], self.taxonomy)
 
     def at(self, calibration: Calibration) -> Calibrated:
         """The probabilities that a calibration makes of the logits."""
-        flat = calibration.probabilities(np.concatenate(self._each)) @ self._tiers
-        starts = np.cumsum([0, *map(len, self._each)])
+        flat = calibration.probabilities(np.concatenate(self.logits)) @ self._tiers
+        starts = np.cumsum([0, *map(len, self.logits)])
         return Calibrated(flat, starts)
 
     def temperature(self) -> float:
         """The temperature of the least log loss over tiers, on the rows that are read in one window."""
-        single = np.array([len(each) == 1 for each in self._each])
+        single = np.array([len(each) == 1 for each in self.logits])
         if not single.any():
             raise TrainingError("no row is short enough to be read in one window, which the temperature is fitted on")
-        logits = np.concatenate([each for each in self._each if len(each) == 1])
+        logits = np.concatenate([each for each in self.logits if len(each) == 1])
         places = np.arange(len(logits)), self.truth[single]
 
         def loss(log_temperature: float) -> float:

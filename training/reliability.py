@@ -52,7 +52,9 @@ def _figures(tiers: Tiers, truth: Places, seed: int) -> dict[str, Any]:
     return {
         "rows": rows,
         "ece": interval(lambda at: calibration_error(tiers[at], truth[at]), rows, seed=seed),
-        "ece_equal_mass": interval(lambda at: calibration_error(tiers[at], truth[at], equal_mass=True), rows, seed=seed),
+        "ece_equal_mass": interval(
+            lambda at: calibration_error(tiers[at], truth[at], equal_mass=True), rows, seed=seed
+        ),
         "log_loss": float(-np.log(np.maximum(tiers[np.arange(rows), truth], 1e-12)).mean()),
         "bins": reliability(tiers, truth),
     }

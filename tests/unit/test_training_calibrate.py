@@ -27,7 +27,7 @@ MISS, FLAG = Budget("max-miss", 0.1), Budget("max-false-flag", 0.1)
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory):
-    """Rows of which one in eight has another label than its words say, so that no threshold meets two narrow budgets."""
+    """Rows of which one in eight has another label than its words say: no threshold meets two narrow budgets."""
     rng, entries = random.Random(3), toy_entries(60, "train", seed=5)
     for entry in rng.sample(entries, len(entries) // 8):
         entry["category"] = rng.choice(["s_garden", "u_zorblax", "c_flimwick"])
@@ -144,7 +144,7 @@ def test_the_command_says_what_holds_and_writes_figures_and_diagrams(model, nois
     files = ["--scores", str(scores), "--out", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")]
     done = CliRunner().invoke(command, [*given, *files])
     assert done.exit_code == 0, done.output
-    assert "at most 10.00% are surely judged Safe" in done.output.replace("judged surely", "surely judged")
+    assert "at most 10.00% are judged surely Safe" in done.output
     assert "the policy decides what becomes of them" in done.output
     figures = json.loads((tmp_path / "c.json").read_text())
     assert {"conditionally_safe", "focused_attention", "unsafe"} <= {
@@ -207,4 +207,3 @@ def test_a_page_needs_no_network(model, noisy, scores, tmp_path):
     write_calibration(tmp_path / "page.html", found)
     page = (tmp_path / "page.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
-

@@ -92,7 +92,9 @@ def test_a_group_too_small_even_when_pooled_is_left_to_the_guarantee_for_all():
 
 
 def test_too_few_rows_are_told_how_many_there_must_be_and_what_they_can_show():
-    with pytest.raises(TrainingError, match=r"--max-miss = 0\.007: 100 rows are too few .* at least 572, or allow 0\.0"):
+    with pytest.raises(
+        TrainingError, match=r"--max-miss = 0\.007: 100 rows are too few .* at least 572, or allow 0\.0"
+    ):
         below(Budget("max-miss", 0.007), np.linspace(0, 1, 100))
     allowed = Budget("max-miss", 0.007).within(100)
     assert below(Budget("max-miss", allowed), np.linspace(0.1, 1, 100)).value > 0
@@ -104,7 +106,9 @@ def test_a_model_that_is_sure_of_the_wrong_side_meets_no_budget():
         below(Budget("max-miss", 0.02), scores)
 
 
-@pytest.mark.parametrize(("rate", "confidence"), [(0.0, 0.95), (1.0, 0.95), (-0.1, 0.95), (0.1, 1.0), (float("nan"), 0.5)])
+@pytest.mark.parametrize(
+    ("rate", "confidence"), [(0.0, 0.95), (1.0, 0.95), (-0.1, 0.95), (0.1, 1.0), (float("nan"), 0.5)]
+)
 def test_a_budget_is_a_share(rate, confidence):
     with pytest.raises(TrainingError, match="need a share above 0 and below 1"):
         Budget("max-miss", rate, confidence)
