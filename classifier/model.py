@@ -203,12 +203,5 @@ class TierClassifier:
         )
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of rows of logits, of the same shape."""
-    powers: NDArray[np.float64] = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    powers /= powers.sum(axis=-1, keepdims=True)
-    return powers
-
-
 def _visible(text: str) -> int:
     return sum(not char.isspace() for char in text)

@@ -433,5 +433,5 @@ def test_logits_that_are_no_numbers_are_an_error(value):
             logits[-1, 0] = value
             return logits
 
-    with pytest.raises(ClassifierError, match="logits that are no numbers in 1 of 1 windows: .* train or export"):
+    with pytest.raises(ClassifierError, match=r"logits that are no numbers in 1 of 1 windows: .* train or export"):
         keyword_classifier(Broken()).classify(["bread"])
