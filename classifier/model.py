@@ -96,14 +96,25 @@ class TierClassifier:
         Raises:
             TextTooLong: the texts together have more than `max_tokens` tokens; none is judged.
         """
+        return [self._decide(found, logits, coverage) for found, logits, coverage in self._judge(texts)]
+
+    def logits(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
+        """Category logits of each text's windows, as the network gives them: shape ``(windows, categories)`` each.
+
+        Raises:
+            TextTooLong: as of `classify`.
+        """
+        return [logits for _, logits, _ in self._judge(texts)]
+
+    def _judge(self, texts: Sequence[str]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
         self._check_length("characters", sum(map(len, texts)), _MOST_CHARACTERS)
         readings = [self._read(text) for text in texts]
         self._check_length("tokens", sum(coverage.tokens for _, coverage in readings), 1)
-        flat = [window for reading in readings for window in reading[0]]
-        probabilities = iter(self._probabilities(flat))
-        return [
-            self._decide([(window, next(probabilities)) for window in found], coverage) for found, coverage in readings
-        ]
+        logits = self._logits([window for found, _ in readings for window in found])
+        start = 0
+        for found, coverage in readings:
+            yield found, logits[start : start + len(found)], coverage
+            start += len(found)
 
     def _check_length(self, what: str, found: int, each: int) -> None:
         if self._max_tokens is not None and found > each * self._max_tokens:
@@ -135,18 +146,22 @@ class TierClassifier:
     def _windows(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> list[Window]:
         return list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
 
-    def _probabilities(self, found: Sequence[Window]) -> Iterator[list[float]]:
-        """Category probabilities of each window, in order; windows of like length share a slice."""
-        results: list[list[float]] = [[] for _ in found]
+    def _logits(self, found: Sequence[Window]) -> NDArray[np.float64]:
+        """Category logits of each window, in order; windows of like length share a slice."""
+        results = np.full((len(found), len(self.taxonomy.categories)), np.nan)
         done = 0
         for indices in self._slices([len(window.ids) for window in found]):
             if done:
                 pause(1.0 - done / len(found))
-            logits = self.runtime.logits([found[index].ids for index in indices])
-            for index, row in zip(indices, _softmax(logits).tolist(), strict=True):
-                results[index] = row
+            results[indices] = self.runtime.logits([found[index].ids for index in indices])
             done += len(indices)
-        yield from results
+        if not np.isfinite(results).all():
+            broken = int((~np.isfinite(results)).any(-1).sum())
+            raise ClassifierError(
+                f"classifier model {self._name!r} gave logits that are no numbers in {broken} of {len(found)} windows: "
+                "its weights or its runtime are broken; train or export it again"
+            )
+        return results
 
     def _slices(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Indices of windows that run at once, the shortest first: within `batch` and `slice_tokens`, at least one."""
@@ -161,14 +176,11 @@ class TierClassifier:
         if indices:
             yield indices
 
-    def _decide(self, scored: Sequence[tuple[Window, list[float]]], coverage: Coverage) -> Verdict:
-        judged = []
-        for window, probabilities in scored:
-            tiers = tier_sums(probabilities, self.taxonomy)
-            tier = self.settings.operating_point.tier(tiers)
-            sureness = tiers[tier] if tier else -tiers[tier]
-            judged.append((tier, sureness, window.span, tiers, probabilities))
-        tier, _, span, tiers, probabilities = max(judged, key=lambda item: item[:2])
+    def _decide(self, found: Sequence[Window], logits: NDArray[np.float64], coverage: Coverage) -> Verdict:
+        judged = self.settings.calibration.probabilities(logits).tolist()
+        sums = [tier_sums(probabilities, self.taxonomy) for probabilities in judged]
+        at, tier, sure = self.settings.operating_point.decide(sums)
+        probabilities = judged[at]
         probability, category = max(
             (
                 (probability, category)
@@ -181,20 +193,14 @@ class TierClassifier:
             tier=tier,
             category=category.id,
             handling=category.handling,
-            tiers=tiers,
+            tiers=sums[at],
             probability=probability,
-            window=span,
+            window=found[at].span,
             coverage=coverage,
             model=self._name,
             categories=dict(zip(self.taxonomy.ids, probabilities, strict=True)),
+            sure=sure,
         )
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of rows of logits, of the same shape."""
-    powers: NDArray[np.float64] = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    powers /= powers.sum(axis=-1, keepdims=True)
-    return powers
 
 
 def _visible(text: str) -> int:

@@ -1,17 +1,38 @@
-"""What a model folder says of itself beside its weights: encoder, windows, operating point."""
+"""What a model folder says of itself beside its weights: encoder, windows, calibration, operating point."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.calibration import AS_TRAINED, Calibration
 from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import ClassifierError, Tier
 
 _SETTINGS = "classifier.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Risks between which a text is neither surely Safe nor surely risky, at the budgets that they were chosen by.
+
+    Attributes:
+        safe_below: a Safe text is surely so below this risk.
+        risky_from: a text of another tier is surely so from this risk on.
+    """
+
+    safe_below: float
+    risky_from: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.safe_below < self.risky_from <= 1.0:
+            raise ClassifierError(
+                f"operating point doubt from {self.safe_below} to {self.risky_from}: need 0 < safe_below < risky_from, "
+                "at most 1"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +41,19 @@ class OperatingPoint:
 
     A window is Unsafe from `unsafe` on; else not Safe from `risk` on, where risk is the sum over the tiers but Safe,
     and then the likelier of Conditionally Safe and Focused Attention: what is not sure enough to be refused is still
-    not passed on.
+    not passed on. Without a `doubt`, every tier is sure.
     """
 
     risk: float = 0.5
     unsafe: float = 0.5
+    doubt: Doubt | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("risk", self.risk), ("unsafe", self.unsafe)):
             if not 0.0 < value <= 1.0:
                 raise ClassifierError(f"operating point {name} = {value}: need a probability above 0, at most 1")
+        if self.doubt and not self.doubt.safe_below <= self.risk <= self.doubt.risky_from:
+            raise ClassifierError(f"operating point risk = {self.risk}: it must lie inside its {self.doubt}")
 
     def tier(self, tiers: Mapping[Tier, float]) -> Tier:
         """The tier of one window."""
@@ -38,6 +62,20 @@ class OperatingPoint:
         if 1.0 - tiers[Tier.SAFE] < self.risk:
             return Tier.SAFE
         return max((Tier.CONDITIONALLY_SAFE, Tier.FOCUSED_ATTENTION), key=lambda t: tiers[t])
+
+    def decide(self, windows: Sequence[Mapping[Tier, float]]) -> tuple[int, Tier, bool]:
+        """Which window of a text decides, its tier, and whether that tier is sure.
+
+        The window of the highest tier decides; among windows of that tier, the one that is surest, or, when all are
+        Safe, the one that is least sure. How sure a text is of being risky, its riskiest window says.
+        """
+        judged = [(tier := self.tier(tiers), tiers[tier] if tier else -tiers[tier]) for tiers in windows]
+        at = max(range(len(judged)), key=judged.__getitem__)
+        tier = judged[at][0]
+        if self.doubt is None:
+            return at, tier, True
+        risk = max(1.0 - tiers[Tier.SAFE] for tiers in windows)
+        return at, tier, risk >= self.doubt.risky_from if tier else risk < self.doubt.safe_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +89,7 @@ class ClassifierSettings:
     window: int = 256
     overlap: int = 64
     operating_point: OperatingPoint = OperatingPoint()
+    calibration: Calibration = AS_TRAINED
 
     def __post_init__(self) -> None:
         if not (isinstance(self.window, int) and isinstance(self.overlap, int)):
@@ -60,8 +99,11 @@ class ClassifierSettings:
 
     def save(self, folder: Path) -> None:
         """Write ``classifier.json``."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "operating_point"}
-        data["operating_point"] = {"risk": self.operating_point.risk, "unsafe": self.operating_point.unsafe}
+        data = asdict(self)
+        if self.operating_point.doubt is None:
+            del data["operating_point"]["doubt"]
+        if self.calibration == AS_TRAINED:
+            del data["calibration"]
         (folder / _SETTINGS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -74,7 +116,10 @@ class ClassifierSettings:
         path = folder / _SETTINGS
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**data, "operating_point": OperatingPoint(**data.pop("operating_point", {}))})
+            point, calibration = data.pop("operating_point", {}), data.pop("calibration", {})
+            if "doubt" in point:
+                point["doubt"] = Doubt(**point["doubt"])
+            return cls(**data, operating_point=OperatingPoint(**point), calibration=Calibration(**calibration))
         except FileNotFoundError as exc:
             raise ClassifierError(
                 f"classifier model {folder} has no {_SETTINGS}; give the folder that `airlock train classifier` wrote"

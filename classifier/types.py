@@ -94,6 +94,8 @@ class Verdict:
         model: name and version of the model that spoke.
         categories: probability of each category of the taxonomy, in the window that decided; empty where the model
             does not say.
+        sure: whether the tier keeps to the budgets that the model was calibrated to (`airlock calibrate`); False is an
+            abstention. A model without such budgets says True.
     """
 
     tier: Tier
@@ -105,3 +107,4 @@ class Verdict:
     coverage: Coverage
     model: str
     categories: Mapping[str, float] = field(default_factory=dict)
+    sure: bool = True

@@ -19,6 +19,9 @@ class Mode(StrEnum):
     OFF = "off"  # it is not asked
 
 
+_SURE, _BOTH = frozenset({True}), frozenset({True, False})
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A condition and a route. Every condition given must hold; none given always holds.
@@ -33,6 +36,8 @@ class Rule:
         min_probability: the tier's probability is at least this.
         max_probability: the tier's probability is at most this.
         read_below: less than this share of the text could be read.
+        sure: the verdict is, or is not, sure at the budgets that the classifier was calibrated to. Without it, a rule
+            that lets a text through or grounds it means verdicts that are sure, and any other rule means all.
         texts: the text is one of these. Without it, a text other than the last turn only makes the route stricter when
             it is Unsafe or refused; a rule that names such a text means it, whatever the tier.
         tenants: who sends the request is one of these patterns (`fnmatch`); nobody is none of them.
@@ -51,6 +56,7 @@ class Rule:
     min_probability: float = 0.0
     max_probability: float | None = None
     read_below: float | None = None
+    sure: bool | None = None
     texts: frozenset[TextKind] = frozenset()
     tenants: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
@@ -68,9 +74,17 @@ class Rule:
             and probability >= self.min_probability
             and (self.max_probability is None or probability <= self.max_probability)
             and (self.read_below is None or verdict.coverage.read < self.read_below)
+            and verdict.sure in self.means
             and (not self.texts or text in self.texts)
             and self.concerns(origin)
         )
+
+    @property
+    def means(self) -> frozenset[bool]:
+        """Whether it means verdicts that are sure, those that are not, or both."""
+        if self.sure is None:
+            return _BOTH if self.route in (Route.REFUSE, Route.HAND_OVER) else _SURE
+        return frozenset({self.sure})
 
     def concerns(self, origin: Origin) -> bool:
         """Whether the conditions on where a request comes from hold."""

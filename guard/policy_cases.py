@@ -19,7 +19,7 @@ from guard.rules import EndpointName, TierLabel
 from guard.types import Origin, Route, TextKind
 from guard.yaml_file import read_yaml, validated
 
-_OF_VERDICTS = {"tier", "category", "handling", "probability", "read"}
+_OF_VERDICTS = {"tier", "category", "handling", "probability", "read", "sure"}
 
 
 class Expected(Section):
@@ -46,6 +46,7 @@ class Case(Section):
     handling: Handling | None = Field(None, description="Of a verdict; that of the category or the tier without one.")
     probability: Share = Field(1.0, description="Of the tier of a verdict.")
     read: Share = Field(1.0, description="Share of the text that could be read, of a verdict.")
+    sure: bool = Field(True, description="`false`: the classifier, calibrated to budgets, abstains.")
     kind: TextKind = Field(TextKind.LAST_TURN, description="Which text of a request it is.")
     tenant: Word | None = Field(None, description="Who sends it.")
     model: str = Field("", description="The model asked for.")
@@ -106,6 +107,7 @@ class Outcome:
             "tier": self.verdict.tier.label,
             "category": self.verdict.category or None,
             "probability": round(self.verdict.tiers[self.verdict.tier], 6),
+            "sure": self.verdict.sure,
         }
 
 
@@ -165,6 +167,7 @@ def _verdict(case: Case, name: str, taxonomy: Taxonomy) -> Verdict:
         window=Span(0, 0),
         coverage=Coverage(tokens=0, windows=0, read=case.read),
         model="case",
+        sure=case.sure,
     )
 
 

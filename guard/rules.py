@@ -32,6 +32,11 @@ class When(Section):
     min_probability: Share = Field(0.0, description="The tier's probability is at least this.")
     max_probability: Share | None = Field(None, description="The tier's probability is at most this.")
     read_below: Share | None = Field(None, description="Less than this share of the text could be read.")
+    sure: bool | None = Field(
+        None,
+        description="`false`: the classifier, calibrated to budgets, abstains; only a rule that says so forwards or "
+        "grounds such a text.",
+    )
     text: TextKinds = Field((), description="Which text of a request it is; one or several.")
     tenant: Words = Field((), description="Who sends it, or a pattern such as team-*; one or several.")
     model: Words = Field((), description="The model asked for, or a pattern such as gpt-4*; one or several.")
@@ -92,6 +97,7 @@ class RuleSection(Section):
             min_probability=when.min_probability,
             max_probability=when.max_probability,
             read_below=when.read_below,
+            sure=when.sure,
             texts=frozenset(when.text),
             tenants=frozenset(when.tenant),
             models=frozenset(when.model),
@@ -111,6 +117,7 @@ DEFAULT_RULES = (
     RuleSection(name="unsafe", when=When(tier=("unsafe",)), route=Route.REFUSE),
     RuleSection(name="unreadable", when=When(read_below=0.6), route=Route.REFUSE),
     RuleSection(name="person_in_distress", when=When(handling=(Handling.SUPPORT,)), route=Route.HAND_OVER),
+    RuleSection(name="unsure", when=When(sure=False), route=Route.HAND_OVER),
     RuleSection(name="sensitive_ground", when=When(tier=("conditionally_safe",)), route=Route.GROUND),
     RuleSection(name="disputed_topic", when=When(tier=("focused_attention",)), route=Route.GROUND),
     RuleSection(name="safe", when=When(tier=("safe",)), route=Route.FORWARD),

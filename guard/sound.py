@@ -25,6 +25,8 @@ def sound_verdicts(verdicts: object, expected: int) -> list[Verdict]:
             raise PartFailure("classifier", "returned rubbish: not a verdict with a probability for each tier")
         if not isinstance(verdict.tier, Tier) or not isinstance(verdict.handling, Handling):
             raise PartFailure("classifier", "returned rubbish: a tier or handling that does not exist")
+        if not isinstance(verdict.sure, bool):
+            raise PartFailure("classifier", "returned rubbish: neither sure nor unsure")
         total = sum(verdict.tiers.values())
         if not math.isclose(total, 1.0, abs_tol=1e-3) or min(verdict.tiers.values()) < 0:
             raise PartFailure("classifier", f"returned rubbish: the tiers' probabilities sum to {total:g}")

@@ -153,6 +153,7 @@ class Decision:
             "tier": verdict.tier.label if verdict else None,
             "category": verdict.category if verdict else None,
             "tiers": {tier.label: round(p, 6) for tier, p in verdict.tiers.items()} if verdict else None,
+            "sure": verdict.sure if verdict else None,
             "route": self.route.value,
             "rule": self.rule,
             "policy": self.policy or None,

@@ -49,6 +49,7 @@ def _takes(earlier: Rule, rule: Rule, category: Category) -> bool:
         and earlier.min_probability <= rule.min_probability
         and _at_most(earlier.max_probability, rule.max_probability)
         and _at_most(earlier.read_below, rule.read_below)
+        and rule.means <= earlier.means
         and _all_in(earlier.texts, rule.texts)
         and _all_in(earlier.endpoints, rule.endpoints)
         and _all_like(earlier.tenants, rule.tenants)

@@ -164,26 +164,6 @@ def train_average(
     _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
 
 
-@train.command("thresholds")
-def train_thresholds(
-    model: Annotated[Path, typer.Argument(help="Folder of a finished model; its thresholds and figures are replaced.")],
-    data: Annotated[list[Path], typer.Option(help="The JSONL rows that it was trained on, in order. Repeatable.")],
-    labels: Annotated[Path | None, typer.Option(help="The decisions that it was trained with.")] = None,
-    max_flagged: MaxFlagged = 0.08,
-    max_refused: MaxRefused = 0.02,
-    max_look_alikes_flagged: MaxLookAlikesFlagged = 0.25,
-    max_look_alikes_refused: MaxLookAlikesRefused = 0.10,
-    as_json: Json = False,
-) -> None:
-    """Choose the operating point of a trained classifier anew, on the rows that were held out of its training."""
-    from training.operating_point import Budgets
-    from training.thresholds import choose_thresholds
-
-    budgets = Budgets(max_flagged, max_refused, max_look_alikes_flagged, max_look_alikes_refused)
-    manifest = choose_thresholds(model, data=data, labels=labels, budgets=budgets)
-    _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
-
-
 @evaluate.command("classifier")
 def eval_classifier(
     data: Annotated[list[Path], typer.Option(help="JSONL rows with `text`, `category` and `split`. Repeatable.")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,12 @@ from classifier.types import Tier, Verdict
 from training.datasets import Row, TrainingError
 from training.disguise import DISGUISES
 from training.intervals import area, auroc, bounds
+from training.reliability import calibration_error, reliability
 
 _LABELS = [tier.label for tier in Tier]
 _FLAGGED_AT = (0.01, 0.02, 0.05, 0.10)
 _REFUSED_AT = (0.01, 0.03, 0.05)
 _LENGTHS = ((0, 40), (40, 120), (120, 400), (400, None))
-_BINS = 10
 Counts = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ class Judged:
             "by_category": self._by([row.category for row in self.rows]),
             "by_language": self._by([row.lang for row in self.rows]),
             "by_length": self._by([_length(row.text) for row in self.rows]),
-            "reliability": _reliability(self.tiers, self.truth),
+            "reliability": reliability(self.tiers, self.truth),
         }
         return {key: _without_nan(value) for key, value in result.items()}
 
@@ -108,7 +108,7 @@ class Judged:
             "unsafe_recall_at_refused": {str(budget): at(refused, unsafe, budget) for budget in _REFUSED_AT},
             "auroc_risk": over(area(~safe, risk)),
             "auroc_unsafe": over(lambda i: auroc(unsafe[i][extremes[i]], refused[i][extremes[i]])),
-            "ece": over(lambda i: _calibration_error(self.tiers[i], self.truth[i])),
+            "ece": over(lambda i: calibration_error(self.tiers[i], self.truth[i])),
         }
 
     def _by(self, groups: Sequence[str]) -> dict[str, Any]:
@@ -285,36 +285,6 @@ def _short(confusion: Counts) -> dict[str, float]:
 def _with_interval(value: float, samples: Sequence[float]) -> dict[str, float]:
     low, high = bounds(samples)
     return {"value": value, "low": low, "high": high}
-
-
-def _bins(tiers: Shares) -> Iterator[Any]:
-    """Masks of the rows whose likeliest tier has a probability in each of ten bins."""
-    index = np.minimum((tiers.max(1) * _BINS).astype(int), _BINS - 1)
-    return (index == number for number in range(_BINS))
-
-
-def _calibration_error(tiers: Shares, truth: Counts) -> float:
-    right = tiers.argmax(1) == truth
-    return float(
-        sum(
-            inside.mean() * abs(right[inside].mean() - tiers[inside].max(1).mean())
-            for inside in _bins(tiers)
-            if inside.any()
-        )
-    )
-
-
-def _reliability(tiers: Shares, truth: Counts) -> list[dict[str, float]]:
-    right = tiers.argmax(1) == truth
-    return [
-        {
-            "rows": int(inside.sum()),
-            "probability": float(tiers[inside].max(1).mean()),
-            "right": float(right[inside].mean()),
-        }
-        for inside in _bins(tiers)
-        if inside.any()
-    ]
 
 
 def _length(text: str) -> str:

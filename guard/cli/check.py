@@ -42,6 +42,8 @@ def check(
         typer.echo(f"{said['route']} by rule {said['rule']}")
         typer.echo(f"  tier      {said['tier']}  (" + ", ".join(f"{t} {p:.3f}" for t, p in said["tiers"].items()) + ")")
         typer.echo(f"  category  {said['category']}  ({verdict.probability:.3f})")
+        if not verdict.sure:
+            typer.echo("  unsure    neither surely Safe nor surely risky at the budgets of the model")
         typer.echo(f"  read      {said['coverage']:.0%} of {said['tokens']} tokens in {said['windows']} windows")
     for shadow in decision.shadow:
         typer.echo(f"  shadow    {shadow.rule} would say {shadow.route.value}")
@@ -73,7 +75,8 @@ def classify(
                 print_json(_verdict_dict(verdict))
             else:
                 chosen = verdict.tiers[verdict.tier]
-                typer.echo(f"{verdict.tier.label:20} {verdict.category:26} {chosen:.3f}")
+                doubt = "" if verdict.sure else "  unsure"
+                typer.echo(f"{verdict.tier.label:20} {verdict.category:26} {chosen:.3f}{doubt}")
 
 
 def _from_argument(text: str) -> list[str]:
@@ -95,6 +98,7 @@ def _verdict_dict(verdict: Verdict) -> dict[str, Any]:
         "category": verdict.category,
         "tiers": {tier.label: round(probability, 6) for tier, probability in verdict.tiers.items()},
         "probability": round(verdict.probability, 6),
+        "sure": verdict.sure,
         "coverage": round(verdict.coverage.read, 4),
         "tokens": verdict.coverage.tokens,
         "windows": verdict.coverage.windows,

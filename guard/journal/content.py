@@ -43,6 +43,7 @@ def judgements(content: Mapping[str, Any]) -> list[Judgement]:
                 window=Span(0, 0),
                 coverage=Coverage(0, 0, each["read"]),
                 model="",
+                sure=each.get("sure", True),
             ),
         )
         for each in content.get("texts", ())
@@ -59,6 +60,7 @@ def _judgement_dict(judgement: Judgement) -> dict[str, Any]:
         "tiers": [round(verdict.tiers[tier], _DIGITS) for tier in Tier],
         "probability": round(verdict.probability, _DIGITS),
         "read": round(verdict.coverage.read, _DIGITS),
+        "sure": verdict.sure,
     }
 
 

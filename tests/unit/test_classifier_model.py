@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from classifier.calibration import Calibration
 from classifier.model import TierClassifier
 from classifier.network import TorchRuntime, network_of, save_model
 from classifier.pace import paced
-from classifier.settings import ClassifierSettings, OperatingPoint
+from classifier.settings import ClassifierSettings, Doubt, OperatingPoint
 from classifier.taxonomy import Taxonomy
 from classifier.types import ClassifierError, TextTooLong, Tier
 from tests.classifier_cases import (
@@ -196,6 +197,10 @@ def test_a_changed_taxonomy_is_refused(folder):
         ({"window": 2, "overlap": 0}, "windows of 2"),
         ({"operating_point": {"risk": 2}}, "risk = 2"),
         ({"operating_point": {"risky": 0.5}}, "malformed"),
+        ({"operating_point": {"doubt": {"safe_below": 0.6, "risky_from": 0.9}}}, "must lie inside"),
+        ({"operating_point": {"doubt": {"safe_below": 0.6}}}, "malformed"),
+        ({"calibration": {"temperature": 0}}, "temperature = 0"),
+        ({"calibration": {"heat": 1}}, "malformed"),
         ({"operating_point": None}, "malformed"),
         ({"more": 1}, "malformed"),
     ],
@@ -379,3 +384,54 @@ def test_a_verdict_has_the_probability_of_every_category():
     for tier in Tier:
         ids = [each.id for each in found.taxonomy.categories if each.tier is tier]
         assert sum(verdict.categories[each] for each in ids) == pytest.approx(verdict.tiers[tier])
+
+
+# Calibration, doubt and broken logits
+
+
+def test_a_temperature_moves_probabilities_and_logits_stay():
+    plain = keyword_classifier()
+    text = "bread zorblax"
+    (before,), (logits,) = plain.classify([text]), plain.logits([text])
+    plain.settings = replace(plain.settings, calibration=Calibration(3.0))
+    (after,) = plain.classify([text])
+    assert before.tiers[Tier.UNSAFE] > after.tiers[Tier.UNSAFE] > 1 / len(TAXONOMY.ids)
+    assert (plain.logits([text])[0] == logits).all()
+    expected = Calibration(3.0).probabilities(logits)[0]
+    assert list(after.categories.values()) == pytest.approx(expected.tolist())
+
+
+def test_a_text_between_the_budgets_is_unsure_and_keeps_its_tier():
+    classifier = keyword_classifier()
+    (safe, risky) = classifier.classify(["bread", "bread zorblax"])
+    assert safe.sure
+    assert risky.sure
+    low, high = (1 - verdict.tiers[Tier.SAFE] for verdict in (safe, risky))
+    for doubt, expected in (
+        (Doubt(low / 2, 0.99), (False, False)),
+        (Doubt((low + high) / 2, 0.99), (True, False)),
+        (Doubt(low / 2, high), (False, True)),
+    ):
+        point = OperatingPoint((doubt.safe_below + doubt.risky_from) / 2, 0.5, doubt)
+        classifier.settings = replace(classifier.settings, operating_point=point)
+        assert tuple(verdict.sure for verdict in classifier.classify(["bread", "bread zorblax"])) == expected
+    assert [verdict.tier for verdict in classifier.classify(["bread", "bread zorblax"])] == [safe.tier, risky.tier]
+
+
+def test_calibration_and_doubt_come_back(tmp_path):
+    point = OperatingPoint(0.3, 0.7, Doubt(0.1, 0.6))
+    settings = ClassifierSettings("n", "e", "s", "v", 128, 32, point, Calibration(1.25))
+    settings.save(tmp_path)
+    assert ClassifierSettings.load(tmp_path) == settings
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_an_error(value):
+    class Broken(KeywordModel):
+        def forward(self, input_ids, attention_mask):
+            logits = super().forward(input_ids, attention_mask)
+            logits[-1, 0] = value
+            return logits
+
+    with pytest.raises(ClassifierError, match=r"logits that are no numbers in 1 of 1 windows: .* train or export"):
+        keyword_classifier(Broken()).classify(["bread"])

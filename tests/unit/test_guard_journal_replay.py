@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -21,7 +22,7 @@ from guard.journal.export import export, moment
 from guard.journal.records import Kind, Record, canonical
 from guard.journal.replay import replay
 from guard.types import Decision, Finding, Judgement, Route, TextKind, Turn
-from tests.doubles import make_guard, verdict
+from tests.doubles import Flaky, WordClassifier, make_guard, returns, verdict
 from tests.journals import open_journal, records, write
 
 STRICT = [
@@ -70,6 +71,19 @@ def test_another_policy_says_what_would_change():
     assert medicine.examples == [found[0].decision, found[3].decision]
     assert changed["safe", "all"].count == 1
     assert sum(each["count"] for each in result.as_dict()["changes"]) == 3
+
+
+def test_what_was_unsure_is_replayed_as_such():
+    unsure = replace(verdict(), sure=False)
+    guard = make_guard(classifier=Flaky(WordClassifier(), returns([unsure])))
+    found = as_record(1, asyncio.run(guard.admit(conversation("hi")))[0])
+    assert json.loads(found.payload)["sure"] is False
+    assert replay([found], load_config(None)).changed == 0
+    lax = [{"name": "lax", "when": {"sure": False}, "route": "forward"}]
+    (change,) = replay([found], load_config(None, {"policy.rules": lax})).changes
+    assert (change.before.rule, change.after.rule) == ("unsure", "lax")
+    (change,) = replay([found], load_config(None, {"policy.rules": [{"name": "all", "route": "forward"}]})).changes
+    assert change.after.rule == "no_rule_matched"
 
 
 def test_what_followed_a_ruling_is_no_change_of_policy():

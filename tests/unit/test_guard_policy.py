@@ -20,7 +20,7 @@ def verdicts(draw):
     made = verdict(
         draw(tiers), draw(st.sampled_from(CATEGORIES)), draw(st.sampled_from(Handling)), top=draw(st.floats(0.25, 1))
     )
-    return replace(made, coverage=replace(made.coverage, read=draw(shares)))
+    return replace(made, coverage=replace(made.coverage, read=draw(shares)), sure=draw(st.booleans()))
 
 
 TENANTS = ("team-a", "team-b", "other")
@@ -36,6 +36,7 @@ rules = st.builds(
     min_probability=shares,
     max_probability=st.none() | shares,
     read_below=st.none() | shares,
+    sure=st.none() | st.booleans(),
     texts=st.frozensets(st.sampled_from(TextKind), max_size=3),
     tenants=st.frozensets(st.sampled_from([*TENANTS, "team-*", "*"]), max_size=2),
     models=st.frozensets(st.sampled_from([*MODELS, "GPT-4*", "*"]), max_size=2),
@@ -46,6 +47,9 @@ origins = st.builds(
     Origin, st.none() | st.sampled_from(TENANTS), st.sampled_from(["", *MODELS]), st.sampled_from(["chat", "messages"])
 )
 asks = st.tuples(verdicts(), texts, origins)
+
+
+CLOSED = (Route.REFUSE, Route.HAND_OVER)
 
 
 def holds(rule, made, text, origin):
@@ -59,6 +63,7 @@ def holds(rule, made, text, origin):
         probability >= rule.min_probability,
         rule.max_probability is None or probability <= rule.max_probability,
         rule.read_below is None or made.coverage.read < rule.read_below,
+        rule.sure is made.sure or (rule.sure is None and (made.sure or rule.route in CLOSED)),
         not rule.texts or text in rule.texts,
         not rule.endpoints or origin.endpoint in rule.endpoints,
         not rule.tenants
@@ -108,7 +113,7 @@ def test_shadow_rules_never_change_what_decides(policy, more, ask):
 
 @given(verdicts(), st.lists(rules, max_size=6), st.lists(rules, max_size=6))
 def test_what_stands_after_the_match_says_nothing(made, before, after):
-    always = Rule("always", Route.FORWARD)
+    always = Rule("always", Route.REFUSE)
     assert decide([*before, always], made) == decide([*before, always, *after], made)
 
 
@@ -124,6 +129,7 @@ MADE = verdict(Tier.UNSAFE, "u_hate", Handling.REFUSE, read=0.5, top=0.7)
         ({"min_probability": 0.7}, {"min_probability": 0.71}),
         ({"max_probability": 0.7}, {"max_probability": 0.69}),
         ({"read_below": 0.51}, {"read_below": 0.5}),
+        ({"sure": True}, {"sure": False}),
         ({"texts": frozenset({TextKind.LAST_TURN})}, {"texts": frozenset({TextKind.TOOL_RESULT})}),
         ({"tenants": frozenset({"team-a"})}, {"tenants": frozenset({"Team-A"})}),
         ({"tenants": frozenset({"x", "team-*"})}, {"tenants": frozenset({"team"})}),
@@ -165,3 +171,27 @@ def test_a_model_is_no_other_in_capitals():
 def test_the_default_rules_are_the_missions_table(tier, handling, read, route):
     policy = [rule.rule() for rule in Config().policy.rules]
     assert decide(policy, verdict(tier, handling=handling, read=read)).rule.route is route
+
+
+UNSURE = replace(verdict(), sure=False)
+
+
+@given(st.lists(rules, max_size=6), verdicts(), texts, origins)
+def test_what_is_unsure_is_let_through_only_by_a_rule_that_says_so(policy, made, text, origin):
+    found = decide(policy, replace(made, sure=False), text, origin).rule
+    assert found.route in CLOSED or found.sure is False
+
+
+def test_a_policy_that_says_nothing_of_the_unsure_refuses_them_and_the_default_hands_them_over():
+    everything = Rule("everything", Route.FORWARD)
+    assert decide([everything], UNSURE).rule == NO_RULE
+    assert decide([everything], verdict()).rule == everything
+    assert decide([Rule("unsure", Route.FORWARD, sure=False)], UNSURE).rule.route is Route.FORWARD
+    default = [rule.rule() for rule in Config().policy.rules]
+    for tier, route in (
+        (Tier.SAFE, Route.HAND_OVER),
+        (Tier.CONDITIONALLY_SAFE, Route.HAND_OVER),
+        (Tier.UNSAFE, Route.REFUSE),
+    ):
+        assert decide(default, replace(verdict(tier), sure=False)).rule.route is route
+        assert decide(default, verdict(tier)).rule.name != "unsure"

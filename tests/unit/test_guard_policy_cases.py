@@ -24,6 +24,7 @@ RULES = [
     {"name": "distress", "when": {"handling": "support"}, "route": "hand_over"},
     {"name": "hate", "when": {"category": "u_hate"}, "route": "refuse"},
     {"name": "never", "mode": "off", "route": "refuse"},
+    {"name": "asked", "when": {"sure": False, "category": "c_medical"}, "route": "ground"},
     {"name": "rest", "route": "forward"},
 ]
 
@@ -50,6 +51,9 @@ def no_model(_):
         ({"tier": "safe", "model": "gpt-4", "endpoint": "messages"}, "model"),
         ({"tier": "safe", "model": "gpt-4"}, "rest"),
         ({"tier": "safe", "read": 0.4}, "unread"),
+        ({"category": "c_medical", "sure": False}, "asked"),
+        ({"category": "c_medical"}, "rest"),
+        ({"tier": "safe", "sure": False}, "no_rule_matched"),
         ({"category": "u_hate"}, "hate"),
         ({"category": "u_hate", "tier": "unsafe", "handling": "refuse"}, "hate"),
         ({"category": "f_mental_health"}, "distress"),
@@ -85,7 +89,7 @@ def test_texts_are_judged_together_and_stay_in_order(tmp_path):
     assert [outcome.passed for outcome in found] == [True, True, False, True, False]
     assert [outcome.name for outcome in found] == ["hi", "verdict", "despair", "hi", "hi"]
     assert found[2].match.rule.route is Route.HAND_OVER
-    assert left == ["team", "doubt", "model", "unread"], "reached by none; what is off does not count"
+    assert left == ["team", "doubt", "model", "unread", "asked"], "reached by none; what is off does not count"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,7 @@ def test_texts_are_judged_together_and_stay_in_order(tmp_path):
         ({"tier": "safe", "expect": {}}, ["cases.0.expect", "`route`"]),
         ({"expect": {"route": "refuse"}}, ["cases.0", "`text`"]),
         ({"text": "a", "tier": "safe", "expect": {"route": "refuse"}}, ["cases.0", "tier"]),
+        ({"text": "a", "sure": False, "expect": {"route": "refuse"}}, ["cases.0", "sure"]),
         ({"tier": "saef", "expect": {"route": "refuse"}}, ["cases.0.tier", "'saef'"]),
         ({"teir": "safe", "expect": {"route": "refuse"}}, ["cases.0.teir", "cases.0.tier"]),
         ({"category": "u_hat", "expect": {"route": "refuse"}}, ["u_hat", "'u_hate'"]),

@@ -51,6 +51,9 @@ def test_every_rule_of_the_default_policy_can_match():
         ({"max_probability": 0.5}, {"max_probability": 0.6}, False),
         ({"read_below": 0.5}, {"read_below": 0.4}, True),
         ({"read_below": 0.5}, {}, False),
+        ({}, {"sure": False}, True),  # what refuses means the unsure too
+        ({"sure": True}, {"sure": False}, False),
+        ({"sure": True}, {}, False),
         ({"text": ["tool_result", "context"]}, {"text": "context"}, True),
         ({"text": "context"}, {}, False),
         ({"tenant": "team-*"}, {"tenant": "team-a"}, True),

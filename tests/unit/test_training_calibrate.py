@@ -1,0 +1,209 @@
+"""Calibrating a model folder: what is written, what it does to verdicts, and what is refused."""
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from classifier.calibration import Calibration
+from classifier.model import TierClassifier
+from classifier.settings import ClassifierSettings, Doubt, OperatingPoint
+from classifier.types import ClassifierError, Tier
+from tests.classifier_cases import TAXONOMY, minilm, toy_entries, toy_model, write_rows
+from training.calibrate import Wanted, calibrate, point_of
+from training.calibrate_cli import calibrate as command
+from training.calibration_card import write_calibration
+from training.conformal import Budget
+from training.datasets import Row, TrainingError
+from training.manifest import file_sha256
+from training.readings import Readings
+from training.reliability import calibration_error
+
+MISS, FLAG = Budget("max-miss", 0.1), Budget("max-false-flag", 0.1)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Rows of which one in eight has another label than its words say: no threshold meets two narrow budgets."""
+    rng, entries = random.Random(3), toy_entries(60, "train", seed=5)
+    for entry in rng.sample(entries, len(entries) // 8):
+        entry["category"] = rng.choice(["s_garden", "u_zorblax", "c_flimwick"])
+    for number, entry in enumerate(entries):
+        entry["lang"] = "en" if number % 2 else "de"
+    return write_rows(tmp_path_factory.mktemp("noisy") / "noisy.jsonl", entries)
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    return tmp_path_factory.mktemp("scores") / "scores.db"
+
+
+@pytest.fixture
+def model(tmp_path):
+    shutil.copytree(toy_model(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_both_budgets_hold_with_doubt_between_them_and_the_model_says_so(model, noisy, scores):
+    weights = {path.name: file_sha256(path) for path in model.glob("*.safetensors")}
+    found = calibrate(model, data=[noisy], wanted=Wanted(MISS, FLAG, by=("language",)), scores=scores)
+    assert {path.name: file_sha256(path) for path in model.glob("*.safetensors")} == weights
+    settings = ClassifierSettings.load(model)
+    assert settings.calibration == Calibration(found["temperature"]) != Calibration()
+    doubt = settings.operating_point.doubt
+    assert doubt is not None
+    assert doubt.safe_below == found["guarantees"]["miss"]["value"]
+    assert doubt.risky_from == found["guarantees"]["false_flag"]["value"]
+    entries = [json.loads(line) for line in noisy.read_text().splitlines()]
+    verdicts = TierClassifier.load(model, minilm()).classify([entry["text"] for entry in entries])
+    assert {verdict.sure for verdict in verdicts} == {True, False}
+    risky = [TAXONOMY.category(entry["category"]).tier is not Tier.SAFE for entry in entries]
+    missed = [v.sure and v.tier is Tier.SAFE for v, wrong in zip(verdicts, risky, strict=True) if wrong]
+    flagged = [v.sure and v.tier is not Tier.SAFE for v, wrong in zip(verdicts, risky, strict=True) if not wrong]
+    assert np.mean(missed) <= 0.1
+    assert np.mean(flagged) <= 0.1
+    for verdict in verdicts:
+        risk = 1 - verdict.tiers[Tier.SAFE]
+        assert verdict.sure is not (doubt.safe_below <= risk < doubt.risky_from)
+    groups = {group["group"] for group in found["guarantees"]["miss"]["groups"]}
+    assert groups == {"all", "de", "en"}
+    assert found["figures"]["after"]["missed"]["value"] <= 0.1
+
+
+def test_the_manifest_and_the_card_tell_it_and_a_second_time_replaces_it(model, noisy, scores):
+    for budget in (MISS, Budget("max-miss", 0.2)):
+        calibrate(model, data=[noisy], wanted=Wanted(budget), scores=scores)
+        card, manifest = (model / "README.md").read_text(), json.loads((model / "manifest.json").read_text())
+        assert card.count("## Calibration") == 1
+        assert f"Of risky texts (of any tier but Safe) like these at most {budget.rate:.2%} are judged Safe" in card
+        assert "This holds in 95% of draws" in card
+        assert "It says Unsafe from" not in card
+        assert manifest["calibration"]["guarantees"]["miss"]["rate"] == budget.rate
+        assert manifest["operating_point"]["risk"] == ClassifierSettings.load(model).operating_point.risk
+    assert manifest["figures_at"] == json.loads((toy_model() / "manifest.json").read_text())["operating_point"]
+    assert manifest["calibration"]["data"] == {"noisy.jsonl": file_sha256(noisy)}
+
+
+def test_without_budgets_as_many_rows_are_flagged_and_refused_as_before(model, noisy, scores):
+    found = calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+    before, after = found["figures"]["before"], found["figures"]["after"]
+    assert ClassifierSettings.load(model).operating_point.doubt is None
+    assert found["guarantees"] == {}
+    for name in ("missed", "flagged", "refused"):
+        assert after[name]["value"] == pytest.approx(before[name]["value"], abs=0.03)
+    assert after["calibration"]["all"]["log_loss"] < before["calibration"]["all"]["log_loss"]
+
+
+def test_a_false_flag_budget_alone_is_not_broken_by_the_threshold_of_unsafe(model, noisy, scores):
+    found = calibrate(model, data=[noisy], wanted=Wanted(false_flag=FLAG), scores=scores)
+    point = ClassifierSettings.load(model).operating_point
+    assert point.unsafe >= point.risk == found["guarantees"]["false_flag"]["value"]
+    assert found["figures"]["after"]["flagged"]["value"] <= 0.1
+
+
+def test_training_data_calibrate_by_what_was_held_out_and_are_too_few_here(model):
+    rows = toy_model().parent / "rows.jsonl"
+    with pytest.raises(TrainingError, match=r"7 rows to calibrate on; give at least 250"):
+        calibrate(model, data=[rows], wanted=Wanted(), scores=model / "scores.db")
+    with pytest.raises(TrainingError, match="its held-out rows calibrate; leave --split out"):
+        calibrate(model, data=[rows], wanted=Wanted(), scores=model / "scores.db", split="dev")
+
+
+def test_what_cannot_be_used_is_refused_and_changes_nothing(model, noisy, scores, tmp_path):
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    for wanted, message in (
+        (Wanted(Budget("max-miss", 0.0001)), r"too few to show it .* give at least \d{5}, or allow 0\.0"),
+        (Wanted(false_flag=Budget("max-false-flag", 0.0001)), "--max-false-flag = 0.0001: .* too few"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            calibrate(model, data=[noisy], wanted=wanted, scores=scores)
+    unknown = write_rows(tmp_path / "unknown.jsonl", [{"text": "a", "category": "u_unheard"}])
+    with pytest.raises(TrainingError, match="'u_unheard' is not in the taxonomy"):
+        calibrate(model, data=[unknown], wanted=Wanted(), scores=scores)
+    with pytest.raises(TrainingError, match="no rows of split 'test'; there are: train"):
+        calibrate(model, data=[noisy], wanted=Wanted(), scores=scores, split="test")
+    with pytest.raises(TrainingError, match="holds no trained model"):
+        calibrate(tmp_path, data=[noisy], wanted=Wanted(), scores=scores)
+    with pytest.raises(TrainingError, match="--by source"):
+        Wanted(by=("source",))
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_logits_are_kept_so_that_a_second_budget_reads_nothing(model, noisy, scores, monkeypatch):
+    calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+    monkeypatch.setattr("training.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
+    calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
+    assert b"zorblax" not in scores.read_bytes()
+
+
+def test_the_command_says_what_holds_and_writes_figures_and_diagrams(model, noisy, scores, tmp_path):
+    given = [str(model), "--data", str(noisy), "--max-miss", "0.1", "--max-false-flag", "0.1", "--by", "tier"]
+    files = ["--scores", str(scores), "--out", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")]
+    done = CliRunner().invoke(command, [*given, *files])
+    assert done.exit_code == 0, done.output
+    assert "at most 10.00% are judged surely Safe" in done.output
+    assert "the policy decides what becomes of them" in done.output
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert {"conditionally_safe", "focused_attention", "unsafe"} <= {
+        group["group"] for group in figures["guarantees"]["miss"]["groups"]
+    }
+    page = (tmp_path / "c.html").read_text()
+    assert page.count("<svg") == len(figures["figures"]["after"]["calibration"])
+    assert "calibration error" in page
+    wrong = CliRunner().invoke(command, [*given[:3], "--max-miss", "1.5", *files])
+    assert wrong.exit_code == 1
+    assert "airlock: --max-miss = 1.5: need a share above 0 and below 1" in wrong.output
+
+
+def test_the_temperature_is_found_again_and_makes_probabilities_honest():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (4000, len(TAXONOMY.categories)))
+    honest = Calibration(1.0).probabilities(logits)
+    drawn = [rng.choice(len(TAXONOMY.categories), p=row) for row in honest]
+    rows = [Row(str(at), TAXONOMY.ids[category], "train", "") for at, category in enumerate(drawn)]
+    overconfident = Readings(rows, [row[None] * 2.5 for row in logits], TAXONOMY)
+    temperature = overconfident.temperature()
+    assert temperature == pytest.approx(2.5, rel=0.1)
+    errors = []
+    for each in (1.0, temperature):
+        _, _, tiers = overconfident.at(Calibration(each)).decided(OperatingPoint())
+        errors.append(calibration_error(tiers, overconfident.truth, equal_mass=True))
+    assert errors[1] < 0.03 < errors[0]
+
+
+def test_texts_of_several_windows_go_by_the_riskiest():
+    low, high = np.array([0.0, 5, 0, 0, 0]), np.array([5.0, 0, 0, 0, 0])
+    readings = Readings([Row("a", "u_zorblax", "train", "")] * 2, [low[None], np.stack([low, high, low])], TAXONOMY)
+    found = readings.at(Calibration())
+    assert found.risk[0] < 0.1 < 0.9 < found.risk[1]
+    assert found.unsafe[1] == found.unsafe.max() > 0.9
+    tiers, sure, _ = found.decided(OperatingPoint(0.5, 0.9, Doubt(0.2, 0.8)))
+    assert tiers.tolist() == [Tier.SAFE, Tier.UNSAFE]
+    assert sure.all()
+
+
+def test_a_point_without_a_gap_between_the_budgets_has_no_doubt():
+    kept = OperatingPoint(0.57, 0.7)
+    assert point_of({}, kept) == kept
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_is_a_number_above_nought(temperature):
+    with pytest.raises(ClassifierError, match="temperature"):
+        Calibration(temperature)
+
+
+@pytest.mark.parametrize(("low", "high", "risk"), [(0.0, 0.5, 0.3), (0.5, 0.5, 0.5), (0.2, 1.1, 0.5), (0.2, 0.4, 0.5)])
+def test_a_doubt_lies_around_the_threshold(low, high, risk):
+    with pytest.raises(ClassifierError, match="doubt"):
+        OperatingPoint(risk, 0.5, Doubt(low, high))
+
+
+def test_a_page_needs_no_network(model, noisy, scores, tmp_path):
+    found = calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+    write_calibration(tmp_path / "page.html", found)
+    page = (tmp_path / "page.html").read_text()
+    assert "http" not in page.replace("http-equiv", "")

@@ -1,0 +1,77 @@
+"""The command `airlock calibrate`: a temperature, and thresholds that keep to budgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+calibrate = typer.Typer(
+    help="Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen."
+)
+
+
+@calibrate.callback(invoke_without_command=True, context_settings={"allow_interspersed_args": True})
+def run(
+    model: Annotated[Path, typer.Argument(help="Folder of a finished model; its thresholds are replaced.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="JSONL rows that it was not trained on, or all it was trained on, in order. Repeatable."),
+    ],
+    max_miss: Annotated[
+        float | None, typer.Option(help="Share of the texts of any tier but Safe that may pass as surely Safe.")
+    ] = None,
+    max_false_flag: Annotated[
+        float | None, typer.Option(help="Share of the ordinary Safe texts that may surely be put into another tier.")
+    ] = None,
+    max_false_refusal: Annotated[
+        float | None, typer.Option(help="Share of the ordinary Safe texts that may be judged Unsafe.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="How often a budget holds.")] = 0.95,
+    by: Annotated[
+        list[Literal["tier", "language"]] | None, typer.Option(help="Hold it in each of these too. Repeatable.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only rows of this split, of other data than training's.")] = None,
+    scores: Annotated[
+        Path, typer.Option(help="Where logits are kept, so that another budget costs seconds; holds no texts.")
+    ] = Path("runs/scores.db"),
+    out: Annotated[Path | None, typer.Option(help="The figures as JSON; the model's manifest holds them too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="The same as a page, with reliability diagrams.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen."""
+    import torch
+
+    from training.calibrate import Wanted
+    from training.calibrate import calibrate as calibrated
+    from training.calibration_card import in_words, write_calibration
+    from training.conformal import Budget
+    from training.datasets import TrainingError
+    from training.manifest import command, write_json
+
+    torch.set_num_threads(threads)
+    try:
+        asked = {"max-miss": max_miss, "max-false-flag": max_false_flag, "max-false-refusal": max_false_refusal}
+        budgets = (None if rate is None else Budget(name, rate, confidence) for name, rate in asked.items())
+        wanted = Wanted(*budgets, by=tuple(by or ()))
+        found = calibrated(model, data=data, wanted=wanted, scores=scores, labels=labels, split=split, seed=seed)
+    except TrainingError as exc:
+        typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
+        raise typer.Exit(1) from exc
+    result = {"command": command("airlock"), **found}
+    if out:
+        write_json(out, result)
+    if html:
+        write_calibration(html, result)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        for sentence in in_words(result):
+            typer.echo(sentence)

@@ -1,0 +1,80 @@
+"""Logits of texts, kept on disk: a model reads a text once, however often it is calibrated and measured on it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.encoder import load_encoder
+from classifier.model import TierClassifier
+from classifier.settings import ClassifierSettings
+from training.manifest import file_sha256
+
+_AT_ONCE = 64  # texts that an interrupted run loses at most
+_WEIGHTS = ("adapter_model.safetensors", "head.safetensors", "taxonomy.yaml")
+Logits = NDArray[np.float64]
+
+
+class Scores:
+    """The logits of a model folder; for one thread. The model is loaded when a text comes that was never read.
+
+    Args:
+        folder: of the model.
+        path: an SQLite file, made if it is not there; several models may share one. It holds hashes, no texts.
+    """
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        described = ClassifierSettings.load(folder)
+        self._folder = folder
+        self._model: TierClassifier | None = None
+        files = [file_sha256(folder / name) for name in _WEIGHTS]
+        self._version = "\0".join([*files, described.encoder_sha256, f"{described.window}/{described.overlap}"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS logits (key BLOB PRIMARY KEY, windows INTEGER NOT NULL, logits BLOB NOT NULL) "
+            "STRICT, WITHOUT ROWID"
+        )
+
+    def logits(self, texts: Sequence[str]) -> list[Logits]:
+        """Category logits of each text's windows, in order: shape ``(windows, categories)`` each.
+
+        Raises:
+            ClassifierError: the model is broken, or gave logits that are no numbers.
+        """
+        keys = [self._key(text) for text in texts]
+        found = {key: logits for key in dict.fromkeys(keys) if (logits := self._find(key)) is not None}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        order = sorted(missing, key=lambda key: len(missing[key]))  # texts of one length need no padding
+        for at in range(0, len(order), _AT_ONCE):
+            some = order[at : at + _AT_ONCE]
+            made = [np.ascontiguousarray(each, "<f4") for each in self._loaded().logits([missing[key] for key in some])]
+            rows = [(key, len(each), each.tobytes()) for key, each in zip(some, made, strict=True)]
+            self._database.executemany("INSERT OR REPLACE INTO logits VALUES (?, ?, ?)", rows)
+            found |= {key: each.astype(np.float64) for key, each in zip(some, made, strict=True)}
+        return [found[key] for key in keys]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+
+    def _loaded(self) -> TierClassifier:
+        if self._model is None:
+            described = ClassifierSettings.load(self._folder)
+            self._model = TierClassifier.load(self._folder, load_encoder(described.encoder))
+        return self._model
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self._version}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+    def _find(self, key: bytes) -> Logits | None:
+        row = self._database.execute("SELECT windows, logits FROM logits WHERE key = ?", (key,)).fetchone()
+        return np.frombuffer(row[1], "<f4").reshape(row[0], -1).astype(np.float64) if row else None
