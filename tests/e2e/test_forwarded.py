@@ -11,12 +11,17 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from anthropic import Anthropic
 from e2e_cases import MEDICAL, outcome_of, served
 from openai import OpenAI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from guard.middleware import GuardMiddleware
+from tests.doubles import QUOTE, make_guard
+from tests.wire_cases import INSTRUCTIONS, message, response
 
 FALSE = "The moon is made of green cheese."
 WARNINGS = "x-airlock-warnings"
@@ -171,3 +176,45 @@ def test_an_answer_without_a_source_does_not_leave_where_one_is_required(groundi
     assert "moon" not in said
     assert "trusted source" in said
     assert chunks[-1].choices[0].finish_reason == "content_filter"
+
+
+QUOTED = f"{QUOTE} {FALSE}"
+
+
+@pytest.fixture(scope="module")
+def other_wires() -> Iterator[str]:
+    """A gateway that requires grounding, in front of a model that has no streams."""
+
+    async def answer(request: Request) -> Response:
+        asked = await request.json()
+        assert asked["stream"] is False
+        body = message(QUOTED) if request.url.path.endswith("/messages") else response(QUOTED)
+        return JSONResponse(body)
+
+    paths = ["/v1/messages", "/v1/responses"]
+    model = Starlette(routes=[Route(path, answer, methods=["POST"]) for path in paths])
+    rules = [{"name": "all", "route": "forward", "ground_answer": "require"}]
+    with served(GuardMiddleware(model, make_guard({"policy.rules": rules}))) as url:
+        yield url
+
+
+def test_anthropics_client_reads_the_stream_of_a_grounded_message(other_wires: str) -> None:
+    asked = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "How long?"}]}
+    with Anthropic(base_url=other_wires, api_key="none", max_retries=0, timeout=60) as client:
+        with client.messages.stream(**asked) as stream:  # type: ignore[arg-type]
+            said = "".join(stream.text_stream)
+            final = stream.get_final_message()
+    text, call = final.content
+    assert (said, text.text) == (QUOTE, QUOTE)
+    assert [each.cited_text for each in text.citations] == [QUOTE]
+    assert (call.name, call.input, final.stop_reason) == ("weather", {"city": "Paris", "id": "Paris"}, "tool_use")
+
+
+def test_openais_client_reads_the_stream_of_a_grounded_response(other_wires: str) -> None:
+    with OpenAI(base_url=f"{other_wires}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        with client.responses.stream(model="m", input="How long?", instructions=INSTRUCTIONS) as stream:
+            final = stream.get_final_response()
+    said, call = final.output
+    assert final.output_text == QUOTE
+    assert [each.title for each in said.content[0].annotations] == ["Title"]
+    assert (call.name, call.arguments) == ("weather", '{"city":"Paris"}')
