@@ -17,7 +17,7 @@ from guard.observer import Observers
 from guard.proxy import Gateway
 from guard.telemetry import Tracing
 from guard.tracing import Tracer, tracer
-from tests.doubles import Flaky, Library, Server, Upstream, asking, exchange, make_guard, raises
+from tests.doubles import Flaky, Library, MemoryJournal, Server, Upstream, asking, exchange, make_guard, raises
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01".encode()
@@ -51,7 +51,7 @@ def parent_sent(upstream):
 
 
 def test_a_request_is_one_span_with_a_child_for_each_part_and_the_upstream_is_told():
-    traced = Traced()
+    traced = Traced(journal=MemoryJournal())
     answer = traced.ask(asking("hello"), (b"traceparent", TRACEPARENT), (b"tracestate", b"a=b"))
     spans, root = traced.spans, traced.root
     assert set(spans) == {"guard chat", "classify", "journal", "upstream", "output_check"}
