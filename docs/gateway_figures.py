@@ -70,3 +70,37 @@ def table(bench: dict[str, Any]) -> str:
         if (of := targets.get(name))
     ]
     return "\n".join([f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|", *rows])
+
+
+def evasion_rows(found: dict[str, Any]) -> list[Row]:
+    """What disguises cost at the whole input door."""
+    said, count = found["summary"], found["prompts"]["unsafe"]
+    plain, mean = said["plain"], said["mean"]
+    return [
+        (
+            f"{count} unsafe prompts at the input door, kept from the model: plain, mean of "
+            f"{said['transformations']} disguises, the worst",
+            f"{plain['unsafe']['kept']:.2f}, {mean['unsafe_kept']:.2f}, "
+            f"{said['worst']['unsafe_kept']:.2f} ({said['worst']['name']})",
+            "evasion",
+        ),
+        (
+            f"… {found['prompts']['safe']} safe ones refused: plain, mean of the disguises",
+            f"{plain['safe']['refused']:.2f}, {mean['safe_refused']:.2f}",
+            "evasion",
+        ),
+    ]
+
+
+def evasion_table(found: dict[str, Any]) -> str:
+    """A table: every disguise, the ones that keep least first."""
+    without = found["nothing_decoded"]
+    by_kept = sorted(found["by_transformation"].items(), key=lambda each: each[1]["unsafe"]["kept"])
+    heads = ("disguise", "unsafe: kept, refused", "safe: kept, refused", "unsafe kept if nothing were decoded")
+    rows = [
+        f"| {name} | {of['unsafe']['kept']:.2f}, {of['unsafe']['refused']:.2f} | "
+        f"{of['safe']['kept']:.2f}, {of['safe']['refused']:.2f} | "
+        f"{format(without[name]['unsafe']['kept'], '.2f') if name in without else ''} |"
+        for name, of in by_kept
+    ]
+    return "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows])
