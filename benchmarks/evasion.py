@@ -18,6 +18,7 @@ import html
 import json
 import random
 import statistics
+import time
 import urllib.parse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -233,16 +234,23 @@ class State:
     Args:
         path: of the file.
         of: what the figures are of.
+        within_s: seconds after which nothing more is measured.
     """
 
-    def __init__(self, path: Path, of: Sequence[object]) -> None:
+    def __init__(self, path: Path, of: Sequence[object], within_s: float = float("inf")) -> None:
         self._path = path
         self._of = list(of)
+        self._until = time.monotonic() + within_s
         self.known: dict[str, dict[str, Any]] = {"by_transformation": {}, "nothing_decoded": {}}
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept.pop("of") == self._of:
                 self.known = kept
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self._until
 
     def keep(self, part: str, name: str, found: Mapping[str, Any]) -> None:
         """Write one figure down."""
@@ -311,7 +319,7 @@ async def measure(
 ) -> dict[str, Any]:
     """Shares by transformation and kind of prompt."""
     for name, put in transformations().items():
-        if name in names and name not in state.known[part]:
+        if name in names and name not in state.known[part] and not state.is_over:
             found = {kind: shares(await routes(*made, [put(text) for text in each])) for kind, each in texts.items()}
             state.keep(part, name, found)
             print(part, name, found, flush=True)
@@ -342,12 +350,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/evasion.json"))
     parser.add_argument("--each", type=int, default=40, help="prompts of a kind")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="what is not measured by then is left out")
     options = parser.parse_args()
     config = load_config(None, {**NO_JOURNAL, "classifier.deadline_s": 600})
     texts = prompts(options.each, seed=0)
     made = gateway(config)
     model = made[0].version, made[1].classify(["Hello"])[0].model
-    state = State(Path("runs/evasion.json"), (options.each, *model))
+    state = State(Path("runs/evasion.json"), (options.each, *model), options.minutes * 60)
     measured = asyncio.run(measure(made, texts, transformations(), state, "by_transformation"))
     with mock.patch("classifier.model.decoded", return_value=[]):
         unsafe = {"unsafe": texts["unsafe"]}
@@ -356,6 +365,7 @@ def main() -> None:
         "command": "python benchmarks/evasion.py",
         "prompts": {kind: len(each) for kind, each in texts.items()},
         "summary": summary(measured),
+        "left_out": sorted(transformations().keys() - measured.keys()),
         "by_transformation": measured,
         "nothing_decoded": without,
     }
