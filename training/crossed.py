@@ -10,7 +10,6 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from classifier.encoder import Encoder
 from classifier.model import TierClassifier
 from classifier.settings import OperatingPoint
 from classifier.taxonomy import Taxonomy
@@ -60,10 +59,10 @@ class Crossed:
                 self._known.update(zip(new, classifier.classify(new), strict=True))
         return [self._known[text] for text in texts]
 
-    def at(self, points: Sequence[OperatingPoint], encoder: Encoder) -> Crossed:
+    def at(self, points: Sequence[OperatingPoint]) -> Crossed:
         """The same at other operating points, one for each part."""
         moved = [
-            TierClassifier(each.model, encoder, each.taxonomy, replace(each.settings, operating_point=point))
+            TierClassifier(each.runtime, each.tokenizer, each.taxonomy, replace(each.settings, operating_point=point))
             for each, point in zip(self._classifiers, points, strict=True)
         ]
         return Crossed(moved, self._parts)

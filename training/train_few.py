@@ -18,7 +18,7 @@ from accelerate import PartialState
 
 from classifier.encoder import Encoder, load_encoder
 from classifier.model import TierClassifier
-from classifier.network import TierModel
+from classifier.network import TierModel, save_model
 from classifier.settings import OperatingPoint
 from classifier.taxonomy import Taxonomy
 from training.card import write_card
@@ -111,7 +111,7 @@ def train_few(
     losses = runs.train(train, "whole")
     crossed = Crossed([runs.load(f"part-{part}") for part in range(settings.folds)], parts)
     point = choose_operating_point(crossed, train, settings.budgets)
-    judged = Judged(crossed.at(_points(crossed, train, parts, settings), encoder), train)
+    judged = Judged(crossed.at(_points(crossed, train, parts, settings)), train)
     finished = runs.place / "whole"
     classifier = runs.load("whole")
     replace(classifier.settings, operating_point=point).save(finished)
@@ -198,7 +198,7 @@ class Runs:
         with self._frozen.apart_from(model) if self._frozen else nullcontext():
             losses = fit.run([*rows, *definition_rows(self._taxonomy, rows)], [], progress)
         model.standardize(torch.zeros_like(model.centre), torch.ones_like(model.spread))
-        TierClassifier(model, self._encoder, self._taxonomy, self._described).save(folder)
+        save_model(model, self._taxonomy, self._described, folder)
         progress.remove()
         write_json(done, {"epochs": losses})
         return losses

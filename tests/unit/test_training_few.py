@@ -14,14 +14,13 @@ from classifier.network import TierModel
 from classifier.settings import OperatingPoint
 from classifier.types import MINILM, Tier
 from tests.classifier_cases import TAXONOMY, minilm, toy_entries, write_rows
+from training.calibrate import Wanted, calibrate
 from training.crossed import Crossed, expected_errors, in_words, parts_of
 from training.datasets import Row, TrainingError
 from training.evaluate import Judged
 from training.fit import contrast_loss, start_head
 from training.near import near_groups
-from training.operating_point import Budgets
 from training.recipes import FEW_ROWS, chosen, settings_for
-from training.thresholds import choose_thresholds
 from training.train_classifier import lora_config
 from training.train_few import FEW, definition_rows, recipe_of, train_few
 
@@ -60,9 +59,8 @@ def test_few_rows_make_a_model_that_judges_texts_it_has_not_seen():
     classifier = TierClassifier.load(model, minilm())
     point = manifest["operating_point"]
     assert classifier.settings.operating_point == OperatingPoint(point["risk"], point["unsafe"])
-    plain = TierClassifier(
-        classifier.model, minilm(), TAXONOMY, replace(classifier.settings, operating_point=OperatingPoint())
-    )
+    settings = replace(classifier.settings, operating_point=OperatingPoint())
+    plain = TierClassifier(classifier.runtime, minilm(), TAXONOMY, settings)
     judged = Judged(plain, toy_rows(4, seed=9))
     assert np.mean(judged.truth == judged.predicted) > 0.7
 
@@ -78,10 +76,9 @@ def test_the_card_says_in_plain_words_what_to_expect():
 
 def test_another_model_of_cross_validation_is_not_tuned_on_rows_that_it_knows(tmp_path):
     folder, _ = few_toy()
+    model, data = Path(folder.name) / "model", [Path(folder.name) / "rows.jsonl"]
     with pytest.raises(TrainingError, match="cross-validation"):
-        choose_thresholds(
-            Path(folder.name) / "model", data=[Path(folder.name) / "rows.jsonl"], budgets=Budgets(0.1, 0.1)
-        )
+        calibrate(model, data=data, wanted=Wanted(), scores=tmp_path / "scores.db")
 
 
 def test_an_interrupted_run_takes_up_the_part_where_it_stopped(tmp_path):
