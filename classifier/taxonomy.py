@@ -98,7 +98,7 @@ class Taxonomy:
         """A taxonomy from ``{name, categories: {id: {tier, definition, handling?}}}``.
 
         Raises:
-            ClassifierError: a key, tier or handling is missing or unknown.
+            ClassifierError: a key, tier or handling is missing or unknown; the message names every such category.
         """
         entries = data.get("categories") if isinstance(data, Mapping) else None
         if not isinstance(entries, Mapping):
@@ -106,10 +106,15 @@ class Taxonomy:
         unknown = sorted(map(str, set(data) - {"name", "categories"}))
         if unknown:
             raise ClassifierError(f"{origin}: unknown key {unknown[0]!r}; a taxonomy has `name` and `categories`")
-        return cls(
-            name=str(data.get("name", origin)),
-            categories=tuple(_category(str(key), entry, origin) for key, entry in entries.items()),
-        )
+        categories, faults = [], []
+        for key, entry in entries.items():
+            try:
+                categories.append(_category(str(key), entry))
+            except ClassifierError as exc:
+                faults.append(str(exc))
+        if faults:
+            raise ClassifierError(f"{origin}: {'; '.join(faults)}")
+        return cls(name=str(data.get("name", origin)), categories=tuple(categories))
 
     @classmethod
     def load(cls, path: Path) -> Taxonomy:
@@ -153,13 +158,18 @@ class UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _category(category_id: str, entry: Any, origin: str) -> Category:  # noqa: ANN401 - parsed YAML
-    where = f"{origin}: category {category_id!r}"
+def _category(category_id: str, entry: Any) -> Category:  # noqa: ANN401 - parsed YAML
+    where = f"category {category_id!r}"
     if not isinstance(entry, Mapping) or not {"tier", "definition"} <= set(entry):
         raise ClassifierError(f"{where} needs `tier` and `definition`")
     unknown = sorted(map(str, set(entry) - _CATEGORY_KEYS))
     if unknown:
-        raise ClassifierError(f"{where} has the unknown key {unknown[0]!r}; it may have {sorted(_CATEGORY_KEYS)}")
+        raise ClassifierError(
+            f"{where} has the unknown key {unknown[0]!r}; it may have {sorted(_CATEGORY_KEYS)}, and no category has "
+            "parents or other names: a taxonomy is flat"
+        )
+    if not isinstance(entry["definition"], str):
+        raise ClassifierError(f"{where}: the definition is no text; write a sentence that says what belongs there")
     try:
         tier = Tier.parse(str(entry["tier"]))
         handling = Handling(entry.get("handling", DEFAULT_HANDLING[tier]))
@@ -168,4 +178,4 @@ def _category(category_id: str, entry: Any, origin: str) -> Category:  # noqa: A
     except ValueError as exc:
         known = ", ".join(handling.value for handling in Handling)
         raise ClassifierError(f"{where}: handling {entry['handling']!r} is unknown; known: {known}") from exc
-    return Category(id=category_id, tier=tier, definition=str(entry["definition"]), handling=handling)
+    return Category(id=category_id, tier=tier, definition=entry["definition"], handling=handling)

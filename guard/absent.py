@@ -72,6 +72,11 @@ def check_absent(config: Config) -> None:
             "output.classifier is true and classifier.kind is 'none': nothing judges answers; set output.classifier: "
             "false and name output.patterns, or take a classifier"
         )
+    if config.classifier.kind == "none" and config.classifiers:
+        raise ValueError(
+            f"classifiers.{next(iter(config.classifiers))} is set and classifier.kind is 'none': requests that it does "
+            "not concern would be judged by nothing; take a classifier, or remove `classifiers`"
+        )
     if config.knowledge.kind == "none":
         for rule in config.policy.rules:
             grounds = rule.route is Route.GROUND or rule.ground_answer is not AnswerGrounding.OFF

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 from guard.absent import UNJUDGED_TAXONOMY, NoKnowledge, Unjudged
+from guard.choosing import Choice, Taxonomies
 from guard.config import Config, load_config
 from guard.engine import Guard, Parts
 from guard.errors import ConfigError, JournalError
@@ -47,6 +49,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
     settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
     encoders = Encoders(settings)
     classifier, taxonomy = _judge(settings, encoders)
+    others = _others(settings, encoders)
     answerer, protector = _library(settings, encoders)
     return Guard(
         settings,
@@ -56,7 +59,8 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
             output=output_checks(settings.output, classifier),
             journal=load_journal(settings),
             protector=protector,
-            taxonomy=taxonomy,
+            others=others,
+            taxonomy=_together(taxonomy, [other.taxonomy for other in others]),
             observers=observers,
         ),
     )
@@ -67,8 +71,25 @@ def _judge(config: Config, encoders: Encoders) -> tuple[Classifier, Taxonomy]:
     if config.classifier.kind == "none":
         return Unjudged(), UNJUDGED_TAXONOMY
     tiers = load_classifier(config, encoders)
+    return _remembering(config, tiers), tiers.taxonomy
+
+
+def _others(config: Config, encoders: Encoders) -> tuple[Choice, ...]:
+    """The classifiers of some requests, each with a memory of its own."""
+    found = []
+    for name, other in config.classifiers.items():
+        tiers = load_other(config, name, encoders)
+        found.append(Choice(name, other.when.rule(), _remembering(config, tiers), tiers.taxonomy))
+    return tuple(found)
+
+
+def _remembering(config: Config, tiers: TierClassifier) -> Classifier:
     remembers = config.classifier.cache
-    return (RememberingClassifier(tiers, remembers) if remembers else tiers), tiers.taxonomy
+    return RememberingClassifier(tiers, remembers) if remembers else tiers
+
+
+def _together(taxonomy: Taxonomy, others: Sequence[Taxonomy]) -> Taxonomy | Taxonomies:
+    return Taxonomies((taxonomy, *others)) if others else taxonomy
 
 
 def _library(config: Config, encoders: Encoders) -> tuple[AnswererPart, Protector | None]:
@@ -118,31 +139,50 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     """
     if config.classifier.kind == "none":
         raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
-    from classifier.model import DEFAULT_MODEL, TierClassifier
-    from classifier.settings import ClassifierSettings
-
-    folder = config.classifier.model or DEFAULT_MODEL
+    folder = config.classifier.model or SHIPPED_MODEL
     max_tokens = config.classifier.max_tokens if limited else None
-    try:
-        name = config.classifier.encoder or ClassifierSettings.load(folder).encoder
-        encoder = encoders.get("classifier.encoder", name)
-        return TierClassifier.load(folder, encoder, max_tokens=max_tokens)
-    except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
+    return _tier_classifier("classifier", folder, config.classifier.encoder, encoders, max_tokens)
 
 
-def load_taxonomy(config: Config) -> Taxonomy:
-    """The taxonomy of the classifier, without the classifier.
+def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
+    """A classifier of some requests, on the encoder that its folder names.
 
     Raises:
-        ConfigError: the model's folder has none.
+        ConfigError: the model is missing or damaged, or its encoder is.
+    """
+    folder = config.classifiers[name].model
+    return _tier_classifier(f"classifiers.{name}", folder, None, encoders, config.classifier.max_tokens)
+
+
+def _tier_classifier(
+    section: str, folder: Path, encoder: str | None, encoders: Encoders, max_tokens: int | None
+) -> TierClassifier:
+    from classifier.model import TierClassifier
+    from classifier.settings import ClassifierSettings
+
+    try:
+        name = encoder or ClassifierSettings.load(folder).encoder
+        return TierClassifier.load(folder, encoders.get(f"{section}.encoder", name), max_tokens=max_tokens)
+    except ClassifierError as exc:
+        raise ConfigError(f"{section}.model: {exc}") from exc
+
+
+def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:
+    """The taxonomies of all classifiers, without the classifiers.
+
+    Raises:
+        ConfigError: a model's folder has none.
     """
     if config.classifier.kind == "none":
         return UNJUDGED_TAXONOMY
-    try:
-        return Taxonomy.load((config.classifier.model or SHIPPED_MODEL) / TAXONOMY)
-    except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
+    folders = {f"classifiers.{name}.model": other.model for name, other in config.classifiers.items()}
+    found = []
+    for setting, folder in {"classifier.model": config.classifier.model or SHIPPED_MODEL, **folders}.items():
+        try:
+            found.append(Taxonomy.load(folder / TAXONOMY))
+        except ClassifierError as exc:
+            raise ConfigError(f"{setting}: {exc}") from exc
+    return _together(found[0], found[1:])
 
 
 def load_sentences(config: Config, encoders: Encoders) -> SentenceVectors:

@@ -13,8 +13,9 @@ from pydantic import Field, field_validator, model_validator
 from classifier.types import E5_SMALL
 from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
+from guard.choosing import OtherClassifier
 from guard.errors import ConfigError
-from guard.fields import PASSWORD, Address, Count, OpenAICategory, Seconds, Section, Share, one_or_many
+from guard.fields import PASSWORD, Address, Count, OpenAICategory, Seconds, Section, Share, Word, one_or_many
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
@@ -295,6 +296,10 @@ class Config(Section):
     limits: Limits = Limits()
     upstream: Upstream = Upstream()
     classifier: ClassifierSection = ClassifierSection()
+    classifiers: dict[Word, OtherClassifier] = Field(
+        default_factory=dict,
+        description="Further models by name, each with the requests that it judges; the first that concerns one does.",
+    )
     conversation: Conversation = Conversation()
     knowledge: Knowledge = Knowledge()
     interpretation: Interpretation = DEFAULT_INTERPRETATION
@@ -429,6 +434,10 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
                     "encoder": encoder("classifier.encoder", classifier.encoder),
                 }
             ),
+            "classifiers": {
+                name: other.model_copy(update={"model": below(f"classifiers.{name}.model", other.model)})
+                for name, other in config.classifiers.items()
+            },
             "knowledge": knowledge.model_copy(
                 update={
                     "path": below("knowledge.path", knowledge.path),

@@ -11,6 +11,7 @@ from functools import cache
 from classifier.taxonomy import Taxonomy
 from classifier.types import Verdict
 from guard.answers import AnswerTexts
+from guard.choosing import Taxonomies
 from guard.config import Config
 from guard.conversation import Judged, Texts, Weighed, question_of, weigh
 from guard.errors import ConfigError
@@ -49,13 +50,14 @@ class Edition:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: Config, output: ResponseCheck, taxonomy: Taxonomy | None = None) -> Edition:
+    def of(cls, config: Config, output: ResponseCheck, taxonomy: Taxonomy | Taxonomies | None = None) -> Edition:
         """The edition of a configuration.
 
         Args:
             config: every setting.
             output: looks at what the model wrote.
-            taxonomy: of the classifier; without it, categories that the configuration names are not looked up.
+            taxonomy: of the classifier, or of all where there are several; without it, categories that the
+                configuration names are not looked up.
 
         Raises:
             ConfigError: a category, language or country that a setting names is not known.
@@ -76,7 +78,9 @@ class Edition:
             warnings=tuple(unreachable(rules, taxonomy)) if taxonomy else (),
         )
 
-    def succeeded_by(self, config: Config, classifier: Classifier, taxonomy: Taxonomy | None = None) -> Edition:
+    def succeeded_by(
+        self, config: Config, classifier: Classifier, taxonomy: Taxonomy | Taxonomies | None = None
+    ) -> Edition:
         """The edition that takes over from a changed configuration what can change while the server runs.
 
         Raises:
@@ -129,7 +133,7 @@ def version_of(config: Config) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def check_categories(config: Config, taxonomy: Taxonomy) -> None:
+def check_categories(config: Config, taxonomy: Taxonomy | Taxonomies) -> None:
     """A rule about a category that the model does not know would silently never match.
 
     Raises:

@@ -12,6 +12,7 @@ from functools import partial
 from classifier.taxonomy import Taxonomy
 from classifier.types import Verdict
 from guard.batching import Batches
+from guard.choosing import Choice, Taxonomies, first_of
 from guard.config import Config, changed_settings
 from guard.conversation import Texts, question_of, texts_to_judge
 from guard.edition import Edition, Reloaded
@@ -56,7 +57,10 @@ class Parts:
     output: ResponseCheck
     journal: Journal
     protector: Protector | None = None
-    taxonomy: Taxonomy | None = None  # of the classifier; without it, the categories of a policy are not looked up
+    others: tuple[Choice, ...] = ()  # classifiers of some requests, in order
+    taxonomy: Taxonomy | Taxonomies | None = (
+        None  # of the classifiers; without it, the categories of a policy are not looked up
+    )
     observers: Observers = NOBODY
 
 
@@ -77,7 +81,9 @@ class Guard:
         self._edition = Edition.of(config, parts.output, parts.taxonomy)
         threads, told = config.classifier.workers, parts.observers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads, observers=told)
-        self._batches = Batches(self._classify, self._verdicts)
+        self._judges = [parts.classifier, *(other.classifier for other in parts.others)]
+        self._batches = [Batches(self._classify, partial(self._verdicts, judge)) for judge in self._judges]
+        self._concerns = [other.when for other in parts.others]
         self._ground = Runner(
             "knowledge", deadline_s=config.knowledge.deadline_s, workers=config.interpretation.workers, observers=told
         )
@@ -343,10 +349,13 @@ class Guard:
         )
         try:
             judging = [text for _, text in texts]
-            if is_instant(self._parts.classifier):
-                verdicts = self._classify.here(lambda: self._verdicts(judging))
+            other = first_of(self._concerns, origin)
+            place = 0 if other is None else other + 1
+            judge = self._judges[place]
+            if is_instant(judge):
+                verdicts = self._classify.here(lambda: self._verdicts(judge, judging))
             else:
-                verdicts = await self._batches.classify(judging)
+                verdicts = await self._batches[place].classify(judging)
         except PartFailure as exc:
             return self._failed(exc, draft(Route.REFUSE, ON_ERROR))
         weighed = self._edition.weigh(texts, verdicts, origin)
@@ -387,8 +396,8 @@ class Guard:
             return self.refusal(decision)
         return self._edition.texts.reply("unavailable", decision) if self.comfort(decision) else None
 
-    def _verdicts(self, texts: Sequence[str]) -> list[Verdict]:
-        return sound_verdicts(self._parts.classifier.classify(texts), len(texts))
+    def _verdicts(self, judge: Classifier, texts: Sequence[str]) -> list[Verdict]:
+        return sound_verdicts(judge.classify(texts), len(texts))
 
     async def _find(self, texts: Sequence[str]) -> Finding | None:
         if not texts:

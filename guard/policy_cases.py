@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from classifier.taxonomy import DEFAULT_HANDLING, Taxonomy
 from classifier.types import Coverage, Handling, Span, Tier, Verdict
+from guard.choosing import Taxonomies
 from guard.errors import ConfigError
 from guard.fields import Section, Share, Word, Words
 from guard.policy import Match, Mode, Rule, decide
@@ -52,6 +53,11 @@ class Case(Section):
     model: str = Field("", description="The model asked for.")
     endpoint: EndpointName = Field("chat", description="The wire that the request speaks.")
     expect: Expected
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return Origin(self.tenant, self.model, self.endpoint)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -123,7 +129,7 @@ def read_cases(path: Path) -> tuple[Case, ...]:
 def run_cases(
     rules: Sequence[Rule],
     cases: Sequence[Case],
-    taxonomy: Taxonomy,
+    taxonomy: Taxonomy | Taxonomies,
     classify: Callable[[list[str]], list[Verdict]],
 ) -> list[Outcome]:
     """What a policy says of each case, in order.
@@ -143,7 +149,7 @@ def run_cases(
     for number, case in enumerate(cases, 1):
         name = case.name or case.text or f"case {number}"
         verdict = _verdict(case, name, taxonomy) if case.text is None else next(judged)
-        match = decide(rules, verdict, case.kind, Origin(case.tenant, case.model, case.endpoint))
+        match = decide(rules, verdict, case.kind, case.origin)
         outcomes.append(Outcome(name, case, verdict, match))
     return outcomes
 
@@ -154,7 +160,7 @@ def untested(rules: Sequence[Rule], outcomes: Sequence[Outcome]) -> list[str]:
     return [rule.name for rule in rules if rule.mode is not Mode.OFF and rule.name not in reached]
 
 
-def _verdict(case: Case, name: str, taxonomy: Taxonomy) -> Verdict:
+def _verdict(case: Case, name: str, taxonomy: Taxonomy | Taxonomies) -> Verdict:
     """The verdict that a case describes."""
     tier, handling = _meaning(case, name, taxonomy)
     rest = (1.0 - case.probability) / (len(Tier) - 1)
@@ -171,7 +177,7 @@ def _verdict(case: Case, name: str, taxonomy: Taxonomy) -> Verdict:
     )
 
 
-def _meaning(case: Case, name: str, taxonomy: Taxonomy) -> tuple[Tier, Handling]:
+def _meaning(case: Case, name: str, taxonomy: Taxonomy | Taxonomies) -> tuple[Tier, Handling]:
     tier = Tier.parse(case.tier) if case.tier else None
     if case.category is None and tier is not None:
         return tier, case.handling or DEFAULT_HANDLING[tier]

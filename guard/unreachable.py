@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from classifier.taxonomy import Category, Taxonomy
+from guard.choosing import Taxonomies
 from guard.policy import Mode, Rule
 
 _MAGIC = frozenset("*?[")
 
 
-def unreachable(rules: Sequence[Rule], taxonomy: Taxonomy) -> list[str]:
+def unreachable(rules: Sequence[Rule], taxonomy: Taxonomy | Taxonomies) -> list[str]:
     """A sentence for each rule that can never match, whatever is sent; rules that are off are left out.
 
     A rule is held against the earlier ones category by category: each category has one tier and one handling.

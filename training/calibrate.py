@@ -232,6 +232,10 @@ def _rows(
     files = [*data, *([labels] if labels else [])]
     refuse_other_data(folder, manifest, {str(path): file_sha256(path) for path in files}, files)
     settings = settings_of(folder, manifest)
+    if settings.folds:
+        raise TrainingError(
+            f"{folder} was trained on all rows of {where}, its thresholds come from a cross-validation; give other rows"
+        )
     found = Split.of(rows, settings, manifest["without"], manifest["limit"], where=where)
     return found.validation, "held out of training"
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.crossed import in_words
 from training.datasets import Row
 from training.evaluate import FIGURES
 from training.intervals import told
@@ -64,6 +65,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         f"It says Unsafe from a probability of {point['unsafe']} on, else not Safe from {point['risk']} on.",
         "Settings, hashes and all figures: `manifest.json`.",
         "",
+        *_expected(manifest),
         "## Figures",
         "",
         f"On the {dev['rows']} rows of `{manifest['measured_on']}`, of the same sources; 95 % bootstrap intervals.",
@@ -84,6 +86,23 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         *trained_on(sources),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _expected(manifest: Mapping[str, Any]) -> list[str]:
+    """What a cross-validation found, in plain words, where there was one."""
+    if "errors" not in manifest:
+        return []
+    folds = manifest["settings"]["folds"]
+    return [
+        "## What to expect",
+        "",
+        f"The {manifest['rows']['train']} rows were cut into {folds} parts, near-duplicates together, and each part",
+        "was judged by a model that was trained on the others, at thresholds chosen on the others. The model in this",
+        "folder was trained on all of them. On texts that are like these rows:",
+        "",
+        *(f"- {sentence}" for sentence in in_words(manifest["errors"])),
+        "",
+    ]
 
 
 def measured(figures: Mapping[str, Any]) -> list[str]:

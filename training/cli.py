@@ -13,7 +13,11 @@ from rag.mode import Mode
 from training import door_cli, grounding_cli, interpreter_cli, retrieval_cli
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from classifier.model import TierClassifier
+    from classifier.taxonomy import Taxonomy
+    from training.checks import Checked
 
 
 class _Commands(TyperGroup):
@@ -34,6 +38,7 @@ train = typer.Typer(cls=_Commands, no_args_is_help=True, help="Train a part on y
 evaluate = typer.Typer(cls=_Commands, no_args_is_help=True, help="Measure a part on labelled data.")
 
 
+_BY_RECIPE = "By default the recipe's."
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 MaxFlagged = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ordinary Safe rows that may be flagged.")]
 MaxRefused = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ordinary Safe rows that may be refused.")]
@@ -67,6 +72,11 @@ def train_classifier(
     data: Annotated[list[Path], typer.Option(help="JSONL rows: `text`, `category`, if wanted `split`. Repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")],
     taxonomy: Annotated[Path | None, typer.Option(help="In YAML; the shipped classifier's by default.")] = None,
+    recipe: Annotated[
+        Literal["auto", "few", "full"],
+        typer.Option(help="`few` cross-validates; it is chosen below 1,000 rows without --from, --without, --watch."),
+    ] = "auto",
+    only_check: Annotated[bool, typer.Option("--check", help="Look for faults in taxonomy and data, no more.")] = False,
     labels: Annotated[
         Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
     ] = None,
@@ -79,18 +89,21 @@ def train_classifier(
     watch: Annotated[
         list[str] | None, typer.Option(help="Do not train on this source: it chooses the best epoch. Repeatable.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 3,
-    frozen: Annotated[int, typer.Option(min=0, help="Lowest layers to leave as they are; twice as fast.")] = 0,
-    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
+    epochs: Annotated[int | None, typer.Option(min=1, help=f"Passes over the rows. {_BY_RECIPE}")] = None,
+    frozen: Annotated[int | None, typer.Option(min=0, help=f"Lowest layers to leave as they are. {_BY_RECIPE}")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help=f"LoRA rank. {_BY_RECIPE}")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Parts of the cross-validation of recipe `few`.")] = None,
     dora: Annotated[bool, typer.Option("--dora", help="Weight-decomposed LoRA.")] = False,
     rslora: Annotated[bool, typer.Option("--rslora", help="Rank-stabilized LoRA.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Rows in a step, on each device.")] = 32,
-    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")] = 1e-3,
+    batch: Annotated[int | None, typer.Option(min=1, help=f"Rows in a step, on each device. {_BY_RECIPE}")] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0, help=f"Peak learning rate of the adapter. {_BY_RECIPE}")] = None,
     source_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one source in an epoch, at most.")] = None,
     category_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one category in an epoch, at most.")] = None,
     mined: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of easy rows that later epochs skip.")] = 0.0,
     disguise: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of rows seen in a disguise.")] = 0.1,
-    train_window: Annotated[int, typer.Option(min=8, help="Tokens of a text that a step sees.")] = 128,
+    train_window: Annotated[
+        int | None, typer.Option(min=8, help=f"Tokens of a text that a step sees. {_BY_RECIPE}")
+    ] = None,
     max_flagged: MaxFlagged = 0.08,
     max_refused: MaxRefused = 0.02,
     max_look_alikes_flagged: MaxLookAlikesFlagged = 0.25,
@@ -103,27 +116,36 @@ def train_classifier(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a tier classifier: LoRA on a frozen encoder and a category head."""
-    from classifier.model import DEFAULT_MODEL
-    from classifier.taxonomy import Taxonomy
-    from classifier.types import E5_SMALL
-    from training.fit import TrainSettings
-    from training.train_classifier import train_classifier as run
+    """Train a tier classifier: LoRA on a frozen encoder and a category head.
 
-    settings = TrainSettings(
-        rank=rank,
+    Taxonomy and data are checked first, and every fault is told at once.
+    """
+    from classifier.taxonomy import SHIPPED_MODEL, Taxonomy
+    from classifier.types import E5_SMALL
+    from training.checks import check
+    from training.recipes import chosen, settings_for
+
+    meant = Taxonomy.load(taxonomy or SHIPPED_MODEL / "taxonomy.yaml")
+    only_full = {"--from": start, "--without": without, "--watch": watch, "--limit": limit}
+    found = check(data, meant, labels)
+    few = chosen(recipe, found.train, [name for name, value in only_full.items() if value])
+    found = found.strict() if few else found
+    _print_findings(found, meant, only_check=only_check, as_json=as_json)
+    found.refuse()
+    if only_check:
+        return
+    settings = settings_for(
+        encoder or E5_SMALL,
+        few=few,
+        given={"epochs": epochs, "frozen": frozen, "rank": rank, "folds": folds, "batch": batch, "lr": lr}
+        | {"train_window": train_window},
         dora=dora,
         rslora=rslora,
-        frozen=frozen,
         watch=tuple(watch or ()),
         mined=mined,
-        epochs=epochs,
-        batch=batch,
-        lr=lr,
         source_cap=source_cap,
         category_cap=category_cap,
         disguised=disguise,
-        train_window=train_window,
         max_flagged=max_flagged,
         max_refused=max_refused,
         max_look_alikes_flagged=max_look_alikes_flagged,
@@ -132,20 +154,56 @@ def train_classifier(
         seed=seed,
         threads=threads,
     )
-    manifest = run(
-        taxonomy=Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"),
+    manifest = _train(
+        few=few,
+        taxonomy=meant,
         data=data,
         out=out,
         encoder_name=encoder or E5_SMALL,
         settings=settings,
         name=name or out.name,
-        start=start,
         labels=labels,
+        start=start,
         without=without or (),
         limit=limit,
     )
     if manifest:  # on the first device
         _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
+        if not as_json and "errors" in manifest:
+            from training.crossed import in_words
+
+            typer.echo("\n".join(["", *in_words(manifest["errors"])]))
+
+
+def _train(
+    *,
+    few: bool,
+    start: Path | None,
+    without: Sequence[str],
+    limit: int | None,
+    **common: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    if few:
+        from training.train_few import train_few
+
+        return train_few(**common)
+    from training.train_classifier import train_classifier as run
+
+    return run(start=start, without=without, limit=limit, **common)
+
+
+def _print_findings(found: Checked, taxonomy: Taxonomy, *, only_check: bool, as_json: bool) -> None:
+    """Warnings on stderr before a training; of a check everything, the counts too."""
+    if only_check and as_json:
+        typer.echo(json.dumps(found.as_dict(taxonomy), indent=2, ensure_ascii=False))
+        return
+    shown = found.findings if only_check else [each for each in found.findings if each.severity == "warning"]
+    for finding in shown:
+        typer.echo(f"{finding.severity}: {finding.message}", err=not only_check)
+    if only_check:
+        counts = found.as_dict(taxonomy)
+        for kind in ("splits", "tiers", "categories"):
+            typer.echo(f"{kind}: " + ", ".join(f"{name} {count}" for name, count in counts[kind].items()))
 
 
 @train.command("average")

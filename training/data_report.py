@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import regex
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -20,9 +18,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
 from training.datasets import Row, TrainingError, text_key
+from training.near import bare, near
 
 _WORDS = r"[\u3040-\u30ff\u4e00-\u9fff]|\w+"  # a Han or Kana character is a word
-_NEAR = 0.7
 _SURE = 0.9
 _FOLDS = 3
 
@@ -100,9 +98,9 @@ def report(
         "by_category": dict(Counter(row.category for row in rows).most_common()),
         "by_source": dict(Counter(row.source for row in rows).most_common()),
         "by_language": dict(Counter(row.lang for row in rows).most_common()),
-        "repeated_texts": len(rows) - len({_bare(row.text) for row in rows}),
+        "repeated_texts": len(rows) - len({bare(row.text) for row in rows}),
         "near_duplicates": {
-            "in_training": len(_near(rows)),
+            "in_training": len(near([row.text for row in rows])),
             "of_test_in_training": len(near_duplicates(test, rows)),
         },
         "macro_f1_on_test": {
@@ -122,22 +120,8 @@ def report(
 
 def near_duplicates(rows: Sequence[Row], others: Sequence[Row]) -> list[str]:
     """Keys (`training.datasets.text_key`) of the rows that nearly equal one of the others."""
-    return [text_key(rows[at].text) for at in sorted(_near(rows, others))]
-
-
-def _near(rows: Sequence[Row], others: Sequence[Row] | None = None) -> set[int]:
-    """Indices of rows with a near-duplicate among the others, or, without others, among the rows before them."""
-    grams = HashingVectorizer(analyzer="char_wb", ngram_range=(5, 5), n_features=2**20, alternate_sign=False, norm="l2")
-    mine = grams.transform([_bare(row.text) for row in rows])
-    theirs = mine if others is None else grams.transform([_bare(row.text) for row in others])
-    found: set[int] = set()
-    for start in range(0, mine.shape[0], 1000):
-        block = (mine[start : start + 1000] @ theirs.T).tocoo()
-        near = block.data >= _NEAR
-        if others is None:
-            near &= block.col < block.row + start
-        found.update((block.row[near] + start).tolist())
-    return found
+    found = near([row.text for row in rows], [row.text for row in others])
+    return [text_key(rows[at].text) for at in sorted(found)]
 
 
 def _words() -> TfidfVectorizer:
@@ -146,10 +130,6 @@ def _words() -> TfidfVectorizer:
 
 def _regression() -> LogisticRegression:
     return LogisticRegression(C=4.0, max_iter=1000, tol=1e-3, class_weight="balanced")
-
-
-def _bare(text: str) -> str:
-    return regex.sub(r"[^\p{L}\p{N}]+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
 
 
 def _tiers(rows: Sequence[Row], taxonomy: Taxonomy) -> np.ndarray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,27 @@ def read_rows(path: Path, taxonomy: Taxonomy, decisions: Mapping[str, str] | Non
     Raises:
         TrainingError: the file is missing or a line is malformed; every kind of fault is counted in one message.
     """
-    rows: list[Row] = []
-    faults: Counter[str] = Counter()
-    first: dict[str, int] = {}
+    numbered, faults = read_usable(path, taxonomy, decisions)
+    if faults:
+        total = sum(len(lines) for lines in faults.values())
+        commonest = sorted(faults.items(), key=lambda item: -len(item[1]))[:5]
+        listed = "; ".join(f"{fault} ({len(lines)} lines, first: {lines[0]})" for fault, lines in commonest)
+        raise TrainingError(f"{path} has {total} unusable lines: {listed}. Correct or remove them")
+    if not numbered:
+        raise TrainingError(f"{path} holds no rows; need JSON lines with `text` and `category`")
+    return [row for _, row in numbered]
+
+
+def read_usable(
+    path: Path, taxonomy: Taxonomy, decisions: Mapping[str, str] | None = None
+) -> tuple[list[tuple[int, Row]], dict[str, list[int]]]:
+    """The rows of `read_rows` that are sound with their line numbers, and those of the others by what is wrong.
+
+    Raises:
+        TrainingError: the file is missing or not UTF-8.
+    """
+    rows: list[tuple[int, Row]] = []
+    faults: dict[str, list[int]] = defaultdict(list)
     known = set(taxonomy.ids)
     for number, entry in _lines(path):
         if decisions and isinstance(entry, dict) and isinstance(entry.get("text"), str):
@@ -104,25 +123,18 @@ def read_rows(path: Path, taxonomy: Taxonomy, decisions: Mapping[str, str] | Non
             entry["category"] = decided or entry.get("category")
         fault = _fault(entry, known)
         if fault:
-            faults[fault] += 1
-            first.setdefault(fault, number)
+            faults[fault].append(number)
             continue
-        rows.append(
-            Row(
-                text=entry["text"],
-                category=entry["category"],
-                split=entry.get("split", "train"),
-                source=entry.get("source", ""),
-                licence=entry.get("licence", ""),
-                lang=entry.get("lang", "en"),
-            )
+        row = Row(
+            text=entry["text"],
+            category=entry["category"],
+            split=entry.get("split", "train"),
+            source=entry.get("source", ""),
+            licence=entry.get("licence", ""),
+            lang=entry.get("lang", "en"),
         )
-    if faults:
-        listed = "; ".join(f"{fault} ({count} lines, first: {first[fault]})" for fault, count in faults.most_common(5))
-        raise TrainingError(f"{path} has {sum(faults.values())} unusable lines: {listed}. Correct or remove them")
-    if not rows:
-        raise TrainingError(f"{path} holds no rows; need JSON lines with `text` and `category`")
-    return rows
+        rows.append((number, row))
+    return rows, dict(faults)
 
 
 def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
@@ -164,7 +176,8 @@ def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed 
         return "`text` is missing or empty"
     category = entry.get("category")
     if not isinstance(category, str) or category not in known:
-        return f"category {category!r} is not in the taxonomy"
+        near = difflib.get_close_matches(str(category), sorted(known), n=1)
+        return f"category {category!r} is not in the taxonomy" + (f"; did you mean {near[0]!r}?" if near else "")
     return next((f"`{key}` is not a string" for key in _OPTIONAL if not _is_text(entry.get(key, ""))), None)
 
 

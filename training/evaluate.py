@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from classifier.model import TierClassifier
+from classifier.taxonomy import Taxonomy
 from classifier.types import Tier, Verdict
 from training.datasets import Row, TrainingError
 from training.disguise import DISGUISES
@@ -26,6 +26,19 @@ Counts = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
 
+class Judge(Protocol):
+    """What can be measured: a `classifier.model.TierClassifier`, or what answers in its place."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """What its verdicts mean."""
+        ...
+
+    def classify(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict for each text, in order."""
+        ...
+
+
 class Judged:
     """Rows with what a classifier made of them.
 
@@ -37,7 +50,7 @@ class Judged:
         verdicts: in order.
     """
 
-    def __init__(self, classifier: TierClassifier, rows: Sequence[Row]) -> None:
+    def __init__(self, classifier: Judge, rows: Sequence[Row]) -> None:
         if not rows:
             raise TrainingError("no rows to evaluate on; name a split that the data file has")
         self.rows = list(rows)
@@ -123,7 +136,7 @@ class Judged:
 
 
 def evaluate_classifier(
-    classifier: TierClassifier, rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000
+    classifier: Judge, rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Any]:
     """Figures on labelled rows, ready for JSON; intervals are 95 % bootstrap percentiles over the rows.
 
@@ -141,7 +154,7 @@ def evaluate_classifier(
     return Judged(classifier, rows).figures(seed=seed, resamples=resamples)
 
 
-def classify_rows(classifier: TierClassifier, rows: Sequence[Row], chunk: int = 256) -> list[Verdict]:
+def classify_rows(classifier: Judge, rows: Sequence[Row], chunk: int = 256) -> list[Verdict]:
     """Verdicts of the rows' texts, in order."""
     texts = [row.text for row in rows]
     return [v for start in range(0, len(texts), chunk) for v in classifier.classify(texts[start : start + chunk])]
@@ -156,7 +169,7 @@ def recall_at(negatives: Shares, positives: Shares, budget: float) -> float:
     return float(np.mean(positives > threshold))
 
 
-def evaluate_disguises(classifier: TierClassifier, rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
+def evaluate_disguises(classifier: Judge, rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
     """What each disguise costs, on the rows that it changes: a disguise of Latin letters leaves Chinese as it is.
 
     Args:

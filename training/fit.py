@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +30,8 @@ from training.operating_point import Budgets
 
 _SURE = 0.95
 _NO_ROW = -1
+_TEMPERATURE = 0.1  # of the contrastive loss
+_PENALTY = 0.03  # inverse strength of the penalty of `head_start`, on standardized states
 
 Example = tuple[list[int], int, int]  # token ids, index of the category, index of the row or _NO_ROW
 
@@ -63,6 +66,14 @@ class TrainSettings:
             at random. Long windows cost most of the time: 254 tokens train at a fifth of the rows a second of 48.
         validation: share of the training rows held out to choose the operating point and, unless sources are watched,
             the best epoch.
+        folds: parts of a cross-validation in the place of held-out rows, for few rows; see `training.train_few`.
+        head_start: whether the head begins as a logistic regression on the states of the encoder as it is, rather than
+            at random: with few rows, most of what can be learnt is there already (arXiv 2202.10054).
+        contrast: weight of a supervised contrastive loss beside the others (arXiv 2004.11362, equation 2, temperature
+            0.1), on what the head reads: rows of a category draw together, others apart, so that a few rows teach as
+            many pairs.
+        reach: how far the weights go from where they began to what was learnt; of few rows half-way is better than all
+            of it (arXiv 2109.01903).
         watch: sources that are not trained on: 2,000 of their rows choose the best epoch.
         max_flagged: share of the ordinary Safe validation rows that the operating point may flag.
         max_refused: share of them that it may refuse.
@@ -92,6 +103,10 @@ class TrainSettings:
     window: int = 256
     train_window: int = 128
     validation: float = 0.05
+    folds: int = 0
+    head_start: bool = False
+    contrast: float = 0.0
+    reach: float = 1.0
     watch: tuple[str, ...] = ()
     max_flagged: float = 0.08
     max_refused: float = 0.02
@@ -148,7 +163,10 @@ class Fit:
         self.first = self._accelerator.is_main_process
 
     def run(self, rows: Sequence[Row], validation: Sequence[Row], checkpoint: Checkpoint) -> list[dict[str, float]]:
-        """All epochs; the mean training loss and the validation loss of each. The model ends with the best weights."""
+        """All epochs; the mean training loss and the validation loss of each. The model ends with the best weights.
+
+        Without rows to validate on, with those of the last epoch.
+        """
         settings = self._settings
         drawn = self._drawn(rows, torch.zeros(len(rows)), random.Random(settings.seed))
         size = math.ceil(len(drawn) / settings.batch / self.devices)
@@ -158,12 +176,13 @@ class Fit:
         self._standardize(rows)
         mean = {name: value.detach().clone() for name, value in self._learnt.items()}
         best = {name: value.clone() for name, value in mean.items()}
+        begun = {name: value.clone() for name, value in mean.items()}
         sure = {"before": torch.zeros(len(rows)), "now": torch.full((len(rows),), -1.0)}
         kept: Groups = {"learnt": self._learnt, "mean": mean, "best": best, "sure": sure}
         state = checkpoint.restore(kept, optimizer.optimizer)
         for _ in range(state.step):
             schedule.step()
-        held = self._examples(list(enumerate(validation)), None)
+        held = self._examples(list(enumerate(validation)), None) if validation else []
         self._model.train()
         self._model.encoder.eval()  # dropout inside the encoder triples a step on a CPU; the head keeps its own
         with _progress(steps, state.step, quiet=not self.first) as bar:
@@ -192,30 +211,37 @@ class Fit:
                 self._gather(sure["now"])
                 sure["before"].copy_(torch.where(sure["now"] >= 0, sure["now"], sure["before"]))
                 sure["now"].fill_(-1.0)
-                validated = self._validate(mean, held)
-                if not state.epochs or validated <= min(entry["validation"] for entry in state.epochs):
+                losses = {"train": round(state.total / size, 4)}
+                if held:
+                    losses["validation"] = round(self._validate(mean, held), 4)
+                if not held or losses["validation"] <= min((e["validation"] for e in state.epochs), default=math.inf):
                     for name, value in mean.items():
                         best[name].copy_(value)
-                state.epochs.append({"train": round(state.total / size, 4), "validation": round(validated, 4)})
+                state.epochs.append(losses)
                 state.total = 0.0
                 bar.console.print(f"epoch {epoch + 1}/{settings.epochs}: {state.epochs[-1]}", highlight=False)
         with torch.no_grad():
             for name, value in self._learnt.items():
-                value.copy_(best[name])
+                # An adapter is the product of two matrices, of which B begins at zero: scaling B scales it.
+                value.copy_(best[name] if "lora_A" in name else torch.lerp(begun[name], best[name], settings.reach))
         return state.epochs
 
     @torch.no_grad()
     def _standardize(self, rows: Sequence[Row]) -> None:
         """Set the head onto standardized states, measured on some rows before anything is learnt."""
         sample = random.Random(self._settings.seed).sample(rows, min(len(rows), 1000))
-        some = self._examples(list(enumerate(sample)), None)
-        pooled = torch.cat(
-            [
-                self._forward(self._model.pool, batch)
-                for batch in _batches(some, self._settings.batch, self._size, random.Random(0))
-            ]
-        )
+        pooled, targets = self._pooled(sample)
         self._model.standardize(pooled.mean(0), pooled.std(0, correction=0).clamp(min=1e-4))
+        if self._settings.head_start:
+            start_head(self._model, pooled, targets)
+
+    def _pooled(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
+        """Pooled states ``(rows, hidden)`` and categories of rows, in one order."""
+        batches = _batches(
+            self._examples(list(enumerate(rows)), None), self._settings.batch, self._size, random.Random(0)
+        )
+        pooled = torch.cat([self._forward(self._model.pool, batch) for batch in batches])
+        return pooled, [target for batch in batches for _, target, _ in batch]
 
     def _turns(self, rows: Sequence[Row], epoch: int, sure: Tensor) -> Iterator[list[Example]]:
         """This device's batches of an epoch, without end: where the rows are used up, they are drawn anew."""
@@ -268,7 +294,12 @@ class Fit:
     def _loss(self, model: torch.nn.Module, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """The loss, and the probability of the right tier for each example."""
         targets = torch.tensor([target for _, target, _ in batch], device=self._accelerator.device)
-        return _loss(self._forward(model, batch), targets, self._tiers, self._settings)
+        read: list[Tensor] = []
+        with self._model.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
+            loss, right = _loss(self._forward(model, batch), targets, self._tiers, self._settings)
+        if self._settings.contrast and model.training:
+            loss = loss + self._settings.contrast * contrast_loss(read[0], targets)
+        return loss, right
 
     def _average(self, mean: dict[str, Tensor], step: int) -> None:
         decay = min(self._settings.averaging, step / (step + 9))
@@ -291,6 +322,49 @@ class Fit:
         self._model.train()
         self._model.encoder.eval()
         return total / len(held)
+
+
+def contrast_loss(states: Tensor, targets: Tensor) -> Tensor:
+    """How much nearer rows are to others of their category than to the rest (arXiv 2004.11362, equation 2).
+
+    Args:
+        states: ``(rows, hidden)``; their cosines count.
+        targets: the category of each row. One that is alone in its category only pushes others away.
+    """
+    unit = functional.normalize(states, dim=-1)
+    itself = torch.eye(len(targets), dtype=torch.bool, device=states.device)
+    likeness = (unit @ unit.T / _TEMPERATURE).masked_fill(itself, float("-inf"))
+    log_probabilities = likeness.log_softmax(-1).masked_fill(itself, 0.0)
+    same = (targets.unsqueeze(1) == targets.unsqueeze(0)) & ~itself
+    paired = same.any(-1)
+    if not paired.any():
+        return states.sum() * 0.0
+    mean = (log_probabilities * same).sum(-1)[paired] / same.sum(-1)[paired]
+    return -mean.mean()
+
+
+@torch.no_grad()
+def start_head(model: TierModel, pooled: Tensor, targets: Sequence[int]) -> None:
+    """Make the head a logistic regression, every category counting as much, on standardized states.
+
+    Args:
+        model: whose states are standardized already.
+        pooled: its pooled states, ``(rows, hidden)``.
+        targets: the category of each row; one without rows begins as unlikely as the unlikeliest other one.
+    """
+    present = sorted(set(targets))
+    if len(present) < 2:
+        return
+    states = ((pooled - model.centre) / model.spread).cpu().numpy()
+    fitted = LogisticRegression(C=_PENALTY, max_iter=1000, class_weight="balanced").fit(states, targets)
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(present) == 2:  # scikit-learn keeps one row of two
+        weight, bias = [-weight[0] / 2, weight[0] / 2], [-bias[0] / 2, bias[0] / 2]
+    model.head.weight.zero_()
+    model.head.bias.fill_(float(min(bias)))
+    for at, category in enumerate(present):
+        model.head.weight[category] = torch.as_tensor(weight[at])
+        model.head.bias[category] = float(bias[at])
 
 
 def _in_precision(model: TierModel, precision: str) -> TierModel:

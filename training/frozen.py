@@ -17,7 +17,7 @@ from training.datasets import TrainingError
 _MOST_KEPT = 4 << 30  # bytes of states
 _AT_ONCE = 32  # texts
 # Types of models that keep their layers in `encoder.layer`, above `embeddings`, with nothing else between or after.
-_SHAPES = ("bert", "camembert", "roberta", "xlm-roberta")
+SHAPES = ("bert", "camembert", "roberta", "xlm-roberta")
 
 
 class FrozenLayers:
@@ -34,9 +34,9 @@ class FrozenLayers:
     def __init__(self, encoder: Encoder, count: int) -> None:
         model: Any = encoder.lend()
         kind, layers = model.config.model_type, model.config.num_hidden_layers
-        if kind not in _SHAPES:
+        if kind not in SHAPES:
             raise TrainingError(
-                f"frozen = {count}: {encoder.name} is a {kind} model; layers can be frozen of {', '.join(_SHAPES)}, "
+                f"frozen = {count}: {encoder.name} is a {kind} model; layers can be frozen of {', '.join(SHAPES)}, "
                 "others are trained with frozen = 0"
             )
         if not 0 < count < layers:

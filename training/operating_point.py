@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.model import TierClassifier
 from classifier.settings import OperatingPoint
 from classifier.types import Tier
 from training.datasets import LOOK_ALIKES, Row
-from training.evaluate import classify_rows
+from training.evaluate import Judge, classify_rows
 
 _STEPS = range(5, 100)  # hundredths
 
@@ -36,7 +35,7 @@ class Budgets:
     look_alikes_refused: float = 1.0
 
 
-def choose_operating_point(classifier: TierClassifier, rows: Sequence[Row], budgets: Budgets) -> OperatingPoint:
+def choose_operating_point(classifier: Judge, rows: Sequence[Row], budgets: Budgets) -> OperatingPoint:
     """The lowest thresholds, in steps of 0.01, that keep to all budgets on the Safe rows.
 
     `unsafe` is the lowest that keeps to both budgets of what is refused; then `risk` the lowest that keeps, with that,

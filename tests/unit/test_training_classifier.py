@@ -25,14 +25,14 @@ from training.average import average_classifiers
 from training.datasets import Row, TrainingError, text_key
 from training.fit import Fit, TrainSettings, _batches, _join, _loss, _note, _optimizer, _rounds
 from training.manifest import adapter_sha256, file_sha256
-from training.train_classifier import _lora
+from training.train_classifier import lora_config
 
 QUICK = replace(SETTINGS, epochs=1)
 
 
 def untrained():
     """Model, encoder and taxonomy, as `Fit` takes them."""
-    model = TierModel.untrained(minilm(), len(TAXONOMY.categories), _lora(minilm(), SETTINGS))
+    model = TierModel.untrained(minilm(), len(TAXONOMY.categories), lora_config(minilm(), SETTINGS))
     return model, minilm(), TAXONOMY
 
 

@@ -10,14 +10,14 @@ from classifier.types import MINILM
 from tests.classifier_cases import SETTINGS, e5_small, minilm
 from training.datasets import TrainingError
 from training.frozen import FrozenLayers
-from training.train_classifier import _lora
+from training.train_classifier import lora_config
 
 TEXTS = ["a garden", "how do I bake bread in a kettle, and why would I?", "zorblax", "a garden"]
 
 
 def model_of(encoder, frozen):
     torch.manual_seed(0)
-    model = TierModel.untrained(encoder, 3, _lora(encoder, replace(SETTINGS, frozen=frozen))).eval()
+    model = TierModel.untrained(encoder, 3, lora_config(encoder, replace(SETTINGS, frozen=frozen))).eval()
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "lora_B" in name:

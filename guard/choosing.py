@@ -1,0 +1,81 @@
+"""Which classifier judges a request: several models on one encoder, chosen by where the request comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from classifier.taxonomy import Category, Taxonomy
+from guard.fields import Section, Words
+from guard.policy import Rule
+from guard.rules import Endpoints
+from guard.types import Classifier, Origin, Route
+
+
+class Concerns(Section):
+    """Where the requests come from that a classifier judges; every condition given must hold."""
+
+    tenant: Words = Field((), description="Who sends it, or a pattern such as team-*; one or several.")
+    model: Words = Field((), description="The model asked for, or a pattern such as gpt-4*; one or several.")
+    endpoint: Endpoints = Field((), description="The wire that the request speaks; one or several.")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not (self.tenant or self.model or self.endpoint):
+            raise ValueError("need a tenant, a model or an endpoint; what judges all requests is `classifier.model`")
+        return self
+
+    def rule(self) -> Rule:
+        """A rule that concerns the same requests."""
+        tenants, models, endpoints = map(frozenset, (self.tenant, self.model, self.endpoint))
+        return Rule("classifiers", Route.REFUSE, tenants=tenants, models=models, endpoints=endpoints)
+
+
+class OtherClassifier(Section):
+    """A model that judges some requests in the place of `classifier.model`."""
+
+    model: Path = Field(description="Model folder; one on the same encoder shares its weights in memory.")
+    when: Concerns = Field(description="The requests that it judges.")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A classifier and the requests that it judges.
+
+    Attributes:
+        name: in the configuration.
+        when: concerns these requests.
+        classifier: judges them.
+        taxonomy: what its verdicts mean.
+    """
+
+    name: str
+    when: Rule
+    classifier: Classifier
+    taxonomy: Taxonomy
+
+
+@dataclass(frozen=True, slots=True)
+class Taxonomies:
+    """The categories of several taxonomies: what a policy may speak of."""
+
+    of: tuple[Taxonomy, ...]
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """All of them; two that share an id may differ in tier and handling."""
+        return tuple(category for taxonomy in self.of for category in taxonomy.categories)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Their ids, each once."""
+        return tuple(dict.fromkeys(category.id for category in self.categories))
+
+
+def first_of(choices: Sequence[Rule], origin: Origin) -> int | None:
+    """The place of the first choice that concerns a request; None where `classifier` judges it."""
+    return next((place for place, when in enumerate(choices) if when.concerns(origin)), None)

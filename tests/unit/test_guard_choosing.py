@@ -1,0 +1,204 @@
+"""Several classifiers on one encoder: which one judges a request, and what is refused at the start."""
+
+import asyncio
+import json
+import shutil
+
+import pytest
+import yaml
+
+from classifier import encoder as encoder_module
+from classifier.settings import ClassifierSettings
+from classifier.types import Handling, Tier
+from guard.assemble import Encoders, load_classifier, load_other, load_taxonomy
+from guard.choosing import Choice, Concerns, OtherClassifier, Taxonomies, first_of
+from guard.cli.policy import run as policy_test
+from guard.config import Config, load_config
+from guard.edition import check_categories
+from guard.errors import ConfigError
+from guard.types import Origin, Route, Turn
+from tests.classifier_cases import TAXONOMY, minilm, toy_model
+from tests.doubles import WordClassifier, make_guard, raises, verdict
+
+
+class Says:
+    """One verdict for everything."""
+
+    def __init__(self, found):
+        self.found = found
+        self.asked = []
+
+    def classify(self, texts):
+        self.asked += texts
+        return [self.found] * len(texts)
+
+
+def guard_with(*others, **parts):
+    choices = tuple(
+        Choice(f"other-{number}", Concerns(**when).rule(), classifier, TAXONOMY)
+        for number, (when, classifier) in enumerate(others)
+    )
+    return make_guard(others=choices, **parts)
+
+
+def route(guard, origin, text="hello"):
+    return asyncio.run(guard.decide([Turn("user", text)], origin)).route
+
+
+def test_the_first_classifier_that_a_request_concerns_judges_it():
+    unsafe, safe = Says(verdict(Tier.UNSAFE)), Says(verdict())
+    guard = guard_with(({"tenant": "bank-*"}, unsafe), ({"tenant": "bank-a", "model": "gpt-*"}, safe))
+    assert route(guard, Origin("bank-a", "gpt-4")) is Route.REFUSE
+    assert route(guard, Origin("shop", "gpt-4")) is Route.FORWARD
+    assert route(guard, Origin(None, "gpt-4")) is Route.FORWARD, "nobody is no tenant"
+    assert route(guard, Origin("shop", "gpt-4"), "a bomb") is Route.REFUSE, "`classifier` judges the others"
+    assert unsafe.asked == ["hello"]
+    assert safe.asked == []
+
+
+def test_requests_that_wait_together_each_keep_their_classifier():
+    unsafe = Says(verdict(Tier.UNSAFE))
+    guard = guard_with(({"tenant": "bank"}, unsafe), ({"endpoint": "embeddings"}, Says(verdict())))
+
+    async def both():
+        origins = [Origin("bank"), Origin("shop"), Origin("shop", endpoint="embeddings")] * 8
+        return await asyncio.gather(*(guard.decide([Turn("user", f"text {n}")], o) for n, o in enumerate(origins)))
+
+    routes = [decision.route for decision in asyncio.run(both())]
+    assert routes == [Route.REFUSE, Route.FORWARD, Route.FORWARD] * 8
+    assert len(unsafe.asked) == 8
+
+
+def test_a_further_classifier_that_fails_refuses_its_requests_only():
+    class Broken:
+        classify = raises(RuntimeError("secret prompt"))
+
+    guard = guard_with(({"tenant": "bank"}, Broken()))
+    decision = asyncio.run(guard.decide([Turn("user", "hello")], Origin("bank")))
+    assert (decision.route, decision.rule) == (Route.REFUSE, "on_error")
+    assert "secret" not in decision.cause
+    assert route(guard, Origin("shop")) is Route.FORWARD
+
+
+def test_rules_may_name_the_categories_of_every_classifier():
+    both = Taxonomies((TAXONOMY, TAXONOMY))
+    assert both.ids == TAXONOMY.ids
+    assert len(both.categories) == 2 * len(TAXONOMY.categories)
+    settings = load_config(None, {"output.classifier": False})
+    rule = {"name": "r", "when": {"category": ["u_zorblax"]}, "route": "refuse"}
+    named = Config.model_validate({**settings.model_dump(), "policy": {"rules": [rule]}})
+    check_categories(named, both)
+    rule["when"]["category"] = ["u_nothing"]
+    with pytest.raises(ConfigError, match="u_nothing"):
+        check_categories(Config.model_validate({**settings.model_dump(), "policy": {"rules": [rule]}}), both)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"a": {"model": "m"}}, "when"),
+        ({"a": {"model": "m", "when": {}}}, "need a tenant, a model or an endpoint"),
+        ({"a": {"model": "m", "when": {"tennant": "x"}}}, "tennant"),
+        ({"a": {"model": "m", "when": {"endpoint": "chatt"}}}, "chatt"),
+        ({"a": {"when": {"tenant": "x"}}}, "model"),
+        ({"": {"model": "m", "when": {"tenant": "x"}}}, "classifiers"),
+    ],
+)
+def test_what_is_wrong_with_the_section_is_named(tmp_path, section, words):
+    (tmp_path / "airlock.yaml").write_text(yaml.safe_dump({"classifiers": section}))
+    with pytest.raises(ConfigError, match=words):
+        load_config(tmp_path / "airlock.yaml")
+
+
+def test_without_a_classifier_there_are_no_further_ones():
+    with pytest.raises(ValueError, match=r"classifiers\.a is set and classifier\.kind is 'none'"):
+        Config.model_validate(
+            {
+                "classifier": {"kind": "none"},
+                "output": {"classifier": False},
+                "classifiers": {"a": {"model": "m", "when": {"tenant": "x"}}},
+            }
+        )
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """A configuration with `classifier` and a further one beside it, and the encoders that get loaded."""
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return minilm()
+
+    monkeypatch.setattr(encoder_module, "load_encoder", load)
+    shutil.copytree(toy_model(), tmp_path / "bank")
+    data = {
+        "classifier": {"model": str(toy_model())},
+        "classifiers": {"bank": {"model": "bank", "when": {"tenant": "bank"}}},
+        "output": {"input_only": []},
+    }
+    (tmp_path / "airlock.yaml").write_text(yaml.safe_dump(data))
+    return tmp_path, loaded
+
+
+def test_models_on_one_encoder_share_its_weights_in_memory(folders):
+    folder, loaded = folders
+    settings = load_config(folder / "airlock.yaml")
+    assert settings.classifiers["bank"] == OtherClassifier(model=folder / "bank", when=Concerns(tenant=("bank",)))
+    encoders = Encoders(settings)
+    models = [load_classifier(settings, encoders), load_other(settings, "bank", encoders)]
+    assert len(loaded) == 1
+    sizes = {value.data_ptr(): value.nbytes for value in minilm().model.parameters()}
+    for model in models:
+        own = sum(value.nbytes for value in model.model.parameters() if value.data_ptr() not in sizes)
+        assert own < sum(sizes.values()) / 20
+        assert model.classify(["zorblax zorblax zorblax"])[0].category == "u_zorblax"
+    assert isinstance(load_taxonomy(settings), Taxonomies)
+
+
+def test_a_model_that_is_missing_or_of_another_encoder_is_named_at_the_start(folders):
+    folder, _ = folders
+    settings = load_config(folder / "airlock.yaml")
+    described = json.loads((folder / "bank" / "classifier.json").read_text())
+    (folder / "bank" / "classifier.json").write_text(json.dumps({**described, "encoder_sha256": "0" * 64}))
+    with pytest.raises(ConfigError, match=r"classifiers\.bank\.model: .*was trained on encoder"):
+        load_other(settings, "bank", Encoders(settings))
+    shutil.rmtree(folder / "bank")
+    with pytest.raises(ConfigError, match=r"classifiers\.bank\.model: .*bank has no classifier\.json"):
+        load_other(settings, "bank", Encoders(settings))
+    with pytest.raises(ConfigError, match=r"classifiers\.bank\.model: .*does not exist"):
+        load_taxonomy(settings)
+
+
+def test_cases_of_a_policy_are_judged_by_the_classifier_that_they_concern(folders, capsys):
+    folder, loaded = folders
+    described = ClassifierSettings.load(folder / "bank")
+    (folder / "bank" / "classifier.json").write_text(
+        json.dumps({**json.loads((folder / "bank" / "classifier.json").read_text()), "name": "other"})
+    )
+    assert described.name == "toy"
+    cases = [
+        {"text": "zorblax zorblax zorblax", "tenant": "bank", "expect": {"route": "refuse"}},
+        {"text": "zorblax zorblax zorblax", "expect": {"route": "refuse"}},
+    ]
+    (folder / "cases.yaml").write_text(yaml.safe_dump({"cases": cases}))
+    policy_test(folder / "cases.yaml", folder / "airlock.yaml", as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["passed"], said["failed"]) == (2, 0)
+    assert len(loaded) == 1
+
+
+def test_choices_are_asked_in_order():
+    rules = [Concerns(tenant=("a",)).rule(), Concerns(model=("m*",)).rule()]
+    assert first_of(rules, Origin("a", "m1")) == 0
+    assert first_of(rules, Origin("b", "M1")) == 1
+    assert first_of(rules, Origin("b", "x")) is None
+    assert first_of([], Origin("a")) is None
+
+
+def test_the_words_of_a_further_taxonomy_have_their_handling():
+    guard = guard_with(
+        ({"tenant": "bank"}, Says(verdict(Tier.FOCUSED_ATTENTION, "f_mental_health", Handling.SUPPORT))),
+        classifier=WordClassifier(),
+    )
+    assert route(guard, Origin("bank")) is Route.HAND_OVER
