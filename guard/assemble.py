@@ -18,11 +18,13 @@ from guard.observer import NOBODY, Observers
 from guard.output import output_checks
 from guard.types import Answerer as AnswererPart
 from guard.types import Classifier, Protector
+from guard.types import Explainer as ExplainerPart
 from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
     from classifier.encoder import Encoder
     from classifier.model import TierClassifier
+    from classifier.why import Explainer
     from rag.answer import Answerer
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
@@ -46,7 +48,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
     """
     settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
     encoders = Encoders(settings)
-    classifier, taxonomy = _judge(settings, encoders)
+    classifier, taxonomy, explainer = _judge(settings, encoders)
     answerer, protector = _library(settings, encoders)
     return Guard(
         settings,
@@ -58,17 +60,35 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
             protector=protector,
             taxonomy=taxonomy,
             observers=observers,
+            explainer=explainer,
         ),
     )
 
 
-def _judge(config: Config, encoders: Encoders) -> tuple[Classifier, Taxonomy]:
-    """The classifier with its memory and its taxonomy, or what stands in for it."""
+def _judge(config: Config, encoders: Encoders) -> tuple[Classifier, Taxonomy, ExplainerPart | None]:
+    """The classifier with its memory and its taxonomy, or what stands in for it; and what explains its verdicts."""
     if config.classifier.kind == "none":
-        return Unjudged(), UNJUDGED_TAXONOMY
+        return Unjudged(), UNJUDGED_TAXONOMY, None
     tiers = load_classifier(config, encoders)
     remembers = config.classifier.cache
-    return (RememberingClassifier(tiers, remembers) if remembers else tiers), tiers.taxonomy
+    explainer = load_explainer(config, tiers) if config.classifier.explain_tokens else None
+    return (RememberingClassifier(tiers, remembers) if remembers else tiers), tiers.taxonomy, explainer
+
+
+def load_explainer(config: Config, classifier: TierClassifier) -> Explainer:
+    """What says why a classifier's verdicts are as they are, with the labelled examples in the model's folder.
+
+    Raises:
+        ConfigError: the examples are damaged, or of another adapter.
+    """
+    from classifier.examples import Examples
+    from classifier.why import BUDGET, Explainer
+
+    try:
+        examples = Examples.load(config.classifier.model or SHIPPED_MODEL, classifier.taxonomy)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+    return Explainer(classifier, examples, budget=config.classifier.explain_tokens or BUDGET)
 
 
 def _library(config: Config, encoders: Encoders) -> tuple[AnswererPart, Protector | None]:
