@@ -82,13 +82,13 @@ def load_explainer(config: Config, classifier: TierClassifier) -> Explainer:
         ConfigError: the examples are damaged, or of another adapter.
     """
     from classifier.examples import Examples
-    from classifier.why import BUDGET, Explainer
+    from classifier.why import Explainer
 
     try:
         examples = Examples.load(config.classifier.model or SHIPPED_MODEL, classifier.taxonomy)
     except ClassifierError as exc:
         raise ConfigError(f"classifier.model: {exc}") from exc
-    return Explainer(classifier, examples, budget=config.classifier.explain_tokens or BUDGET)
+    return Explainer(classifier, examples, budget=config.classifier.explain_tokens)
 
 
 def _library(config: Config, encoders: Encoders) -> tuple[AnswererPart, Protector | None]:

@@ -21,7 +21,7 @@ POINT = OperatingPoint(risk=0.5, unsafe=0.7)
 def record(text, *, unsafe=0.0, safe=None, prompts="full", **more):
     safe = 1 - unsafe if safe is None else safe
     tiers = {"safe": safe, "conditionally_safe": 1 - safe - unsafe, "focused_attention": 0.0, "unsafe": unsafe}
-    tier = POINT.tier({each: tiers[each.label] for each in Tier}).label
+    tier = "unsafe" if unsafe >= POINT.unsafe else "safe" if 1 - safe < POINT.risk else "conditionally_safe"
     said = {"tier": tier, "category": "c", "tiers": tiers, "prompt": text, "prompts": prompts, "judged": "last_turn"}
     return Record(1, 0.0, "decision", f"dec_{text}", json.dumps(said | more), "", "")
 
