@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from classifier.model import TierClassifier
@@ -21,6 +22,7 @@ from training.word_weights import Method
 
 TOP = (1, 3)  # words
 _DRAWS = 8
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def evaluate_why(
     }
 
 
-def _fall(found: Decided, choices: Sequence[Weights]) -> Weights:
+def _fall(found: Decided, choices: Sequence[Places]) -> Weights:
     """By how much the probability falls without each choice of words, and with nothing else: ``(2, choices)``."""
     inside = np.zeros((len(choices), len(found.words)), dtype=bool)
     for mask, choice in zip(inside, choices, strict=True):
@@ -124,8 +126,8 @@ def _fall(found: Decided, choices: Sequence[Weights]) -> Weights:
     return likely[0] - likely[1:].reshape(2, len(choices))
 
 
-def _heaviest(weights: Weights, says: Weights, top: int) -> Weights:
-    order: Weights = says[np.argsort(-weights[says], kind="stable")[:top]]
+def _heaviest(weights: Weights, says: Places, top: int) -> Places:
+    order: Places = says[np.argsort(-weights[says], kind="stable")[:top]]
     return order
 
 

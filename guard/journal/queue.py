@@ -94,7 +94,7 @@ def scored(found: Sequence[Candidate], point: OperatingPoint, others: Sequence[T
         point: the thresholds that decided.
         others: what a second model says of each.
     """
-    said = others if others is not None else [None] * len(found)
+    said: Sequence[Tier | None] = others if others is not None else [None] * len(found)
     return [_scored(each, point, other) for each, other in zip(found, said, strict=True)]
 
 
