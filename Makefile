@@ -146,6 +146,7 @@ eval: install
 	$(BIN)/airlock eval classifier --data data/queries/contrast.jsonl --split test --disguised 120 \
 		--out results/classifier_contrast.json
 	$(BIN)/airlock eval data $(QUERIES)
+	$(BIN)/airlock eval why --data data/queries/contrast.jsonl
 	$(BIN)/python benchmarks/unseen_sources.py
 	$(BIN)/airlock eval rag
 	$(BIN)/airlock eval safety

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from classifier.decoding import decoded
 from classifier.normalize import decorated, invisible, is_symbol, normalize
 from classifier.pace import pause
+from classifier.readings import Reading, readings
 from classifier.runtime import Runtime, Tokenizer
 from classifier.settings import ClassifierSettings, described
 from classifier.taxonomy import SHIPPED_MODEL, Taxonomy, tier_sums
-from classifier.types import ClassifierError, Coverage, TextTooLong, Verdict
+from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Verdict
 from classifier.windows import Window, windows
 
 if TYPE_CHECKING:
@@ -162,6 +163,22 @@ class TierClassifier:
                 "its weights or its runtime are broken; train or export it again"
             )
         return results
+
+    def probabilities(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Category probabilities, shape ``(rows, categories)``, of rows of token ids, each no longer than a window."""
+        found = [Window(tuple(row), Span(0, 0)) for row in rows]
+        return self.settings.calibration.probabilities(self._logits(found))
+
+    def windows_at(self, text: str, span: Span) -> list[tuple[Reading, Window]]:
+        """The windows of a text that lie at a span of the normalized text, each with the reading that it is from."""
+        every = list(readings(text, self.tokenizer.split))
+        whole = Span(0, len(every[0].text))
+        return [
+            (reading, window)
+            for reading in every
+            for window in windows(reading.ids, reading.offsets, size=self._size, overlap=self.settings.overlap)
+            if span == (whole if reading.encoded and reading.ids else window.span)
+        ]
 
     def _slices(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Indices of windows that run at once, the shortest first: within `batch` and `slice_tokens`, at least one."""

@@ -15,10 +15,12 @@ class Window:
     Attributes:
         ids: token ids, without the model's special tokens.
         span: the characters they stand for.
+        start: which token of the text the first one is.
     """
 
     ids: tuple[int, ...]
     span: Span
+    start: int = 0
 
 
 def windows(ids: Sequence[int], offsets: Sequence[tuple[int, int]], *, size: int, overlap: int) -> Iterator[Window]:
@@ -45,7 +47,7 @@ def windows(ids: Sequence[int], offsets: Sequence[tuple[int, int]], *, size: int
     while True:
         end = min(start + size, len(ids))
         start = max(0, min(start, end - size))
-        yield Window(tuple(ids[start:end]), Span(offsets[start][0], offsets[end - 1][1]))
+        yield Window(tuple(ids[start:end]), Span(offsets[start][0], offsets[end - 1][1]), start)
         if end == len(ids):
             return
         start = end - overlap

@@ -30,6 +30,9 @@ class CheckRequest(BaseModel):
 
     input: str | list[dict[str, Any]]
     output: str | None = Field(None, description="An answer of a model, to be checked as the output door would.")
+    explain: bool = Field(
+        False, description="Say why: the window that decided, the words that weighed most, the nearest examples."
+    )
 
 
 class AskRequest(BaseModel):
@@ -68,8 +71,13 @@ def own_api(guard: Guard) -> FastAPI:
         decision = await held.decide(turns, _origin(request))
         await held.record(decision, turns[-1].text)
         finding = await held.find([asked.output]) if asked.output else None
+        why = await held.explain(turns, decision) if asked.explain else None
         _mark(response, decision)
-        return decision.as_dict() | ({"output": asdict(finding) if finding else None} if asked.output else {})
+        return {
+            **decision.as_dict(),
+            **({"output": asdict(finding) if finding else None} if asked.output else {}),
+            **({"why": why.as_dict() if why else None} if asked.explain else {}),
+        }
 
     @api.post(ASK)
     async def ask(asked: AskRequest, request: Request, response: Response) -> dict[str, Any]:

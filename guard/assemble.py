@@ -20,11 +20,13 @@ from guard.observer import NOBODY, Observers
 from guard.output import output_checks
 from guard.types import Answerer as AnswererPart
 from guard.types import Classifier, Protector
+from guard.types import Explainer as ExplainerPart
 from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
     from classifier.encoder import Encoder
     from classifier.model import TierClassifier
+    from classifier.why import Explainer
     from rag.answer import Answerer
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
@@ -48,7 +50,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
     """
     settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
     encoders = Encoders(settings)
-    classifier, taxonomy = _judge(settings, encoders)
+    classifier, taxonomy, explainer = _judge(settings, encoders)
     others = _others(settings, encoders)
     answerer, protector = _library(settings, encoders)
     return Guard(
@@ -62,16 +64,18 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
             others=others,
             taxonomy=_together(taxonomy, [other.taxonomy for other in others]),
             observers=observers,
+            explainer=explainer,
         ),
     )
 
 
-def _judge(config: Config, encoders: Encoders) -> tuple[Classifier, Taxonomy]:
-    """The classifier with its memory and its taxonomy, or what stands in for it."""
+def _judge(config: Config, encoders: Encoders) -> tuple[Classifier, Taxonomy, ExplainerPart | None]:
+    """The classifier with its memory and its taxonomy, or what stands in for it; and what explains its verdicts."""
     if config.classifier.kind == "none":
-        return Unjudged(), UNJUDGED_TAXONOMY
+        return Unjudged(), UNJUDGED_TAXONOMY, None
     tiers = load_classifier(config, encoders)
-    return _remembering(config, tiers), tiers.taxonomy
+    explainer = load_explainer(config, tiers) if config.classifier.explain_tokens else None
+    return _remembering(config, tiers), tiers.taxonomy, explainer
 
 
 def _others(config: Config, encoders: Encoders) -> tuple[Choice, ...]:
@@ -90,6 +94,22 @@ def _remembering(config: Config, tiers: TierClassifier) -> Classifier:
 
 def _together(taxonomy: Taxonomy, others: Sequence[Taxonomy]) -> Taxonomy | Taxonomies:
     return Taxonomies((taxonomy, *others)) if others else taxonomy
+
+
+def load_explainer(config: Config, classifier: TierClassifier) -> Explainer:
+    """What says why a classifier's verdicts are as they are, with the labelled examples in the model's folder.
+
+    Raises:
+        ConfigError: the examples are damaged, or of another adapter.
+    """
+    from classifier.examples import Examples
+    from classifier.why import Explainer
+
+    try:
+        examples = Examples.load(config.classifier.model or SHIPPED_MODEL, classifier.taxonomy)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+    return Explainer(classifier, examples, budget=config.classifier.explain_tokens)
 
 
 def _library(config: Config, encoders: Encoders) -> tuple[AnswererPart, Protector | None]:

@@ -108,6 +108,9 @@ class ClassifierSection(Section):
     max_tokens: Count = Field(
         8_192, description="Tokens of one request that are judged, known turns aside; more are refused with HTTP 400."
     )
+    explain_tokens: Annotated[int, Field(ge=0)] = Field(
+        8_192, description="Tokens read to explain one verdict, for who asks why; 0 explains nothing."
+    )
     cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
 
 

@@ -29,6 +29,8 @@ from guard.types import (
     AnswerGrounding,
     Classifier,
     Decision,
+    Explainer,
+    Explanation,
     Finding,
     Judgement,
     Origin,
@@ -62,6 +64,7 @@ class Parts:
         None  # of the classifiers; without it, the categories of a policy are not looked up
     )
     observers: Observers = NOBODY
+    explainer: Explainer | None = None
 
 
 class Guard:
@@ -194,6 +197,27 @@ class Guard:
             BadRequest: the request cannot be judged.
         """
         return await self.held()._admit(turns, origin, unjudged, removed, answers=answers)
+
+    async def explain(self, turns: Sequence[Turn], decision: Decision) -> Explanation | None:
+        """Why the text that decided has its verdict; None where there is no verdict.
+
+        Raises:
+            BadRequest: verdicts are not explained here.
+            PartFailure: it could not be found out, or not in time.
+        """
+        explainer = self._parts.explainer
+        if explainer is None:
+            raise BadRequest(
+                "explain: this gateway explains no verdicts; leave it out, or let the operator set "
+                "`classifier.explain_tokens`",
+                param="explain",
+            )
+        deciding = [each.verdict is decision.verdict for each in decision.judgements]
+        if True not in deciding:
+            return None
+        _, text = texts_to_judge(turns, self.config.conversation)[deciding.index(True)]
+        work = 4.0 * self.config.classifier.explain_tokens  # in characters, as of the texts that others wait for
+        return await self._classify.run(explainer.explain, text, work=work)
 
     async def ask(self, question: str) -> GroundedAnswer:
         """A grounded answer, whatever the tier.

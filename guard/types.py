@@ -224,6 +224,22 @@ class Classifier(Protocol):
         ...
 
 
+class Explanation(Protocol):
+    """Why a text has its verdict."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of the command line and the API."""
+        ...
+
+
+class Explainer(Protocol):
+    """A text in, why it has its verdict out; synchronous, called in a worker thread."""
+
+    def explain(self, text: str) -> Explanation:
+        """Why."""
+        ...
+
+
 class Answerer(Protocol):
     """A question in, a grounded answer or an abstention out; synchronous, called in a worker thread."""
 

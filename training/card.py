@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from training.crossed import in_words
 from training.datasets import Row
 from training.evaluate import FIGURES
+from training.hub import HUB_NAMES
 from training.intervals import told
+
+_METRICS = {"macro_f1": "f1", "accuracy": "accuracy"}  # the hub's own names of figures
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
 def _drawn(manifest: Mapping[str, Any]) -> list[str]:
@@ -39,6 +46,37 @@ def _lineage(start: Mapping[str, Any] | None) -> list[str]:
     return [f"It went on from `{name}` ({told}).", *_lineage(start["start"])]
 
 
+def _metadata(manifest: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """What the hub reads: the base, languages, data sets, and the figures as its `model-index`."""
+    dev = manifest["figures"]
+    base = HUB_NAMES.get(manifest["encoder"])
+    known = {name: dev[name]["value"] for name in FIGURES if dev[name]["value"] is not None}
+    metrics = [
+        {"type": _METRICS.get(name, name), "name": name, "value": round(value, 4)} for name, value in known.items()
+    ]
+    data = f"{manifest['measured_on']} rows of the training's sources"
+    return {
+        "library_name": "peft",
+        "pipeline_tag": "text-classification",
+        "tags": ["safety", "guardrails", "lora", "airlock"],
+        **({"base_model": base, "base_model_relation": "adapter"} if base else {}),
+        "language": sorted({row.lang for row in rows if _LANGUAGE.fullmatch(row.lang)}),
+        "metrics": sorted({_METRICS[name] for name in known if name in _METRICS}),
+        "model-index": [
+            {
+                "name": manifest["name"],
+                "results": [
+                    {
+                        "task": {"type": "text-classification", "name": "Tiers of risk"},
+                        "dataset": {"type": "airlock", "name": data, "split": manifest["measured_on"]},
+                        "metrics": metrics,
+                    }
+                ],
+            }
+        ],
+    }
+
+
 def rounded(figure: float | None) -> str:
     """A figure as it is shown; a dash for one that has no rows."""
     return "–" if figure is None else f"{figure:.3f}"
@@ -50,9 +88,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
     sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
     lines = [
         "---",
-        "library_name: peft",
-        "pipeline_tag: text-classification",
-        "tags: [safety, guardrails, lora]",
+        yaml.safe_dump(_metadata(manifest, rows), sort_keys=False, allow_unicode=True).strip(),
         "---",
         "",
         f"# {manifest['name']}",

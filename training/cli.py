@@ -7,35 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from rag.mode import Mode
 from training import door_cli, grounding_cli, interpreter_cli, retrieval_cli
+from training.commands import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from classifier.encoder import Encoder
     from classifier.model import TierClassifier
     from classifier.taxonomy import Taxonomy
     from training.checks import Checked
 
 
-class _Commands(TyperGroup):
-    """Reports what cannot be trained with in one line, as `airlock` reports its own errors."""
-
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer does not publish the type
-        """Run a command."""
-        from training.datasets import TrainingError
-
-        try:
-            return super().invoke(ctx)
-        except TrainingError as exc:
-            typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
-            raise typer.Exit(1) from exc
-
-
-train = typer.Typer(cls=_Commands, no_args_is_help=True, help="Train a part on your data.")
-evaluate = typer.Typer(cls=_Commands, no_args_is_help=True, help="Measure a part on labelled data.")
+train = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a part on your data.")
+evaluate = typer.Typer(cls=Commands, no_args_is_help=True, help="Measure a part on labelled data.")
 
 
 _BY_RECIPE = "By default the recipe's."
@@ -238,6 +225,7 @@ def eval_classifier(
     html: Annotated[
         Path | None, typer.Option(help="Also a report with plots and the worst errors; holds texts.")
     ] = None,
+    why: Annotated[int, typer.Option(min=0, help="Of how many of the worst errors the report says why.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and the disguises.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
@@ -247,16 +235,18 @@ def eval_classifier(
 
     import torch
 
+    from classifier.examples import Examples
     from classifier.model import DEFAULT_MODEL
     from classifier.types import Tier
+    from classifier.why import Explainer
     from training.datasets import TrainingError, read_all
     from training.evaluate import Judged, compare, evaluate_disguises
     from training.manifest import adapter_sha256, command, provenance, write_json
-    from training.report import write_report
+    from training.report import explained, write_report
 
     torch.set_num_threads(threads)
     folder = model or DEFAULT_MODEL
-    classifier = _load(folder)
+    classifier = load_classifier(folder)
     rows = read_all(data, classifier.taxonomy, labels)
     chosen = [row for row in rows if row.split == split]
     if not chosen:
@@ -274,11 +264,12 @@ def eval_classifier(
         sample = random.Random(seed).sample(risky, min(disguised, len(risky)))
         result["disguised"] = evaluate_disguises(classifier, sample, seed=seed)
     if against:
-        result["comparison"] = compare(Judged(_load(against), chosen), judged, seed=seed)
+        result["comparison"] = compare(Judged(load_classifier(against), chosen), judged, seed=seed)
     result |= provenance(seed=seed, data=[*data, *([labels] if labels else [])])
     write_json(out, result)
     if html:
-        write_report(html, result, judged.worst(50))
+        explainer = Explainer(classifier, Examples.load(folder, classifier.taxonomy))
+        write_report(html, result, explained(judged.worst(50), explainer, why))
     _print_figures(figures, as_json=as_json, whole=result)
 
 
@@ -318,7 +309,7 @@ def eval_folds(
         if leaked:
             raise TrainingError(f"{models / name} was trained on {', '.join(sorted(leaked))}; train it without")
         held_out = [row for row in rows if row.source in sources]
-        found[name] = summarize(Judged(_load(models / name), sample(held_out, taxonomy, each, seed)))
+        found[name] = summarize(Judged(load_classifier(models / name), sample(held_out, taxonomy, each, seed)))
     if not found:
         raise TrainingError(f"{models} holds no model of a fold; train one with --without for each source of it")
     result = {
@@ -331,6 +322,39 @@ def eval_folds(
     }
     write_json(out, result)
     typer.echo(json.dumps(result["pooled"], indent=2))
+
+
+@evaluate.command("why")
+def eval_why(
+    data: Annotated[list[Path], typer.Option(help="JSONL rows; their labels play no part. Repeatable.")],
+    model: Annotated[Path | None, typer.Option(help="Model folder; the shipped one by default.")] = None,
+    each: Annotated[int, typer.Option(min=1, help="Rows of a language, at most, chosen at random.")] = 60,
+    compared: Annotated[int, typer.Option(min=0, help="Rows on which other ways to weigh words are measured.")] = 100,
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/word_attribution.json"),
+    seed: Annotated[int, typer.Option(help="Of the choice, the random words and the bootstrap.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+) -> None:
+    """Whether the words said to weigh most do: without them the verdict moves more than without random words."""
+    import torch
+
+    from classifier.model import DEFAULT_MODEL
+    from training.datasets import read_all
+    from training.evaluate_why import evaluate_why, some
+    from training.intervals import told
+    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.word_weights import methods
+
+    torch.set_num_threads(threads)
+    folder = model or DEFAULT_MODEL
+    classifier, encoder = load_with_encoder(folder)
+    rows = some(read_all(data, classifier.taxonomy), each, seed)
+    found = evaluate_why(classifier, rows, methods(classifier, encoder, seed=seed), compared=compared, seed=seed)
+    result = {"command": command("airlock"), "adapter_sha256": adapter_sha256(folder), **found}
+    write_json(out, {**result, **provenance(seed=seed, data=data)})
+    for name, figures in {"all rows": found["all"], **found["by_language"], **found["methods"]}.items():
+        for top in ("top_1", "top_3"):
+            told_of = [f"{kind} {told(figures[top], kind)}" for kind in ("deletion", "sufficiency")]
+            typer.echo(f"{name:22}{top}  {figures[top]['rows']} rows: {', '.join(told_of)} more than random words")
 
 
 @evaluate.command("data")
@@ -367,12 +391,19 @@ def eval_data(
         typer.echo(f"{name}: {found[name]}")
 
 
-def _load(folder: Path) -> TierClassifier:
+def load_classifier(folder: Path) -> TierClassifier:
+    """The classifier in a folder, on the encoder that it names."""
+    return load_with_encoder(folder)[0]
+
+
+def load_with_encoder(folder: Path) -> tuple[TierClassifier, Encoder]:
+    """The same, and the encoder."""
     from classifier.encoder import load_encoder
     from classifier.model import TierClassifier
     from classifier.settings import ClassifierSettings
 
-    return TierClassifier.load(folder, load_encoder(ClassifierSettings.load(folder).encoder))
+    encoder = load_encoder(ClassifierSettings.load(folder).encoder)
+    return TierClassifier.load(folder, encoder), encoder
 
 
 @evaluate.command("rag")

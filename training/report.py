@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from attribution.render import visible
+from classifier.why import Explainer
 from training.card import rounded
 
 # Key, name, and what it means for a user; {share} and {rest} are of 1,000.
@@ -50,7 +51,7 @@ def write_report(path: Path, result: Mapping[str, Any], worst: Sequence[Mapping[
         path: of the file.
         result: `training.evaluate.Judged.figures`, with the keys of `training.manifest.provenance` and `command`; if
             wanted `disguised`, of `evaluate_disguises`, and `comparison`, of `compare`.
-        worst: `Judged.worst`; their texts stand in the file.
+        worst: `Judged.worst`, as `explained`; their texts stand in the file.
     """
     write_page(
         path,
@@ -71,6 +72,14 @@ def write_report(path: Path, result: Mapping[str, Any], worst: Sequence[Mapping[
         differences=_differences(result["comparison"]) if "comparison" in result else [],
         provenance=provenance_rows(result),
     )
+
+
+def explained(worst: Sequence[Mapping[str, Any]], explainer: Explainer, count: int) -> list[dict[str, Any]]:
+    """The worst errors, the first `count` of them with the words that weighed most and the nearest examples."""
+    return [
+        {**error, "why": explainer.explain(error["text"]).as_dict() if at < count else None}
+        for at, error in enumerate(worst)
+    ]
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:  # noqa: ANN401 - whatever the template shows

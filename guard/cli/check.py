@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +15,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_WINDOW, _EXAMPLE = 200, 80  # characters of a window and of an example that a terminal gets
+
 
 @app.command("check")
 def check(
     text: Annotated[str, typer.Argument(help="What a user sends, or - for standard input.")],
     config: ConfigFile = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Also the window that decided, its weightiest words, the nearest examples.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what the policy decides on a text, and why. Nothing is forwarded or written down."""
+    """Say what the policy decides on a text, and by which rule. Nothing is forwarded or written down."""
     import asyncio
     from contextlib import closing
 
@@ -31,8 +37,10 @@ def check(
 
     given = read_text(text)
     with closing(load_guard(load_config(config, NO_JOURNAL))) as guard:
-        decision = asyncio.run(guard.decide([Turn("user", given)]))
-    said = decision.as_dict()
+        turns = [Turn("user", given)]
+        decision = asyncio.run(guard.decide(turns))
+        found = asyncio.run(guard.explain(turns, decision)) if why else None
+    said = decision.as_dict() | ({"why": found.as_dict() if found else None} if why else {})
     if as_json:
         print_json(said)
     elif decision.verdict is None:
@@ -45,6 +53,9 @@ def check(
         if not verdict.sure:
             typer.echo("  unsure    neither surely Safe nor surely risky at the budgets of the model")
         typer.echo(f"  read      {said['coverage']:.0%} of {said['tokens']} tokens in {said['windows']} windows")
+    if not as_json and found:
+        for line in why_lines(found.as_dict()):
+            typer.echo(line)
     for shadow in decision.shadow:
         typer.echo(f"  shadow    {shadow.rule} would say {shadow.route.value}")
     if decision.cause:
@@ -77,6 +88,23 @@ def classify(
                 chosen = verdict.tiers[verdict.tier]
                 doubt = "" if verdict.sure else "  unsure"
                 typer.echo(f"{verdict.tier.label:20} {verdict.category:26} {chosen:.3f}{doubt}")
+
+
+def why_lines(why: Mapping[str, Any]) -> Iterator[str]:
+    """Why, for a terminal: texts are anybody's, so what would steer the terminal is shown by its code point."""
+    from attribution.render import visible
+
+    def shown(text: str, most: int) -> str:
+        line = str(visible(" ".join(text.split())))
+        return line if len(line) <= most else line[: most - 1] + "…"
+
+    read = "decoded from the text" if why["encoded"] else "as read"
+    yield f"  window    {shown(why['window']['text'], _WINDOW)}  ({read})"
+    weighed = [f"{shown(each['word'], _WINDOW)} {each['weight']:+.2f}" for each in why["words"]]
+    alone = "" if why["words_alone"] else "  (words far from the weightiest were weighed together)"
+    yield f"  words     {', '.join(weighed) or 'none weighs towards this tier'}{alone}"
+    for each in why["examples"]:
+        yield f"  like      {each['similarity']:.2f} {each['category']:24} {shown(each['text'], _EXAMPLE)}"
 
 
 def _from_argument(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli import review
+from guard.cli import learning, review
 from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 NAME = "journal"
 app = typer.Typer(
-    no_args_is_help=True, help="Verify, export, replay and prune the journal; review what was handed over."
+    no_args_is_help=True, help="Verify, export, replay and prune the journal; review, drift, what to label."
 )
 app.add_typer(review.app, name="review")
+app.add_typer(learning.app)
 
 Since = Annotated[str | None, typer.Option(help="From this date or time on (UTC), or so long ago: 7d, 12h.")]
 Until = Annotated[str | None, typer.Option(help="Before this date or time (UTC), or so long ago.")]

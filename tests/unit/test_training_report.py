@@ -200,6 +200,16 @@ def test_texts_are_shown_and_never_markup(report):
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
 
 
+def test_why_stands_beside_an_error_and_is_never_markup(report):
+    example = {"id": "1", "text": HOSTILE + "x" * 300, "category": HOSTILE, "tier": "safe", "similarity": 0.5}
+    why = {"words": [{"word": HOSTILE, "weight": 1.25}, {"word": "oven", "weight": 0.5}], "examples": [example]}
+    page = report(worst=[error("how?") | {"why": why}, error("none") | {"why": None}])
+    assert "<script" not in page.markup
+    assert "oven" in page.lines
+    assert page.text.count("Weightiest words") == 1
+    assert "x" * 200 not in page.text, "an example is cut"
+
+
 def test_names_from_the_data_are_never_markup_either(report):
     hostile = copy.deepcopy(RESULT)
     hostile["model"] = hostile["command"] = hostile["commit"] = HOSTILE

@@ -1,0 +1,141 @@
+"""`airlock journal drift` and `queue`: whether what is asked has changed, and what to label next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guard.cli.options import ConfigFile, Json, print_json
+
+if TYPE_CHECKING:
+    from classifier.settings import OperatingPoint
+    from classifier.types import Tier
+    from guard.assemble import Encoders
+    from guard.config import Config
+    from guard.journal.queue import Candidate
+    from guard.journal.records import Record
+
+app = typer.Typer()
+
+
+@app.command("drift")
+def drift(
+    config: ConfigFile = None,
+    since: Annotated[
+        str, typer.Option(help="Begin of the period to hold against: a date (UTC), or so long ago.")
+    ] = "35d",
+    cut: Annotated[str, typer.Option(help="Where that period ends and the one in question begins.")] = "7d",
+    until: Annotated[str | None, typer.Option(help="End of the period in question; now by default.")] = None,
+    alpha: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Chance of any alarm where nothing changed, at most.")
+    ] = 0.01,
+    psi: Annotated[
+        float, typer.Option(min=0.0, help="Population stability index from which a change is an alarm.")
+    ] = 0.1,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit status 1 on an alarm.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the permutations.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """How tiers, categories, confidence, languages and, where prompts are kept, words moved between two periods."""
+    from guard.config import load_config
+    from guard.errors import BadRequest
+    from guard.journal.drift import drift as run
+    from guard.journal.drift import read_period
+    from guard.journal.export import moment
+
+    begin, middle = moment(since, "--since"), moment(cut, "--cut")
+    end = moment(until, "--until") if until else None
+    if not begin < middle or (end is not None and not middle < end):
+        raise BadRequest("--since, --cut and --until must follow one another in time")
+    settings = load_config(config)
+    before, after = (read_period(_decisions(settings, *span)) for span in ((begin, middle), (middle, end)))
+    moved = run(before, after, alpha=alpha, least=psi, seed=seed)
+    if as_json:
+        print_json(
+            {"before": before.decisions, "after": after.decisions, "measures": [each.as_dict() for each in moved]}
+        )
+    else:
+        from attribution.render import visible
+
+        typer.echo(f"{before.decisions} decisions before, {after.decisions} after")
+        for each in moved:
+            sign = "ALARM" if each.alarm else ""
+            typer.echo(f"{each.measure:12} PSI {each.psi:.3f}  JS {each.divergence:.3f}  p {each.adjusted:.3f}  {sign}")
+            for name, (first, second) in list(each.shares.items())[:3] if each.alarm else ():
+                typer.echo(f"    {visible(name):24} {first:.1%} -> {second:.1%}")
+    if fail and any(each.alarm for each in moved):
+        raise typer.Exit(1)
+
+
+@app.command("queue")
+def queue(
+    config: ConfigFile = None,
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
+    since: Annotated[str | None, typer.Option(help="From this date or time on (UTC), or so long ago: 7d, 12h.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Second model folder: where the two disagree, a label teaches most.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSONL to write; printed without one. It holds prompts.")] = None,
+) -> None:
+    """What to label next: prompts that the classifier was least sure of, near a threshold, or disputed; no two alike.
+
+    Each line is a row for `airlock train classifier` once its `category` is filled in. Only where `journal.prompts` is
+    `full` or `redacted`.
+    """
+    import json
+
+    from guard.assemble import Encoders, load_sentences
+    from guard.config import load_config
+    from guard.errors import BadRequest
+    from guard.journal.export import moment
+    from guard.journal.queue import candidates, chosen, scored
+
+    settings = load_config(config)
+    found = candidates(_decisions(settings, moment(since, "--since") if since else None, None))
+    if not found:
+        raise BadRequest(
+            "the journal holds no prompts that can be read; they are kept with `journal.prompts: redacted` or `full`"
+        )
+    encoders = Encoders(settings)
+    others = _tiers(settings, encoders, against, found) if against else None
+    sentences = load_sentences(settings, encoders)
+    rows = chosen(scored(found, _point(settings), others), count, sentences.encode, sentences.floor)
+    lines = "".join(json.dumps(each.as_row(), ensure_ascii=False) + "\n" for each in rows)
+    if out:
+        out.write_text(lines, encoding="utf-8")
+        typer.echo(f"{len(rows)} of {len(found)} prompts in {out}")
+    else:
+        typer.echo(lines, nl=False)
+
+
+def _decisions(settings: Config, since: float | None, until: float | None) -> Iterator[Record]:
+    """The decisions of a journal in a stretch of time, oldest first."""
+    from guard.journal.database import Database, journal, select_records
+    from guard.journal.records import Kind
+
+    wanted = [journal.c.kind == Kind.DECISION.value]
+    wanted += [journal.c.time >= since] if since is not None else []
+    wanted += [journal.c.time < until] if until is not None else []
+    with closing(Database(settings.journal, read_only=True)) as database, database.reading() as connection:
+        yield from select_records(connection, *wanted)
+
+
+def _point(settings: Config) -> OperatingPoint:
+    """The thresholds of the configured model."""
+    from classifier.settings import ClassifierSettings
+    from classifier.taxonomy import SHIPPED_MODEL
+
+    return ClassifierSettings.load(settings.classifier.model or SHIPPED_MODEL).operating_point
+
+
+def _tiers(settings: Config, encoders: Encoders, folder: Path, found: Sequence[Candidate]) -> list[Tier]:
+    """What another model says of each prompt."""
+    from guard.assemble import load_classifier
+
+    section = settings.classifier.model_copy(update={"kind": "model", "model": folder, "encoder": None})
+    other = load_classifier(settings.model_copy(update={"classifier": section}), encoders, limited=False)
+    return [verdict.tier for each in found for verdict in other.classify([each.text])]

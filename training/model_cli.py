@@ -1,0 +1,166 @@
+"""The commands `airlock model …`: which models there are, which is better, to and from a hub, their examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from training.commands import Commands
+
+model = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at classifiers, compare them, push and pull them.")
+
+Folder = Annotated[Path, typer.Argument(help="Model folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@model.command("list")
+def list_models(
+    places: Annotated[
+        list[Path] | None, typer.Argument(help="Folders to look in; the shipped model and runs/.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Name, version, rows and macro-F1 of each model."""
+    from classifier.taxonomy import SHIPPED_MODEL
+    from training.card import rounded
+    from training.datasets import TrainingError
+    from training.model_folder import describe, find
+
+    for folder in find(places or [SHIPPED_MODEL, Path("runs")]):
+        try:
+            said = describe(folder)
+        except TrainingError as exc:
+            typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
+            continue
+        if as_json:
+            typer.echo(json.dumps({"folder": str(folder), **said}, ensure_ascii=False))
+            continue
+        score = said["figures"].get("macro_f1", {}).get("value")
+        fault = f"  {len(said['faults'])} faults: airlock model show" if said["faults"] else ""
+        typer.echo(
+            f"{said['version']}  {said['name']:24} {said['rows'] or '–':>7} rows  {rounded(score)}  {folder}{fault}"
+        )
+
+
+@model.command("show")
+def show(folder: Folder, as_json: Json = False) -> None:
+    """What a model is: version, base, thresholds, figures, and what is missing for others to use it."""
+    from training.intervals import told
+    from training.model_folder import describe
+
+    said = describe(folder)
+    if as_json:
+        typer.echo(json.dumps(said, ensure_ascii=False))
+        return
+    for key in ("name", "version", "encoder", "encoder_sha256", "taxonomy", "rows", "commit", "time"):
+        typer.echo(f"{key:16} {said[key] if said[key] is not None else '–'}")
+    for key, value in (said["operating_point"] or {}).items():
+        typer.echo(f"{key:16} from {value}")
+    for key in said["figures"]:
+        typer.echo(f"{key:16} {told(said['figures'], key)}  on {said['measured_on']}")
+    for fault in said["faults"]:
+        typer.echo(f"fault            {fault}")
+
+
+@model.command("compare")
+def compare_models(
+    first: Annotated[Path, typer.Argument(help="Model folder.")],
+    second: Annotated[Path, typer.Argument(help="Another, held against it.")],
+    data: Annotated[list[Path], typer.Option(help="JSONL with labelled rows. Repeatable.")],
+    split: Annotated[str, typer.Option(help="Which split to measure on.")] = "test",
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison here.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Which of two models is better on the same rows: McNemar's test and paired bootstrap intervals."""
+    import torch
+
+    from training.cli import load_classifier
+    from training.datasets import TrainingError, read_all
+    from training.evaluate import Judged, compare
+    from training.manifest import command, provenance, write_json
+    from training.model_folder import version
+
+    torch.set_num_threads(threads)
+    models = [load_classifier(folder) for folder in (first, second)]
+    if models[0].taxonomy.version != models[1].taxonomy.version:
+        raise TrainingError(f"{first} and {second} have different taxonomies; only models of one can be compared")
+    rows = [row for row in read_all(data, models[0].taxonomy, labels) if row.split == split]
+    if not rows:
+        raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}; name another --split")
+    result: dict[str, Any] = {
+        "command": command("airlock"),
+        "versions": [version(folder) for folder in (first, second)],
+        **compare(*(Judged(each, rows) for each in models), seed=seed),
+        **provenance(seed=seed, data=[*data, *([labels] if labels else [])]),
+    }
+    if out:
+        write_json(out, result)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    typer.echo(f"{second} minus {first} on {result['rows']} rows, 95 % intervals")
+    for name, found in result["differences"].items():
+        if found["value"] is not None:
+            typer.echo(f"{name:16} {found['value']:+.4f}  [{found['low']:+.4f}, {found['high']:+.4f}]")
+    typer.echo(
+        f"tier right in {first} only: {result['right_in_first_only']}, in {second} only: "
+        f"{result['right_in_second_only']}; McNemar p = {result['mcnemar_p']:.2g}"
+    )
+
+
+@model.command("push")
+def push(
+    folder: Folder,
+    repo: Annotated[str, typer.Argument(help="owner/name on the hub that HF_ENDPOINT names.")],
+    revision: Annotated[str | None, typer.Option(help="Branch; the main one by default.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a repository that everybody can read.")] = False,
+    examples: Annotated[
+        bool, typer.Option("--examples", help="The labelled examples go along: these are texts.")
+    ] = False,
+) -> None:
+    """Upload a model with its card, tokenizer and hashes. The token comes from HF_TOKEN."""
+    from training.hub import push as run
+
+    typer.echo(run(folder, repo, revision=revision, private=not public, examples=examples))
+
+
+@model.command("pull")
+def pull(
+    repo: Annotated[str, typer.Argument(help="owner/name on the hub that HF_ENDPOINT names.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; the main branch by default.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Version that it must have, as `airlock model show` prints it.")
+    ] = None,
+) -> None:
+    """Download a model: safetensors alone, every file checked by its hash before the folder is there."""
+    from training.hub import pull as run
+
+    typer.echo(f"version {run(repo, out, revision=revision, version=version)} in {out}")
+
+
+@model.command("examples")
+def examples(
+    folder: Folder,
+    data: Annotated[list[Path], typer.Option(help="JSONL rows: `text`, `category`. Repeatable.")],
+    each: Annotated[int, typer.Option(min=1, help="Rows of a category, at most.")] = 1000,
+    split: Annotated[str, typer.Option(help="Of which split.")] = "train",
+    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+) -> None:
+    """Let a model name labelled examples when it is asked why. Whoever may ask can read them."""
+    import torch
+
+    from training.cli import load_classifier
+    from training.examples import write_examples
+
+    torch.set_num_threads(threads)
+    typer.echo(f"{write_examples(folder, load_classifier(folder), data, each=each, split=split, seed=seed)} examples")
