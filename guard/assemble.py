@@ -21,7 +21,9 @@ from guard.types import Classifier, Protector
 from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
+    from classifier.chosen import Choice
     from classifier.encoder import Encoder
+    from classifier.exported import ExportCache
     from classifier.model import TierClassifier
     from rag.answer import Answerer
     from rag.interpret import InterpretationModel
@@ -118,17 +120,61 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     """
     if config.classifier.kind == "none":
         raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
-    from classifier.model import DEFAULT_MODEL, TierClassifier
-    from classifier.settings import ClassifierSettings
+    from classifier.chosen import open_exported
 
-    folder = config.classifier.model or DEFAULT_MODEL
+    folder, name = _model(config)
     max_tokens = config.classifier.max_tokens if limited else None
     try:
-        name = config.classifier.encoder or ClassifierSettings.load(folder).encoder
-        encoder = encoders.get("classifier.encoder", name)
-        return TierClassifier.load(folder, encoder, max_tokens=max_tokens)
+        exported = open_exported(folder, name, runtime_choice(config), max_tokens=max_tokens)
+        if exported:
+            return exported
+        from classifier.model import TierClassifier
+
+        return TierClassifier.load(folder, encoders.get("classifier.encoder", name), max_tokens=max_tokens)
     except ClassifierError as exc:
         raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def load_torch_classifier(config: Config) -> tuple[Encoder, TierClassifier]:
+    """The tier classifier in PyTorch whatever runtime the configuration names, of texts of any length, and its encoder.
+
+    Raises:
+        ConfigError: the model is missing, damaged, or of another encoder.
+    """
+    from classifier.model import TierClassifier
+
+    folder, name = _model(config)
+    encoder = Encoders(config).get("classifier.encoder", name)
+    try:
+        return encoder, TierClassifier.load(folder, encoder)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def export_cache(config: Config, encoder: Encoder) -> ExportCache:
+    """Where exports of the configured classifier are."""
+    from classifier.exported import ExportCache
+
+    return ExportCache(config.classifier.exports, _model(config)[0], encoder.sha256)
+
+
+def _model(config: Config) -> tuple[Path, str]:
+    """The folder of the classifier and the setting of its encoder."""
+    from classifier.settings import ClassifierSettings
+
+    folder = config.classifier.model or SHIPPED_MODEL
+    try:
+        return folder, config.classifier.encoder or ClassifierSettings.load(folder).encoder
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def runtime_choice(config: Config) -> Choice:
+    """Which runtime the configuration asks for."""
+    from classifier.chosen import Choice
+
+    asked = config.classifier
+    return Choice(asked.runtime, asked.precision, asked.exports, asked.threads)
 
 
 def load_taxonomy(config: Config) -> Taxonomy:

@@ -65,8 +65,9 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     def classify() -> str:
         if settings.classifier.kind == "none":
             return "off: every text is unjudged"
-        verdict = load_classifier(settings, encoders).classify(["What is the boiling point of water?"])[0]
-        return f"{verdict.model} calls a harmless question {verdict.tier.label}"
+        classifier = load_classifier(settings, encoders)
+        verdict = classifier.classify(["What is the boiling point of water?"])[0]
+        return f"{verdict.model} on {classifier.runtime.name} calls a harmless question {verdict.tier.label}"
 
     def search() -> str:
         if settings.knowledge.kind == "none":
