@@ -54,15 +54,15 @@ class ExportedTokenizer:
         """
         try:
             special: dict[str, Any] = json.loads((folder / SPECIAL).read_text(encoding="utf-8"))
-            words: TokenizerFile | UnigramTokenizer = TokenizerFile.from_file(str(folder / TOKENIZER))
+            frame = TokenizerFile.from_file(str(folder / TOKENIZER))
+            words: TokenizerFile | UnigramTokenizer = frame
             if (folder / PIECES).exists():
                 with _without_collector():
                     pieces = (folder / PIECES).read_text(encoding="utf-8").split("\n")
-                    words = UnigramTokenizer(
-                        words, Unigram(pieces, np.load(folder / SCORES).tolist(), special["unknown"])
-                    )
+                    scores = np.load(folder / SCORES).tolist()
+                    words = UnigramTokenizer(frame, Unigram(pieces, scores, special["unknown"]))
             else:
-                words.encode_special_tokens = True  # what is written like one is text
+                frame.encode_special_tokens = True  # what is written like one is text
             return cls(
                 name,
                 tuple(special["before"]),

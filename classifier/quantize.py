@@ -14,20 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.calibration import Calibration
 from classifier.graph import LOGITS
-from classifier.probabilities import softmax
 
 _LEVELS = 127
 _BEARABLE = 0.008  # on a few texts, so that a thousand stay below `MAX_DRIFT`
 Weights = NDArray[np.float32]
 
 
-def quantized(graph: Path, batches: Sequence[Mapping[str, Any]]) -> str:
+def quantized(graph: Path, batches: Sequence[Mapping[str, Any]], calibration: Calibration) -> str:
     """Rewrite a graph with int8 weights.
 
     Args:
         graph: the file, which is replaced.
         batches: inputs of the graph, of calibration texts.
+        calibration: makes logits probabilities.
 
     Returns:
         What was done, in words.
@@ -37,7 +38,8 @@ def quantized(graph: Path, batches: Sequence[Mapping[str, Any]]) -> str:
     model = onnx.load(str(graph))
     weights = _weights(model)
     rounded = {name: _rounded(value) for name, value in weights.items()}
-    chosen = _bearable(model, weights, {name: q * s for name, (q, s) in rounded.items()}, batches)
+    probe = _Probe(model, weights, batches, calibration)
+    chosen = _bearable(probe, {name: whole * scales for name, (whole, scales) in rounded.items()})
     _replace(model, {name: rounded[name] for name in chosen})
     onnx.save(model, str(graph))
     return f"weights of {len(chosen)} of {len(weights)} matrices in int8, one scale an output, activations in fp32"
@@ -60,20 +62,14 @@ def _rounded(weight: Weights) -> tuple[NDArray[np.int8], Weights]:
     return np.round(weight / scales).astype(np.int8), scales.astype(np.float32)
 
 
-def _bearable(
-    model: Any,  # noqa: ANN401 - an onnx.ModelProto
-    weights: Mapping[str, Weights],
-    rounded: Mapping[str, Weights],
-    batches: Sequence[Mapping[str, Any]],
-) -> list[str]:
+def _bearable(run: _Probe, rounded: Mapping[str, Weights]) -> list[str]:
     """The matrices that may be rounded together."""
-    run = _Probe(model, weights, batches)
     exact = run({})
 
     def moved(names: Sequence[str]) -> float:
         return float(np.abs(run({name: rounded[name] for name in names}) - exact).max())
 
-    order = sorted(weights, key=lambda name: moved([name]))
+    order = sorted(rounded, key=lambda name: moved([name]))
     fits, fails = 0, len(order) + 1
     while fails - fits > 1:
         middle = (fits + fails) // 2
@@ -92,6 +88,7 @@ class _Probe:
         model: Any,  # noqa: ANN401 - an onnx.ModelProto
         weights: Mapping[str, Weights],
         batches: Sequence[Mapping[str, Any]],
+        calibration: Calibration,
     ) -> None:
         import onnx
         import onnxruntime
@@ -112,11 +109,12 @@ class _Probe:
         )
         self._weights = weights
         self._batches = batches
+        self._calibration = calibration
 
     def __call__(self, other: Mapping[str, Weights]) -> NDArray[np.float64]:
         weights = {**self._weights, **other}
         found = [self._session.run([LOGITS], {**batch, **weights})[0] for batch in self._batches]
-        return softmax(np.concatenate(found).astype(np.float64))
+        return self._calibration.probabilities(np.concatenate(found).astype(np.float64))
 
 
 def _replace(model: Any, rounded: Mapping[str, tuple[NDArray[np.int8], Weights]]) -> None:  # noqa: ANN401
