@@ -30,6 +30,7 @@ _OPSET = 18
 _TIMED_TOKENS = 28  # 30 with the special ones
 _TIMED_RUNS = 30
 _ROWS = 8
+_CALIBRATED = 48
 
 
 class Exporter:
@@ -40,7 +41,7 @@ class Exporter:
         encoder: that it sits on.
         cache: takes the exports.
         texts: on which a runtime has to agree with PyTorch.
-        calibration: other texts, for what int8 has to know of activations.
+        calibration: other texts; int8 is fitted to those that the model is least sure of.
         threads: that a runtime is timed with.
     """
 
@@ -100,13 +101,12 @@ class Exporter:
         embeddings = Embeddings(self._cache.folder / INPUTS, tokenizer)
         said: dict[str, Any] = {}
         with self._cache.writing(f"{kind}-{precision}", (LIBRARY[kind],), said) as folder:
-            batches = _batches(self._calibration, tokenizer, embeddings, self._classifier.settings.window)
-            method = self._write(kind, precision, folder, batches)
+            method = self._write(kind, precision, folder, tokenizer, embeddings)
             runtime = open_graph(kind, folder, embeddings, tokenizer.longest, self._threads)
             settings, taxonomy = self._classifier.settings, self._classifier.taxonomy
             exported = TierClassifier(runtime, tokenizer, taxonomy, settings)
             drift = compare(self._by_torch(), exported.classify(self._texts))
-            row = [100 + at for at in range(_TIMED_TOKENS)]
+            row = [tokenizer.pad] * _TIMED_TOKENS
             manifest = RuntimeManifest(
                 kind, precision, method, drift, _milliseconds(lambda: runtime.logits([row])), self._threads
             )
@@ -121,13 +121,24 @@ class Exporter:
             self._expected = self._classifier.classify(self._texts)
         return self._expected
 
-    def _write(self, kind: Kind, precision: Precision, folder: Path, batches: Sequence[dict[str, Any]]) -> str:
+    def _least_sure(self) -> list[str]:
+        """The calibration texts whose likeliest category is least likely: what is in doubt is moved most."""
+        verdicts = self._classifier.classify(self._calibration)
+        sureness = [max(verdict.categories.values()) for verdict in verdicts]
+        order = sorted(range(len(verdicts)), key=sureness.__getitem__)
+        return [self._calibration[at] for at in order[:_CALIBRATED]]
+
+    def _write(
+        self, kind: Kind, precision: Precision, folder: Path, tokenizer: ExportedTokenizer, embeddings: Embeddings
+    ) -> str:
         graph = folder / ONNX_GRAPH
         if precision not in self._graphs:
             write_onnx(network_of(self._classifier.runtime), graph)
             method = "adapter merged, embeddings in half precision"
             if precision == "int8":
-                method += "; " + quantized(graph, batches, self._classifier.settings.calibration)
+                settings = self._classifier.settings
+                batches = _batches(self._least_sure(), tokenizer, embeddings, settings.window)
+                method += "; " + quantized(graph, batches, settings.calibration)
             self._graphs[precision] = graph.read_bytes(), method
         content, method = self._graphs[precision]
         graph.write_bytes(content)

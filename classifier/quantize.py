@@ -18,7 +18,7 @@ from classifier.calibration import Calibration
 from classifier.graph import LOGITS
 
 _LEVELS = 127
-_BEARABLE = 0.008  # on a few texts, so that a thousand stay below `MAX_DRIFT`
+_BEARABLE = 0.012  # on a few texts that are easily moved, so that a thousand stay below `MAX_DRIFT`
 Weights = NDArray[np.float32]
 
 
@@ -27,7 +27,7 @@ def quantized(graph: Path, batches: Sequence[Mapping[str, Any]], calibration: Ca
 
     Args:
         graph: the file, which is replaced.
-        batches: inputs of the graph, of calibration texts.
+        batches: inputs of the graph, of calibration texts; best such as the model is least sure of.
         calibration: makes logits probabilities.
 
     Returns:

@@ -28,7 +28,9 @@ def export(
     ] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32 or int8; both by default.")] = None,
     texts: Annotated[int, typer.Option(min=1, help="Texts to compare on, drawn from the data.")] = 1000,
-    calibration: Annotated[int, typer.Option(min=1, help="Other texts, which int8 is fitted to.")] = 48,
+    calibration: Annotated[
+        int, typer.Option(min=1, help="Other texts, of which int8 is fitted to the least sure.")
+    ] = 400,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     as_json: Json = False,
 ) -> None:
