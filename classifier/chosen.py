@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from classifier.exported import ExportCache, Kind, Precision, RuntimeManifest, kinds
+from classifier.exported import ExportCache, Kind, Precision, RuntimeManifest, default_root, kinds
 from classifier.graph import open_graph
 from classifier.inputs import Embeddings, ExportedTokenizer
 from classifier.model import TierClassifier
 from classifier.settings import described
 from classifier.types import ClassifierError
-from classifier.weights import encoder_path, encoder_sha256
 
 _log = logging.getLogger("airlock.classifier")
+_ON_TORCH = "classifier runs on torch: no verified runtime in %s; `airlock export` makes one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,15 @@ class Choice:
     threads: int = 1
 
 
-def open_exported(model: Path, encoder: str, choice: Choice, *, max_tokens: int | None = None) -> TierClassifier | None:
+def open_exported(
+    model: Path, encoder: str, sha256: Callable[[], str], choice: Choice, *, max_tokens: int | None = None
+) -> TierClassifier | None:
     """A classifier on an exported runtime, without PyTorch.
 
     Args:
         model: folder of the model.
         encoder: the encoder's setting.
+        sha256: tells that of the encoder's weights; not asked where nothing was exported.
         choice: which runtime.
         max_tokens: tokens read in one call.
 
@@ -52,9 +56,13 @@ def open_exported(model: Path, encoder: str, choice: Choice, *, max_tokens: int 
     """
     if choice.runtime == "torch":
         return None
-    sha256 = encoder_sha256(encoder, encoder_path(encoder))
-    settings, taxonomy = described(model, encoder, sha256)
-    cache = ExportCache(choice.cache, model, sha256)
+    root = choice.cache or default_root()
+    if choice.runtime == "auto" and not root.is_dir():
+        _log.info(_ON_TORCH, root)
+        return None
+    encoder_sha256 = sha256()
+    settings, taxonomy = described(model, encoder, encoder_sha256)
+    cache = ExportCache(root, model, encoder_sha256)
     found, inputs = _find(cache, choice)
     if found is None:
         return None
@@ -97,5 +105,5 @@ def _fastest(cache: ExportCache, precisions: tuple[Precision, ...]) -> tuple[tup
     if faults:
         _log.warning("not served: %s", faults)
     if found is None:
-        _log.info("classifier runs on torch: no verified runtime in %s; `airlock export` makes one", cache.folder)
+        _log.info(_ON_TORCH, cache.folder)
     return found, inputs

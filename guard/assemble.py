@@ -125,7 +125,8 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     folder, name = _model(config)
     max_tokens = config.classifier.max_tokens if limited else None
     try:
-        exported = open_exported(folder, name, runtime_choice(config), max_tokens=max_tokens)
+        choice = runtime_choice(config)
+        exported = open_exported(folder, name, lambda: _encoder_sha256(name), choice, max_tokens=max_tokens)
         if exported:
             return exported
         from classifier.model import TierClassifier
@@ -167,6 +168,15 @@ def _model(config: Config) -> tuple[Path, str]:
         return folder, config.classifier.encoder or ClassifierSettings.load(folder).encoder
     except ClassifierError as exc:
         raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def _encoder_sha256(name: str) -> str:
+    from classifier.weights import encoder_path, encoder_sha256
+
+    try:
+        return encoder_sha256(name, encoder_path(name))
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.encoder: {exc}") from exc
 
 
 def runtime_choice(config: Config) -> Choice:

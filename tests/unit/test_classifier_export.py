@@ -47,7 +47,7 @@ def copied(exports, tmp_path):
 
 
 def opened(root, runtime="auto", precision="auto"):
-    return open_exported(toy_model(), MINILM, Choice(runtime, precision, root))
+    return open_exported(toy_model(), MINILM, lambda: minilm().sha256, Choice(runtime, precision, root))
 
 
 def edit(path, **changes):
@@ -159,7 +159,7 @@ def test_another_adapter_has_exports_of_its_own(copied, tmp_path):
     other = Path(shutil.copytree(toy_model(), tmp_path / "other"))
     flip(other / "head.safetensors")
     assert ExportCache(copied[0], other, minilm().sha256).folder != copied[1]
-    assert open_exported(other, MINILM, Choice(cache=copied[0])) is None
+    assert open_exported(other, MINILM, lambda: minilm().sha256, Choice(cache=copied[0])) is None
 
 
 def test_a_runtime_that_drifts_is_refused_with_the_figures_beside_it(tmp_path, monkeypatch):
