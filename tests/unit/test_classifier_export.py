@@ -120,7 +120,7 @@ def test_what_is_damaged_or_does_not_belong_is_not_served(copied, damage, caplog
     drift = json.loads((place / MANIFEST).read_text())["drift"]
     match damage:
         case "bit":
-            flip(place / "graph.onnx")
+            flip(place / "graph.data")
         case "missing":
             (place / "graph.onnx").unlink()
         case "manifest":
