@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from classifier import exported
 from classifier.chosen import Choice, open_exported
@@ -17,7 +19,8 @@ from classifier.exported import MANIFEST, Drift, ExportCache
 from classifier.inputs import ExportedTokenizer
 from classifier.model import TierClassifier
 from classifier.types import MINILM, ClassifierError
-from tests.classifier_cases import TAXONOMY, filler, minilm, toy_entries, toy_model
+from guard.cli import app
+from tests.classifier_cases import TAXONOMY, filler, minilm, toy_entries, toy_model, write_rows
 
 TEXTS = [entry["text"] for entry in toy_entries(45, "train", seed=5)]
 KINDS = ("onnx", "openvino")
@@ -235,3 +238,25 @@ def test_embeddings_are_those_of_the_encoder(exports):
     own = minilm().model.get_input_embeddings().weight.detach().numpy()
     assert table.dtype == np.float16
     assert np.abs(table - own).max() < 1e-3
+
+
+def test_the_command_exports_and_the_others_use_it(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS])
+    settings = tmp_path / "airlock.yaml"
+    settings.write_text(json.dumps({"classifier": {"model": str(toy_model()), "exports": "exports"}}))
+    runner = CliRunner()
+    asked = ["export", "-c", str(settings), "--data", str(rows), "--runtime", "onnx", "--precision", "fp32"]
+    made = runner.invoke(app, [*asked, "--texts", "200", "--calibration", "1", "--json"])
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout.splitlines()[-1])
+    assert (told["accepted"], told["kind"], told["drift"]["texts"]) == (True, "onnx", 200)
+    with mock.patch("classifier.encoder.load_encoder", side_effect=AssertionError("torch was loaded")):
+        said = runner.invoke(app, ["classify", "zorblax zorblax zorblax", "-c", str(settings), "--json"])
+    assert json.loads(said.stdout)["category"] == "u_zorblax", said.output
+
+
+@pytest.mark.parametrize(("option", "value"), [("--runtime", "tensorrt"), ("--precision", "fp8")])
+def test_a_runtime_or_precision_that_is_unknown_is_named(option, value):
+    said = CliRunner().invoke(app, ["export", option, value])
+    assert said.exit_code == 2
+    assert value in said.output
