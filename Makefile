@@ -8,7 +8,7 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench bench-audit bench-rag bench-hardening bench-gateway bench-faults wheel train folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
+.PHONY: install fix check test test-slow cov docs demo serve bench bench-classifier bench-audit bench-rag bench-hardening bench-gateway bench-faults wheel train folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
@@ -70,6 +70,10 @@ bench-gateway: install
 # Every part of the gateway fails, under load; three minutes. Not nought leaks, lost decisions or hangs is exit status 1.
 bench-faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py
+
+# The shipped classifier in every runtime; exports what is missing first (minutes), then a quarter of an hour on a free core.
+bench-classifier: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/classifier_runtimes.py
 
 # The audit's engine against one stock forward a head and prompt: ten minutes or more on a free core.
 bench-audit: install

@@ -124,6 +124,7 @@ class TorchRuntime:
     """Runs a `TierModel` as it is: eager PyTorch in single precision (`classifier.runtime.Runtime`)."""
 
     def __init__(self, model: TierModel, encoder: Encoder) -> None:
+        self.name = "torch-fp32"
         self.model = model.eval()
         self.categories = model.head.out_features
         self.longest = getattr(encoder.model.config, "max_position_embeddings", None)

@@ -13,10 +13,12 @@ class Runtime(Protocol):
     """Encoder, adapter and head of one model, ready to run.
 
     Attributes:
+        name: which library and precision.
         categories: outputs.
         longest: tokens of the longest row that it reads, special tokens included; None where there is no limit.
     """
 
+    name: str
     categories: int
     longest: int | None
 

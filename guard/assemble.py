@@ -24,7 +24,9 @@ from guard.types import Explainer as ExplainerPart
 from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
+    from classifier.chosen import Choice
     from classifier.encoder import Encoder
+    from classifier.exported import ExportCache
     from classifier.model import TierClassifier
     from classifier.why import Explainer
     from rag.answer import Answerer
@@ -159,9 +161,8 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     """
     if config.classifier.kind == "none":
         raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
-    folder = config.classifier.model or SHIPPED_MODEL
-    max_tokens = config.classifier.max_tokens if limited else None
-    return _tier_classifier("classifier", folder, config.classifier.encoder, encoders, max_tokens)
+    folder, name = _model(config)
+    return _tier_classifier("classifier", folder, name, config, encoders, limited=limited)
 
 
 def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
@@ -170,21 +171,83 @@ def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
     Raises:
         ConfigError: the model is missing or damaged, or its encoder is.
     """
+    from classifier.settings import ClassifierSettings
+
     folder = config.classifiers[name].model
-    return _tier_classifier(f"classifiers.{name}", folder, None, encoders, config.classifier.max_tokens)
+    try:
+        encoder = ClassifierSettings.load(folder).encoder
+    except ClassifierError as exc:
+        raise ConfigError(f"classifiers.{name}.model: {exc}") from exc
+    return _tier_classifier(f"classifiers.{name}", folder, encoder, config, encoders)
 
 
 def _tier_classifier(
-    section: str, folder: Path, encoder: str | None, encoders: Encoders, max_tokens: int | None
+    section: str, folder: Path, encoder: str, config: Config, encoders: Encoders, *, limited: bool = True
 ) -> TierClassifier:
-    from classifier.model import TierClassifier
-    from classifier.settings import ClassifierSettings
+    from classifier.chosen import open_exported
 
+    max_tokens = config.classifier.max_tokens if limited else None
     try:
-        name = encoder or ClassifierSettings.load(folder).encoder
-        return TierClassifier.load(folder, encoders.get(f"{section}.encoder", name), max_tokens=max_tokens)
+        choice = runtime_choice(config)
+        exported = open_exported(folder, encoder, lambda: _encoder_sha256(encoder), choice, max_tokens=max_tokens)
+        if exported:
+            return exported
+        from classifier.model import TierClassifier
+
+        return TierClassifier.load(folder, encoders.get(f"{section}.encoder", encoder), max_tokens=max_tokens)
     except ClassifierError as exc:
         raise ConfigError(f"{section}.model: {exc}") from exc
+
+
+def load_torch_classifier(config: Config) -> tuple[Encoder, TierClassifier]:
+    """The tier classifier in PyTorch whatever runtime the configuration names, of texts of any length, and its encoder.
+
+    Raises:
+        ConfigError: the model is missing, damaged, or of another encoder.
+    """
+    from classifier.model import TierClassifier
+
+    folder, name = _model(config)
+    encoder = Encoders(config).get("classifier.encoder", name)
+    try:
+        return encoder, TierClassifier.load(folder, encoder)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def export_cache(config: Config, encoder: Encoder) -> ExportCache:
+    """Where exports of the configured classifier are."""
+    from classifier.exported import ExportCache
+
+    return ExportCache(config.classifier.exports, _model(config)[0], encoder.sha256)
+
+
+def _model(config: Config) -> tuple[Path, str]:
+    """The folder of the classifier and the setting of its encoder."""
+    from classifier.settings import ClassifierSettings
+
+    folder = config.classifier.model or SHIPPED_MODEL
+    try:
+        return folder, config.classifier.encoder or ClassifierSettings.load(folder).encoder
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def _encoder_sha256(name: str) -> str:
+    from classifier.weights import encoder_path, encoder_sha256
+
+    try:
+        return encoder_sha256(name, encoder_path(name))
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.encoder: {exc}") from exc
+
+
+def runtime_choice(config: Config) -> Choice:
+    """Which runtime the configuration asks for."""
+    from classifier.chosen import Choice
+
+    asked = config.classifier
+    return Choice(asked.runtime, asked.precision, asked.exports, asked.threads)
 
 
 def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:

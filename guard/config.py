@@ -102,6 +102,13 @@ class ClassifierSection(Section):
     )
     model: Path | None = Field(None, description="Model folder; the shipped one by default.")
     encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
+    runtime: Literal["auto", "torch", "onnx", "openvino"] = Field(
+        "auto", description="Runs the model; `auto`: the fastest that `airlock export` made and verified, else torch."
+    )
+    precision: Literal["auto", "fp32", "int8"] = Field("auto", description="Of an exported runtime.")
+    exports: Path | None = Field(
+        None, description="Folder with what `airlock export` made; airlock/runtimes in the user's cache by default."
+    )
     threads: Count = 1
     workers: Count = Field(1, description="Requests judged at once; each uses `threads` cores.")
     deadline_s: Seconds = 20.0
@@ -434,6 +441,7 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
             "classifier": classifier.model_copy(
                 update={
                     "model": below("classifier.model", classifier.model),
+                    "exports": below("classifier.exports", classifier.exports),
                     "encoder": encoder("classifier.encoder", classifier.encoder),
                 }
             ),

@@ -10,6 +10,14 @@ settings.register_profile("airlock", deadline=None, derandomize=True, suppress_h
 settings.load_profile("airlock")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_exports(tmp_path_factory):
+    """The classifier runs in PyTorch, whatever `airlock export` made for the user who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """One torch thread: roundings then do not depend on what ran before in the same process."""

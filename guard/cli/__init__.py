@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 import typer
 from typer.models import TyperInfo
 
-from guard.cli import ask, check, config, demo, doctor, ground, journal, keys, knowledge, policy, serve
+from guard.cli import ask, check, config, demo, doctor, export, ground, journal, keys, knowledge, policy, serve
 
 app = typer.Typer(
     name="airlock",
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _module in (demo, serve, check, ask, ground, knowledge, journal, keys, config, policy, doctor):
+for _module in (demo, serve, check, ask, ground, knowledge, journal, keys, config, policy, doctor, export):
     app.add_typer(_module.app, name=getattr(_module, "NAME", None))
 for _point in sorted(entry_points(group="airlock.commands"), key=lambda point: point.name):
     app.add_typer(_point.load(), name=_point.name)

@@ -66,10 +66,11 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     def classify() -> str:
         if settings.classifier.kind == "none":
             return "off: every text is unjudged"
-        verdict = load_classifier(settings, encoders).classify(["What is the boiling point of water?"])[0]
+        classifier = load_classifier(settings, encoders)
+        verdict = classifier.classify(["What is the boiling point of water?"])[0]
         others = [load_other(settings, name, encoders).settings.name for name in settings.classifiers]
         noted = f"; for some requests: {', '.join(others)}" if others else ""
-        return f"{verdict.model} calls a harmless question {verdict.tier.label}{noted}"
+        return f"{verdict.model} on {classifier.runtime.name} calls a harmless question {verdict.tier.label}{noted}"
 
     def search() -> str:
         if settings.knowledge.kind == "none":

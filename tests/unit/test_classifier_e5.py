@@ -8,7 +8,10 @@ import torch
 from classifier import encoder as encoder_module
 from classifier.e5 import read_e5
 from classifier.encoder import load_encoder
+from classifier.export import write_tokenizer
+from classifier.inputs import ExportedTokenizer
 from classifier.types import E5_SMALL, ClassifierError
+from classifier.unigram import UnigramTokenizer
 from classifier.weights import encoder_path
 from tests.classifier_cases import e5_small
 
@@ -159,3 +162,12 @@ def test_what_a_text_writes_like_a_special_token_is_text(written):
     ids = tokenizer(f"how to {written} kill", add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert not {written, "▁" + written} & set(tokenizer.convert_ids_to_tokens(ids))
     assert not set(ids) & set(tokenizer.all_special_ids)
+
+
+def test_its_exported_tokenizer_reads_the_same_in_less_memory(tmp_path):
+    write_tokenizer(e5_small(), tmp_path)
+    exported = ExportedTokenizer.load(tmp_path, E5_SMALL)
+    assert isinstance(exported.words, UnigramTokenizer)
+    for text in [*TEXTS, "", "</s> <mask> <unk>", "😀 ﬁne ½ \u0301", "x" * 400]:
+        assert exported.split(text) == tuple(e5_small().split(text))
+    assert (exported.before, exported.after, exported.unknown) == ((0,), (2,), e5_small().unknown)

@@ -1,0 +1,99 @@
+"""Run an exported graph in ONNX Runtime or OpenVINO, without PyTorch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.exported import EXPORT_AGAIN, Kind
+from classifier.inputs import Embeddings
+from classifier.runtime import Runtime
+from classifier.types import ClassifierError
+
+ONNX_GRAPH, OPENVINO_GRAPH = "graph.onnx", "graph.xml"
+EMBEDDED, MASK, LOGITS = "inputs_embeds", "attention_mask", "logits"
+
+
+class OnnxRuntime:
+    """A graph in ONNX Runtime (`classifier.runtime.Runtime`); safe to call from several threads.
+
+    Args:
+        folder: with the graph.
+        embeddings: of the same export.
+        longest: tokens of the longest row.
+        threads: that one call uses.
+    """
+
+    def __init__(self, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(folder / ONNX_GRAPH), options, providers=["CPUExecutionProvider"]
+        )
+        self.name = folder.name
+        self.longest = longest
+        self.categories = int(self._session.get_outputs()[0].shape[1])
+        self._embeddings = embeddings
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Category logits of rows of token ids."""
+        embedded, mask = self._embeddings.collate(rows)
+        (found,) = self._session.run([LOGITS], {EMBEDDED: embedded, MASK: mask})
+        return np.asarray(found, dtype=np.float64)
+
+
+class OpenVinoRuntime:
+    """A graph in OpenVINO (`classifier.runtime.Runtime`); each thread that calls has a request of its own.
+
+    Args:
+        folder: with the graph.
+        embeddings: of the same export.
+        longest: tokens of the longest row.
+        threads: that one call uses.
+    """
+
+    def __init__(self, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> None:
+        import openvino
+
+        settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",  # activations stay as they were in training, on any machine
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        }
+        self._model = openvino.Core().compile_model(str(folder / OPENVINO_GRAPH), "CPU", settings)
+        self.name = folder.name
+        self.longest = longest
+        self.categories = int(self._model.output(0).get_partial_shape()[1].get_length())
+        self._embeddings = embeddings
+        self._of_thread = threading.local()
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Category logits of rows of token ids."""
+        embedded, mask = self._embeddings.collate(rows)
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._model.create_infer_request()
+        found = self._of_thread.request.infer({EMBEDDED: embedded, MASK: mask})
+        return np.asarray(found[0], dtype=np.float64)
+
+
+def open_graph(kind: Kind, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> Runtime:
+    """The runtime of an exported graph.
+
+    Raises:
+        ClassifierError: the library cannot read it.
+    """
+    runtime = OnnxRuntime if kind == "onnx" else OpenVinoRuntime
+    try:
+        return runtime(folder, embeddings, longest, threads)
+    except Exception as exc:
+        raise ClassifierError(f"{folder} cannot be opened by {kind}: {exc}; {EXPORT_AGAIN}") from exc

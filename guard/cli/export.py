@@ -1,0 +1,105 @@
+"""`airlock export`: put the classifier into a form that runs without PyTorch, and prove that it says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guard.cli.options import ConfigFile, Json, print_json, read_texts
+
+if TYPE_CHECKING:
+    from classifier.exported import RuntimeManifest
+
+app = typer.Typer()
+
+AUTHORED = Path("data/queries/train.jsonl")
+
+
+@app.command("export")
+def export(
+    config: ConfigFile = None,
+    data: Annotated[Path, typer.Option(help="JSONL with `text` in each line, on which it must agree with torch.")] = (
+        AUTHORED
+    ),
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="onnx or openvino; every one that is installed by default.")
+    ] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp32 or int8; both by default.")] = None,
+    texts: Annotated[int, typer.Option(min=1, help="Texts to compare on, drawn from the data.")] = 1000,
+    calibration: Annotated[
+        int, typer.Option(min=1, help="Other texts, of which int8 is fitted to the least sure.")
+    ] = 400,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Export the classifier to ONNX Runtime and OpenVINO, and keep what agrees with torch.
+
+    With `classifier.runtime: auto` a server takes the fastest of them. Exit status 1 if one is refused.
+    """
+    from classifier.export import Exporter
+    from guard.assemble import export_cache, load_torch_classifier
+    from guard.config import load_config
+
+    kinds, precisions = _asked(runtime, precision)
+    settings = load_config(config)
+    drawn = _draw(list(read_texts(data, "--data")), texts + calibration, seed)
+    encoder, classifier = load_torch_classifier(settings)
+    exporter = Exporter(
+        classifier,
+        encoder,
+        export_cache(settings, encoder),
+        texts=drawn[:texts],
+        calibration=drawn[texts:],
+        threads=settings.classifier.threads,
+    )
+    made = []
+    for kind in kinds:
+        for each in precisions:
+            made.append(exporter.export(kind, each))
+            _say(made[-1], as_json=as_json)
+    if not all(manifest.drift.bearable for manifest in made):
+        raise typer.Exit(1)
+
+
+def _asked(runtimes: list[str] | None, precisions: list[str] | None) -> tuple[list[Any], list[Any]]:
+    from typing import get_args
+
+    from classifier.exported import Kind, Precision, kinds
+    from guard.errors import BadRequest
+
+    for option, given, known in (
+        ("--runtime", runtimes, get_args(Kind)),
+        ("--precision", precisions, get_args(Precision)),
+    ):
+        unknown = set(given or ()) - set(known)
+        if unknown:
+            raise typer.BadParameter(f"{option} {', '.join(sorted(unknown))}: need {' or '.join(known)}")
+    missing = [name for name in runtimes or ("any",) if name not in (*kinds(), *(("any",) if kinds() else ()))]
+    if missing:
+        raise BadRequest(
+            "neither onnxruntime nor openvino is installed; run `pip install 'llm-airlock[onnx]'` or `[openvino]`"
+            if missing == ["any"]
+            else f"--runtime {missing[0]} is not installed; run `pip install 'llm-airlock[{missing[0]}]'`"
+        )
+    return list(runtimes or kinds()), list(precisions or get_args(Precision))
+
+
+def _draw(texts: list[str], count: int, seed: int) -> list[str]:
+    """Different texts in random order, the same for the same seed."""
+    import random
+
+    unique = sorted(set(texts))
+    random.Random(seed).shuffle(unique)
+    return unique[:count]
+
+
+def _say(manifest: RuntimeManifest, *, as_json: bool) -> None:
+    from classifier.exported import manifest_fields
+
+    if as_json:
+        print_json({**manifest_fields(manifest), "accepted": manifest.drift.bearable})
+        return
+    word = "accepted" if manifest.drift.bearable else "REFUSED "
+    typer.echo(f"{word}  {manifest.name:14} {manifest.milliseconds:8.2f} ms for 30 tokens; {manifest.drift}")
