@@ -78,7 +78,8 @@ class Wanted:
             "tier": np.array([Tier(tier).label for tier in readings.truth[at]]),
             "language": np.array([readings.rows[place].lang for place in at]),
         }
-        return [{str(name): labels[key] == name for name in np.unique(labels[key])} for key in self.by]
+        found = [{str(name): labels[key] == name for name in np.unique(labels[key])} for key in self.by]
+        return [groups for groups in found if len(groups) > 1]  # Safe rows are of one tier
 
 
 def point_of(thresholds: Mapping[str, Threshold], kept: OperatingPoint) -> OperatingPoint:
