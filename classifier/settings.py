@@ -53,7 +53,10 @@ class OperatingPoint:
             if not 0.0 < value <= 1.0:
                 raise ClassifierError(f"operating point {name} = {value}: need a probability above 0, at most 1")
         if self.doubt and not self.doubt.safe_below <= self.risk <= self.doubt.risky_from:
-            raise ClassifierError(f"operating point risk = {self.risk}: it must lie inside its {self.doubt}")
+            raise ClassifierError(
+                f"operating point risk = {self.risk}: it must lie inside the doubt from {self.doubt.safe_below} to "
+                f"{self.doubt.risky_from}"
+            )
 
     def tier(self, tiers: Mapping[Tier, float]) -> Tier:
         """The tier of one window."""
