@@ -3,9 +3,10 @@
 Rows of split `dev` are split at random, again and again, into rows that choose thresholds and fresh ones. Counted is in
 how many splits a budget held on the fresh half: for the thresholds of `airlock calibrate`, and for two that are not
 enough: the plain quantile (as many errors as the budget allows), and marginal split conformal, which holds on average.
-Then each source is left out, and measured by thresholds that the others chose. Last, the rows held out of training fit
-a temperature, and a temperature with a bias for each category, and the calibration error on `dev` is measured before
-and after, by language. The model reads each text once; its logits stay in `runs/scores.db`. Needs the shared data sets.
+Then each source is left out, and measured by thresholds that the others chose. Last, the rows held out of training (but
+for a few at the edge, where the data have grown since) fit a temperature, and a temperature with a bias for each
+category, and the calibration error on `dev` is measured before and after, by language. The model reads each text once;
+its logits stay in `runs/scores.db`. Needs the shared data sets.
 Writes `results/calibration.json`.
 """
 

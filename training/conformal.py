@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, overload
 
 import numpy as np
@@ -46,12 +47,7 @@ class Budget:
 
     def errors(self, rows: int) -> int | None:
         """How many of so many calibration rows may lie beyond the threshold; None where these rows are too few."""
-        most = math.floor(self.rate * rows)
-        k = np.arange(1, most + 2)
-        rate_held = beta.cdf(self.rate, k, rows - k + 1)
-        count_held = betabinom.cdf(most, rows, k, rows - k + 1)
-        held = np.flatnonzero(np.minimum(rate_held, count_held) >= self.confidence)
-        return int(held[-1]) if len(held) else None
+        return _errors(self.rate, self.confidence, rows)
 
     @property
     def fewest(self) -> int:
@@ -180,6 +176,16 @@ def carried(before: Values, threshold: float, after: Values) -> float:
     over = ordered[count - 1] if count else 1.0
     under = ordered[count] if count < len(ordered) else 0.0
     return min(1.0, max(10.0**-_DIGITS, round(float(over + under) / 2, _DIGITS)))
+
+
+@cache
+def _errors(rate: float, confidence: float, rows: int) -> int | None:
+    most = math.floor(rate * rows)
+    k = np.arange(1, most + 2)
+    rate_held = beta.cdf(rate, k, rows - k + 1)
+    count_held = betabinom.cdf(most, rows, k, rows - k + 1)
+    held = np.flatnonzero(np.minimum(rate_held, count_held) >= confidence)
+    return int(held[-1]) if len(held) else None
 
 
 def _merged(groups: Mapping[str, NDArray[np.bool_]], budget: Budget) -> Iterator[tuple[str, NDArray[np.bool_]]]:
