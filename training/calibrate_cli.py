@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -31,7 +31,7 @@ def run(
     ] = None,
     confidence: Annotated[float, typer.Option(help="How often a budget holds.")] = 0.95,
     by: Annotated[
-        list[Literal["tier", "language"]] | None, typer.Option(help="Hold it in each of these too. Repeatable.")
+        list[str] | None, typer.Option(help="tier, language: hold each budget in each of these too. Repeatable.")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
