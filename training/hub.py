@@ -109,16 +109,18 @@ def _for_others(staged: Path) -> None:
 @contextmanager
 def _explained(repo: str) -> Iterator[None]:
     """One line for whatever keeps the hub from doing what is asked; never a token."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    if HF_HUB_OFFLINE:
+        raise TrainingError(f"{repo}: HF_HUB_OFFLINE is set, so no hub is asked; unset it")
     unreached: type[BaseException] = HfHubHTTPError.__bases__[0]  # of the library by which the client speaks HTTP
 
     try:
         yield
-    except OfflineModeIsEnabled as exc:
-        raise TrainingError(f"{repo}: HF_HUB_OFFLINE is set, so no hub is asked; unset it") from exc
     except HfHubHTTPError as exc:
-        status = exc.response.status_code if exc.response is not None else "no answer"
+        answer = getattr(exc, "response", None)  # none where a file is not in the client's own store either
+        status = answer.status_code if answer is not None else "nothing"
         raise TrainingError(
             f"{repo}: the hub says {status}; look at the name, --revision, HF_ENDPOINT and the token in HF_TOKEN"
         ) from exc

@@ -92,7 +92,7 @@ def find(places: Sequence[Path]) -> list[Path]:
 
 def write_hashes(folder: Path) -> dict[str, str]:
     """Write ``hashes.json``: the SHA-256 of every other file; these hashes."""
-    found = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != HASHES}
+    found = {path.name: file_sha256(path) for path in _files(folder) if path.name != HASHES}
     (folder / HASHES).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 
@@ -104,7 +104,7 @@ def check_hashes(folder: Path) -> None:
         said = {str(name): str(value) for name, value in named.items()}
     except (OSError, ValueError, AttributeError) as exc:
         raise TrainingError(f"{folder} has no sound {HASHES} ({exc}); push it with `airlock model push`") from exc
-    there = {path.name for path in folder.iterdir() if path.is_file()} - {HASHES}
+    there = {path.name for path in _files(folder)} - {HASHES}
     wrong = sorted(name for name in said.keys() & there if file_sha256(folder / name) != said[name])
     wrong += sorted(said.keys() ^ there)
     if wrong:
@@ -137,6 +137,10 @@ def _faults(folder: Path) -> Iterator[str]:
         yield f"{ADAPTER_CONFIG} does not say `base_model_name_or_path`"
     if not (folder / CARD).read_text(encoding="utf-8", errors="replace").startswith("---\n"):
         yield f"{CARD} has no metadata"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def _folders(place: Path) -> list[Path]:

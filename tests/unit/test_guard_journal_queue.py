@@ -86,7 +86,7 @@ def journal(tmp_path, monkeypatch):
         opened = open_journal(tmp_path / "airlock.db", prompts=prompts)
         for number in range(60):
             tier = Tier.UNSAFE if number % 9 == 0 else Tier.SAFE
-            decision = Decision(Route.FORWARD, "safe", verdict(tier), "last_turn", language="en")
+            decision = Decision(Route.FORWARD, "safe", verdict(tier), "last_turn", spoken=lambda: "en")
             write(opened, decision, prompt=f"bread {number}")
         opened.close()
 
