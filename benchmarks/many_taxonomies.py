@@ -66,7 +66,11 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         begun = time.perf_counter()
         models[at % count].classify([_TEXT])
         times.append(time.perf_counter() - begun)
+    shared = {value.data_ptr() for value in encoder.model.parameters()}
+    network = models[0].runtime.model  # type: ignore[attr-defined]
+    own = sum(value.nbytes for value in network.parameters() if value.data_ptr() not in shared)
     return {
+        "own_megabytes_each": round(own / 1e6, 2),
         "megabytes": round(_resident() / 1e6, 1),
         "load_ms_each": round(1000 * loaded / count, 1),
         "classify_ms_median": round(1000 * float(np.median(times[count:])), 2),

@@ -24,7 +24,7 @@ from guard.types import Explainer as ExplainerPart
 from rag.types import Gate, KnowledgeError
 
 if TYPE_CHECKING:
-    from classifier.chosen import Choice
+    from classifier.chosen import Choice as RuntimeChoice
     from classifier.encoder import Encoder
     from classifier.exported import ExportCache
     from classifier.model import TierClassifier
@@ -242,12 +242,12 @@ def _encoder_sha256(name: str) -> str:
         raise ConfigError(f"classifier.encoder: {exc}") from exc
 
 
-def runtime_choice(config: Config) -> Choice:
+def runtime_choice(config: Config) -> RuntimeChoice:
     """Which runtime the configuration asks for."""
-    from classifier.chosen import Choice
+    from classifier.chosen import Choice as RuntimeChoice
 
     asked = config.classifier
-    return Choice(asked.runtime, asked.precision, asked.exports, asked.threads)
+    return RuntimeChoice(asked.runtime, asked.precision, asked.exports, asked.threads)
 
 
 def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:

@@ -150,7 +150,7 @@ def test_models_on_one_encoder_share_its_weights_in_memory(folders):
     assert len(loaded) == 1
     sizes = {value.data_ptr(): value.nbytes for value in minilm().model.parameters()}
     for model in models:
-        own = sum(value.nbytes for value in model.model.parameters() if value.data_ptr() not in sizes)
+        own = sum(value.nbytes for value in model.runtime.model.parameters() if value.data_ptr() not in sizes)
         assert own < sum(sizes.values()) / 20
         assert model.classify(["zorblax zorblax zorblax"])[0].category == "u_zorblax"
     assert isinstance(load_taxonomy(settings), Taxonomies)
