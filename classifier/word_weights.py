@@ -82,7 +82,8 @@ def both_ends(score: Score, units: Sequence[Sequence[int]], words: int) -> Weigh
     whole, none = np.ones((1, words), dtype=bool), np.zeros((1, words), dtype=bool)
     found = score(np.concatenate([whole, none, ~one, one]))
     without, alone = found[2 : 2 + len(units)], found[2 + len(units) :]
-    return (found[0] - without + alone - found[1]) / 2
+    added: Weights = (found[0] - without + alone - found[1]) / 2
+    return added
 
 
 def _cost(units: int, total: int) -> int:

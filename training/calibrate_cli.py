@@ -59,8 +59,8 @@ def run(
     torch.set_num_threads(threads)
     try:
         asked = {"max-miss": max_miss, "max-false-flag": max_false_flag, "max-false-refusal": max_false_refusal}
-        budgets = (None if rate is None else Budget(name, rate, confidence) for name, rate in asked.items())
-        wanted = Wanted(*budgets, by=tuple(by or ()))
+        miss, flag, refusal = (None if rate is None else Budget(name, rate, confidence) for name, rate in asked.items())
+        wanted = Wanted(miss, flag, refusal, by=tuple(by or ()))
         found = calibrated(model, data=data, wanted=wanted, scores=scores, labels=labels, split=split, seed=seed)
     except TrainingError as exc:
         typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)

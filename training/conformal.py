@@ -204,8 +204,8 @@ def _turned(value: float) -> float: ...
 def _turned(value: None) -> None: ...
 def _turned(value: float | None) -> float | None:
     """Of a threshold below which mirrored scores fall, the one that scores beyond it reach, and no others."""
-    return None if value is None else min(1.0, round(1.0 - value + 10.0**-_DIGITS, _DIGITS))
+    return None if value is None else min(1.0, round(1.0 - value + 0.1**_DIGITS, _DIGITS))
 
 
 def _floor(value: float) -> float:
-    return math.floor(value * 10**_DIGITS) / 10**_DIGITS
+    return math.floor(value * 10.0**_DIGITS) / 10.0**_DIGITS

@@ -69,7 +69,7 @@ def evaluate_why(
     """
     rng = np.random.default_rng(seed)
     moved: dict[tuple[str, int], list[tuple[str, Moved]]] = {(name, top): [] for name in methods for top in TOP}
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = dict.fromkeys(methods, 0.0)
     explained: Counter[str] = Counter()
     first = next(iter(methods))
     for at, row in enumerate(rows):
@@ -123,7 +123,8 @@ def _fall(found: Decided, choices: Sequence[Places]) -> Weights:
         mask[choice] = True
     whole = np.ones((1, len(found.words)), dtype=bool)
     likely = found.probability(np.concatenate([whole, ~inside, inside]))
-    return likely[0] - likely[1:].reshape(2, len(choices))
+    falls: Weights = likely[0] - likely[1:].reshape(2, len(choices))
+    return falls
 
 
 def _heaviest(weights: Weights, says: Places, top: int) -> Places:

@@ -34,7 +34,8 @@ def occlusion(score: Score, words: int) -> Weights:
     """What each word adds to all others."""
     masks = np.vstack([np.ones((1, words), bool), ~np.eye(words, dtype=bool)])
     found = score(masks)
-    return found[0] - found[1:]
+    added: Weights = found[0] - found[1:]
+    return added
 
 
 def sampled(score: Score, words: int, readings: int, *, seed: int) -> Weights:

@@ -153,8 +153,8 @@ def _binned(
     """Numbers, in bins that hold a tenth of both periods each."""
     edges = np.unique(np.quantile([*before, *after], np.linspace(0, 1, _BINS + 1)[1:-1]))
     names = [f"up to {edge:.4g}" for edge in edges] + ["more"]
-    sorted_in = [[names[at] for at in np.searchsorted(edges, values)] for values in (before, after)]
-    return _labels(name, *sorted_in, permutations, rng)
+    first, second = ([names[at] for at in np.searchsorted(edges, values)] for values in (before, after))
+    return _labels(name, first, second, permutations, rng)
 
 
 def _words(before: Sequence[str], after: Sequence[str], permutations: int, rng: np.random.Generator) -> Moved:
