@@ -26,7 +26,7 @@ SLICE_TOKENS = 512  # two whole windows: a short text waits half a second for a 
 DEFAULT_MODEL = SHIPPED_MODEL
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
 
-Reading = tuple[list[Window], Coverage]
+Windowed = tuple[list[Window], Coverage]
 """The windows of one text, and how much of it they hold."""
 
 
@@ -103,9 +103,9 @@ class TierClassifier:
         Raises:
             TextTooLong: the texts together have more than `max_tokens` tokens; none is judged.
         """
-        return self.judge(self.readings(texts))
+        return self.judge(self.read(texts))
 
-    def judge(self, readings: Sequence[Reading]) -> list[Verdict]:
+    def judge(self, readings: Sequence[Windowed]) -> list[Verdict]:
         """One verdict for each text that was read, in order.
 
         Raises:
@@ -119,9 +119,9 @@ class TierClassifier:
         Raises:
             TextTooLong: as of `classify`.
         """
-        return [logits for _, logits, _ in self._judge(self.readings(texts))]
+        return [logits for _, logits, _ in self._judge(self.read(texts))]
 
-    def readings(self, texts: Sequence[str], before: Sequence[tuple[int, ...]] | None = None) -> list[Reading]:
+    def read(self, texts: Sequence[str], before: Sequence[tuple[int, ...]] | None = None) -> list[Windowed]:
         """The windows of each text, normalized, and of what stands encoded in it.
 
         Args:
@@ -139,7 +139,7 @@ class TierClassifier:
         """Tokens of a window beside the special ones."""
         return self._size
 
-    def _judge(self, readings: Sequence[Reading]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
+    def _judge(self, readings: Sequence[Windowed]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
         self._check_length("tokens", sum(coverage.tokens for _, coverage in readings), 1)
         logits = self._logits([window for found, _ in readings for window in found])
         start = 0
@@ -154,7 +154,7 @@ class TierClassifier:
                 f"{self._max_tokens} allows; shorten it, or raise the setting"
             )
 
-    def _read(self, text: str, before: tuple[int, ...]) -> Reading:
+    def _read(self, text: str, before: tuple[int, ...]) -> Windowed:
         hidden, encoded = invisible(text), decoded(text)
         text = normalize(text)
         ids, offsets = self.tokenizer.split(text)

@@ -66,7 +66,7 @@ class ResponseClassifier:
         """
         tokenizer, room = self._tiers.tokenizer, self._tiers.room
         before = [asked(tokenizer, exchange.prompt, exchange.system, room) for exchange in exchanges]
-        return self._tiers.judge(self._tiers.readings([exchange.answer for exchange in exchanges], before))
+        return self._tiers.judge(self._tiers.read([exchange.answer for exchange in exchanges], before))
 
 
 def asked(tokenizer: Tokenizer, prompt: str, system: str, room: int) -> tuple[int, ...]:
