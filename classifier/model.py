@@ -14,7 +14,7 @@ from classifier.normalize import decorated, invisible, is_symbol, normalize
 from classifier.pace import pause
 from classifier.readings import Reading, readings
 from classifier.runtime import Runtime, Tokenizer
-from classifier.settings import ClassifierSettings, described
+from classifier.settings import ClassifierSettings, Reads, described
 from classifier.taxonomy import SHIPPED_MODEL, Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Verdict
 from classifier.windows import Window, windows
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SLICE_TOKENS = 512  # two whole windows: a short text waits half a second for a long one, at most
 DEFAULT_MODEL = SHIPPED_MODEL
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
+
+Windowed = tuple[list[Window], Coverage]
+"""The windows of one text, and how much of it they hold."""
 
 
 class TierClassifier:
@@ -79,15 +82,18 @@ class TierClassifier:
             )
 
     @classmethod
-    def load(cls, folder: Path, encoder: Encoder, *, max_tokens: int | None = None) -> TierClassifier:
+    def load(
+        cls, folder: Path, encoder: Encoder, *, max_tokens: int | None = None, reads: Reads = "texts"
+    ) -> TierClassifier:
         """Load a model folder onto an encoder, to run in PyTorch.
 
         Raises:
-            ClassifierError: a file is missing or broken, or the adapter was trained on another encoder.
+            ClassifierError: a file is missing or broken, or the adapter was trained on another encoder, or to read
+                something else.
         """
         from classifier.network import TierModel, TorchRuntime
 
-        settings, taxonomy = described(folder, encoder.name, encoder.sha256)
+        settings, taxonomy = described(folder, encoder.name, encoder.sha256, reads)
         model = TierModel.load(folder, encoder, len(taxonomy.categories))
         return cls(TorchRuntime(model, encoder), encoder, taxonomy, settings, max_tokens=max_tokens)
 
@@ -97,7 +103,15 @@ class TierClassifier:
         Raises:
             TextTooLong: the texts together have more than `max_tokens` tokens; none is judged.
         """
-        return [self._decide(found, logits, coverage) for found, logits, coverage in self._judge(texts)]
+        return self.judge(self.read(texts))
+
+    def judge(self, readings: Sequence[Windowed]) -> list[Verdict]:
+        """One verdict for each text that was read, in order.
+
+        Raises:
+            TextTooLong: they have more than `max_tokens` tokens; none is judged.
+        """
+        return [self._decide(found, logits, coverage) for found, logits, coverage in self._judge(readings)]
 
     def logits(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
         """Category logits of each text's windows, as the network gives them: shape ``(windows, categories)`` each.
@@ -105,11 +119,27 @@ class TierClassifier:
         Raises:
             TextTooLong: as of `classify`.
         """
-        return [logits for _, logits, _ in self._judge(texts)]
+        return [logits for _, logits, _ in self._judge(self.read(texts))]
 
-    def _judge(self, texts: Sequence[str]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
+    def read(self, texts: Sequence[str], before: Sequence[tuple[int, ...]] | None = None) -> list[Windowed]:
+        """The windows of each text, normalized, and of what stands encoded in it.
+
+        Args:
+            texts: as written.
+            before: for each text the token ids that its windows begin with, fewer than `room`; spans do not count them.
+
+        Raises:
+            TextTooLong: they have more characters than `max_tokens` tokens could hold; none is read.
+        """
         self._check_length("characters", sum(map(len, texts)), _MOST_CHARACTERS)
-        readings = [self._read(text) for text in texts]
+        return [self._read(text, start) for text, start in zip(texts, before or [()] * len(texts), strict=True)]
+
+    @property
+    def room(self) -> int:
+        """Tokens of a window beside the special ones."""
+        return self._size
+
+    def _judge(self, readings: Sequence[Windowed]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
         self._check_length("tokens", sum(coverage.tokens for _, coverage in readings), 1)
         logits = self._logits([window for found, _ in readings for window in found])
         start = 0
@@ -124,18 +154,18 @@ class TierClassifier:
                 f"{self._max_tokens} allows; shorten it, or raise the setting"
             )
 
-    def _read(self, text: str) -> tuple[list[Window], Coverage]:
+    def _read(self, text: str, before: tuple[int, ...]) -> Windowed:
         hidden, encoded = invisible(text), decoded(text)
         text = normalize(text)
         ids, offsets = self.tokenizer.split(text)
-        found = self._windows(ids, offsets)
+        found = self._windows(ids, offsets, before)
         if decorated(text):  # read as it is and without its emoji; the riskier reading counts, as of any two windows
             words = [at for at, (start, end) in enumerate(offsets) if not is_symbol(text[start:end])]
-            found += self._windows([ids[at] for at in words], [offsets[at] for at in words])
+            found += self._windows([ids[at] for at in words], [offsets[at] for at in words], before)
         tokens = len(ids)
         for reading in map(normalize, encoded):  # the riskiest of all readings counts
             other, _ = self.tokenizer.split(reading)
-            found += self._windows(other, [(0, len(text))] * len(other))
+            found += self._windows(other, [(0, len(text))] * len(other), before)
             tokens += len(other)
         unknown = self.tokenizer.unknown
         known = [text[start:end] for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown]
@@ -144,8 +174,13 @@ class TierClassifier:
         total += max(0, hidden - total - 16)  # more hidden than seen is not decoration: it counts as unread
         return found, Coverage(tokens=tokens, windows=len(found), read=min(1.0, read / total) if total else 1.0)
 
-    def _windows(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> list[Window]:
-        return list(windows(ids, offsets, size=self._size, overlap=self.settings.overlap))
+    def _windows(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], before: tuple[int, ...]) -> list[Window]:
+        size = self._size - len(before)
+        overlap = self.settings.overlap if not before else min(self.settings.overlap, size // 2)
+        return [
+            Window(before + each.ids, each.span) if before else each
+            for each in windows(ids, offsets, size=size, overlap=overlap)
+        ]
 
     def _logits(self, found: Sequence[Window]) -> NDArray[np.float64]:
         """Category logits of each window, in order; windows of like length share a slice."""

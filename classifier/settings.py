@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from classifier.calibration import AS_TRAINED, Calibration
 from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import ClassifierError, Tier
 
 _SETTINGS = "classifier.json"
+Reads = Literal["texts", "exchanges"]
+"""What a model was trained to read: a text alone, or an answer with what was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,15 @@ class ClassifierSettings:
     overlap: int = 64
     operating_point: OperatingPoint = OperatingPoint()
     calibration: Calibration = AS_TRAINED
+    reads: Reads = "texts"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.window, int) and isinstance(self.overlap, int)):
             raise TypeError(f"window {self.window!r} and overlap {self.overlap!r} must be whole numbers")
         if not isinstance(self.encoder, str):
             raise TypeError(f"encoder {self.encoder!r} must be a name")
+        if self.reads not in get_args(Reads):
+            raise ValueError(f"reads {self.reads!r} must be one of {', '.join(get_args(Reads))}")
 
     def save(self, folder: Path) -> None:
         """Write ``classifier.json``."""
@@ -125,24 +130,32 @@ class ClassifierSettings:
             return cls(**data, operating_point=OperatingPoint(**point), calibration=Calibration(**calibration))
         except FileNotFoundError as exc:
             raise ClassifierError(
-                f"classifier model {folder} has no {_SETTINGS}; give the folder that `airlock train classifier` wrote"
+                f"classifier model {folder} has no {_SETTINGS}; give the folder that `airlock train classifier` wrote "
+                "(for answers: `airlock train responses`)"
             ) from exc
         except (ValueError, TypeError, AttributeError) as exc:
             raise ClassifierError(f"classifier model {folder}: {_SETTINGS} is malformed: {exc}; train again") from exc
 
 
-def described(folder: Path, encoder: str, sha256: str) -> tuple[ClassifierSettings, Taxonomy]:
+def described(folder: Path, encoder: str, sha256: str, reads: Reads = "texts") -> tuple[ClassifierSettings, Taxonomy]:
     """Settings and taxonomy of a model folder, if they belong together and to the encoder.
 
     Args:
         folder: the model's.
         encoder: name of the encoder that it is to run on.
         sha256: of that encoder.
+        reads: what it is to read.
 
     Raises:
-        ClassifierError: a file is missing or broken, or the model was trained with another taxonomy or encoder.
+        ClassifierError: a file is missing or broken, or the model was trained with another taxonomy or encoder, or to
+            read something else.
     """
     settings = ClassifierSettings.load(folder)
+    if settings.reads != reads:
+        raise ClassifierError(
+            f"classifier model {folder} was trained to read {settings.reads}, not {reads}; `airlock train classifier` "
+            "makes models that read texts, `airlock train responses` those that read exchanges"
+        )
     if settings.encoder_sha256 != sha256:
         raise ClassifierError(
             f"classifier model {folder} was trained on encoder {settings.encoder!r} (SHA-256 "

@@ -57,6 +57,21 @@ class Handling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a model answered, and to what.
+
+    Attributes:
+        answer: of the model, or as much of it as there is.
+        prompt: what was asked; empty where it is not known.
+        system: what the operator told the model beforehand; empty where nothing is known of it.
+    """
+
+    answer: str
+    prompt: str = ""
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A character range ``[start, end)`` of the normalized text."""
 

@@ -70,12 +70,13 @@ def own_api(guard: Guard) -> FastAPI:
         turns, held = as_turns(asked.input), guard.held()
         decision = await held.decide(turns, _origin(request))
         await held.record(decision, turns[-1].text)
-        finding = await held.find([asked.output]) if asked.output else None
+        finding = await held.find([asked.output], decision) if asked.output else None
         why = await held.explain(turns, decision) if asked.explain else None
         _mark(response, decision)
+        shadow = list(decision.asked.noticed) if decision.asked else []
         return {
             **decision.as_dict(),
-            **({"output": asdict(finding) if finding else None} if asked.output else {}),
+            **({"output": asdict(finding) if finding else None, "output_shadow": shadow} if asked.output else {}),
             **({"why": why.as_dict() if why else None} if asked.explain else {}),
         }
 

@@ -19,7 +19,7 @@ from guard.memory import RememberingClassifier
 from guard.observer import NOBODY, Observers
 from guard.output import output_checks
 from guard.types import Answerer as AnswererPart
-from guard.types import Classifier, Protector
+from guard.types import Classifier, ExchangeJudge, Protector
 from guard.types import Explainer as ExplainerPart
 from rag.types import Gate, KnowledgeError
 
@@ -63,6 +63,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
             output=output_checks(settings.output, classifier),
             journal=load_journal(settings),
             protector=protector,
+            judge=load_responses(settings, encoders),
             others=others,
             taxonomy=_together(taxonomy, [other.taxonomy for other in others]),
             observers=observers,
@@ -213,6 +214,26 @@ def load_torch_classifier(config: Config) -> tuple[Encoder, TierClassifier]:
         return encoder, TierClassifier.load(folder, encoder)
     except ClassifierError as exc:
         raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
+    """The model that answers are judged by; None where `output.responses` asks for none.
+
+    Raises:
+        ConfigError: it is missing, damaged, of another encoder, or reads something else.
+    """
+    settings = config.output.responses
+    if not settings.asked or settings.model is None:
+        return None
+    from classifier.responses import ResponseClassifier
+    from classifier.settings import ClassifierSettings
+
+    try:
+        name = settings.encoder or ClassifierSettings.load(settings.model).encoder
+        encoder = encoders.get("output.responses.encoder", name)
+        return ResponseClassifier.load(settings.model, encoder, max_tokens=config.classifier.max_tokens)
+    except ClassifierError as exc:
+        raise ConfigError(f"output.responses.model: {exc}") from exc
 
 
 def export_cache(config: Config, encoder: Encoder) -> ExportCache:

@@ -24,6 +24,7 @@ from guard.interpretation import (
     Interpretation,
     Reader,
 )
+from guard.responses import Responses
 from guard.rules import YAML_OFF, EndpointName, PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
 from guard.texts import Answers
@@ -229,6 +230,7 @@ class Output(Section):
         description="Categories of manipulation: they say something of a query, nothing of an answer.",
     )
     patterns: tuple[Pattern, ...] = ()
+    responses: Responses = Responses()
     deadline_s: Seconds = 10.0
 
 
@@ -416,7 +418,13 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
         return value if value is None or value.startswith("package:") else str(below(name, Path(value)))
 
     classifier, knowledge, journal = config.classifier, config.knowledge, config.journal
-    interpretation, grounding = config.interpretation, config.grounding
+    interpretation, grounding, responses = config.interpretation, config.grounding, config.output.responses
+    responses = responses.model_copy(
+        update={
+            "model": below("output.responses.model", responses.model),
+            "encoder": encoder("output.responses.encoder", responses.encoder),
+        }
+    )
     if isinstance(interpretation, Reader | Generative):
         named: dict[str, Any] = {"model": below("interpretation.model", interpretation.model)}
         if isinstance(interpretation, Generative):
@@ -463,6 +471,7 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
                     "support_encoder": encoder("grounding.support_encoder", grounding.support_encoder),
                 }
             ),
+            "output": config.output.model_copy(update={"responses": responses}),
             "journal": journal.model_copy(update={"path": below("journal.path", journal.path)}),
         }
     )

@@ -89,7 +89,8 @@ async def leave(guard: Guard, decision: Decision, answers: Sequence[Said], besid
         PartFailure: a part failed, and `policy.on_error` does not let the answer pass.
     """
     try:
-        finding = await guard.find([text for text in (*(said.text for said in answers), *beside) if text.strip()])
+        texts = [text for text in (*(said.text for said in answers), *beside) if text.strip()]
+        finding = await guard.find(texts, decision)
         if finding is not None:
             await guard.ended(decision, "stopped", status=None, detail=finding.rule)
             return Left((guard.refusal(decision, "stopped").text,) * max(1, len(answers)), blocked=True)

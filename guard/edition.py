@@ -18,9 +18,11 @@ from guard.errors import ConfigError
 from guard.language import Detector
 from guard.output import output_checks
 from guard.policy import Rule, decide
-from guard.types import Classifier, Origin, ResponseCheck, TextKind
+from guard.responses import AnswerCheck
+from guard.types import Asked, Classifier, ExchangeJudge, Origin, ResponseCheck, TextKind, Turn
 from guard.unreachable import unreachable
 
+SYSTEM_ROLES = ("system", "developer")
 LIVE = ("policy", "answers", "conversation", "output")
 """Sections that are taken over while the server runs, but for deadlines."""
 
@@ -37,6 +39,7 @@ class Edition:
         detector: tells the asker's language.
         refusals: the texts by which a refusal is known in a conversation that goes on.
         output: looks at what the model wrote.
+        answers: holds what the model wrote against what was asked; None where nothing does.
         warnings: what is sound, and surely not meant: rules that can never match.
     """
 
@@ -47,10 +50,17 @@ class Edition:
     detector: Detector
     refusals: frozenset[str]
     output: ResponseCheck
+    answers: AnswerCheck | None
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: Config, output: ResponseCheck, taxonomy: Taxonomy | Taxonomies | None = None) -> Edition:
+    def of(
+        cls,
+        config: Config,
+        output: ResponseCheck,
+        taxonomy: Taxonomy | Taxonomies | None = None,
+        judge: ExchangeJudge | None = None,
+    ) -> Edition:
         """The edition of a configuration.
 
         Args:
@@ -58,9 +68,10 @@ class Edition:
             output: looks at what the model wrote.
             taxonomy: of the classifier, or of all where there are several; without it, categories that the
                 configuration names are not looked up.
+            judge: the model that answers are judged by; None where the configuration asks for none.
 
         Raises:
-            ConfigError: a category, language or country that a setting names is not known.
+            ConfigError: a category, label, language or country that a setting names is not known.
         """
         if taxonomy:
             check_categories(config, taxonomy)
@@ -75,11 +86,16 @@ class Edition:
             detector=Detector(texts.languages),
             refusals=texts.refusals if config.conversation.forget_refused else frozenset(),
             output=output,
+            answers=AnswerCheck(config.output.responses, judge) if config.output.responses.asked else None,
             warnings=tuple(unreachable(rules, taxonomy)) if taxonomy else (),
         )
 
     def succeeded_by(
-        self, config: Config, classifier: Classifier, taxonomy: Taxonomy | Taxonomies | None = None
+        self,
+        config: Config,
+        classifier: Classifier,
+        taxonomy: Taxonomy | Taxonomies | None = None,
+        judge: ExchangeJudge | None = None,
     ) -> Edition:
         """The edition that takes over from a changed configuration what can change while the server runs.
 
@@ -87,12 +103,15 @@ class Edition:
             ConfigError: as of `of`; or a pattern of `output` may match more than is held back.
         """
         taken = {name: getattr(config, name) for name in LIVE}
-        taken["output"] = config.output.model_copy(update={"deadline_s": self.config.output.deadline_s})
+        old, new = self.config.output, config.output
+        loaded = {"model": old.responses.model, "encoder": old.responses.encoder}
+        responses = new.responses.model_copy(update=loaded) if old.responses.asked else old.responses
+        taken["output"] = new.model_copy(update={"deadline_s": old.deadline_s, "responses": responses})
         merged = self.config.model_copy(update=taken)
         output = self.output
         if merged.output != self.config.output:
             output = output_checks(merged.output, classifier)
-        return Edition.of(merged, output, taxonomy)
+        return Edition.of(merged, output, taxonomy, judge)
 
     def weigh(self, texts: Texts, verdicts: Sequence[Verdict], origin: Origin) -> Weighed:
         """What the texts of a request come to by the policy."""
@@ -101,6 +120,13 @@ class Edition:
             for (where, _), verdict in zip(texts, verdicts, strict=True)
         ]
         return weigh(judged, self.config.conversation.context_from)
+
+    def asked(self, turns: Sequence[Turn], texts: Texts) -> Asked | None:
+        """What an answer will be held against; None where no answer is."""
+        if self.answers is None:
+            return None
+        system = "\n".join(turn.text for turn in turns if turn.role in SYSTEM_ROLES)
+        return Asked(question_of(texts), system)
 
     def spoken(self, texts: Texts) -> Callable[[], str | None]:
         """Says, once it is asked, what the user writes in: of the last turn, or else of the last turns together."""

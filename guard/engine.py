@@ -27,8 +27,10 @@ from guard.types import (
     UNKNOWN,
     Answerer,
     AnswerGrounding,
+    Asked,
     Classifier,
     Decision,
+    ExchangeJudge,
     Explainer,
     Explanation,
     Finding,
@@ -59,6 +61,7 @@ class Parts:
     output: ResponseCheck
     journal: Journal
     protector: Protector | None = None
+    judge: ExchangeJudge | None = None  # of answers; needed where `output.responses` names a model
     others: tuple[Choice, ...] = ()  # classifiers of some requests, in order
     taxonomy: Taxonomy | Taxonomies | None = (
         None  # of the classifiers; without it, the categories of a policy are not looked up
@@ -81,7 +84,7 @@ class Guard:
     def __init__(self, config: Config, parts: Parts) -> None:
         self._parts = parts
         self._is_held = False
-        self._edition = Edition.of(config, parts.output, parts.taxonomy)
+        self._edition = Edition.of(config, parts.output, parts.taxonomy, parts.judge)
         threads, told = config.classifier.workers, parts.observers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads, observers=told)
         self._judges = [parts.classifier, *(other.classifier for other in parts.others)]
@@ -129,6 +132,11 @@ class Guard:
         return self._edition.refusals
 
     @property
+    def context(self) -> int:
+        """Characters of a stream that are kept, once they have left, to be judged with what follows."""
+        return self.config.output.responses.context if self._edition.answers else 0
+
+    @property
     def hold_back(self) -> int:
         """Characters of a stream that are kept back: what is configured, or more if a check reaches further."""
         return max(self.config.output.hold_back, self._edition.output.reach)
@@ -150,7 +158,7 @@ class Guard:
             ConfigError: the configuration cannot be in force; nothing changes.
         """
         old = self._edition
-        new = old.succeeded_by(config, self._parts.classifier, self._parts.taxonomy)
+        new = old.succeeded_by(config, self._parts.classifier, self._parts.taxonomy, self._parts.judge)
         self._edition = new
         taken, restart = changed_settings(old.config, new.config), changed_settings(new.config, config)
         return Reloaded(new.version, tuple(taken), tuple(restart))
@@ -245,14 +253,26 @@ class Guard:
             self.observers.grounded(supported / len(report.sentences))
         return report
 
-    async def find(self, texts: Sequence[str]) -> Finding | None:
+    async def find(
+        self, texts: Sequence[str], decision: Decision | None = None, before: Sequence[str] | None = None
+    ) -> Finding | None:
         """Why a text of the model must not leave, or None.
+
+        Args:
+            texts: of the model, or the stretches of them that are not checked yet.
+            decision: on the request that they answer; with it, and where `output.responses` says so, they are held
+                against what was asked. Rules in shadow mode that find something are kept in its `asked`.
+            before: of each stretch, what stands before it in the same text; read with it where that is done.
 
         Raises:
             PartFailure: the check failed, and `policy.on_error` is not `forward` for it.
         """
         try:
-            return await self._find(texts)
+            finding = await self._find(texts)
+            if finding is None and decision is not None and decision.asked is not None:
+                pieces = [start + text for start, text in zip(before or [""] * len(texts), texts, strict=True)]
+                finding = await self._find_in_answers([piece for piece in pieces if piece.strip()], decision.asked)
+            return finding
         except PartFailure as exc:
             if self.config.policy.on_error.output != "forward":
                 raise
@@ -277,6 +297,8 @@ class Guard:
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str = "") -> None:
         """Write how a request ended; by then nothing can be refused, so a failure is only logged."""
         passed = (time.perf_counter() - decision.since) * 1000  # the wall clock may jump
+        if decision.asked is not None and decision.asked.noticed:
+            detail = "; ".join(filter(None, (detail, f"shadow: {', '.join(decision.asked.noticed)}")))
         self.observers.ended(decision, outcome)
         try:
             writing = self._parts.journal.ended(decision, outcome, status=status, detail=detail, ms=round(passed, 1))
@@ -364,6 +386,7 @@ class Guard:
         draft: Callable[..., Decision] = partial(
             Decision,
             spoken=self._edition.spoken(texts),
+            asked=self._edition.asked(turns, texts),
             origin=origin,
             policy=self.version,
             unjudged=unjudged,
@@ -439,6 +462,26 @@ class Guard:
         except BadRequest as exc:  # the model's text is longer than can be judged
             raise PartFailure("output", str(exc)) from exc
         return next((finding for finding in findings if finding is not None), None)
+
+    async def _find_in_answers(self, answers: Sequence[str], asked: Asked) -> Finding | None:
+        check = self._edition.answers
+        if check is None or not answers:
+            return None
+        work = sum(map(len, answers))
+        try:
+            if check.instant and work + len(asked.system) <= _MOMENT:
+                noticed = self._check.here(lambda: check.check(answers, asked))
+            else:
+                noticed = await self._check.run(lambda: check.check(answers, asked), work=work)
+        except BadRequest as exc:  # the answer is longer than can be judged
+            raise PartFailure("output", str(exc)) from exc
+        for rule in noticed.shadow:
+            if rule not in asked.noticed:
+                self.observers.noticed(rule, stopped=False)
+                asked.noticed[rule] = None
+        if noticed.finding is not None:
+            self.observers.noticed(noticed.finding.rule, stopped=True)
+        return noticed.finding
 
     async def _answer(self, decision: Decision, question: str) -> tuple[Decision, Reply | None]:
         started = time.perf_counter()

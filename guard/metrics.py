@@ -100,6 +100,10 @@ class Metrics(Observer):
         """Count one answer that was held against the knowledge base."""
         self._grounded_share.observe(share)
 
+    def noticed(self, rule: str, *, stopped: bool) -> None:
+        """Count what the response check found."""
+        self._noticed.labels(rule, "enforce" if stopped else "shadow").inc()
+
     def reloaded(self, *, taken: bool) -> None:
         """Count one changed configuration."""
         self._reloads.labels("taken_over" if taken else "refused").inc()
@@ -138,6 +142,9 @@ class Metrics(Observer):
             "decisions_total", "Decisions by tier, route and rule.", "tier", "route", "rule"
         )
         self._categories = self._counter("categories_total", "Decisions by tier and category.", "tier", "category")
+        self._noticed = self._counter(
+            "response_findings_total", "Answers that the response check stopped, or would have.", "rule", "mode"
+        )
         self._shadow = self._counter("shadow_decisions_total", "Shadow rules that would have decided.", "rule", "route")
         self._read_share = self._histogram("read_share", "Share of a text that the classifier could read.", _SHARES)
         self._grounded_answers = self._counter("grounded_answers_total", "Answers of the knowledge base.", "result")

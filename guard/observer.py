@@ -124,6 +124,9 @@ class Observer:
     def grounded(self, share: float) -> None:
         """An answer was held against the knowledge base, which supports this share of its sentences."""
 
+    def noticed(self, rule: str, *, stopped: bool) -> None:
+        """The response check found something in an answer, and stopped it or, in shadow mode, did not."""
+
     def reloaded(self, *, taken: bool) -> None:
         """A changed configuration was taken over, or not."""
 
@@ -180,6 +183,11 @@ class Observers:
         """An answer was held against the knowledge base."""
         for observer in self._observers:
             observer.grounded(share)
+
+    def noticed(self, rule: str, *, stopped: bool) -> None:
+        """The response check found something in an answer."""
+        for observer in self._observers:
+            observer.noticed(rule, stopped=stopped)
 
     def reloaded(self, *, taken: bool) -> None:
         """A changed configuration was taken over, or not."""

@@ -120,7 +120,9 @@ class CheckedResponse:
         elif kind == b"text/event-stream":
             self._leave_streams_ungrounded()
             stride = self._guard.config.output.stride
-            self._gate = StreamGate(self._reader, hold_back=self._guard.hold_back, stride=stride)
+            self._gate = StreamGate(
+                self._reader, hold_back=self._guard.hold_back, stride=stride, context=self._guard.context
+            )
         elif kind != b"application/json":
             shown = kind.decode("latin-1") or "no content type"
             raise UpstreamError(f"the upstream answered with {shown}, which cannot be checked", code="bad_upstream")
@@ -150,7 +152,7 @@ class CheckedResponse:
             if last:
                 self._gate.finish()
             probes = list(self._gate.probes())
-            await self._check([probe.text for probe in probes])
+            await self._check([probe.text for probe in probes], [probe.before for probe in probes])
             for probe in probes:
                 self._gate.clear(probe)
             released = await self._flow(self._gate)
@@ -184,8 +186,8 @@ class CheckedResponse:
             await self._release(released, last=False)
         return await self._rewriting.end() + gate.release()
 
-    async def _check(self, texts: list[str]) -> None:
-        finding = await self._guard.find(texts) if texts else None
+    async def _check(self, texts: list[str], before: list[str] | None = None) -> None:
+        finding = await self._guard.find(texts, self._decision, before) if texts else None
         if finding is not None:
             await self._stop(finding)
 

@@ -27,11 +27,13 @@ class Probe:
     Attributes:
         channel: which text it is part of.
         text: from `hold_back` characters before the first unchecked one to the last that came.
+        before: up to `context` characters that stand before it.
         clean_to: how far the channel is known to be clean if the check finds nothing.
     """
 
     channel: Key
     text: str
+    before: str
     clean_to: int
 
 
@@ -70,13 +72,23 @@ class StreamGate:
         reader: understands the wire's events.
         hold_back: characters kept back; 0 releases what is checked and so lets the first half of a finding out.
         stride: characters that must come before the next check.
+        context: characters of each text that are kept for a check that reads further back, though they have left.
         max_event: longest event in bytes.
     """
 
-    def __init__(self, reader: StreamReader, *, hold_back: int, stride: int, max_event: int = 4 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        reader: StreamReader,
+        *,
+        hold_back: int,
+        stride: int,
+        context: int = 0,
+        max_event: int = 4 * 1024 * 1024,
+    ) -> None:
         self._reader = reader
         self._hold_back = hold_back
         self._stride = stride
+        self._context = context
         self._max_event = max_event
         self._unparsed = b""
         self._events: deque[_Event] = deque()
@@ -118,15 +130,19 @@ class StreamGate:
             if channel.clean >= channel.end:
                 continue
             if channel.ended:
-                yield Probe(key, channel.tail, channel.end)
+                yield self._probe(key, channel, channel.end)
             elif channel.end - channel.clean >= self._hold_back + self._stride:
-                yield Probe(key, channel.tail, channel.end - self._hold_back)
+                yield self._probe(key, channel, channel.end - self._hold_back)
+
+    def _probe(self, key: Key, channel: _Channel, clean_to: int) -> Probe:
+        start = max(0, channel.clean - self._hold_back - channel.start)
+        return Probe(key, channel.tail[start:], channel.tail[:start], clean_to)
 
     def clear(self, probe: Probe) -> None:
         """The check found nothing in a probe."""
         channel = self._channels[probe.channel]
         channel.clean = max(channel.clean, probe.clean_to)
-        drop = channel.clean - self._hold_back - channel.start
+        drop = channel.clean - self._hold_back - self._context - channel.start
         if drop > 0:
             channel.tail = channel.tail[drop:]
             channel.start += drop

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from classifier.types import Verdict
+from classifier.types import Exchange, Verdict
 from rag.types import Citation, GroundedAnswer, GroundingReport
 
 
@@ -92,6 +92,28 @@ def _unspoken() -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What the answer to a request is held against; it stays in memory and is written nowhere.
+
+    Attributes:
+        prompt: the last turn.
+        system: the system messages, in order.
+        noticed: rules in shadow mode that would have stopped the answer, filled in as it comes.
+    """
+
+    prompt: str = ""
+    system: str = ""
+    noticed: dict[str, None] = field(default_factory=dict)
+    _words: list[list[str]] = field(default_factory=list)
+
+    def words(self, split: Callable[[str], list[str]]) -> list[str]:
+        """The words of the system messages, split when they are first asked for."""
+        if not self._words:
+            self._words.append(split(self.system))
+        return self._words[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided on one request, why, and by which rule.
 
@@ -114,6 +136,7 @@ class Decision:
         shadow: the rules in shadow mode that would have decided.
         judgements: every text that was judged, whether it had a say or not; for replay.
         ruled: the policy's route, also where an abstention, a finding or a failure led to another.
+        asked: what the answer is held against; None where answers are not.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
         since: the same moment on a clock that never jumps, for durations.
@@ -136,6 +159,7 @@ class Decision:
     shadow: tuple[Shadow, ...] = ()
     judgements: tuple[Judgement, ...] = ()
     ruled: Route | None = None
+    asked: Asked | None = field(default=None, repr=False, compare=False)
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
     since: float = field(default_factory=time.perf_counter, repr=False, compare=False)
@@ -270,6 +294,19 @@ class ResponseCheck(Protocol):
 
     def check(self, texts: Sequence[str]) -> list[Finding | None]:
         """A finding, or None, for each text, in order."""
+        ...
+
+
+class ExchangeJudge(Protocol):
+    """Answers with what was asked in, one verdict for each out; synchronous, called in a worker thread."""
+
+    @property
+    def labels(self) -> Mapping[str, bool]:
+        """What it tells apart, each with whether such an answer harms."""
+        ...
+
+    def classify(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """One verdict for each exchange, in order."""
         ...
 
 

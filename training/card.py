@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from classifier.settings import Reads
 from training.crossed import in_words
 from training.datasets import Row
 from training.evaluate import FIGURES
@@ -18,6 +19,23 @@ from training.intervals import told
 
 _METRICS = {"macro_f1": "f1", "accuracy": "accuracy"}  # the hub's own names of figures
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
+_WHAT: Mapping[Reads, Sequence[str]] = {
+    "texts": ("It sorts a query into the categories of `taxonomy.yaml`, and so into four tiers.",),
+    "exchanges": (
+        "It reads an answer of a model with the prompt and the system message, and sorts it into the labels of",
+        "`taxonomy.yaml`.",
+    ),
+}
+_LIMITS: Mapping[Reads, Sequence[str]] = {
+    "texts": (),
+    "exchanges": (
+        "- Its harmful answers hold no working detail: they show compliance by its shape. What is harmful",
+        "  by its content alone, to a prompt that looks harmless, is missed more often.",
+        "- Of a long prompt or system message it reads the beginning and the end. A leak is known by how it is told",
+        "  and by words that both have; a retelling of a single rule in the tone of an ordinary answer may pass.",
+        "- The authored rows are by few hands; what users and models write is more varied.",
+    ),
+}
 
 
 def _drawn(manifest: Mapping[str, Any]) -> list[str]:
@@ -84,6 +102,7 @@ def rounded(figure: float | None) -> str:
 
 def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
+    reads: Reads = manifest["settings"].get("reads", "texts")
     dev, settings, point = manifest["figures"], manifest["settings"], manifest["operating_point"]
     sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
     lines = [
@@ -94,11 +113,13 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         f"# {manifest['name']}",
         "",
         f"A LoRA adapter and category head for the encoder `{manifest['encoder']}`, trained by",
-        f"`airlock train classifier` on {manifest['rows']['train']} rows ({_seeds(manifest)}, "
+        f"`airlock train {'classifier' if reads == 'texts' else 'responses'}` on {manifest['rows']['train']} rows "
+        f"({_seeds(manifest)}, "
         f"rank {settings['rank']}, {settings['epochs']} epochs).",
         *_drawn(manifest),
-        "It sorts a query into the categories of `taxonomy.yaml`, and so into four tiers.",
-        f"It says Unsafe from a probability of {point['unsafe']} on, else not Safe from {point['risk']} on.",
+        *_WHAT[reads],
+        f"It says Unsafe from a probability of {point['unsafe']} on"
+        + ("." if reads == "exchanges" else f", else not Safe from {point['risk']} on."),
         "Settings, hashes and all figures: `manifest.json`.",
         "",
         *_expected(manifest),
@@ -116,6 +137,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "## Limits",
         "",
         "- Measured on the sources it was trained on: on others expect clearly more misses and more false alarms.",
+        *_LIMITS[reads],
         "- It knows what its training rows and its encoder know; read `coverage` for how much of a text that is.",
         "- Labels that were derived rather than annotated carry their noise into the weights and into these figures.",
         "",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rag.mode import Mode
-from training import door_cli, grounding_cli, interpreter_cli, retrieval_cli
+from training import door_cli, grounding_cli, interpreter_cli, responses_cli, retrieval_cli
 from training.commands import Commands
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ evaluate.command("premise")(door_cli.eval_premise)
 evaluate.command("grounding")(door_cli.eval_grounding)
 train.command("interpreter")(interpreter_cli.train_interpreter)
 evaluate.command("interpreter")(interpreter_cli.eval_interpreter)
+train.command("responses")(responses_cli.train_responses)
+evaluate.command("responses")(responses_cli.eval_responses)
 
 
 @train.command("classifier")

@@ -34,6 +34,9 @@ class Row:
         source: the data set it came from, or an empty string.
         licence: of that data set, or an empty string.
         lang: ISO 639-1 code; `en` when the file says nothing.
+        prompt: what was asked, where the text is an answer.
+        system: what the operator told the model beforehand, where the text is an answer.
+        group: rows of a group are never on two sides of a split; empty for a row that stands alone.
     """
 
     text: str
@@ -42,6 +45,9 @@ class Row:
     source: str
     licence: str = ""
     lang: str = "en"
+    prompt: str = ""
+    system: str = ""
+    group: str = ""
 
 
 def text_key(text: str) -> str:
@@ -115,7 +121,7 @@ def read_usable(
     rows: list[tuple[int, Row]] = []
     faults: dict[str, list[int]] = defaultdict(list)
     known = set(taxonomy.ids)
-    for number, entry in _lines(path):
+    for number, entry in read_lines(path):
         if decisions and isinstance(entry, dict) and isinstance(entry.get("text"), str):
             decided = decisions.get(text_key(entry["text"]))
             if decided == DROP or (decided is None and entry.get("category", "") is None):
@@ -141,8 +147,15 @@ def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
     """Split rows into (kept, held out), the same share of each category, by the hash of their texts.
 
     So what is held out here is held out again, but for a few rows at the edge, where the rows are others: a model that
-    goes on from another one is not judged by what that one was trained on.
+    goes on from another one is not judged by what that one was trained on. Rows of a group stay together.
     """
+    if any(row.group for row in rows):
+        groups = sorted({row.group or row.text for row in rows}, key=text_key)
+        apart = set(groups[: round(len(groups) * share)])
+        sides = [(row.group or row.text) in apart for row in rows]
+        return [row for row, out in zip(rows, sides, strict=True) if not out], [
+            row for row, out in zip(rows, sides, strict=True) if out
+        ]
     by_category: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_category[row.category].append(row)
@@ -154,7 +167,12 @@ def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row.text not in held], [row for row in rows if row.text in held]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The lines of a JSONL file with their numbers, parsed; None for one that is no JSON.
+
+    Raises:
+        TrainingError: the file is missing or not UTF-8.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -164,7 +182,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                     except (ValueError, RecursionError):
                         yield number, None
     except OSError as exc:
-        raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file with `text` and `category`") from exc
+        raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file of labelled rows") from exc
     except UnicodeDecodeError as exc:
         raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); convert it") from exc
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from classifier.responses import ResponseClassifier
 from classifier.taxonomy import Taxonomy
-from classifier.types import Tier, Verdict
+from classifier.types import Exchange, Tier, Verdict
 from training.datasets import Row, TrainingError
 from training.disguise import DISGUISES
 from training.intervals import area, auroc, bounds
@@ -39,6 +40,9 @@ class Judge(Protocol):
         ...
 
 
+Trained = Judge | ResponseClassifier
+
+
 class Judged:
     """Rows with what a classifier made of them.
 
@@ -50,7 +54,7 @@ class Judged:
         verdicts: in order.
     """
 
-    def __init__(self, classifier: Judge, rows: Sequence[Row]) -> None:
+    def __init__(self, classifier: Trained, rows: Sequence[Row]) -> None:
         if not rows:
             raise TrainingError("no rows to evaluate on; name a split that the data file has")
         self.rows = list(rows)
@@ -136,7 +140,7 @@ class Judged:
 
 
 def evaluate_classifier(
-    classifier: Judge, rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000
+    classifier: Trained, rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Any]:
     """Figures on labelled rows, ready for JSON; intervals are 95 % bootstrap percentiles over the rows.
 
@@ -154,10 +158,17 @@ def evaluate_classifier(
     return Judged(classifier, rows).figures(seed=seed, resamples=resamples)
 
 
-def classify_rows(classifier: Judge, rows: Sequence[Row], chunk: int = 256) -> list[Verdict]:
-    """Verdicts of the rows' texts, in order."""
-    texts = [row.text for row in rows]
-    return [v for start in range(0, len(texts), chunk) for v in classifier.classify(texts[start : start + chunk])]
+def classify_rows(classifier: Trained, rows: Sequence[Row], chunk: int = 256) -> list[Verdict]:
+    """Verdicts of the rows, in order: of their texts, or of these as answers to what the rows say was asked."""
+    parts = (rows[start : start + chunk] for start in range(0, len(rows), chunk))
+    if isinstance(classifier, ResponseClassifier):
+        return [verdict for part in parts for verdict in classifier.classify([exchange_of(row) for row in part])]
+    return [verdict for part in parts for verdict in classifier.classify([row.text for row in part])]
+
+
+def exchange_of(row: Row) -> Exchange:
+    """The exchange that a row's answer is part of."""
+    return Exchange(row.text, row.prompt, row.system)
 
 
 def recall_at(negatives: Shares, positives: Shares, budget: float) -> float:

@@ -20,6 +20,8 @@ from torch.nn import functional
 from classifier.encoder import Encoder
 from classifier.network import TierModel
 from classifier.normalize import normalize
+from classifier.responses import asked
+from classifier.settings import Reads
 from classifier.taxonomy import Taxonomy
 from training.checkpoint import Checkpoint, Groups
 from training.datasets import Row
@@ -82,6 +84,7 @@ class TrainSettings:
         precision: of the frozen weights and the arithmetic; the adapter and the head stay in single precision.
         seed: of everything random.
         threads: torch threads.
+        reads: what a row is: a text, or an answer with what was asked.
     """
 
     rank: int = 16
@@ -115,6 +118,7 @@ class TrainSettings:
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     threads: int = 1
+    reads: Reads = "texts"
 
     @property
     def budgets(self) -> Budgets:
@@ -261,7 +265,7 @@ class Fit:
             for row, found in zip(rows, sure.tolist(), strict=True)
             if found < _SURE or rng.random() >= settings.mined
         ]
-        index = {row.text: at for at, row in enumerate(rows)}
+        index = {row: at for at, row in enumerate(rows)}
         drawn = draw(
             hard or rows,
             rng,
@@ -269,7 +273,7 @@ class Fit:
             category_cap=settings.category_cap,
             whole=settings.whole,
         )
-        return [(index[row.text], row) for row in drawn]
+        return [(index[row], row) for row in drawn]
 
     def _gather(self, now: Tensor) -> None:
         """Let each device know how sure the others were of the rows that they saw."""
@@ -281,9 +285,17 @@ class Fit:
         texts = [disguised(row.text, rng) if rng and rng.random() < share else row.text for _, row in rows]
         encoded = self._encoder.tokenize([normalize(text) for text in texts])
         return [
-            (ids, self._targets[row.category], index)
+            (self._with_asked(row, ids, rng), self._targets[row.category], index)
             for ids, (index, row) in zip(encoded["input_ids"], rows, strict=True)
         ]
+
+    def _with_asked(self, row: Row, ids: list[int], rng: random.Random | None) -> list[int]:
+        """An answer behind what was asked, of a long one the beginning or, in training, the end; a text as it is."""
+        if self._settings.reads == "texts":
+            return ids
+        before = asked(self._encoder, row.prompt, row.system, self._size)
+        room = self._size - len(before)
+        return [*before, *(ids[-room:] if rng and len(ids) > room and rng.random() < 0.5 else ids[:room])]
 
     def _forward(self, compute: Callable[..., Tensor], batch: Sequence[Example]) -> Tensor:
         device = self._accelerator.device

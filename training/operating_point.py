@@ -10,7 +10,7 @@ import numpy as np
 from classifier.settings import OperatingPoint
 from classifier.types import Tier
 from training.datasets import LOOK_ALIKES, Row
-from training.evaluate import Judge, classify_rows
+from training.evaluate import Trained, classify_rows
 
 _STEPS = range(5, 100)  # hundredths
 
@@ -35,7 +35,7 @@ class Budgets:
     look_alikes_refused: float = 1.0
 
 
-def choose_operating_point(classifier: Judge, rows: Sequence[Row], budgets: Budgets) -> OperatingPoint:
+def choose_operating_point(classifier: Trained, rows: Sequence[Row], budgets: Budgets) -> OperatingPoint:
     """The lowest thresholds, in steps of 0.01, that keep to all budgets on the Safe rows.
 
     `unsafe` is the lowest that keeps to both budgets of what is refused; then `risk` the lowest that keeps, with that,
@@ -65,6 +65,8 @@ def choose_operating_point(classifier: Judge, rows: Sequence[Row], budgets: Budg
         budgets.refused,
         budgets.look_alikes_refused,
     ).unsafe
+    if not {category.tier for category in classifier.taxonomy.categories} - {Tier.SAFE, Tier.UNSAFE}:
+        return OperatingPoint(risk=1.0, unsafe=unsafe)  # there is no tier between them
     return lowest(
         lambda step: OperatingPoint(risk=step, unsafe=unsafe),
         lambda tier: tier is not Tier.SAFE,

@@ -17,16 +17,18 @@ from peft import LoraConfig
 from classifier.encoder import Encoder, load_encoder
 from classifier.model import TierClassifier
 from classifier.network import TierModel, TorchRuntime, network_of, save_model
+from classifier.responses import ResponseClassifier
 from classifier.settings import ClassifierSettings
 from classifier.taxonomy import Taxonomy
 from training.card import write_card
 from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError, hold_out, read_all
-from training.evaluate import evaluate_classifier
+from training.evaluate import Trained, evaluate_classifier
 from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers
 from training.manifest import adapter_sha256, file_sha256, provenance, put_in_place, write_json
 from training.operating_point import choose_operating_point
+from training.response_rows import read_exchanges
 
 _PROOF = ("classifier.json", "manifest.json")
 _WATCHED = 2000  # rows that choose the best epoch
@@ -57,7 +59,8 @@ def train_classifier(
         encoder_name: as for `classifier.encoder.load_encoder`.
         settings: the recipe.
         name: of the model.
-        start: a model folder of the same encoder and taxonomy to go on from.
+        start: a model folder of the same encoder to go on from, and of the same taxonomy; but a model that learns to
+            read exchanges takes over the adapter only, of a model that reads texts.
         labels: decisions that replace labels of the data; see `training.datasets.read_decisions`.
         without: sources whose rows are kept out altogether, for `airlock eval folds` to test on.
         limit: rows to train on, chosen at random, for a trial; a tenth as many, but 500, are held out and measured.
@@ -72,7 +75,7 @@ def train_classifier(
     refuse_finished(out)
     torch.set_num_threads(settings.threads)
     files = [*data, *([labels] if labels else [])]
-    rows = read_all(data, taxonomy, labels)
+    rows = read_all(data, taxonomy, labels) if settings.reads == "texts" else read_exchanges(data, taxonomy)
     made_from = provenance(seed=settings.seed, data=files)
     split = Split.of(rows, settings, without, limit, where=", ".join(map(str, data)))
     fresh = load_encoder(encoder_name)
@@ -82,7 +85,7 @@ def train_classifier(
     frozen = FrozenLayers(fresh, settings.frozen) if settings.frozen else None
     model = TierModel.untrained(fresh, len(taxonomy.categories), lora_config(fresh, settings))
     if start:
-        _go_on_from(model, TierClassifier.load(start, fresh), taxonomy)
+        _go_on_from(model, TierClassifier.load(start, fresh), taxonomy, head=settings.reads == "texts")
     lineage = _lineage(start) if start else None
     described = describe(fresh, taxonomy, settings, name)
     TierClassifier(TorchRuntime(model, fresh), fresh, taxonomy, described)  # refuses windows before time is spent
@@ -200,10 +203,10 @@ def complete(
         made: what the manifest tells besides: where the model comes from.
     """
     encoder = load_encoder(encoder_name)
-    classifier = TierClassifier.load(finished, encoder)
+    classifier = _load(finished, encoder, settings)
     point = choose_operating_point(classifier, split.validation, settings.budgets)
     replace(classifier.settings, operating_point=point).save(finished)
-    classifier = TierClassifier.load(finished, encoder)
+    classifier = _load(finished, encoder, settings)
     manifest = {
         "name": classifier.settings.name,
         "encoder": encoder.name,
@@ -218,6 +221,11 @@ def complete(
     write_json(finished / "manifest.json", manifest)
     put_in_place(finished, out)
     return manifest
+
+
+def _load(folder: Path, encoder: Encoder, settings: TrainSettings) -> Trained:
+    kind = TierClassifier if settings.reads == "texts" else ResponseClassifier
+    return kind.load(folder, encoder)
 
 
 def refuse_finished(out: Path) -> None:
@@ -298,8 +306,8 @@ def lora_config(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
 
 
 @torch.no_grad()
-def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy) -> None:
-    if trained.taxonomy.version != taxonomy.version:
+def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy, *, head: bool) -> None:
+    if head and trained.taxonomy.version != taxonomy.version:
         raise TrainingError(f"{trained.settings.name} has another taxonomy; start from a model of {taxonomy.name!r}")
     learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
     network = network_of(trained.runtime)
@@ -307,12 +315,12 @@ def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy) -
     adapter = {name for name in known if "lora_" in name}
     ours, theirs = (each.encoder.active_peft_config for each in (model, network))
     same = adapter <= learnt.keys() <= known.keys() and ours.use_rslora == theirs.use_rslora
-    if not same or any(known[name].shape != value.shape for name, value in learnt.items()):
+    if not same or any(known[name].shape != learnt[name].shape for name in (learnt if head else adapter)):
         raise TrainingError(
             f"{trained.settings.name} has another kind of adapter; give its rank, kind and number of frozen layers"
         )
-    for name, value in learnt.items():
-        value.copy_(known[name])
+    for name in learnt if head else adapter:
+        learnt[name].copy_(known[name])
 
 
 def _has_pooler(encoder: Encoder) -> bool:
@@ -328,4 +336,5 @@ def describe(encoder: Encoder, taxonomy: Taxonomy, settings: TrainSettings, name
         taxonomy_version=taxonomy.version,
         window=settings.window,
         overlap=settings.window // 4,
+        reads=settings.reads,
     )

@@ -12,6 +12,8 @@ from guard.cli.options import ConfigFile, Json, print_json, read_text, read_text
 
 if TYPE_CHECKING:
     from classifier.types import Verdict
+    from guard.engine import Guard
+    from guard.types import Decision, Finding
 
 app = typer.Typer()
 
@@ -21,26 +23,45 @@ _WINDOW, _EXAMPLE = 200, 80  # characters of a window and of an example that a t
 @app.command("check")
 def check(
     text: Annotated[str, typer.Argument(help="What a user sends, or - for standard input.")],
+    answer: Annotated[
+        str | None, typer.Option(help="What the model answers: say what the output door makes of it.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="What the operator told the model beforehand.")] = None,
     config: ConfigFile = None,
     why: Annotated[
         bool, typer.Option("--why", help="Also the window that decided, its weightiest words, the nearest examples.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what the policy decides on a text, and by which rule. Nothing is forwarded or written down."""
+    """Say what the policy decides on a text, and by which rule. Nothing is forwarded or written down.
+
+    Where `output.responses` is off, it judges the answer in shadow mode.
+    """
     import asyncio
     from contextlib import closing
+    from dataclasses import asdict
 
     from guard.assemble import load_guard
     from guard.config import NO_JOURNAL, load_config
     from guard.types import Turn
 
     given = read_text(text)
-    with closing(load_guard(load_config(config, NO_JOURNAL))) as guard:
-        turns = [Turn("user", given)]
-        decision = asyncio.run(guard.decide(turns))
+    turns = [*([Turn("system", system)] if system else []), Turn("user", given)]
+    settings = load_config(config, NO_JOURNAL)
+    if answer and not settings.output.responses.asked:
+        settings = load_config(config, {**NO_JOURNAL, "output.responses.mode": "shadow"})
+
+    async def judged(guard: Guard) -> tuple[Decision, Finding | None]:
+        decision = await guard.decide(turns)
+        return decision, await guard.find([answer], decision) if answer else None
+
+    with closing(load_guard(settings)) as guard:
+        decision, finding = asyncio.run(judged(guard))
         found = asyncio.run(guard.explain(turns, decision)) if why else None
     said = decision.as_dict() | ({"why": found.as_dict() if found else None} if why else {})
+    noticed = list(decision.asked.noticed) if answer and decision.asked else []
+    if answer:
+        said |= {"output": asdict(finding) if finding else None, "output_shadow": noticed}
     if as_json:
         print_json(said)
     elif decision.verdict is None:
@@ -58,6 +79,10 @@ def check(
             typer.echo(line)
     for shadow in decision.shadow:
         typer.echo(f"  shadow    {shadow.rule} would say {shadow.route.value}")
+    if answer and not as_json:
+        typer.echo(f"  answer    {f'stopped by {finding.rule}' if finding else 'may leave'}")
+        for rule in noticed:
+            typer.echo(f"  shadow    {rule} would stop the answer")
     if decision.cause:
         raise typer.Exit(1)
 

@@ -166,9 +166,11 @@ class RaisingGuard:
             raise BlockedError(reply.text, self._decision)
         return self._decision, reply
 
-    async def find(self, texts: list[str]) -> Finding | None:
+    async def find(
+        self, texts: list[str], decision: Decision | None = None, before: list[str] | None = None
+    ) -> Finding | None:
         """As the guard does, but a finding is raised."""
-        finding = await self._guard.find(texts)
+        finding = await self._guard.find(texts, decision, before)
         if finding is not None and self._decision is not None:
             self._stopped_by = finding.rule
             raise BlockedError(self._guard.refusal(self._decision, "stopped").text, self._decision)

@@ -105,7 +105,10 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         decision = _decision(request_data)
         grounded = decision.ground_answer is not AnswerGrounding.OFF
         gate = StreamGate(
-            CHAT.reader(WireRequest((), "")), hold_back=self._guard.hold_back, stride=self._guard.config.output.stride
+            CHAT.reader(WireRequest((), "")),
+            hold_back=self._guard.hold_back,
+            stride=self._guard.config.output.stride,
+            context=self._guard.context,
         )
         held: deque[Any] = deque()
         choices: set[int] = set()
@@ -154,7 +157,8 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
     async def _clear(self, gate: StreamGate, decision: Decision) -> bool:
         """Check what must be checked now; whether nothing was found."""
         probes = list(gate.probes())
-        finding = await background.wait(self._guard.find([probe.text for probe in probes])) if probes else None
+        texts, before = [probe.text for probe in probes], [probe.before for probe in probes]
+        finding = await background.wait(self._guard.find(texts, decision, before)) if probes else None
         if finding is not None:
             await background.wait(self._guard.ended(decision, "stopped", status=None, detail=finding.rule))
             return False

@@ -61,10 +61,14 @@ def samples(tmp_path_factory) -> dict[str, tuple[set[str], dict[str, set[str]]]]
         Seen(EventUpstream(sse([chunk({"content": "hello"}), chunk({}, finish="stop")]))),
         Seen(settings={"classifier.deadline_s": 0.02}, classifier=Flaky(WordClassifier(), hangs)),
         Seen(journal=MemoryJournal(broken=True)),
+        Seen(settings={"output.responses.mode": "shadow", "output.responses.model": None}),
     ]
     for seen in gateways:
         ask(seen, asking("hello", stream=seen is gateways[1]), tenant="somebody")
         ask(seen, {"question": "a medicine"}, path="/v1/airlock/ask")
+    copied = " ".join(["The upstream says hello to everybody who asks it for a word"] * 2)
+    turns = [{"role": "system", "content": copied}, {"role": "user", "content": "hello"}]
+    ask(gateways[-1], {"input": turns, "output": copied}, path="/v1/airlock/check")
     path = tmp_path_factory.mktemp("reload") / "airlock.yaml"
     path.write_text("policy: {min_positions: 1}")
     Reloader(gateways[0].guard, ConfigFile(path)).reload()
