@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -189,7 +190,7 @@ def _tier_classifier(
 
     max_tokens = config.classifier.max_tokens if limited else None
     try:
-        choice = runtime_choice(config)
+        choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
         exported = open_exported(folder, encoder, lambda: _encoder_sha256(encoder), choice, max_tokens=max_tokens)
         if exported:
             return exported
@@ -269,6 +270,12 @@ def runtime_choice(config: Config) -> RuntimeChoice:
 
     asked = config.classifier
     return RuntimeChoice(asked.runtime, asked.precision, asked.exports, asked.threads)
+
+
+def _whatever_is_there(config: Config) -> RuntimeChoice:
+    """For models that were perhaps never exported: what verified export there is, else PyTorch."""
+    asked = runtime_choice(config)
+    return asked if asked.runtime == "torch" else replace(asked, runtime="auto", precision="auto")
 
 
 def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:

@@ -23,7 +23,7 @@ from classifier.taxonomy import Taxonomy
 from training.card import write_card
 from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError, hold_out, read_all
-from training.evaluate import Trained, evaluate_classifier
+from training.evaluate import evaluate_classifier
 from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers
 from training.manifest import adapter_sha256, file_sha256, provenance, put_in_place, write_json
@@ -223,7 +223,7 @@ def complete(
     return manifest
 
 
-def _load(folder: Path, encoder: Encoder, settings: TrainSettings) -> Trained:
+def _load(folder: Path, encoder: Encoder, settings: TrainSettings) -> TierClassifier | ResponseClassifier:
     kind = TierClassifier if settings.reads == "texts" else ResponseClassifier
     return kind.load(folder, encoder)
 
