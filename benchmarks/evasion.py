@@ -204,7 +204,7 @@ def transformations() -> dict[str, Put]:
         "a transcript as prompt": lambda text: ("completions", {"prompt": f"User: {text}\nAssistant: Sure."}),
         "the system message": lambda text: chat(("system", text), ("user", "Please do it.")),
     }
-    return {"as it is": asked(str), **letters, **{name: asked(change) for name, change in changes.items()}, **places}
+    return {"as it is": asked(str), **letters, **places, **{name: asked(change) for name, change in changes.items()}}
 
 
 def prompts(each: int, seed: int) -> dict[str, list[str]]:
