@@ -48,8 +48,8 @@ def _ended(number: int) -> Scenario:
             await asyncio.sleep(0.9)  # some are under way
             process.send_signal(number)
             second = await loading
-            second.requests += first.requests
-            second.answered += first.answered
+            for name in ("requests", "answered", "refused", "cut", "unreached", "hangs"):
+                setattr(second, name, getattr(second, name) + getattr(first, name))
             second.decisions |= first.decisions
             second.statuses += first.statuses
             return second

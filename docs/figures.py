@@ -145,6 +145,7 @@ def _sections() -> dict[str, list[Row]]:
             ("journal, processor ms a decision: one at a time, 32 at once", _journal(result("journal")), "journal"),
             *_faults(result("faults")["totals"]),
             *gateway_figures.rows(result("gateway")),
+            *gateway_figures.evasion_rows(result("evasion")),
             (
                 "aiohttp over httpx, requests/s at 32 in flight",
                 f"{client['aiohttp_over_httpx']:.1f}×",

@@ -24,11 +24,15 @@ PACKAGES = ("guard", "classifier", "rag", "attribution", "training")
 def main() -> int:
     """Bring every generated text up to date, or say which is not."""
     readme, audit, guard = ROOT / "README.md", ROOT / "docs" / "attribution.md", ROOT / "docs" / "guard.md"
+    security = ROOT / "docs" / "security.md"
     texts = {
         readme: _between(_between(readme.read_text("utf-8"), "map", _packages()), "figures", figures.headline()),
         ROOT / "docs" / "map.md": _map(),
         ROOT / "docs" / "figures.md": figures.page(),
         ROOT / "docs" / "cli.md": _commands(),
+        security: _between(
+            security.read_text("utf-8"), "evasion", gateway_figures.evasion_table(figures.result("evasion"))
+        ),
         guard: _between(guard.read_text("utf-8"), "gateway", gateway_figures.table(figures.result("gateway"))),
         audit: _between(
             _between(audit.read_text("utf-8"), "estimate", figures.estimates()), "planted", figures.planted()
