@@ -47,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             name = f"{body['organization']}/{body['name']}" if body.get("organization") else body["name"]
             self.hub.files.setdefault(name, {})
-            self.hub.private[name] = body.get("private")
+            self.hub.private[name] = body.get("private") or body.get("visibility") == "private"
             self._json({"url": f"{self.hub.address}/{name}"})
         elif path == "/api/validate-yaml":
             self._json({"errors": [], "warnings": []})

