@@ -102,6 +102,9 @@ def _sections() -> dict[str, list[Row]]:
             ("… lost to the worst of them", f"{worst['loss']:.3f} ({worst['disguise']})", "classifier_contrast"),
             *_kept_out(folds),
             *_unseen(unseen),
+            *_own_categories(result("new_taxonomy")),
+            *_why(result("word_attribution")["all"]["top_3"]),
+            *_runtimes(result("classifier_bench")["runtimes"]),
         ],
         "Knowledge base": [
             ("sample questions with an answer that get one", f"{knowledge['answered']:.3f}", "knowledge_sample"),
@@ -371,6 +374,38 @@ def _unseen(unseen: dict[str, Any]) -> list[Row]:
         )
         for language in ("en", "zh")
         for kind in kinds
+    ]
+
+
+def _own_categories(figures: dict[str, Any]) -> list[Row]:
+    """Classifiers from few rows of other people's categories."""
+    rows, ways = figures["rows"]["train"], ("zero_shot", "nearest_centroid", "linear_probe", "trained")
+    return [
+        (
+            f"{name}, {rows} rows of training: macro-F1 zero-shot, nearest centroid, linear probe, trained",
+            ", ".join(f"{of['macro_f1'][way]['mean']:.3f}" for way in ways),
+            "new_taxonomy",
+        )
+        for name, of in figures["sets"].items()
+    ]
+
+
+def _why(top: dict[str, Any]) -> list[Row]:
+    fall = f"{top['fall']:.2f}, {top['fall_random']:.2f}"
+    return [
+        ("why: fall of the tier's probability without the 3 weightiest words, 3 random ones", fall, "word_attribution")
+    ]
+
+
+def _runtimes(runtimes: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            f"classifier on {name}: processor ms for 30 tokens, MB and processor s at the first answer",
+            f"{of['tokens']['30']['cpu_ms']:.1f}, {of['start']['rss_mb']:.0f}, {of['start']['first_answer_cpu_s']:.1f}",
+            "classifier_bench",
+        )
+        for name, of in runtimes.items()
+        if "tokens" in of
     ]
 
 
