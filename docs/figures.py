@@ -103,6 +103,7 @@ def _sections() -> dict[str, list[Row]]:
             *_kept_out(folds),
             *_unseen(unseen),
             *_own_categories(result("new_taxonomy")),
+            *_responses(result("responses")),
             *_why(result("word_attribution")["all"]["top_3"]),
             *_runtimes(result("classifier_bench")["runtimes"]),
         ],
@@ -388,6 +389,12 @@ def _own_categories(figures: dict[str, Any]) -> list[Row]:
         )
         for name, of in figures["sets"].items()
     ]
+
+
+def _responses(figures: dict[str, Any]) -> list[Row]:
+    what = "answers held against what was asked: macro-F1 of the model, of a bag of the answer's words"
+    words = figures["baselines"]["answer_words"]["macro_f1"]
+    return [(what, f"{_interval(figures['macro_f1'])}, {words['value']:.3f}", "responses")]
 
 
 def _why(top: dict[str, Any]) -> list[Row]:
