@@ -103,6 +103,7 @@ def _sections() -> dict[str, list[Row]]:
             *_kept_out(folds),
             *_unseen(unseen),
             *_own_categories(result("new_taxonomy")),
+            *_budgets(result("calibration")),
             *_responses(result("responses")),
             *_why(result("word_attribution")["all"]["top_3"]),
             *_runtimes(result("classifier_bench")["runtimes"]),
@@ -388,6 +389,28 @@ def _own_categories(figures: dict[str, Any]) -> list[Row]:
             "new_taxonomy",
         )
         for name, of in figures["sets"].items()
+    ]
+
+
+def _budgets(figures: dict[str, Any]) -> list[Row]:
+    """Budgets on fresh rows and on other sources, and how far probabilities are to be believed."""
+    held, left = figures["resamples"], figures["held_out_sources"]
+    errors = figures["calibration"]["temperature"]
+    named = {"miss": "misses", "false_flag": "false flags"}
+    return [
+        *(
+            (
+                f"budget of {held[key]['pooled']['budget']:.1%} {name}: held in splits, on sources left out",
+                f"{held[key]['pooled']['held']['calibrate']:.3f}, {left[key]['held']} of {left[key]['sources']}",
+                "calibration",
+            )
+            for key, name in named.items()
+        ),
+        (
+            "error of calibration with a temperature: all, en, zh",
+            ", ".join(f"{errors[key]['ece']['value']:.3f}" for key in ("all", "en", "zh")),
+            "calibration",
+        ),
     ]
 
 
