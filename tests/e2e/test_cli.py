@@ -90,7 +90,7 @@ def test_help_is_instant():
         subprocess.run(command, check=True, capture_output=True, env=environment())
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.3, seconds
+    assert min(seconds) < 0.6, seconds  # 0.2 to 0.3 where nobody else runs
 
 
 def test_help_loads_nothing_heavy():

@@ -168,7 +168,7 @@ def test_too_many_that_wait_are_refused_at_once(path, opened, monkeypatch):
     ended = asyncio.run(asyncio.wait_for(run(), 20))
     other.close()
     assert all(isinstance(each, JournalError) for each in ended)
-    assert sum("wait already" in str(each) for each in ended) >= 6
+    assert sum("wait already" in str(each) for each in ended) >= 3
 
 
 def test_kill_at_random_points_loses_no_acknowledged_decision(path):
