@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.decoding import decoded
-from classifier.normalize import decorated, invisible, is_symbol, normalize
+from classifier.normalize import invisible
 from classifier.pace import pause
 from classifier.readings import Reading, readings
 from classifier.runtime import Runtime, Tokenizer
@@ -105,13 +104,13 @@ class TierClassifier:
         """
         return self.judge(self.read(texts))
 
-    def judge(self, readings: Sequence[Windowed]) -> list[Verdict]:
+    def judge(self, windowed: Sequence[Windowed]) -> list[Verdict]:
         """One verdict for each text that was read, in order.
 
         Raises:
             TextTooLong: they have more than `max_tokens` tokens; none is judged.
         """
-        return [self._decide(found, logits, coverage) for found, logits, coverage in self._judge(readings)]
+        return [self._decide(found, logits, coverage) for found, logits, coverage in self._judge(windowed)]
 
     def logits(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
         """Category logits of each text's windows, as the network gives them: shape ``(windows, categories)`` each.
@@ -139,11 +138,11 @@ class TierClassifier:
         """Tokens of a window beside the special ones."""
         return self._size
 
-    def _judge(self, readings: Sequence[Windowed]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
-        self._check_length("tokens", sum(coverage.tokens for _, coverage in readings), 1)
-        logits = self._logits([window for found, _ in readings for window in found])
+    def _judge(self, windowed: Sequence[Windowed]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
+        self._check_length("tokens", sum(coverage.tokens for _, coverage in windowed), 1)
+        logits = self._logits([window for found, _ in windowed for window in found])
         start = 0
-        for found, coverage in readings:
+        for found, coverage in windowed:
             yield found, logits[start : start + len(found)], coverage
             start += len(found)
 
@@ -155,22 +154,18 @@ class TierClassifier:
             )
 
     def _read(self, text: str, before: tuple[int, ...]) -> Windowed:
-        hidden, encoded = invisible(text), decoded(text)
-        text = normalize(text)
-        ids, offsets = self.tokenizer.split(text)
-        found = self._windows(ids, offsets, before)
-        if decorated(text):  # read as it is and without its emoji; the riskier reading counts, as of any two windows
-            words = [at for at, (start, end) in enumerate(offsets) if not is_symbol(text[start:end])]
-            found += self._windows([ids[at] for at in words], [offsets[at] for at in words], before)
-        tokens = len(ids)
-        for reading in map(normalize, encoded):  # the riskiest of all readings counts
-            other, _ = self.tokenizer.split(reading)
-            found += self._windows(other, [(0, len(text))] * len(other), before)
-            tokens += len(other)
+        hidden = invisible(text)
+        first, *others = readings(text, self.tokenizer.split)
+        plain, tokens = first.text, len(first.ids)
+        found = self._windows(first.ids, first.offsets, before)
+        for reading in others:
+            offsets = [(0, len(plain))] * len(reading.ids) if reading.encoded else reading.offsets
+            found += self._windows(reading.ids, offsets, before)
+            tokens += len(reading.ids) if reading.encoded else 0
         unknown = self.tokenizer.unknown
-        known = [text[start:end] for token, (start, end) in zip(ids, offsets, strict=True) if token != unknown]
-        read = _visible("".join(known))
-        total = _visible(text)
+        pairs = zip(first.ids, first.offsets, strict=True)
+        read = _visible("".join(plain[start:end] for token, (start, end) in pairs if token != unknown))
+        total = _visible(plain)
         total += max(0, hidden - total - 16)  # more hidden than seen is not decoration: it counts as unread
         return found, Coverage(tokens=tokens, windows=len(found), read=min(1.0, read / total) if total else 1.0)
 

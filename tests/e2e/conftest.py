@@ -183,17 +183,17 @@ class Ran:
         assert (self.status, self.err) == (0, ""), self
         return self
 
-    def failed(self, *words: str, status: int = 1) -> str:
-        """Its one error on stderr, having checked that it holds each of the words."""
+    def failed(self, *words: str, status: int = 1, before: str = "") -> str:
+        """Its one line on stderr, having checked that it holds each of the words; others only with `before` in them."""
         assert self.status == status, self
         assert self.out == "", self
         lines = self.err.splitlines(keepends=True)
-        errors = [line for line in lines if not line.startswith("warning: ") and " INFO airlock." not in line]
-        assert len(errors) == 1, self.err
-        assert errors[0].startswith("airlock: "), self.err
+        *earlier, error = lines
+        assert all(before and before in line for line in earlier), self.err
+        assert error.startswith("airlock: "), self.err
         for word in words:
-            assert word in errors[0], f"{word!r} is not in {errors[0]!r}"
-        return errors[0]
+            assert word in error, f"{word!r} is not in {error!r}"
+        return error
 
 
 Airlock = Callable[..., Ran]

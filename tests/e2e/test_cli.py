@@ -84,13 +84,15 @@ def test_the_help_names_every_command(airlock):
 def test_help_is_instant():
     """CPU seconds of the whole process, so that a busy machine does not count."""
     command = [str(Path(sys.executable).with_name("airlock")), "--help"]
+    compiled = environment()  # as installed: modules are compiled once
+    compiled.pop("PYTHONDONTWRITEBYTECODE", None)
     seconds = []
     for _ in range(7):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True, capture_output=True, env=environment())
+        subprocess.run(command, check=True, capture_output=True, env=compiled)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.6, seconds  # 0.2 to 0.3 where nobody else runs
+    assert min(seconds) < 0.3, seconds
 
 
 def test_help_loads_nothing_heavy():
@@ -425,7 +427,9 @@ def test_settings_that_only_show_when_parts_are_built(airlock, tmp_path):
     write(tmp_path, policy={"rules": [{"name": "r", "route": "refuse", "when": {"category": "u_nothing"}}]})
     airlock("config", "check", "airlock.yaml").failed("'r'", "u_nothing", "u_cybercrime")
     write(tmp_path, journal={"path": "."})
-    airlock("serve", "-c", "airlock.yaml", "--port", 0).failed("journal.path", "name another file")
+    airlock("serve", "-c", "airlock.yaml", "--port", 0).failed(
+        "journal.path", "name another file", before=" INFO airlock."
+    )
 
 
 def test_a_missing_configuration(airlock):

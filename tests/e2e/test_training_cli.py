@@ -117,7 +117,9 @@ def test_two_processes_train_one_model_and_one_goes_on_from_it(airlock, kitchen)
     sha256 = hashlib.sha256((kitchen / "two" / "adapter_model.safetensors").read_bytes()).hexdigest()
     assert again["start"]["adapter_sha256"] == sha256
     assert again["epochs"][0]["train"] < manifest["epochs"][0]["train"]
-    airlock("train", "classifier", *options, *onward, "--out", "whole").failed("kind of adapter", "frozen layers")
+    airlock("train", "classifier", *options, *onward, "--out", "whole").failed(
+        "kind of adapter", "frozen layers", before="warning: "
+    )
 
 
 def test_a_killed_run_goes_on_where_it_was(airlock, kitchen):
@@ -173,8 +175,10 @@ def test_few_rows_are_checked_and_cross_validated_and_then_judge(airlock, kitche
     assert told.status == 1
     assert "did you mean 'c_diet'?" in told.out
     assert "1 texts have several labels (bad.jsonl:1 s_cooking and bad.jsonl:66 c_diet)" in told.out
-    airlock("train", "classifier", *bad).failed("2 kinds of errors", "c_diets", "several labels")
-    airlock("train", "classifier", *data, "--recipe", "few", "--watch", "authored").failed("--watch", "--recipe few")
+    airlock("train", "classifier", *bad).failed("2 kinds of errors", "c_diets", "several labels", before="warning: ")
+    airlock("train", "classifier", *data, "--recipe", "few", "--watch", "authored").failed(
+        "--watch", "--recipe few", before="warning: "
+    )
 
 
 def test_shuffled_labels_teach_nothing(airlock, kitchen):
@@ -205,7 +209,7 @@ def test_bad_rows_are_named(airlock, kitchen, line, words):
     good = json.dumps(_rows()[0])
     (kitchen / "bad.jsonl").write_text(f"{good}\n{line}\n", encoding="utf-8")
     options = ("--data", "bad.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model")
-    airlock("train", "classifier", *options).failed("bad.jsonl", *words)
+    airlock("train", "classifier", *options).failed("bad.jsonl", *words, before="warning: ")
     assert not (kitchen / "model").exists()
 
 
@@ -215,13 +219,17 @@ def test_bad_data_files_and_taxonomies_are_named(airlock, kitchen):
     (kitchen / "latin.jsonl").write_bytes(b'{"text": "\xe9", "category": "s_cooking"}\n')
     airlock("train", "classifier", "--data", "latin.jsonl", *options).failed("latin.jsonl", "UTF-8")
     (kitchen / "empty.jsonl").write_text("\n", encoding="utf-8")
-    airlock("train", "classifier", "--data", "empty.jsonl", *options).failed("empty.jsonl", "no rows")
+    airlock("train", "classifier", "--data", "empty.jsonl", *options).failed(
+        "empty.jsonl", "no rows", before="warning: "
+    )
     airlock("train", "classifier", "--data", ".", *options).failed("data")
     missing = ("--taxonomy", "no.yaml", "--out", "model")
     airlock("train", "classifier", "--data", "rows.jsonl", *missing).failed("no.yaml", "does not exist")
     (kitchen / "odd.yaml").write_text("name: x\ncategories: {a: {tier: purple, definition: d}}\n", encoding="utf-8")
     airlock("train", "classifier", "--data", "rows.jsonl", "--taxonomy", "odd.yaml", "--out", "model").failed("purple")
-    airlock("train", "classifier", "--data", "rows.jsonl", "--encoder", "nowhere", *options).failed("nowhere")
+    airlock("train", "classifier", "--data", "rows.jsonl", "--encoder", "nowhere", *options).failed(
+        "nowhere", before="warning: "
+    )
 
 
 def test_the_shipped_model_measures_on_the_shared_rows(airlock, tmp_path, shared, judgement):

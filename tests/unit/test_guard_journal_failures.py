@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -158,17 +159,22 @@ def test_what_no_json_can_hold_is_refused_and_stops_nothing(path, opened, bad):
 
 def test_too_many_that_wait_are_refused_at_once(path, opened, monkeypatch):
     monkeypatch.setattr("guard.journal.writer._WAITING", 3)
-    journal = opened(timeout_s=0.2)
+    journal = opened(timeout_s=1)
+    writing, append = threading.Event(), journal._append
+    monkeypatch.setattr(journal, "_append", lambda writes: (writing.set(), append(writes)))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
 
     async def run():
-        return await asyncio.gather(*(journal.decided(forward(), "") for _ in range(10)), return_exceptions=True)
+        first = asyncio.ensure_future(journal.decided(forward(), ""))
+        await asyncio.to_thread(writing.wait, 10)
+        more = (journal.decided(forward(), "") for _ in range(9))
+        return await asyncio.gather(first, *more, return_exceptions=True)
 
     ended = asyncio.run(asyncio.wait_for(run(), 20))
     other.close()
     assert all(isinstance(each, JournalError) for each in ended)
-    assert sum("wait already" in str(each) for each in ended) >= 3
+    assert sum("wait already" in str(each) for each in ended) >= 6
 
 
 def test_kill_at_random_points_loses_no_acknowledged_decision(path):
