@@ -61,8 +61,8 @@ def check_tls(server: Server) -> None:
         raise ConfigError(f"server.tls.client_ca = {tls.client_ca}: holds no certificate in PEM") from exc
 
 
-def serve(app: ASGIApp, bound: socket.socket, server: Server) -> None:
-    """Serve until SIGINT or SIGTERM, then let answers finish for `server.shutdown_s`."""
+def server_of(app: ASGIApp, server: Server) -> uvicorn.Server:
+    """What serves until SIGINT or SIGTERM, and then lets answers finish for `server.shutdown_s`."""
     tls = server.tls
     settings = uvicorn.Config(
         app,
@@ -76,7 +76,7 @@ def serve(app: ASGIApp, bound: socket.socket, server: Server) -> None:
         ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
         ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
     )
-    uvicorn.Server(settings).run(sockets=[bound])
+    return uvicorn.Server(settings)
 
 
 def _listen_port(server: Server) -> socket.socket:

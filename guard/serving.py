@@ -72,7 +72,7 @@ def run_gateway(
         ConfigError: a setting is wrong, or a part that it names is missing or damaged.
     """
     from guard.assemble import load_guard
-    from guard.listening import serve
+    from guard.listening import server_of
     from guard.proxy import Gateway
     from guard.upstream import Forwarder
 
@@ -82,15 +82,16 @@ def run_gateway(
     for warning in guard.warnings:
         logging.getLogger("airlock").warning("%s", warning)
     app = Gateway(guard, forwarder, metrics)
-    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what stopped it once more, when all is done
-        signal.signal(stop, signal.SIG_IGN)
+    server = server_of(app, config.server)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # heard before it serves too, and once more when all is done
+        signal.signal(stop, server.handle_exit)
     reloader = reload.Reloader(guard, file) if file else None
     with reloader.running(watch=config.server.watch) if reloader else contextlib.nullcontext():
         own = metrics_apart(config, metrics.registry) if metrics and alone else contextlib.nullcontext("")
         with own as address:
             started(guard, address)
             threading.Thread(target=_warm_up, args=(app,), name="airlock-warm-up", daemon=True).start()
-            serve(app, bound, config.server)
+            server.run(sockets=[bound])
 
 
 def _warm_up(app: Gateway) -> None:

@@ -201,6 +201,4 @@ def _end_with_parent() -> None:
     parent = mp.parent_process()
     if parent is not None:
         parent.join()
-        while True:  # a worker that is still starting may not hear the first one
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
