@@ -100,14 +100,24 @@ def read_rows(path: Path, taxonomy: Taxonomy, decisions: Mapping[str, str] | Non
         TrainingError: the file is missing or a line is malformed; every kind of fault is counted in one message.
     """
     numbered, faults = read_usable(path, taxonomy, decisions)
+    refuse_unusable(path, faults)
+    if not numbered:
+        raise TrainingError(f"{path} holds no rows; need JSON lines with `text` and `category`")
+    return [row for _, row in numbered]
+
+
+def refuse_unusable(path: Path, faults: Mapping[str, Sequence[int]]) -> None:
+    """Raise TrainingError where lines are faulty: in one message the commonest faults, with counts and first lines.
+
+    Args:
+        path: of the file.
+        faults: the numbers of the lines that have each fault.
+    """
     if faults:
         total = sum(len(lines) for lines in faults.values())
         commonest = sorted(faults.items(), key=lambda item: -len(item[1]))[:5]
         listed = "; ".join(f"{fault} ({len(lines)} lines, first: {lines[0]})" for fault, lines in commonest)
         raise TrainingError(f"{path} has {total} unusable lines: {listed}. Correct or remove them")
-    if not numbered:
-        raise TrainingError(f"{path} holds no rows; need JSON lines with `text` and `category`")
-    return [row for _, row in numbered]
 
 
 def read_usable(

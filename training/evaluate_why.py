@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from classifier.why import Decided
 from classifier.word_weights import Weights
 from training.datasets import Row, TrainingError
 from training.intervals import interval, mean
+from training.mixture import few_of_each
 from training.word_weights import Method
 
 TOP = (1, 3)  # words
@@ -156,11 +156,4 @@ def _group(language: str) -> str:
 
 def some(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
     """At most so many rows of each language, in random order."""
-    shuffled = random.Random(seed).sample(rows, len(rows))
-    seen: Counter[str] = Counter()
-    found = []
-    for row in shuffled:
-        seen[row.lang] += 1
-        if seen[row.lang] <= each:
-            found.append(row)
-    return found
+    return few_of_each(rows, each, lambda row: row.lang, seed)

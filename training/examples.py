@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.examples import Examples, Labelled, adapter_of, log_odds
 from classifier.model import TierClassifier
-from training.datasets import Row, TrainingError, read_all, text_key
+from training.datasets import TrainingError, read_all, text_key
 from training.evaluate import classify_rows
+from training.mixture import few_of_each
 
 
 def write_examples(
@@ -32,7 +31,8 @@ def write_examples(
     Raises:
         TrainingError: there are none.
     """
-    rows = _some([row for row in read_all(data, classifier.taxonomy) if row.split == split], each, seed)
+    of_split = [row for row in read_all(data, classifier.taxonomy) if row.split == split]
+    rows = few_of_each(of_split, each, lambda row: row.category, seed)
     if not rows:
         raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}; name another --split")
     said = [
@@ -41,11 +41,3 @@ def write_examples(
     labelled = [Labelled(text_key(row.text), row.text, row.category) for row in rows]
     Examples(labelled, log_odds(said), classifier.taxonomy, adapter_of(folder)).save(folder)
     return len(rows)
-
-
-def _some(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
-    by_category: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_category[row.category].append(row)
-    rng = random.Random(seed)
-    return [row for _, found in sorted(by_category.items()) for row in rng.sample(found, min(each, len(found)))]

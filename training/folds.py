@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
 from training.datasets import LOOK_ALIKES, Row, TrainingError
 from training.evaluate import Judged, recall_at
+from training.mixture import few_of_each
 
 REFUSED = 0.03
 FLAGGED = 0.10
@@ -44,14 +43,7 @@ def read_folds(path: Path) -> dict[str, list[str]]:
 
 def sample(rows: Sequence[Row], taxonomy: Taxonomy, each: int, seed: int) -> list[Row]:
     """At most `each` rows of a source, language and tier, chosen at random."""
-    kept: Counter[tuple[str, str, Tier]] = Counter()
-    chosen = []
-    for row in random.Random(seed).sample(rows, len(rows)):
-        group = (row.source, row.lang, taxonomy.category(row.category).tier)
-        if kept[group] < each:
-            kept[group] += 1
-            chosen.append(row)
-    return chosen
+    return few_of_each(rows, each, lambda row: (row.source, row.lang, taxonomy.category(row.category).tier), seed)
 
 
 def summarize(judged: Judged) -> dict[str, Any]:

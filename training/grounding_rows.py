@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from training.datasets import TrainingError
+from training.datasets import TrainingError, refuse_unusable
 
 _TEXTS = ("split", "source", "licence", "lang", "title")
 _FORBIDDEN = re.compile(r"(?i)non[ -]?commercial|\bnc\b|research|none stated|^\W*$")
@@ -230,8 +230,7 @@ def cut(passage: str, starts: Sequence[int]) -> tuple[str, ...]:
 
 def _read(path: Path, parse: Callable[[Mapping[str, Any]], Row]) -> list[Row]:
     rows: list[Row] = []
-    faults: Counter[str] = Counter()
-    first: dict[str, int] = {}
+    faults: dict[str, list[int]] = defaultdict(list)
     for number, entry in enumerate(lines(path), 1):
         try:
             if not isinstance(entry, dict):
@@ -243,11 +242,8 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], Row]) -> list[Row]:
             fault = str(exc)
         else:
             continue
-        faults[fault] += 1
-        first.setdefault(fault, number)
-    if faults:
-        listed = "; ".join(f"{fault} ({count} lines, first: {first[fault]})" for fault, count in faults.most_common(5))
-        raise TrainingError(f"{path} has {sum(faults.values())} unusable lines: {listed}. Correct or remove them")
+        faults[fault].append(number)
+    refuse_unusable(path, faults)
     if not rows:
         raise TrainingError(f"{path} holds no rows")
     return rows

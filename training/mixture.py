@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 from training.datasets import Row
+
+
+def few_of_each(rows: Sequence[Row], each: int, group: Callable[[Row], Hashable], seed: int) -> list[Row]:
+    """At most `each` rows of a group, chosen at random, in random order."""
+    kept: Counter[Hashable] = Counter()
+    chosen = []
+    for row in random.Random(seed).sample(rows, len(rows)):
+        if kept[group(row)] < each:
+            kept[group(row)] += 1
+            chosen.append(row)
+    return chosen
 
 
 def draw(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from classifier.taxonomy import Taxonomy
-from training.datasets import Row, TrainingError, read_lines
+from training.datasets import Row, TrainingError, read_lines, refuse_unusable
 
 _TEXTS = ("prompt", "system", "answer", "label", "language", "group", "split", "source", "licence")
 
@@ -35,13 +35,11 @@ def read_exchanges(paths: Sequence[Path], taxonomy: Taxonomy) -> list[Row]:
 
 def _read(path: Path, known: set[str]) -> list[Row]:
     rows: list[Row] = []
-    faults: Counter[str] = Counter()
-    first: dict[str, int] = {}
+    faults: dict[str, list[int]] = defaultdict(list)
     for number, entry in read_lines(path):
         fault = _fault(entry, known)
         if fault:
-            faults[fault] += 1
-            first.setdefault(fault, number)
+            faults[fault].append(number)
             continue
         system = entry.get("system", "")
         rows.append(
@@ -57,9 +55,7 @@ def _read(path: Path, known: set[str]) -> list[Row]:
                 group=entry.get("group") or f"{system}\n{entry['prompt']}",
             )
         )
-    if faults:
-        listed = "; ".join(f"{fault} ({count} lines, first: {first[fault]})" for fault, count in faults.most_common(5))
-        raise TrainingError(f"{path} has {sum(faults.values())} unusable lines: {listed}. Correct or remove them")
+    refuse_unusable(path, faults)
     if not rows:
         raise TrainingError(f"{path} holds no rows; need JSON lines with `prompt`, `answer` and `label`")
     return rows
