@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from classifier.exported import EXPORT_AGAIN, Kind
 from classifier.inputs import Embeddings
@@ -19,8 +20,8 @@ ONNX_GRAPH, OPENVINO_GRAPH = "graph.onnx", "graph.xml"
 EMBEDDED, MASK, LOGITS = "inputs_embeds", "attention_mask", "logits"
 
 
-class OnnxRuntime:
-    """A graph in ONNX Runtime (`classifier.runtime.Runtime`); safe to call from several threads.
+class _Graph(ABC):
+    """An exported graph in a library that runs it (`classifier.runtime.Runtime`); safe to call from several threads.
 
     Args:
         folder: with the graph.
@@ -30,6 +31,29 @@ class OnnxRuntime:
     """
 
     def __init__(self, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> None:
+        self.name = folder.name
+        self.longest = longest
+        self.categories = self._open(folder, threads)
+        self._embeddings = embeddings
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Category logits of rows of token ids."""
+        embedded, mask = self._embeddings.collate(rows)
+        return np.asarray(self._run({EMBEDDED: embedded, MASK: mask}), dtype=np.float64)
+
+    @abstractmethod
+    def _open(self, folder: Path, threads: int) -> int:
+        """Load the graph; returns how many categories it tells apart."""
+
+    @abstractmethod
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> ArrayLike:
+        """The logits of a batch."""
+
+
+class OnnxRuntime(_Graph):
+    """A graph in ONNX Runtime."""
+
+    def _open(self, folder: Path, threads: int) -> int:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -39,29 +63,17 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(
             str(folder / ONNX_GRAPH), options, providers=["CPUExecutionProvider"]
         )
-        self.name = folder.name
-        self.longest = longest
-        self.categories = int(self._session.get_outputs()[0].shape[1])
-        self._embeddings = embeddings
+        return int(self._session.get_outputs()[0].shape[1])
 
-    def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Category logits of rows of token ids."""
-        embedded, mask = self._embeddings.collate(rows)
-        (found,) = self._session.run([LOGITS], {EMBEDDED: embedded, MASK: mask})
-        return np.asarray(found, dtype=np.float64)
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> ArrayLike:
+        (logits,) = self._session.run([LOGITS], inputs)
+        return logits  # type: ignore[no-any-return]
 
 
-class OpenVinoRuntime:
-    """A graph in OpenVINO (`classifier.runtime.Runtime`); each thread that calls has a request of its own.
+class OpenVinoRuntime(_Graph):
+    """A graph in OpenVINO; each thread that calls has a request of its own."""
 
-    Args:
-        folder: with the graph.
-        embeddings: of the same export.
-        longest: tokens of the longest row.
-        threads: that one call uses.
-    """
-
-    def __init__(self, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> None:
+    def _open(self, folder: Path, threads: int) -> int:
         import openvino
 
         settings: dict[str, Any] = {
@@ -71,19 +83,13 @@ class OpenVinoRuntime:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         self._model = openvino.Core().compile_model(str(folder / OPENVINO_GRAPH), "CPU", settings)
-        self.name = folder.name
-        self.longest = longest
-        self.categories = int(self._model.output(0).get_partial_shape()[1].get_length())
-        self._embeddings = embeddings
         self._of_thread = threading.local()
+        return int(self._model.output(0).get_partial_shape()[1].get_length())
 
-    def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Category logits of rows of token ids."""
-        embedded, mask = self._embeddings.collate(rows)
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> ArrayLike:
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._model.create_infer_request()
-        found = self._of_thread.request.infer({EMBEDDED: embedded, MASK: mask})
-        return np.asarray(found[0], dtype=np.float64)
+        return self._of_thread.request.infer(inputs)[0]  # type: ignore[no-any-return]
 
 
 def open_graph(kind: Kind, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> Runtime:
