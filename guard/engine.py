@@ -63,9 +63,7 @@ class Parts:
     protector: Protector | None = None
     judge: ExchangeJudge | None = None  # of answers; needed where `output.responses` names a model
     others: tuple[Choice, ...] = ()  # classifiers of some requests, in order
-    taxonomy: Taxonomy | Taxonomies | None = (
-        None  # of the classifiers; without it, the categories of a policy are not looked up
-    )
+    taxonomy: Taxonomy | Taxonomies | None = None  # without it, a policy's categories are not looked up
     observers: Observers = NOBODY
     explainer: Explainer | None = None
 
@@ -218,6 +216,12 @@ class Guard:
             raise BadRequest(
                 "explain: this gateway explains no verdicts; leave it out, or let the operator set "
                 "`classifier.explain_tokens`",
+                param="explain",
+            )
+        if first_of(self._concerns, decision.origin) is not None:
+            raise BadRequest(
+                "explain: one of `classifiers` judged this request, and only verdicts of `classifier` are explained; "
+                "leave it out",
                 param="explain",
             )
         deciding = [each.verdict is decision.verdict for each in decision.judgements]

@@ -78,9 +78,7 @@ class CheckedResponse:
         """Let the app answer; end with it, or when the output door closes, then with the app cancelled."""
         try:
             with self._cut:
-                await self._call(
-                    app, scope, receive
-                )  # the app's own error, if it raises one, is its server's to report
+                await self._call(app, scope, receive)
         finally:
             await self._guard.ended(self._decision, self._outcome, status=self._status or None, detail=self._detail)
 

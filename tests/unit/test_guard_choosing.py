@@ -15,7 +15,7 @@ from guard.choosing import Choice, Concerns, OtherClassifier, Taxonomies, first_
 from guard.cli.policy import run as policy_test
 from guard.config import Config, load_config
 from guard.edition import check_categories
-from guard.errors import ConfigError
+from guard.errors import BadRequest, ConfigError
 from guard.types import Origin, Route, Turn
 from tests.classifier_cases import TAXONOMY, minilm, toy_model
 from tests.doubles import WordClassifier, make_guard, raises, verdict
@@ -54,6 +54,22 @@ def test_the_first_classifier_that_a_request_concerns_judges_it():
     assert route(guard, Origin("shop", "gpt-4"), "a bomb") is Route.REFUSE, "`classifier` judges the others"
     assert unsafe.asked == ["hello"]
     assert safe.asked == []
+
+
+def test_only_verdicts_of_the_classifier_that_can_explain_are_explained():
+    class Because:
+        def explain(self, text):
+            return f"because of {text}"
+
+    guard = guard_with(({"tenant": "bank-*"}, Says(verdict(Tier.UNSAFE))), explainer=Because())
+
+    async def why(tenant):
+        turns = [Turn("user", "hello")]
+        return await guard.explain(turns, await guard.decide(turns, Origin(tenant)))
+
+    assert asyncio.run(why("shop")) == "because of hello"
+    with pytest.raises(BadRequest, match="one of `classifiers` judged this request"):
+        asyncio.run(why("bank-a"))
 
 
 def test_requests_that_wait_together_each_keep_their_classifier():
