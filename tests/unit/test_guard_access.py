@@ -338,6 +338,7 @@ def test_one_tenant_does_not_take_all_places(tmp_path):
         await until(lambda: app.inside == 3)
         app.go.set()
         assert [answer.status for answer in await asyncio.gather(*requests, other)] == [200] * 3
+        assert (await gate.ask(gate.key)).status == 200, "its places are free again"
 
     asyncio.run(run())
 
