@@ -114,6 +114,10 @@ def train_classifier(
     from training.checks import check
     from training.recipes import chosen, settings_for
 
+    if not only_check:
+        from training.train_classifier import refuse_finished
+
+        refuse_finished(out)
     meant = Taxonomy.load(taxonomy or SHIPPED_MODEL / "taxonomy.yaml")
     only_full = {"--from": start, "--without": without, "--watch": watch, "--limit": limit}
     found = check(data, meant, labels)

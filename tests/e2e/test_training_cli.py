@@ -176,7 +176,7 @@ def test_few_rows_are_checked_and_cross_validated_and_then_judge(airlock, kitche
     assert "did you mean 'c_diet'?" in told.out
     assert "1 texts have several labels (bad.jsonl:1 s_cooking and bad.jsonl:66 c_diet)" in told.out
     airlock("train", "classifier", *bad).failed("2 kinds of errors", "c_diets", "several labels", before="warning: ")
-    airlock("train", "classifier", *data, "--recipe", "few", "--watch", "authored").failed(
+    airlock("train", "classifier", *data, "--recipe", "few", "--watch", "authored", "--out", "other").failed(
         "--watch", "--recipe few", before="warning: "
     )
 
