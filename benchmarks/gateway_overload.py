@@ -17,7 +17,7 @@ from gateway_servers import CLASSIFIED, HERE, RULES_ONLY, airlock, free_port, ru
 
 OVER = 4
 THINKS_S = 0.1
-PLACES = {"slow upstream": (RULES_ONLY, 16, THINKS_S), "classifier": (CLASSIFIED, 4, 0.0)}
+PLACES = {"slow upstream": (RULES_ONLY, 16, THINKS_S), "classifier": (CLASSIFIED, 2, 0.0)}  # cores share the latter
 
 
 def overload(folder: Path, *, seconds: float = 10.0) -> dict[str, Any]:
