@@ -21,7 +21,7 @@ from classifier.windows import Window, windows
 if TYPE_CHECKING:
     from classifier.encoder import Encoder
 
-SLICE_TOKENS = 512  # two whole windows: a short text waits half a second for a long one, at most
+SLICE_TOKENS = 512  # some whole windows: a short text waits half a second for a long one, at most
 DEFAULT_MODEL = SHIPPED_MODEL
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
 
@@ -173,7 +173,7 @@ class TierClassifier:
         size = self._size - len(before)
         overlap = self.settings.overlap if not before else min(self.settings.overlap, size // 2)
         return [
-            Window(before + each.ids, each.span) if before else each
+            Window(before + each.ids, each.span, each.start) if before else each
             for each in windows(ids, offsets, size=size, overlap=overlap)
         ]
 
@@ -226,7 +226,7 @@ class TierClassifier:
     def _decide(self, found: Sequence[Window], logits: NDArray[np.float64], coverage: Coverage) -> Verdict:
         judged = self.settings.calibration.probabilities(logits).tolist()
         sums = [tier_sums(probabilities, self.taxonomy) for probabilities in judged]
-        at, tier, sure = self.settings.operating_point.decide(sums)
+        at, tier, sure = self.settings.operating_point.decide(sums, several=any(window.start for window in found))
         probabilities = judged[at]
         probability, category = max(
             (

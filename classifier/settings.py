@@ -44,11 +44,20 @@ class OperatingPoint:
     A window is Unsafe from `unsafe` on; else not Safe from `risk` on, where risk is the sum over the tiers but Safe,
     and then the likelier of Conditionally Safe and Focused Attention: what is not sure enough to be refused is still
     not passed on. Without a `doubt`, every tier is sure.
+
+    A text of several windows has as many chances to look risky, so it may have a point of its own.
+
+    Attributes:
+        risk: from which probability on a window is not Safe.
+        unsafe: from which on it is Unsafe.
+        doubt: the risks at which a tier is not sure.
+        several: the point of texts that take several windows; None is the same one.
     """
 
     risk: float = 0.5
     unsafe: float = 0.5
     doubt: Doubt | None = None
+    several: OperatingPoint | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("risk", self.risk), ("unsafe", self.unsafe)):
@@ -59,6 +68,23 @@ class OperatingPoint:
                 f"operating point risk = {self.risk}: it must lie inside the doubt from {self.doubt.safe_below} to "
                 f"{self.doubt.risky_from}"
             )
+        if self.several and self.several.several:
+            raise ClassifierError("operating point several.several: texts of several windows have one point; remove it")
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> OperatingPoint:
+        """The point that `as_dict` wrote.
+
+        Raises:
+            ClassifierError: a threshold is out of range.
+            TypeError: it is no such point.
+        """
+        doubt, several = data.get("doubt"), data.get("several")
+        return cls(**{**data, "doubt": doubt and Doubt(**doubt), "several": several and cls.of(several)})
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in ``classifier.json`` and in a manifest."""
+        return asdict(self, dict_factory=lambda items: {name: value for name, value in items if value is not None})
 
     def tier(self, tiers: Mapping[Tier, float]) -> Tier:
         """The tier of one window."""
@@ -68,12 +94,18 @@ class OperatingPoint:
             return Tier.SAFE
         return max((Tier.CONDITIONALLY_SAFE, Tier.FOCUSED_ATTENTION), key=lambda t: tiers[t])
 
-    def decide(self, windows: Sequence[Mapping[Tier, float]]) -> tuple[int, Tier, bool]:
+    def decide(self, windows: Sequence[Mapping[Tier, float]], *, several: bool = False) -> tuple[int, Tier, bool]:
         """Which window of a text decides, its tier, and whether that tier is sure.
 
         The window of the highest tier decides; among windows of that tier, the one that is surest, or, when all are
         Safe, the one that is least sure. How sure a text is of being risky, its riskiest window says.
+
+        Args:
+            windows: the probability of each tier, of each window.
+            several: whether the text took more than one window; other readings of a short text do not count.
         """
+        if several and self.several:
+            return self.several.decide(windows)
         judged = [(tier := self.tier(tiers), tiers[tier] if tier else -tiers[tier]) for tiers in windows]
         at = max(range(len(judged)), key=judged.__getitem__)
         tier = judged[at][0]
@@ -107,9 +139,7 @@ class ClassifierSettings:
 
     def save(self, folder: Path) -> None:
         """Write ``classifier.json``."""
-        data = asdict(self)
-        if self.operating_point.doubt is None:
-            del data["operating_point"]["doubt"]
+        data = asdict(self) | {"operating_point": self.operating_point.as_dict()}
         if self.calibration == AS_TRAINED:
             del data["calibration"]
         (folder / _SETTINGS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
@@ -125,9 +155,7 @@ class ClassifierSettings:
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             point, calibration = data.pop("operating_point", {}), data.pop("calibration", {})
-            if "doubt" in point:
-                point["doubt"] = Doubt(**point["doubt"])
-            return cls(**data, operating_point=OperatingPoint(**point), calibration=Calibration(**calibration))
+            return cls(**data, operating_point=OperatingPoint.of(point), calibration=Calibration(**calibration))
         except FileNotFoundError as exc:
             raise ClassifierError(
                 f"classifier model {folder} has no {_SETTINGS}; give the folder that `airlock train classifier` wrote "

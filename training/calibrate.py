@@ -161,7 +161,7 @@ def calibrate(
         "adapter_sha256": adapter_sha256(folder),
         "rows": {"temperature": int(fitting.sum()), "thresholds": len(rest.rows), "chosen": chosen},
         "temperature": calibration.temperature,
-        "operating_point": _as_dict(point),
+        "operating_point": point.as_dict(),
         "by": list(wanted.by),
         "guarantees": {name: threshold.as_dict() for name, threshold in thresholds.items()},
         "figures": {"before": _figures(rest, before, old, seed), "after": _figures(rest, after, point, seed)},
@@ -266,11 +266,6 @@ def _figures(readings: Readings, found: Calibrated, point: OperatingPoint, seed:
         },
         "calibration": calibration_figures(deciding, readings.truth, languages, seed=seed),
     }
-
-
-def _as_dict(point: OperatingPoint) -> dict[str, Any]:
-    doubt = {"safe_below": point.doubt.safe_below, "risky_from": point.doubt.risky_from} if point.doubt else None
-    return {"risk": point.risk, "unsafe": point.unsafe, "doubt": doubt}
 
 
 def _write(folder: Path, manifest: Mapping[str, Any], settings: ClassifierSettings, result: Mapping[str, Any]) -> None:

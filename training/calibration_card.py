@@ -29,7 +29,7 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         f"{rows['thresholds']} others the calibration error over tiers goes from "
         f"{told(before['calibration'], 'all', 'ece')} to {told(after['calibration'], 'all', 'ece')}."
     )
-    sure = "surely " if result["operating_point"]["doubt"] else ""
+    sure = "surely " if result["operating_point"].get("doubt") else ""
     for kind, guarantee in result["guarantees"].items():
         yield _guarantee(kind, guarantee, sure)
         yield from _elsewhere(kind, guarantee, result["held_out_sources"].get(kind, {}))
@@ -38,7 +38,7 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         f"Operating point: Unsafe from a probability of {point['unsafe']:g} on, else not Safe from a risk of "
         f"{point['risk']:g} on."
     )
-    if point["doubt"]:
+    if "doubt" in point:
         yield (
             f"In doubt from a risk of {point['doubt']['safe_below']:g} to {point['doubt']['risky_from']:g}: "
             f"{told(after, 'unsure_of_ordinary')} of the ordinary Safe rows, {told(after, 'unsure_of_look_alikes')} of "

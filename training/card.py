@@ -100,6 +100,11 @@ def rounded(figure: float | None) -> str:
     return "–" if figure is None else f"{figure:.3f}"
 
 
+def _of_several(point: Mapping[str, Any]) -> str:
+    several = point.get("several")
+    return f"; of a text of several windows from {several['unsafe']} and {several['risk']} on" if several else ""
+
+
 def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
     reads: Reads = manifest["settings"].get("reads", "texts")
@@ -119,7 +124,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         *_drawn(manifest),
         *_WHAT[reads],
         f"It says Unsafe from a probability of {point['unsafe']} on"
-        + ("." if reads == "exchanges" else f", else not Safe from {point['risk']} on."),
+        + ("." if reads == "exchanges" else f", else not Safe from {point['risk']} on{_of_several(point)}."),
         "Settings, hashes and all figures: `manifest.json`.",
         "",
         *_expected(manifest),

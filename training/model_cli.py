@@ -58,7 +58,8 @@ def show(folder: Folder, as_json: Json = False) -> None:
     for key in ("name", "version", "encoder", "encoder_sha256", "taxonomy", "rows", "commit", "time"):
         typer.echo(f"{key:16} {said[key] if said[key] is not None else '–'}")
     for key, value in (said["operating_point"] or {}).items():
-        typer.echo(f"{key:16} from {value}")
+        shown = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
+        typer.echo(f"{key:16} from {shown}")
     for key in said["figures"]:
         typer.echo(f"{key:16} {told(said['figures'], key)}  on {said['measured_on']}")
     for fault in said["faults"]:

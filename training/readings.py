@@ -111,7 +111,7 @@ class Calibrated:
         told: list[Any] = []
         for start, end in zip(self.starts[:-1], self.starts[1:], strict=True):
             tiers = [dict(zip(Tier, window, strict=True)) for window in self.windows[start:end].tolist()]
-            at, tier, sure = point.decide(tiers)
+            at, tier, sure = point.decide(tiers, several=end - start > 1)
             told.append((int(tier), sure, self.windows[start + at]))
         tiers_, sure_, deciding = zip(*told, strict=True)
         return np.array(tiers_), np.array(sure_), np.array(deciding)

@@ -211,7 +211,7 @@ def complete(
         "name": classifier.settings.name,
         "encoder": encoder.name,
         "taxonomy": classifier.taxonomy.version,
-        "operating_point": asdict(point),
+        "operating_point": point.as_dict(),
         "rows": {"train": len(split.train), "validation": len(split.validation), "measured": len(split.measured)},
         "measured_on": split.measured_on,
         "figures": evaluate_classifier(classifier, split.measured, seed=settings.seed),

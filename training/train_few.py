@@ -120,7 +120,7 @@ def train_few(
         "name": name,
         "encoder": encoder.name,
         "taxonomy": taxonomy.version,
-        "operating_point": asdict(point),
+        "operating_point": point.as_dict(),
         "rows": {"train": len(train), "validation": len(train), "measured": len(measured.rows)},
         "measured_on": "dev" if dev else "cross-validation",
         "errors": expected_errors(judged),

@@ -1,3 +1,4 @@
+import base64
 import json
 import shutil
 from dataclasses import replace
@@ -199,6 +200,9 @@ def test_a_changed_taxonomy_is_refused(folder):
         ({"operating_point": {"risky": 0.5}}, "malformed"),
         ({"operating_point": {"doubt": {"safe_below": 0.6, "risky_from": 0.9}}}, "must lie inside"),
         ({"operating_point": {"doubt": {"safe_below": 0.6}}}, "malformed"),
+        ({"operating_point": {"several": {"unsafe": 0}}}, "unsafe = 0"),
+        ({"operating_point": {"several": {"several": {"risk": 0.9}}}}, "have one point"),
+        ({"operating_point": {"several": 0.9}}, "malformed"),
         ({"calibration": {"temperature": 0}}, "temperature = 0"),
         ({"calibration": {"heat": 1}}, "malformed"),
         ({"operating_point": None}, "malformed"),
@@ -386,6 +390,43 @@ def test_a_verdict_has_the_probability_of_every_category():
         assert sum(verdict.categories[each] for each in ids) == pytest.approx(verdict.tiers[tier])
 
 
+# A point of its own for texts of several windows
+
+
+def test_a_text_of_several_windows_has_its_own_thresholds(long_text):
+    classifier = keyword_classifier()
+    short, long = "bread zorblax", f"{long_text} zorblax {long_text}"
+    strict = OperatingPoint(several=OperatingPoint(0.9999, 0.9999))
+    classifier.settings = replace(classifier.settings, operating_point=strict)
+    assert [verdict.tier for verdict in classifier.classify([short, long])] == [Tier.UNSAFE, Tier.SAFE]
+    classifier.settings = replace(
+        classifier.settings, operating_point=OperatingPoint(0.9999, 0.9999, several=strict.several)
+    )
+    assert [verdict.tier for verdict in classifier.classify([short, long])] == [Tier.SAFE, Tier.SAFE]
+    looser = OperatingPoint(0.9999, 0.9999, several=OperatingPoint())
+    classifier.settings = replace(classifier.settings, operating_point=looser)
+    assert [verdict.tier for verdict in classifier.classify([short, long])] == [Tier.SAFE, Tier.UNSAFE]
+
+
+def test_other_readings_of_a_short_text_are_no_further_windows_of_it():
+    classifier = keyword_classifier()
+    point = OperatingPoint(several=OperatingPoint(0.9999, 0.9999))
+    classifier.settings = replace(classifier.settings, operating_point=point)
+    text = f"bread {base64.b64encode(b'zorblax and a zorblax').decode()}"
+    (verdict,) = classifier.classify([text])
+    assert verdict.coverage.windows > 1
+    assert verdict.tier is Tier.UNSAFE
+
+
+def test_what_stands_before_each_window_changes_nothing_of_that(long_text):
+    classifier = keyword_classifier()
+    classifier.settings = replace(
+        classifier.settings, operating_point=OperatingPoint(several=OperatingPoint(0.9999, 0.9999))
+    )
+    windowed = classifier.read([f"{long_text} zorblax"], [(7, 8)])
+    assert [verdict.tier for verdict in classifier.judge(windowed)] == [Tier.SAFE]
+
+
 # Calibration, doubt and broken logits
 
 
@@ -418,8 +459,9 @@ def test_a_text_between_the_budgets_is_unsure_and_keeps_its_tier():
     assert [verdict.tier for verdict in classifier.classify(["bread", "bread zorblax"])] == [safe.tier, risky.tier]
 
 
-def test_calibration_and_doubt_come_back(tmp_path):
-    point = OperatingPoint(0.3, 0.7, Doubt(0.1, 0.6))
+@pytest.mark.parametrize("several", [None, OperatingPoint(0.8, 0.9), OperatingPoint(0.5, 0.9, Doubt(0.2, 0.7))])
+def test_calibration_and_doubt_come_back(tmp_path, several):
+    point = OperatingPoint(0.3, 0.7, Doubt(0.1, 0.6), several)
     settings = ClassifierSettings("n", "e", "s", "v", 128, 32, point, Calibration(1.25))
     settings.save(tmp_path)
     assert ClassifierSettings.load(tmp_path) == settings

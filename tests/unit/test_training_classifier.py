@@ -154,7 +154,7 @@ def test_the_manifest_says_how_the_model_was_made():
     assert manifest["data"] == {"rows.jsonl": file_sha256(toy_model().parent / "rows.jsonl")}
     assert len(manifest["epochs"]) == SETTINGS.epochs
     settings = TierClassifier.load(toy_model(), minilm()).settings
-    assert asdict(settings.operating_point) == manifest["operating_point"]
+    assert settings.operating_point.as_dict() == manifest["operating_point"]
     assert (settings.window, settings.overlap) == (32, 8)
     assert "toy" in (toy_model() / "README.md").read_text()
 
