@@ -28,7 +28,7 @@ serve: install
 # A file's tests share trained models, so a file goes to one process. JOBS=0 to debug.
 JOBS ?= 2
 test: install
-	$(BIN)/pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile --durations 25
 
 test-slow: install
 	$(BIN)/pytest

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
 from guard.absent import NoKnowledge
 from guard.assemble import Encoders, load_classifier
@@ -36,7 +37,7 @@ from guard.output import output_checks
 from guard.types import Classifier, Origin, Route
 from guard.wires import BY_ENDPOINT, Reading
 from training.disguise import DISGUISES
-from training.manifest import provenance, write_json
+from training.manifest import adapter_sha256, file_sha256, provenance, write_json
 
 CONTRAST = Path("data/queries/contrast.jsonl")
 HIGH_RISK = Path("data/questions/high_risk.jsonl")
@@ -359,7 +360,7 @@ def main() -> None:
     config = load_config(None, {**NO_JOURNAL, "classifier.deadline_s": 600})
     texts = prompts(options.each, seed=0)
     made = gateway(config)
-    model = made[0].version, made[1].classify(["Hello"])[0].model
+    model = made[0].version, adapter_sha256(DEFAULT_MODEL), file_sha256(DEFAULT_MODEL / "classifier.json")
     state = State(Path("runs/evasion.json"), (options.each, *model), options.minutes * 60)
     measured = asyncio.run(measure(made, texts, transformations(), state, "by_transformation"))
     with mock.patch("classifier.model.decoded", return_value=[]):

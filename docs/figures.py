@@ -102,6 +102,7 @@ def _sections() -> dict[str, list[Row]]:
             ("… lost to the worst of them", f"{worst['loss']:.3f} ({worst['disguise']})", "classifier_contrast"),
             *_kept_out(folds),
             *_unseen(unseen),
+            ("harm among harmless sentences, kept: windows of 256, 128 tokens", _hidden(result("windows")), "windows"),
             *_own_categories(result("new_taxonomy")),
             *_budgets(result("calibration")),
             *_responses(result("responses")),
@@ -158,6 +159,16 @@ def _sections() -> dict[str, list[Row]]:
             ),
         ],
     }
+
+
+def _hidden(windows: dict[str, Any]) -> str:
+    """Mean over beginning, middle and end of the text."""
+    kinds = (
+        windows["lengths"][length][point]
+        for length, point in (("256", "at_the_point_of_one_window"), ("128", "at_its_own_point"))
+    )
+    recalls = ([of[place]["risk_recall"] for place in ("begin", "middle", "end")] for of in kinds)
+    return ", ".join(f"{sum(each) / len(each):.2f}" for each in recalls)
 
 
 def _journal(figures: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ class TrainSettings:
     disguised: float = 0.1
     smoothing: float = 0.05
     averaging: float = 0.998
-    window: int = 256
+    window: int = 128
     train_window: int = 128
     validation: float = 0.05
     folds: int = 0

@@ -47,6 +47,7 @@ def train_responses(
         joined=0.0,
         disguised=0.0,
         averaging=0.98,
+        window=256,
         train_window=256,
         validation=0.15,
         max_flagged=max_refused,
