@@ -363,7 +363,7 @@ def main() -> None:
     model = made[0].version, adapter_sha256(DEFAULT_MODEL), file_sha256(DEFAULT_MODEL / "classifier.json")
     state = State(Path("runs/evasion.json"), (options.each, *model), options.minutes * 60)
     measured = asyncio.run(measure(made, texts, transformations(), state, "by_transformation"))
-    with mock.patch("classifier.model.decoded", return_value=[]):
+    with mock.patch("classifier.readings.decoded", return_value=[]):
         unsafe = {"unsafe": texts["unsafe"]}
         without = asyncio.run(measure(gateway(config), unsafe, ENCODED, state, "nothing_decoded"))
     found = {
