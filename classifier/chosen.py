@@ -31,7 +31,7 @@ class Choice:
     """
 
     runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
-    precision: Literal["auto", "fp32", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     cache: Path | None = None
     threads: int = 1
 
@@ -68,14 +68,15 @@ def open_exported(
         return None
     folder, manifest = found
     tokenizer = ExportedTokenizer.load(inputs, encoder)
-    runtime = open_graph(manifest.kind, folder, Embeddings(inputs, tokenizer), tokenizer.longest, choice.threads)
+    embeddings = Embeddings(inputs, tokenizer)
+    runtime = open_graph(manifest.kind, manifest.precision, folder, embeddings, tokenizer.longest, choice.threads)
     _log.info("classifier runs on %s (%s ms for 30 tokens when it was exported)", manifest.name, manifest.milliseconds)
     return TierClassifier(runtime, tokenizer, taxonomy, settings, max_tokens=max_tokens)
 
 
 def _find(cache: ExportCache, choice: Choice) -> tuple[tuple[Path, RuntimeManifest] | None, Path]:
     """The runtime that serves, with its folder, and the folder of what it reads."""
-    precisions: tuple[Precision, ...] = ("fp32", "int8") if choice.precision == "auto" else (choice.precision,)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8") if choice.precision == "auto" else (choice.precision,)
     if choice.runtime == "auto":
         return _fastest(cache, precisions)
     if choice.runtime not in kinds():
