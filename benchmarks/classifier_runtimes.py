@@ -4,7 +4,8 @@ Each runtime has a process of its own, so that memory and start are its own. Tim
 beside the median of the processor's time, which other processes hardly move: the share of the arithmetic bound and the
 speed-up are of that. The bound is the arithmetic of encoder and windows divided by the fastest
 matrix product of this machine in the precision that products have: bf16 for bf16 graphs, single for all others (int8
-graphs keep activations and products in it too). Runtimes that are not exported yet are (`airlock export`). Writes `results/classifier_bench.json`.
+graphs keep activations and products in it too). Runtimes that are not exported yet are (`airlock export`). Writes
+`results/classifier_bench.json`.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Exporter:
             ClassifierError: the graph cannot be written or opened, or there is no such runtime.
         """
         if precision not in PRECISIONS[kind]:
-            raise ClassifierError(f"{kind} has no {precision} on processors; it has {' and '.join(PRECISIONS[kind])}")
+            raise ClassifierError(f"{kind} has no {precision}; it has {' and '.join(PRECISIONS[kind])}")
         tokenizer = ExportedTokenizer.load(self.inputs(), self._encoder.name)
         embeddings = Embeddings(self._cache.folder / INPUTS, tokenizer)
         said: dict[str, Any] = {}
