@@ -14,6 +14,7 @@ from classifier.inputs import Embeddings, ExportedTokenizer
 from classifier.model import TierClassifier
 from classifier.settings import described
 from classifier.types import ClassifierError
+from classifier.weights import PINNED_SHA256
 
 _log = logging.getLogger("airlock.classifier")
 _ON_TORCH = "classifier runs on torch: no verified runtime in %s; `airlock export` makes one"
@@ -44,7 +45,8 @@ def open_exported(
     Args:
         model: folder of the model.
         encoder: the encoder's setting.
-        sha256: tells that of the encoder's weights; not asked where nothing was exported.
+        sha256: tells that of the encoder's weights; not asked where nothing was exported, nor where the encoder's name
+            says it.
         choice: which runtime.
         max_tokens: tokens read in one call.
 
@@ -60,7 +62,7 @@ def open_exported(
     if choice.runtime == "auto" and not root.is_dir():
         _log.info(_ON_TORCH, root)
         return None
-    encoder_sha256 = sha256()
+    encoder_sha256 = PINNED_SHA256.get(encoder) or sha256()  # an export holds what it needs of the encoder
     settings, taxonomy = described(model, encoder, encoder_sha256)
     cache = ExportCache(root, model, encoder_sha256)
     found, inputs = _find(cache, choice)
