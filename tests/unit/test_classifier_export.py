@@ -253,6 +253,19 @@ def test_a_precision_that_a_runtime_lacks_is_named(tmp_path):
     assert "no runtime has --precision bf16 here" in str(said.exception)
 
 
+def test_an_encoder_is_hashed_only_if_its_name_does_not_say_its_weights(exports):
+    asked = []
+
+    def sha256():
+        asked.append(True)
+        return minilm().sha256
+
+    assert open_exported(toy_model(), MINILM, sha256, Choice(cache=exports[0])) is not None
+    assert not asked
+    assert open_exported(toy_model(), "/somewhere/minilm", sha256, Choice(cache=exports[0])) is not None
+    assert asked
+
+
 def test_another_adapter_has_exports_of_its_own(copied, tmp_path):
     other = Path(shutil.copytree(toy_model(), tmp_path / "other"))
     flip(other / "head.safetensors")
