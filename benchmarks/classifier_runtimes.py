@@ -3,8 +3,9 @@
 Each runtime has a process of its own, so that memory and start are its own. Times are p50 and p99 of the clock, given
 beside the median of the processor's time, which other processes hardly move: the share of the arithmetic bound and the
 speed-up are of that. The bound is the arithmetic of encoder and windows divided by the fastest
-matrix product of this machine in single precision (int8 graphs keep activations and products in it too). Runtimes that
-are not exported yet are (`airlock export`). Writes `results/classifier_bench.json`.
+matrix product of this machine in the precision that products have: bf16 for bf16 graphs, single for all others (int8
+graphs keep activations and products in it too). Runtimes that are not exported yet are (`airlock export`). Writes
+`results/classifier_bench.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.exported import ExportCache, kinds
+from classifier.exported import ExportCache, kinds, precisions
+from classifier.processor import features
 from classifier.settings import ClassifierSettings
 from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import ClassifierError
@@ -155,9 +157,27 @@ def peak() -> float:
     return best
 
 
-def operations(tokens: int, windows: int) -> float:
+def peak_bf16() -> float:
+    """The same in bf16, by PyTorch, since NumPy has none."""
+    import torch
+
+    best = 0.0
+    for rows in (128, 256, 512):
+        one = torch.randn(rows, SHAPE["hidden"], dtype=torch.bfloat16)
+        layer = torch.nn.Linear(SHAPE["hidden"], SHAPE["inner"], bias=False, dtype=torch.bfloat16)
+        with torch.inference_mode():
+            for _ in range(40):
+                began = time.process_time()
+                for _ in range(20):
+                    layer(one)
+                spent = time.process_time() - began
+                best = max(best, 40 * rows * SHAPE["hidden"] * SHAPE["inner"] / spent / 1e9)
+    return best
+
+
+def operations(tokens: int, windows: int, window: int) -> float:
     """Billions of operations of the encoder for a text, each window with its special tokens."""
-    width = tokens if windows == 1 else 256
+    width = tokens if windows == 1 else window
     hidden, inner = SHAPE["hidden"], SHAPE["inner"]
     matrices = 2 * width * (4 * hidden**2 + 2 * hidden * inner)
     attention = 4 * width**2 * hidden
@@ -174,7 +194,7 @@ def _child(*arguments: str) -> dict[str, Any]:
 
 def _export(exports: Path, cache: ExportCache) -> list[str]:
     """The runtimes that can be measured; what is missing is exported first."""
-    names = [f"{kind}-{precision}" for kind in kinds() for precision in ("fp32", "int8")]
+    names = [f"{kind}-{precision}" for kind in kinds() for precision in precisions(kind)]
     missing = [name for name in names if not (cache.folder / name).is_dir()]
     for name in missing:
         kind, _, precision = name.partition("-")
@@ -192,31 +212,35 @@ def main() -> None:
     parser.add_argument("--exports", type=Path, default=Path("runs/exports"), help="cache of exports")
     parser.add_argument("--quick", action="store_true", help="few runs, to try the benchmark itself")
     parser.add_argument("--out", type=Path, default=Path("results/classifier_bench.json"))
-    parser.add_argument("--one", nargs=2, metavar=("START|TIMES", "RUNTIME"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, metavar=("START|TIMES|PEAK", "RUNTIME"), help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, default=0.0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         what, name = options.one
-        if what == "start":
+        if what == "peak":
+            print(json.dumps({"gflops": peak_bf16()}))
+        elif what == "start":
             print(json.dumps(start(name, options.exports, options.began)))
         else:
             print(json.dumps(times(name, options.exports, quick=options.quick)))
         return
-    encoder = ClassifierSettings.load(SHIPPED_MODEL).encoder
-    cache = ExportCache(options.exports, SHIPPED_MODEL, encoder_sha256(encoder, encoder_path(encoder)))
+    settings = ClassifierSettings.load(SHIPPED_MODEL)
+    weights = encoder_sha256(settings.encoder, encoder_path(settings.encoder))
+    cache = ExportCache(options.exports, SHIPPED_MODEL, weights)
     gflops = peak()
     runtimes: dict[str, Any] = {}
     for name in ["torch-fp32", *_export(options.exports, cache)]:
         runtimes[name] = _measured(name, cache, options.exports, quick=options.quick)
         print(name, json.dumps(runtimes[name]), flush=True)
-    gflops = max(gflops, peak())
-    _compare(runtimes, gflops)
+    peaks = {"fp32": max(gflops, peak()), "bf16": _child("--one", "peak", "bf16")["gflops"]}
+    _compare(runtimes, peaks, settings.window)
     write_json(
         options.out,
         {
             "command": command("python benchmarks/classifier_runtimes.py"),
             "adapter_sha256": adapter_sha256(SHIPPED_MODEL),
-            "peak_gflops": round(gflops, 1),
+            "peak_gflops": {precision: round(found, 1) for precision, found in peaks.items()},
+            "processor": features(),
             "load": round(os.getloadavg()[0], 2),
             "runtimes": runtimes,
             **provenance(seed=0, data=[AUTHORED]),
@@ -244,12 +268,13 @@ def _measured(name: str, cache: ExportCache, exports: Path, *, quick: bool) -> d
     return {**said, "start": best, **_child("--one", "times", name, "--exports", str(exports), *more)}
 
 
-def _compare(runtimes: dict[str, Any], gflops: float) -> None:
+def _compare(runtimes: dict[str, Any], gflops: dict[str, float], window: int) -> None:
     """Add the speed-up over torch and the share of the arithmetic bound to each length."""
     base = runtimes["torch-fp32"]["tokens"]
-    for each in runtimes.values():
+    for name, each in runtimes.items():
+        fastest = gflops["bf16" if name.endswith("bf16") else "fp32"]
         for tokens, row in each.get("tokens", {}).items():
-            bound = operations(int(tokens), row["windows"]) / gflops * 1000
+            bound = operations(int(tokens), row["windows"], window) / fastest * 1000
             row["bound_ms"] = round(bound, 2)
             row["share_of_bound"] = round(bound / row["cpu_ms"], 3)
             row["times_torch"] = round(base[tokens]["cpu_ms"] / row["cpu_ms"], 2)

@@ -14,6 +14,7 @@ from classifier.inputs import Embeddings, ExportedTokenizer
 from classifier.model import TierClassifier
 from classifier.settings import described
 from classifier.types import ClassifierError
+from classifier.weights import PINNED_SHA256
 
 _log = logging.getLogger("airlock.classifier")
 _ON_TORCH = "classifier runs on torch: no verified runtime in %s; `airlock export` makes one"
@@ -31,7 +32,7 @@ class Choice:
     """
 
     runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
-    precision: Literal["auto", "fp32", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     cache: Path | None = None
     threads: int = 1
 
@@ -44,7 +45,8 @@ def open_exported(
     Args:
         model: folder of the model.
         encoder: the encoder's setting.
-        sha256: tells that of the encoder's weights; not asked where nothing was exported.
+        sha256: tells that of the encoder's weights; not asked where nothing was exported, nor where the encoder's name
+            says it.
         choice: which runtime.
         max_tokens: tokens read in one call.
 
@@ -60,7 +62,7 @@ def open_exported(
     if choice.runtime == "auto" and not root.is_dir():
         _log.info(_ON_TORCH, root)
         return None
-    encoder_sha256 = sha256()
+    encoder_sha256 = PINNED_SHA256.get(encoder) or sha256()  # an export holds what it needs of the encoder
     settings, taxonomy = described(model, encoder, encoder_sha256)
     cache = ExportCache(root, model, encoder_sha256)
     found, inputs = _find(cache, choice)
@@ -68,14 +70,15 @@ def open_exported(
         return None
     folder, manifest = found
     tokenizer = ExportedTokenizer.load(inputs, encoder)
-    runtime = open_graph(manifest.kind, folder, Embeddings(inputs, tokenizer), tokenizer.longest, choice.threads)
+    embeddings = Embeddings(inputs, tokenizer)
+    runtime = open_graph(manifest.kind, manifest.precision, folder, embeddings, tokenizer.longest, choice.threads)
     _log.info("classifier runs on %s (%s ms for 30 tokens when it was exported)", manifest.name, manifest.milliseconds)
     return TierClassifier(runtime, tokenizer, taxonomy, settings, max_tokens=max_tokens)
 
 
 def _find(cache: ExportCache, choice: Choice) -> tuple[tuple[Path, RuntimeManifest] | None, Path]:
     """The runtime that serves, with its folder, and the folder of what it reads."""
-    precisions: tuple[Precision, ...] = ("fp32", "int8") if choice.precision == "auto" else (choice.precision,)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8") if choice.precision == "auto" else (choice.precision,)
     if choice.runtime == "auto":
         return _fastest(cache, precisions)
     if choice.runtime not in kinds():

@@ -17,11 +17,23 @@ from tokenizers import Tokenizer as TokenizerFile
 from torch import Tensor, nn
 
 from classifier.encoder import Encoder
-from classifier.exported import INPUTS, LIBRARY, Drift, ExportCache, Kind, Precision, RuntimeManifest, manifest_fields
+from classifier.exported import (
+    INPUTS,
+    LIBRARY,
+    PRECISIONS,
+    Drift,
+    ExportCache,
+    Kind,
+    Precision,
+    RuntimeManifest,
+    manifest_fields,
+)
 from classifier.graph import EMBEDDED, LOGITS, MASK, ONNX_GRAPH, OPENVINO_GRAPH, open_graph
-from classifier.inputs import EMBEDDINGS, PIECES, SCORES, SPECIAL, TOKENIZER, Embeddings, ExportedTokenizer
+from classifier.inputs import PIECES, SCORES, SPECIAL, TOKENIZER, Embeddings, ExportedTokenizer
+from classifier.mixed import in_single_precision
 from classifier.model import TierClassifier
 from classifier.network import TierModel, network_of
+from classifier.processor import features
 from classifier.quantize import quantized
 from classifier.types import ClassifierError, Verdict
 
@@ -65,7 +77,7 @@ class Exporter:
         self._calibration = calibration
         self._threads = threads
         self._expected: list[Verdict] = []
-        self._graphs: dict[Precision, tuple[bytes, str]] = {}
+        self._graphs: dict[str, tuple[bytes, str]] = {}
 
     def inputs(self) -> Path:
         """Write tokenizer and embedding table, unless they are there and sound.
@@ -79,7 +91,7 @@ class Exporter:
             with self._cache.writing(INPUTS, ("tokenizers",), {}) as folder:
                 write_tokenizer(self._encoder, folder)
                 table = _table(self._encoder.model).detach().half().numpy()
-                np.save(folder / EMBEDDINGS, table)
+                Embeddings.write(table, folder)
                 tokenizer = ExportedTokenizer.load(folder, self._encoder.name)
                 for text in self._texts:
                     if tokenizer.split(text) != tuple(self._encoder.split(text)):
@@ -96,21 +108,22 @@ class Exporter:
             What is known of it; also in a JSON file in its folder, with the graph only if the drift is bearable.
 
         Raises:
-            ClassifierError: the graph cannot be written or opened.
+            ClassifierError: the graph cannot be written or opened, or there is no such runtime.
         """
+        if precision not in PRECISIONS[kind]:
+            raise ClassifierError(f"{kind} has no {precision}; it has {' and '.join(PRECISIONS[kind])}")
         tokenizer = ExportedTokenizer.load(self.inputs(), self._encoder.name)
         embeddings = Embeddings(self._cache.folder / INPUTS, tokenizer)
         said: dict[str, Any] = {}
         with self._cache.writing(f"{kind}-{precision}", (LIBRARY[kind],), said) as folder:
             method = self._write(kind, precision, folder, tokenizer, embeddings)
-            runtime = open_graph(kind, folder, embeddings, tokenizer.longest, self._threads)
+            runtime = open_graph(kind, precision, folder, embeddings, tokenizer.longest, self._threads)
             settings, taxonomy = self._classifier.settings, self._classifier.taxonomy
             exported = TierClassifier(runtime, tokenizer, taxonomy, settings)
             drift = compare(self._by_torch(), exported.classify(self._texts))
             row = [tokenizer.pad] * _TIMED_TOKENS
-            manifest = RuntimeManifest(
-                kind, precision, method, drift, _milliseconds(lambda: runtime.logits([row])), self._threads
-            )
+            milliseconds = _milliseconds(lambda: runtime.logits([row]))
+            manifest = RuntimeManifest(kind, precision, method, drift, milliseconds, self._threads, features())
             said |= manifest_fields(manifest)
             if not drift.bearable:
                 for path in folder.iterdir():
@@ -132,20 +145,22 @@ class Exporter:
     def _write(
         self, kind: Kind, precision: Precision, folder: Path, tokenizer: ExportedTokenizer, embeddings: Embeddings
     ) -> str:
-        graph = folder / ONNX_GRAPH
-        if precision not in self._graphs:
+        graph, stored = folder / ONNX_GRAPH, "int8" if precision == "int8" else "fp32"
+        if stored not in self._graphs:
             write_onnx(network_of(self._classifier.runtime), graph)
             method = "adapter merged, embeddings in half precision"
-            if precision == "int8":
+            if stored == "int8":
                 settings = self._classifier.settings
                 batches = _batches(self._least_sure(), tokenizer, embeddings, settings.window)
                 method += "; " + quantized(graph, batches, settings.calibration)
-            self._graphs[precision] = graph.read_bytes(), method
-        content, method = self._graphs[precision]
+            self._graphs[stored] = graph.read_bytes(), method
+        content, method = self._graphs[stored]
         graph.write_bytes(content)
         if kind == "openvino":
             _to_openvino(graph, folder / OPENVINO_GRAPH)
             graph.unlink()
+            if precision == "bf16":
+                method += "; " + in_single_precision(folder / OPENVINO_GRAPH)
         else:
             _weights_apart(graph)
         return method

@@ -2,7 +2,8 @@
 
 A cache holds a folder for each model, named by a hash of what the model consists of. In it are ``inputs`` (tokenizer
 and embedding table, which all its runtimes read) and a folder for each runtime: ``onnx-fp32``, ``openvino-int8``. Each
-has a JSON file that lists the SHA-256 of its other files and, for a runtime, how far it drifts from PyTorch. That finds
+has a JSON file that lists the SHA-256 of its other files (the size of the embedding table, whose rows have checksums of
+their own) and, for a runtime, how far it drifts from PyTorch. That finds
 damage and what does not belong together; it does not keep out somebody who may write to the cache.
 """
 
@@ -21,18 +22,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from classifier.processor import features, multiplies_bf16
 from classifier.types import ClassifierError
 from classifier.weights import file_sha256
 
 Kind = Literal["onnx", "openvino"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: Mapping[Kind, tuple[Precision, ...]] = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8")}
 LIBRARY: Mapping[Kind, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 MAX_DRIFT = 0.02
 MAX_TIERS_CHANGED = 0.005
 EXPORT_AGAIN = "run `airlock export` again"
 INPUTS = "inputs"
+EMBEDDINGS = "embeddings.npy"  # hundreds of megabytes of which a text needs kilobytes: checked row by row when read
 MANIFEST = "export.json"
-_FORMAT = 1
+_FORMAT = 2
 _MODEL = ("adapter_model.safetensors", "adapter_config.json", "head.safetensors", "classifier.json")
 
 
@@ -77,6 +81,7 @@ class RuntimeManifest:
         drift: from PyTorch.
         milliseconds: for a text of 30 tokens where it was exported; the fastest of several runs.
         threads: it was measured with.
+        processor: whose instructions it was proved with (`classifier.processor.features`).
     """
 
     kind: Kind
@@ -85,6 +90,7 @@ class RuntimeManifest:
     drift: Drift
     milliseconds: float
     threads: int
+    processor: Sequence[str]
 
     @property
     def name(self) -> str:
@@ -127,6 +133,12 @@ class ExportCache:
             raise ClassifierError(
                 f"runtime {name} of {self.folder} is not served: {manifest.drift}; set `classifier.runtime: auto`"
             )
+        if precision == "bf16" and set(manifest.processor) != set(features()):
+            raise ClassifierError(
+                f"runtime {name} of {self.folder} is not served: it was proved on a processor with "
+                f"{' '.join(manifest.processor)}, this one has {' '.join(features())}, so its products may round in "
+                f"another way; {EXPORT_AGAIN}"
+            )
         return self.folder / name, manifest
 
     def fastest(
@@ -167,7 +179,7 @@ class ExportCache:
                 "format": _FORMAT,
                 "made_from": self.made_from,
                 "libraries": _versions(libraries),
-                "files": {path.name: file_sha256(path) for path in sorted(new.iterdir())},
+                "files": {path.name: _fingerprint(path) for path in sorted(new.iterdir())},
                 **said,
             }
             (new / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -189,7 +201,7 @@ class ExportCache:
                     f"{place} was exported from another model or with other versions ({_told(data['libraries'])}; "
                     f"here are {_told(expected[2])}); {EXPORT_AGAIN}"
                 )
-            changed = [file for file, sha256 in data["files"].items() if _sha256(place / file) != sha256]
+            changed = [file for file, known in data["files"].items() if _fingerprint(place / file) != known]
         except (OSError, KeyError, TypeError, AttributeError) as exc:
             raise ClassifierError(f"{place} is damaged ({type(exc).__name__}: {exc}); {EXPORT_AGAIN}") from exc
         if changed:
@@ -232,6 +244,11 @@ def kinds() -> tuple[Kind, ...]:
     return tuple(kind for kind in get_args(Kind) if installed(kind))
 
 
+def precisions(kind: Kind) -> tuple[Precision, ...]:
+    """The precisions that a kind of runtime has on this processor."""
+    return tuple(each for each in PRECISIONS[kind] if each != "bf16" or multiplies_bf16())
+
+
 def default_root() -> Path:
     """The user's cache of exports."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airlock" / "runtimes"
@@ -250,6 +267,11 @@ def _version(name: str) -> str:
 
 def _told(libraries: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version or 'missing'}" for name, version in libraries.items())
+
+
+def _fingerprint(path: Path) -> str:
+    """What a file is known by when an export is opened."""
+    return f"{path.stat().st_size} bytes" if path.name == EMBEDDINGS else _sha256(path)
 
 
 def _sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from classifier.exported import EXPORT_AGAIN, Kind
+from classifier.exported import EXPORT_AGAIN, Kind, Precision
 from classifier.inputs import Embeddings
 from classifier.runtime import Runtime
 from classifier.types import ClassifierError
@@ -25,15 +25,18 @@ class _Graph(ABC):
 
     Args:
         folder: with the graph.
+        precision: that its products are asked for in.
         embeddings: of the same export.
         longest: tokens of the longest row.
         threads: that one call uses.
     """
 
-    def __init__(self, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> None:
+    def __init__(
+        self, folder: Path, precision: Precision, embeddings: Embeddings, longest: int | None, threads: int
+    ) -> None:
         self.name = folder.name
         self.longest = longest
-        self.categories = self._open(folder, threads)
+        self.categories = self._open(folder, precision, threads)
         self._embeddings = embeddings
 
     def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
@@ -42,7 +45,7 @@ class _Graph(ABC):
         return np.asarray(self._run({EMBEDDED: embedded, MASK: mask}), dtype=np.float64)
 
     @abstractmethod
-    def _open(self, folder: Path, threads: int) -> int:
+    def _open(self, folder: Path, precision: Precision, threads: int) -> int:
         """Load the graph; returns how many categories it tells apart."""
 
     @abstractmethod
@@ -53,7 +56,7 @@ class _Graph(ABC):
 class OnnxRuntime(_Graph):
     """A graph in ONNX Runtime."""
 
-    def _open(self, folder: Path, threads: int) -> int:
+    def _open(self, folder: Path, precision: Precision, threads: int) -> int:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -73,13 +76,14 @@ class OnnxRuntime(_Graph):
 class OpenVinoRuntime(_Graph):
     """A graph in OpenVINO; each thread that calls has a request of its own."""
 
-    def _open(self, folder: Path, threads: int) -> int:
+    def _open(self, folder: Path, precision: Precision, threads: int) -> int:
         import openvino
 
         settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": "f32",  # activations stay as they were in training, on any machine
+            # Elsewhere activations stay as they were in training, on any machine.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         self._model = openvino.Core().compile_model(str(folder / OPENVINO_GRAPH), "CPU", settings)
@@ -92,7 +96,9 @@ class OpenVinoRuntime(_Graph):
         return self._of_thread.request.infer(inputs)[0]  # type: ignore[no-any-return]
 
 
-def open_graph(kind: Kind, folder: Path, embeddings: Embeddings, longest: int | None, threads: int) -> Runtime:
+def open_graph(
+    kind: Kind, precision: Precision, folder: Path, embeddings: Embeddings, longest: int | None, threads: int
+) -> Runtime:
     """The runtime of an exported graph.
 
     Raises:
@@ -100,6 +106,6 @@ def open_graph(kind: Kind, folder: Path, embeddings: Embeddings, longest: int | 
     """
     runtime = OnnxRuntime if kind == "onnx" else OpenVinoRuntime
     try:
-        return runtime(folder, embeddings, longest, threads)
+        return runtime(folder, precision, embeddings, longest, threads)
     except Exception as exc:
         raise ClassifierError(f"{folder} cannot be opened by {kind}: {exc}; {EXPORT_AGAIN}") from exc

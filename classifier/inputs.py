@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as TokenizerFile
 
+from classifier.exported import EMBEDDINGS, EXPORT_AGAIN
 from classifier.types import ClassifierError
 from classifier.unigram import Unigram, UnigramTokenizer
 
-TOKENIZER, PIECES, SCORES, EMBEDDINGS, SPECIAL = (
+TOKENIZER, PIECES, SCORES, CHECKSUMS, SPECIAL = (
     *("tokenizer.json", "pieces.txt", "scores.npy"),
-    *("embeddings.npy", "special.json"),
+    *("checksums.npy", "special.json"),
 )
 
 
@@ -84,19 +86,45 @@ class ExportedTokenizer:
 
 
 class Embeddings:
-    """Rows of ids → what the first layer reads; the table stays on disk but for the rows that were used."""
+    """Rows of ids → what the first layer reads; the table stays on disk but for the rows that were used.
+
+    Args:
+        folder: with table and checksums.
+        tokenizer: whose special tokens rows get.
+
+    Raises:
+        ClassifierError: the table cannot be read.
+    """
 
     def __init__(self, folder: Path, tokenizer: ExportedTokenizer) -> None:
-        self._table = np.load(folder / EMBEDDINGS, mmap_mode="r")
+        try:
+            self._table = np.load(folder / EMBEDDINGS, mmap_mode="r")
+            self._checksums = np.load(folder / CHECKSUMS)
+        except (OSError, ValueError) as exc:
+            raise ClassifierError(f"embeddings in {folder} cannot be read: {exc}; {EXPORT_AGAIN}") from exc
+        self._path = folder / EMBEDDINGS
         self._tokenizer = tokenizer
 
+    @staticmethod
+    def write(table: NDArray[np.float16], folder: Path) -> None:
+        """Write a table, ``(vocabulary, hidden)``, with a checksum of each row."""
+        np.save(folder / EMBEDDINGS, table)
+        np.save(folder / CHECKSUMS, np.array([zlib.crc32(row.tobytes()) for row in table], dtype=np.uint32))
+
     def collate(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Embeddings, shape ``(rows, longest, hidden)``, and mask, ``(rows, longest)``, special tokens included."""
+        """Embeddings, shape ``(rows, longest, hidden)``, and mask, ``(rows, longest)``, special tokens included.
+
+        Raises:
+            ClassifierError: one that is read is not as it was written.
+        """
         before, after, pad = self._tokenizer.before, self._tokenizer.after, self._tokenizer.pad
         built = [[*before, *row, *after] or [pad] for row in rows]
         width = max(map(len, built))
         ids = np.array([row + [pad] * (width - len(row)) for row in built])
         mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in built], dtype=np.int64)
+        for number in {*(token for row in built for token in row), pad}:
+            if zlib.crc32(self._table[number].tobytes()) != self._checksums[number]:
+                raise ClassifierError(f"row {number} of {self._path} is damaged; {EXPORT_AGAIN}")
         return self._table[ids].astype(np.float32), mask
 
 

@@ -24,7 +24,7 @@ class Unigram:
     """
 
     def __init__(self, pieces: Sequence[str], scores: Sequence[float], unknown: int) -> None:
-        self._ids = {piece: number for number, piece in enumerate(pieces)}
+        self._ids = dict(zip(pieces, range(len(pieces)), strict=True))
         self._scores = scores
         self._unknown = unknown
         self._unknown_score = min(scores) - _UNKNOWN_PENALTY

@@ -106,7 +106,9 @@ class ClassifierSection(Section):
     runtime: Literal["auto", "torch", "onnx", "openvino"] = Field(
         "auto", description="Runs the model; `auto`: the fastest that `airlock export` made and verified, else torch."
     )
-    precision: Literal["auto", "fp32", "int8"] = Field("auto", description="Of an exported runtime.")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto", description="Of an exported runtime; bf16 is OpenVINO's, on processors that multiply in it."
+    )
     exports: Path | None = Field(
         None, description="Folder with what `airlock export` made; airlock/runtimes in the user's cache by default."
     )

@@ -26,7 +26,9 @@ def export(
     runtime: Annotated[
         list[str] | None, typer.Option(help="onnx or openvino; every one that is installed by default.")
     ] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="fp32 or int8; both by default.")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, bf16 or int8; every one that this processor has by default.")
+    ] = None,
     texts: Annotated[int, typer.Option(min=1, help="Texts to compare on, drawn from the data.")] = 1000,
     calibration: Annotated[
         int, typer.Option(min=1, help="Other texts, of which int8 is fitted to the least sure.")
@@ -42,7 +44,7 @@ def export(
     from guard.assemble import export_cache, load_torch_classifier
     from guard.config import load_config
 
-    kinds, precisions = _asked(runtime, precision)
+    wanted = _asked(runtime, precision)
     settings = load_config(config)
     drawn = _draw(list(read_texts(data, "--data")), texts + calibration, seed)
     encoder, classifier = load_torch_classifier(settings)
@@ -55,23 +57,24 @@ def export(
         threads=settings.classifier.threads,
     )
     made = []
-    for kind in kinds:
-        for each in precisions:
+    for kind, asked in wanted:
+        for each in asked:
             made.append(exporter.export(kind, each))
             _say(made[-1], as_json=as_json)
     if not all(manifest.drift.bearable for manifest in made):
         raise typer.Exit(1)
 
 
-def _asked(runtimes: list[str] | None, precisions: list[str] | None) -> tuple[list[Any], list[Any]]:
+def _asked(runtimes: list[str] | None, asked: list[str] | None) -> list[tuple[Any, list[Any]]]:
+    """Each kind of runtime with its precisions."""
     from typing import get_args
 
-    from classifier.exported import Kind, Precision, kinds
+    from classifier.exported import PRECISIONS, Kind, Precision, kinds, precisions
     from guard.errors import BadRequest
 
     for option, given, known in (
         ("--runtime", runtimes, get_args(Kind)),
-        ("--precision", precisions, get_args(Precision)),
+        ("--precision", asked, get_args(Precision)),
     ):
         unknown = set(given or ()) - set(known)
         if unknown:
@@ -83,7 +86,16 @@ def _asked(runtimes: list[str] | None, precisions: list[str] | None) -> tuple[li
             if missing == ["any"]
             else f"--runtime {missing[0]} is not installed; run `pip install 'llm-airlock[{missing[0]}]'`"
         )
-    return list(runtimes or kinds()), list(precisions or get_args(Precision))
+    wanted: list[tuple[Any, list[Any]]] = []
+    for kind in kinds():
+        found = [each for each in PRECISIONS[kind] if each in asked] if asked else list(precisions(kind))
+        if found and kind in (runtimes or kinds()):
+            wanted.append((kind, found))
+    if not wanted:
+        raise BadRequest(
+            f"no runtime has --precision {', '.join(asked or ())} here; leave the option out for all there are"
+        )
+    return wanted
 
 
 def _draw(texts: list[str], count: int, seed: int) -> list[str]:

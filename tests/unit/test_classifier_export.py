@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from classifier import exported
+from classifier import exported, processor
 from classifier.chosen import Choice, open_exported
 from classifier.export import Exporter, compare
 from classifier.exported import MANIFEST, Drift, ExportCache
@@ -28,10 +28,16 @@ KINDS = ("onnx", "openvino")
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """A cache with three runtimes; not to be changed."""
+    """A cache with three runtimes, and one more in bf16 where the processor has that; not to be changed."""
     root = tmp_path_factory.mktemp("exports")
     exporter = an_exporter(root)
-    made = {name: exporter.export(*name.split("-")) for name in ("onnx-fp32", "openvino-fp32", "openvino-int8")}
+    names = (
+        "onnx-fp32",
+        "openvino-fp32",
+        "openvino-int8",
+        *(("openvino-bf16",) if processor.multiplies_bf16() else ()),
+    )
+    made = {name: exporter.export(*name.split("-")) for name in names}
     return root, made
 
 
@@ -49,6 +55,9 @@ def copied(exports, tmp_path):
     return root, next(root.iterdir())
 
 
+needs_bf16 = pytest.mark.skipif(not processor.multiplies_bf16(), reason="this processor has no products in bf16")
+
+
 def opened(root, runtime="auto", precision="auto"):
     return open_exported(toy_model(), MINILM, lambda: minilm().sha256, Choice(runtime, precision, root))
 
@@ -57,7 +66,9 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.mark.parametrize("name", ["onnx-fp32", "openvino-fp32", "openvino-int8"])
+@pytest.mark.parametrize(
+    "name", ["onnx-fp32", "openvino-fp32", "openvino-int8", pytest.param("openvino-bf16", marks=needs_bf16)]
+)
 def test_an_export_says_what_torch_says(exports, name):
     root, made = exports
     texts = [*TEXTS[:20], "", "😀", filler(90, 3), "zorblax \u202e zorblax", "a" * 300]
@@ -67,7 +78,7 @@ def test_an_export_says_what_torch_says(exports, name):
     assert [verdict.coverage for verdict in found] == [verdict.coverage for verdict in expected]
     assert [verdict.model for verdict in found] == [verdict.model for verdict in expected]
     assert made[name].drift.texts == 200
-    assert made[name].drift.largest < (0.02 if "int8" in name else 0.001)
+    assert made[name].drift.largest < (0.001 if "fp32" in name else 0.02)
     assert made[name].milliseconds > 0
 
 
@@ -95,6 +106,8 @@ def test_auto_takes_the_fastest(copied):
     root, folder = copied
     for kind, milliseconds in (("openvino-fp32", 2.0), ("onnx-fp32", 1.0), ("openvino-int8", 3.0)):
         edit(folder / kind / MANIFEST, milliseconds=milliseconds)
+    if processor.multiplies_bf16():
+        edit(folder / "openvino-bf16" / MANIFEST, milliseconds=8.0)
     assert opened(root).runtime.name == "onnx-fp32"
     assert opened(root, precision="int8").runtime.name == "openvino-int8"
     edit(folder / "onnx-fp32" / MANIFEST, milliseconds=9.0)
@@ -141,13 +154,13 @@ def test_what_is_damaged_or_does_not_belong_is_not_served(copied, damage, caplog
             (folder / "openvino-fp32").rename(place)
     with pytest.raises(ClassifierError, match=r"`classifier\.runtime` = onnx.*(run `airlock export`|: auto)"):
         opened(root, "onnx")
-    for other in ("openvino-fp32", "openvino-int8"):
+    for other in ("openvino-fp32", "openvino-int8", "openvino-bf16"):
         shutil.rmtree(folder / other, ignore_errors=True)
     assert opened(root) is None
     assert "not served: " in caplog.text
 
 
-@pytest.mark.parametrize("name", ["embeddings.npy", "tokenizer.json", "special.json"])
+@pytest.mark.parametrize("name", ["checksums.npy", "tokenizer.json", "special.json"])
 def test_damaged_inputs_stop_every_runtime_and_the_next_export_mends_them(copied, name):
     root, folder = copied
     flip(folder / "inputs" / name)
@@ -156,6 +169,101 @@ def test_damaged_inputs_stop_every_runtime_and_the_next_export_mends_them(copied
         opened(root, "openvino")
     an_exporter(root).inputs()
     assert opened(root) is not None
+
+
+def test_a_damaged_row_of_the_embeddings_is_found_when_a_text_reads_it(copied):
+    root, folder = copied
+    classifier = opened(root, "onnx")
+    (token, *_), _ = classifier.tokenizer.split("zorblax")
+    table = np.load(folder / "inputs" / "embeddings.npy", mmap_mode="r+")
+    table[token, 0] += 1
+    table.flush()
+    classifier.classify(["rose lawn"])
+    with pytest.raises(
+        ClassifierError, match=rf"row {token} of .*embeddings\.npy is damaged; run `airlock export` again"
+    ):
+        opened(root, "onnx").classify(["rose lawn", "zorblax"])
+
+
+def test_a_table_that_is_cut_off_stops_the_start(copied):
+    root, folder = copied
+    path = folder / "inputs" / "embeddings.npy"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ClassifierError, match=r"embeddings\.npy is damaged; run `airlock export` again"):
+        opened(root, "onnx")
+    an_exporter(root).inputs()
+    assert opened(root, "onnx") is not None
+
+
+def test_what_rounds_otherwise_on_another_processor_is_served_only_where_it_was_proved(copied, caplog):
+    root, folder = copied
+    shutil.copytree(folder / "openvino-fp32", folder / "openvino-bf16", dirs_exist_ok=True)
+    edit(folder / "openvino-bf16" / MANIFEST, precision="bf16", processor=["x86_64", "amx_bf16"], milliseconds=0.1)
+    message = r"it was proved on a processor with x86_64 amx_bf16, this one has .*; run `airlock export` again"
+    with pytest.raises(ClassifierError, match=message):
+        opened(root, "openvino", "bf16")
+    with caplog.at_level("WARNING", logger="airlock.classifier"):
+        assert opened(root).runtime.name != "openvino-bf16"
+    assert "not served: runtime openvino-bf16" in caplog.text
+    edit(folder / "openvino-fp32" / MANIFEST, processor=["another"])
+    assert opened(root, "openvino", "fp32").runtime.name == "openvino-fp32"
+
+
+@needs_bf16
+def test_in_bf16_only_products_are(exports):
+    folder = next(exports[0].iterdir())
+    kept = (folder / "openvino-bf16" / "graph.xml").read_text()
+    assert kept.count('name="precise"') > 4
+    assert "precise" not in (folder / "openvino-fp32" / "graph.xml").read_text()
+    assert (folder / "openvino-bf16" / "graph.bin").read_bytes() == (
+        folder / "openvino-fp32" / "graph.bin"
+    ).read_bytes()
+    moved = {name: exports[1][f"openvino-{name}"].drift.mean for name in ("fp32", "bf16")}
+    assert moved["bf16"] > 10 * moved["fp32"]  # so bf16 it was
+    assert "bf16" in exports[1]["openvino-bf16"].method
+
+
+def test_what_a_processor_can_is_read_from_the_system(tmp_path, monkeypatch):
+    told = tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "_CPUINFO", told)
+    monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
+    for text, found, bf16 in (
+        (
+            "model name: X\nflags\t\t: fpu avx2 fma amx_bf16\nflags: other\n",
+            ("x86_64", "amx_bf16", "avx2", "fma"),
+            True,
+        ),
+        ("Features\t: fp asimd i8mm\n", ("x86_64", "asimd", "i8mm"), False),
+        ("", ("x86_64",), False),
+        (None, ("x86_64",), False),
+    ):
+        told.unlink(missing_ok=True) if text is None else told.write_text(text)
+        processor.features.cache_clear()
+        assert processor.features() == found
+        assert processor.multiplies_bf16() is bf16
+        assert ("bf16" in exported.precisions("openvino")) is bf16
+    processor.features.cache_clear()
+
+
+def test_a_precision_that_a_runtime_lacks_is_named(tmp_path):
+    with pytest.raises(ClassifierError, match="onnx has no bf16; it has fp32 and int8"):
+        an_exporter(tmp_path).export("onnx", "bf16")
+    said = CliRunner().invoke(app, ["export", "--runtime", "onnx", "--precision", "bf16"])
+    assert said.exit_code != 0
+    assert "no runtime has --precision bf16 here" in str(said.exception)
+
+
+def test_an_encoder_is_hashed_only_if_its_name_does_not_say_its_weights(exports):
+    asked = []
+
+    def sha256():
+        asked.append(True)
+        return minilm().sha256
+
+    assert open_exported(toy_model(), MINILM, sha256, Choice(cache=exports[0])) is not None
+    assert not asked
+    assert open_exported(toy_model(), "/somewhere/minilm", sha256, Choice(cache=exports[0])) is not None
+    assert asked
 
 
 def test_another_adapter_has_exports_of_its_own(copied, tmp_path):
