@@ -16,6 +16,7 @@ from guard.engine import Guard, Parts
 from guard.errors import ConfigError, JournalError
 from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
 from guard.journal import Journal, NoJournal
+from guard.language import Detector
 from guard.memory import RememberingClassifier
 from guard.observer import NOBODY, Observers
 from guard.output import output_checks
@@ -359,10 +360,13 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         ConfigError: a part is missing, damaged, or of another encoder.
     """
     from rag.answer import Answerer
+    from rag.interpret import ExtractiveInterpreter, Selection
+    from rag.related import RELATED_FROM, Related
 
     sentences = load_sentences(config, encoders)
     support = load_support(config, encoders)
     knowledge = config.knowledge
+    near = ExtractiveInterpreter(sentences, Selection(threshold=RELATED_FROM), language=Detector(()).language)
     return Answerer(
         load_knowledge(config, sentences),
         load_interpreter(config, sentences, encoders),  # last of the models: one that generates sets torch's threads
@@ -371,6 +375,7 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         mode=knowledge.mode,
         support=support,
         gate=gate(config),
+        related=Related(near),
     )
 
 
@@ -398,7 +403,7 @@ def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encod
         case Similarity():
             from rag.interpret import ExtractiveInterpreter
 
-            return ExtractiveInterpreter(sentences)
+            return ExtractiveInterpreter(sentences, language=Detector(()).language)
         case Reader():
             from rag.reader import EvidenceReader, ReaderInterpreter
 
