@@ -77,7 +77,7 @@ def test_a_disputed_topic_is_heard_from_all_sides_here_too(knowledge):
 
 def test_less_is_asked_of_a_document_in_another_language(knowledge):
     def answered(tongue, **changes):
-        selection = replace(Selection(threshold=0.7), **changes)
+        selection = replace(Selection(threshold=0.9), **changes)
         languages = {DOSE: tongue}
         interpreter = ExtractiveInterpreter(HashedWords(), selection, language=lambda text: languages.get(text, "en"))
         return not Answerer(knowledge, interpreter).answer(DOSE).abstained
