@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rag.answer import Answerer
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
+    from rag.related import Related
     from rag.store import KnowledgeBase
     from rag.types import Encoder as SentenceVectors
     from rag.types import Reranker, SupportModel
@@ -360,13 +361,10 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         ConfigError: a part is missing, damaged, or of another encoder.
     """
     from rag.answer import Answerer
-    from rag.interpret import ExtractiveInterpreter, Selection
-    from rag.related import RELATED_FROM, Related
 
     sentences = load_sentences(config, encoders)
     support = load_support(config, encoders)
     knowledge = config.knowledge
-    near = ExtractiveInterpreter(sentences, Selection(threshold=RELATED_FROM), language=Detector(()).language)
     return Answerer(
         load_knowledge(config, sentences),
         load_interpreter(config, sentences, encoders),  # last of the models: one that generates sets torch's threads
@@ -375,8 +373,17 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         mode=knowledge.mode,
         support=support,
         gate=gate(config),
-        related=Related(near),
+        related=load_related(sentences),
     )
+
+
+def load_related(sentences: SentenceVectors) -> Related:
+    """What finds quotes on the topic where nothing answers for sure, by the knowledge base's encoder."""
+    from rag.interpret import ExtractiveInterpreter, Selection
+    from rag.related import RELATED_FROM, Related
+
+    selection = Selection(threshold=RELATED_FROM)
+    return Related(ExtractiveInterpreter(sentences, selection, language=Detector(()).language))
 
 
 def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector:
