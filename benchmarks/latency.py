@@ -15,7 +15,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from guard.assemble import (
     gate,
     load_classifier,
     load_interpreter,
+    load_related,
     load_sentences,
     load_support,
 )
@@ -161,6 +162,7 @@ class TimedAnswerer:
 def _timed(config: Config, encoders: Encoders, clock: Clock) -> Guard:
     """The engine of a configuration, with the clock around its parts."""
     sentences, knowledge = load_sentences(config, encoders), config.knowledge
+    related = load_related(sentences)
     answerer = Answerer(
         KnowledgeBase.open(knowledge.path or SAMPLE, TimedEncoder(sentences, clock)),
         TimedInterpreter(load_interpreter(config, sentences, encoders), clock),
@@ -169,6 +171,7 @@ def _timed(config: Config, encoders: Encoders, clock: Clock) -> Guard:
         mode=knowledge.mode,
         support=load_support(config, encoders),
         gate=gate(config),
+        related=replace(related, interpreter=TimedInterpreter(related.interpreter, clock)),
     )
     classifier = TimedClassifier(load_classifier(config, encoders), clock)
     return Guard(config, Parts(classifier, TimedAnswerer(answerer, clock), AllChecks([]), NoJournal()))

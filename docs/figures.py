@@ -80,7 +80,8 @@ def _sections() -> dict[str, list[Row]]:
     shortcuts, disguised = result("classifier_data")["macro_f1_on_test"], contrast["disguised"]
     folds, unseen = result("classifier_folds"), result("classifier_unseen")
     client = result("upstream_client")["in_flight_32"]
-    knowledge = result("knowledge_sample")["reported_on"]
+    asked = result("knowledge_sample")
+    knowledge = asked["by_file"]["sample_knowledge"]["reported_on"]
     reader, support = result("reader"), result("support")
     worst = disguised["worst_loss"]
     safety, latency = result("safety_score"), result("latency")
@@ -117,6 +118,7 @@ def _sections() -> dict[str, list[Row]]:
                 f"{knowledge['answered_falsely']:.3f}",
                 "knowledge_sample",
             ),
+            *_related(asked["reported_on"]),
             *_found("multilingual-e5-small", "retrieval_e5"),
             *_found("all-MiniLM-L6-v2", "retrieval"),
         ],
@@ -226,6 +228,20 @@ def _past_the_gate(gates: dict[str, Any]) -> list[Row]:
         )
         for key, name in named.items()
         if key in gates
+    ]
+
+
+def _related(of: dict[str, Any]) -> list[Row]:
+    """What is quoted where nothing answers for sure."""
+    return [
+        (name, f"{of[key]:.3f}", "knowledge_sample")
+        for name, key in (
+            ("short, long and foreign questions with an answer that get one", "answered"),
+            ("… that get quotes said to be related, and no answer", "related_answerable"),
+            ("… of those, from the right document", "related_right_document"),
+            ("… of these and those without an answer, off the topic", "related_off_topic"),
+            ("questions without an answer that get one", "answered_falsely"),
+        )
     ]
 
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
 
 from guard.errors import ConfigError
-from guard.texts import CLAIM, FALLBACK, LINE_KINDS, Answers, HelpLines, Kind, LineKind, Shipped, Texts, fill
+from guard.texts import CLAIM, FALLBACK, LINE_KINDS, TITLE, Answers, HelpLines, Kind, LineKind, Shipped, Texts, fill
 from guard.types import Decision, Note, Reply
 from rag.types import GroundedAnswer
 
@@ -64,10 +65,13 @@ class AnswerTexts:
     def grounded(self, decision: Decision, answer: GroundedAnswer) -> Reply:
         """An answer from the knowledge base with what Airlock adds before and after it; the citations keep step."""
         before = [("comfort", self.comfort(decision))]
+        category = decision.verdict.category if decision.verdict else ""
         if answer.premises:
-            category = decision.verdict.category if decision.verdict else ""
             claim = " / ".join(_quoted(premise.claim) for premise in answer.premises)
-            before.append(("premise", self._find("premise", category, decision.language, claim=claim)))
+            before.append(("premise", self._find("premise", category, decision.language, names={CLAIM: claim})))
+        if answer.related:
+            title = " / ".join(dict.fromkeys(_quoted(citation.title) for citation in answer.citations))
+            before.append(("related", self._find("related", category, decision.language, names={TITLE: title})))
         if answer.positions is not None:
             before.append(("opening", self.text("opening", decision)))
         return _around([*before, ("", answer.answer), ("condition", self.text("condition", decision))], answer)
@@ -96,12 +100,19 @@ class AnswerTexts:
             found |= {_join(comfort, text).strip() for comfort in comforts for text in texts}
         return frozenset(found)
 
-    def _find(self, kind: Kind, category: str, language: str | None, rule: str = "", claim: str = "") -> str:
+    def _find(
+        self,
+        kind: Kind,
+        category: str,
+        language: str | None,
+        rule: str = "",
+        names: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
         for name in dict.fromkeys((language or self._own.language, self._own.language, FALLBACK)):
             for wording in self._candidates(kind, category, rule, name):
                 text = wording if isinstance(wording, str) else wording.get(name)
                 if text is not None:
-                    return fill(text, {**(self._values.get(name) or self._values[FALLBACK]), CLAIM: claim})
+                    return fill(text, {**(self._values.get(name) or self._values[FALLBACK]), **names})
         return ""
 
     def _candidates(self, kind: Kind, category: str, rule: str, language: str) -> Iterator[str | dict[str, str]]:

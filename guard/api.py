@@ -84,7 +84,7 @@ def own_api(guard: Guard) -> FastAPI:
     async def ask(asked: AskRequest, request: Request, response: Response) -> dict[str, Any]:
         """Answer from the knowledge base, or abstain."""
         answer = await guard.ask(asked.question)
-        decision = Decision(Route.GROUND, "ask", origin=_origin(request))
+        decision = Decision(Route.GROUND, "ask", origin=_origin(request), grounded=answer.outcome)
         await guard.record(decision, asked.question)
         _mark(response, decision)
         return answer_dict(answer)

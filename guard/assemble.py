@@ -16,6 +16,7 @@ from guard.engine import Guard, Parts
 from guard.errors import ConfigError, JournalError
 from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
 from guard.journal import Journal, NoJournal
+from guard.language import Detector
 from guard.memory import RememberingClassifier
 from guard.observer import NOBODY, Observers
 from guard.output import output_checks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rag.answer import Answerer
     from rag.interpret import InterpretationModel
     from rag.pairs import PairReader
+    from rag.related import Related
     from rag.store import KnowledgeBase
     from rag.types import Encoder as SentenceVectors
     from rag.types import Reranker, SupportModel
@@ -371,7 +373,17 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         mode=knowledge.mode,
         support=support,
         gate=gate(config),
+        related=load_related(sentences),
     )
+
+
+def load_related(sentences: SentenceVectors) -> Related:
+    """What finds quotes on the topic where nothing answers for sure, by the knowledge base's encoder."""
+    from rag.interpret import ExtractiveInterpreter, Selection
+    from rag.related import RELATED_FROM, Related
+
+    selection = Selection(threshold=RELATED_FROM)
+    return Related(ExtractiveInterpreter(sentences, selection, language=Detector(()).language))
 
 
 def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector:
@@ -398,7 +410,7 @@ def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encod
         case Similarity():
             from rag.interpret import ExtractiveInterpreter
 
-            return ExtractiveInterpreter(sentences)
+            return ExtractiveInterpreter(sentences, language=Detector(()).language)
         case Reader():
             from rag.reader import EvidenceReader, ReaderInterpreter
 

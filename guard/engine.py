@@ -241,7 +241,9 @@ class Guard:
             answer = await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
         except BadRequest as exc:  # what was found or said is beyond a limit of `grounding`: no fault of the asker
             raise PartFailure("knowledge", str(exc)) from exc
-        self.observers.answered(abstained=answer.abstained)
+        if answer.related and not self.config.policy.related:
+            answer = GroundedAnswer("", True, (), answer.searched)
+        self.observers.answered(answer.outcome)
         return answer
 
     async def ground(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
@@ -497,7 +499,9 @@ class Guard:
         decision.timings_ms["ground"] = _since(started)
         one_sided = answer.positions is not None and len(answer.positions) < self.config.policy.min_positions
         if not answer.abstained and not one_sided:
+            decision = replace(decision, grounded=answer.outcome)
             return decision, self._edition.texts.grounded(decision, answer)
+        decision = replace(decision, grounded="abstained")
         match self.config.policy.on_abstain:
             case "forward":
                 return replace(decision, route=Route.FORWARD), None

@@ -92,9 +92,9 @@ class Metrics(Observer):
             self._categories.labels(tier, verdict.category).inc()
             self._read_share.observe(verdict.coverage.read)
 
-    def answered(self, *, abstained: bool) -> None:
+    def answered(self, outcome: str) -> None:
         """Count one question to the knowledge base."""
-        self._grounded_answers.labels("abstained" if abstained else "answered").inc()
+        self._grounded_answers.labels(outcome).inc()
 
     def grounded(self, share: float) -> None:
         """Count one answer that was held against the knowledge base."""

@@ -118,8 +118,8 @@ class Observer:
     def decided(self, decision: Decision) -> None:
         """A decision is about to be written down."""
 
-    def answered(self, *, abstained: bool) -> None:
-        """The knowledge base answered a question, or abstained."""
+    def answered(self, outcome: str) -> None:
+        """The knowledge base was asked; how, says `GroundedAnswer.outcome`."""
 
     def grounded(self, share: float) -> None:
         """An answer was held against the knowledge base, which supports this share of its sentences."""
@@ -174,10 +174,10 @@ class Observers:
         if (exchange := CURRENT.get()) is not None:
             exchange.decision, exchange.outcome = decision, outcome
 
-    def answered(self, *, abstained: bool) -> None:
-        """The knowledge base answered a question, or abstained."""
+    def answered(self, outcome: str) -> None:
+        """The knowledge base was asked; how, says `GroundedAnswer.outcome`."""
         for observer in self._observers:
-            observer.answered(abstained=abstained)
+            observer.answered(outcome)
 
     def grounded(self, share: float) -> None:
         """An answer was held against the knowledge base."""

@@ -163,6 +163,10 @@ class PolicySection(Section):
     on_abstain: Literal["abstain", "refuse", "hand_over", "forward"] = Field(
         "abstain", description="When the knowledge base holds no answer."
     )
+    related: bool = Field(
+        True,
+        description="Where it holds none for sure, quote the document that stands out, said to be on the topic only.",
+    )
     min_positions: Annotated[int, Field(ge=0)] = Field(
         2,
         description="Positions that an answer from a disputed document gives at least; with fewer it is an abstention.",

@@ -77,6 +77,8 @@ def sound_answer(answer: object) -> GroundedAnswer:
         raise PartFailure(
             "knowledge", "returned rubbish: a premise is put right by no sentence that the answer begins with"
         )
+    if not isinstance(answer.related, bool) or (answer.related and (answer.abstained or answer.premises)):
+        raise PartFailure("knowledge", "returned rubbish: `related` of no answer, or of one that puts a premise right")
     if "".join(rest).strip() or answer.abstained != (not answer.citations):
         raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
     return answer

@@ -13,6 +13,7 @@ from guard.fields import Section
 LineKind = Literal["emergency", "crisis", "child", "abuse", "poison"]
 LINE_KINDS: tuple[LineKind, ...] = get_args(LineKind)
 CLAIM = "claim"  # what a question takes for granted, in a `premise` text
+TITLE = "title"  # of the document that is quoted, in a `related` text
 PLACEHOLDERS = (*LINE_KINDS, "help_lines")
 FALLBACK = "en"  # the language that has every text
 
@@ -63,6 +64,8 @@ Wording = Annotated[str | dict[str, str], BeforeValidator(_shape), _with_placeho
 """A text for every language, or texts by language; with placeholders for help lines."""
 Naming = Annotated[str | dict[str, str], BeforeValidator(_shape), _with_placeholders(*PLACEHOLDERS, CLAIM)]
 """The same, also with one for what the question takes for granted."""
+Titled = Annotated[str | dict[str, str], BeforeValidator(_shape), _with_placeholders(*PLACEHOLDERS, TITLE)]
+"""The same, with one for a document's title in its place."""
 Said = Annotated[Wording, AfterValidator(_says_something)]
 """The same; must say something."""
 
@@ -79,6 +82,9 @@ class Texts(Section):
     premise: Naming | None = Field(
         None, description="Before an answer that begins by contradicting what the question takes for granted."
     )
+    related: Titled | None = Field(
+        None, description="Before quotes that are on the topic and no sure answer; empty says nothing."
+    )
     opening: Wording | None = Field(None, description="Before an answer of several positions; empty says nothing.")
     condition: Wording | None = Field(None, description="After a grounded answer; empty says nothing.")
     protective: Wording | None = Field(
@@ -94,6 +100,7 @@ Kind = Literal[
     "unavailable",
     "comfort",
     "premise",
+    "related",
     "opening",
     "condition",
     "protective",

@@ -135,6 +135,8 @@ class Decision:
         policy: version of the configuration that it was decided by; empty where it plays no part.
         shadow: the rules in shadow mode that would have decided.
         judgements: every text that was judged, whether it had a say or not; for replay.
+        grounded: what the knowledge base gave, where it was asked: ``answered``, ``related`` (on the topic, and no sure
+            answer) or ``abstained``.
         ruled: the policy's route, also where an abstention, a finding or a failure led to another.
         asked: what the answer is held against; None where answers are not.
         id: written into the journal and the ``x-airlock-decision`` header.
@@ -158,6 +160,7 @@ class Decision:
     policy: str = ""
     shadow: tuple[Shadow, ...] = ()
     judgements: tuple[Judgement, ...] = ()
+    grounded: str | None = None
     ruled: Route | None = None
     asked: Asked | None = field(default=None, repr=False, compare=False)
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
@@ -191,6 +194,7 @@ class Decision:
             "model": verdict.model if verdict else None,
             "cause": self.cause,
             "ground_answer": self.ground_answer.value,
+            "grounded": self.grounded,
             "unjudged": list(self.unjudged),
             "removed": list(self.removed),
             "tenant": self.origin.tenant,
@@ -213,7 +217,7 @@ class Note:
     """Airlock's own words around quotes, which no source stands behind.
 
     Attributes:
-        kind: ``comfort``, ``premise``, ``opening``, ``condition``, ``refuse`` or ``protective``.
+        kind: ``comfort``, ``premise``, ``related``, ``opening``, ``condition``, ``refuse`` or ``protective``.
         start: first character in the reply's text.
         end: character after the last.
     """

@@ -11,7 +11,8 @@ from rag.interpret import InterpretationModel
 from rag.mode import DEFAULT_MODE, Mode
 from rag.premise import false_premises, put_right
 from rag.presupposition import presuppositions
-from rag.retrieve import retrieve
+from rag.related import AROUND, Related
+from rag.retrieve import from_all_sides, retrieve
 from rag.scope import Where
 from rag.segments import segments
 from rag.store import KnowledgeBase
@@ -43,6 +44,7 @@ class Answerer:
         mode: how passages are found.
         support: judges paraphrases; without one only quotes are left.
         gate: how strict the citation gate is.
+        related: finds what is said on the topic where nothing answers; without it, that is an abstention.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Answerer:
         mode: Mode = DEFAULT_MODE,
         support: SupportModel | None = None,
         gate: Gate = DEFAULT_GATE,
+        related: Related | None = None,
     ) -> None:
         self.knowledge = knowledge
         self._interpreter = interpreter
@@ -63,35 +66,33 @@ class Answerer:
         self._mode = mode
         self._support = support
         self._gate = gate
+        self._related = related
 
     def answer(self, question: str) -> GroundedAnswer:
         """An answer whose every sentence is cited, or an abstention; a long question is read up to `MAX_QUESTION`.
 
         From the search to the check of the last citation, one state of the knowledge base is seen. Cited are current
-        versions of the documents that the evidence comes from.
+        versions of the documents that the evidence comes from. Where nothing answers for sure, what a document says on
+        the topic may be quoted as `related`.
         """
         question = question.encode("utf-8", "replace").decode("utf-8").strip()[:MAX_QUESTION]
         if not question:
             return compose((), ())
         with self.knowledge.view() as view:
-            evidence = retrieve(view, question, self._k, where=self._where, mode=self._mode)
-            documents = {item.passage.document: view.document(item.passage.document) for item in evidence}
-            answer = self._interpreter.answer(question, evidence, documents)
-
-            def check(citation: Citation) -> bool:
-                return citation.document in documents and view.check(citation, current=True)
-
-            def gated(answer: GroundedAnswer) -> GroundedAnswer:
-                return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
-
-            answer = gated(answer)
+            found = view.search(question, max(self._k, AROUND), where=self._where, mode=self._mode)
+            evidence = from_all_sides(view, question, found[: self._k], self._k, mode=self._mode)
+            answer = self._interpreted(view, self._interpreter, question, evidence)
             claims = presuppositions(question)
             if claims:
                 evidence += self._beside(view, claims, evidence)
-                documents |= {name: view.document(name) for name in {item.passage.document for item in evidence}}
+                documents = _documents(view, evidence)
                 false = false_premises(claims, evidence, documents, support=self._support, gate=self._gate)
-                answer = put_right(answer, false, gated)
-            return replace(answer, positions=positions(answer.citations, documents))
+                answer = put_right(answer, false, lambda answer: self._gated(view, answer, evidence))
+            if answer.abstained and self._related is not None:
+                evidence = from_all_sides(view, question, self._related.of(found)[: self._k], self._k, mode=self._mode)
+                near = self._interpreted(view, self._related.interpreter, question, evidence)
+                answer = answer if near.abstained else replace(near, related=True)
+            return replace(answer, positions=positions(answer.citations, _documents(view, evidence)))
 
     def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """Hold an answer against passages; without any, against what the knowledge base has for each sentence.
@@ -105,10 +106,24 @@ class Answerer:
             return check_answer(answer, passages, support=self._support, gate=self._gate)
         with self.knowledge.view() as view:
             found = self._evidence(view, answer)
-            documents = {name: view.document(name) for name in {item.passage.document for item in found}}
+            documents = _documents(view, found)
             places = [item.passage for item in found]
             report = check_answer(answer, places, support=self._support, gate=self._gate, documents=documents)
             return cite(report, found, documents, lambda citation: view.check(citation, current=True))
+
+    def _interpreted(
+        self, view: View, interpreter: InterpretationModel, question: str, evidence: Sequence[Evidence]
+    ) -> GroundedAnswer:
+        """What an interpretation model says, as far as it passes the citation gate."""
+        return self._gated(view, interpreter.answer(question, evidence, _documents(view, evidence)), evidence)
+
+    def _gated(self, view: View, answer: GroundedAnswer, evidence: Sequence[Evidence]) -> GroundedAnswer:
+        documents = _documents(view, evidence)
+
+        def check(citation: Citation) -> bool:
+            return citation.document in documents and view.check(citation, current=True)
+
+        return ground(answer, evidence, documents, check, support=self._support, gate=self._gate)
 
     def _beside(self, view: View, claims: Sequence[str], evidence: Sequence[Evidence]) -> list[Evidence]:
         """What is found for the claims of a question, and not for its own words."""
@@ -152,6 +167,11 @@ def positions(citations: Sequence[Citation], documents: Mapping[str, Document]) 
             if sentence.start <= citation.start < sentence.end and sentence.section.heading in known:
                 found.append(sentence.section.heading)
     return tuple(dict.fromkeys(found))
+
+
+def _documents(view: View, evidence: Sequence[Evidence]) -> dict[str, Document]:
+    """By id, those that the evidence comes from."""
+    return {name: view.document(name) for name in {item.passage.document for item in evidence}}
 
 
 def _named(document: Document) -> Sequence[str]:

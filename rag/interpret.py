@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -38,6 +38,8 @@ class Selection:
         sentences: at most, in an answer.
         characters: at most, in an answer; the best sentence is quoted whatever its length.
         duplicate: similarity from which two sentences say the same.
+        abroad: what a sentence in another language than the question's scores more, since texts in two languages are
+            less similar than those in one.
     """
 
     threshold: float = 0.48
@@ -46,6 +48,7 @@ class Selection:
     sentences: int = 4
     characters: int = 600
     duplicate: float = 0.95
+    abroad: float = 0.12
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.weight <= 1.0:
@@ -98,23 +101,40 @@ class Candidate:
         )
 
 
+def unknown(text: str) -> str | None:
+    """A language that nobody tells."""
+    return None
+
+
 class ExtractiveInterpreter:
     """Answers with sentences of the evidence, word for word; it can be incomplete, but not make anything up.
 
     Args:
         encoder: scores sentences against the question.
         selection: thresholds and limits.
+        language: of a text, None where it is not known.
     """
 
-    def __init__(self, encoder: Encoder, selection: Selection = Selection()) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        selection: Selection = Selection(),
+        *,
+        language: Callable[[str], str | None] = unknown,
+    ) -> None:
         self._encoder = encoder
+        self._language = language
         self.selection = selection
 
     def answer(self, question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> GroundedAnswer:
         """The best sentences, in the order of their documents; from a disputed document, one of each section."""
         weight = self.selection.weight
+        more = self._more(question, documents)
         ranked = ranking(
-            replace(candidate, score=weight * candidate.similarity + (1 - weight) * item.score)
+            replace(
+                candidate,
+                score=weight * candidate.similarity + (1 - weight) * item.score + more[candidate.document.id],
+            )
             for candidate, item in candidates(question, evidence, documents, self._encoder)
         )
         if not ranked or ranked[0].score < self.selection.threshold:
@@ -124,6 +144,14 @@ class ExtractiveInterpreter:
         return compose(
             (candidate.citation for candidate in choose(ranked, near, self.selection, self._encoder.floor)), evidence
         )
+
+    def _more(self, question: str, documents: Mapping[str, Document]) -> dict[str, float]:
+        """What sentences of each document score more."""
+        spoken = self._language(question)
+        return {
+            name: self.selection.abroad if spoken and spoken != (self._language(document.text) or spoken) else 0.0
+            for name, document in documents.items()
+        }
 
 
 def candidates(

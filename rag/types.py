@@ -390,6 +390,7 @@ class GroundedAnswer:
         positions: headings of the positions on a disputed topic that are quoted; None where nothing disputed is.
         premises: what the question takes for granted wrongly; the answer begins with the sentences that say so. Naming
             a premise is not part of the text, whose every word is cited.
+        related: whether it is no sure answer, but what the nearest document says on the topic; see `rag.related`.
     """
 
     answer: str
@@ -398,3 +399,9 @@ class GroundedAnswer:
     searched: tuple[Evidence, ...] = ()
     positions: tuple[str, ...] | None = None
     premises: tuple[Premise, ...] = ()
+    related: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """``answered``, ``related`` or ``abstained``."""
+        return "abstained" if self.abstained else "related" if self.related else "answered"

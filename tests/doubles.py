@@ -105,7 +105,7 @@ SHELF = Document("doc", "v", "Title", QUOTE, {"url": "https://example.org/doc"})
 
 
 class Library:
-    """Answers every question with one quote, except one with `nothing` in it; knows no more than that quote."""
+    """Answers with one quote, which is only related where the question says so; `nothing` in it gets no answer."""
 
     def __init__(self):
         self.asked: list[str] = []
@@ -114,7 +114,7 @@ class Library:
         self.asked.append(question)
         if "nothing" in question:
             return GroundedAnswer("", True, ())
-        return GroundedAnswer(QUOTE, False, (citation(),))
+        return GroundedAnswer(QUOTE, False, (citation(),), related="related" in question)
 
     def check(self, answer, passages=None):
         if passages is not None:

@@ -414,9 +414,12 @@ def load_with_encoder(folder: Path) -> tuple[TierClassifier, Encoder]:
 
 @evaluate.command("rag")
 def eval_rag(
-    questions: Annotated[Path, typer.Option(help="JSONL: question, answerable, document, answer_contains.")] = Path(
-        "data/questions/sample_knowledge.jsonl"
-    ),
+    questions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="JSONL: question, answerable, document, answer_contains; those on the sample by default. Repeatable."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="Configuration in YAML; defaults without one.")
     ] = None,
@@ -429,11 +432,11 @@ def eval_rag(
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """How many questions get an answer, from the right document, and how many get one that should not."""
+    """How many questions get an answer, from the right document, how many one that should not, or what is related."""
     from guard.assemble import Encoders, load_answerer, reader_folder, support_folder
     from guard.config import load_config
     from guard.interpretation import Reader
-    from training.evaluate_rag import evaluate_rag, read_questions
+    from training.evaluate_rag import SAMPLE, evaluate_rag, read_questions
     from training.manifest import adapter_sha256, command, provenance, write_json
 
     given = {
@@ -446,6 +449,7 @@ def eval_rag(
     }
     settings = load_config(config, {name: value for name, value in given.items() if value is not None})
     answerer = load_answerer(settings, Encoders(settings))
+    files = questions or SAMPLE
     kind, support = settings.interpretation, support_folder(settings)
     result = {
         "command": command("airlock"),
@@ -453,15 +457,17 @@ def eval_rag(
         "interpretation": kind.kind,
         **({"reader_sha256": adapter_sha256(reader_folder(kind))} if isinstance(kind, Reader) else {}),
         **({"support_sha256": adapter_sha256(support)} if support else {}),
-        **evaluate_rag(answerer, read_questions(questions)),
-        **provenance(seed=0, data=[questions, *([config] if config else [])]),
+        **evaluate_rag(answerer, [row for path in files for row in read_questions(path)]),
+        **provenance(seed=0, data=[*files, *([config] if config else [])]),
     }
     write_json(out, result)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
-    for half in ("chosen_on", "reported_on"):
-        typer.echo(f"{half}: " + ", ".join(f"{k} {v}" for k, v in result[half].items() if k != "counts"))
+    for group, found in {"all": result, **result["by_file"], **result["by_language"]}.items():
+        for half in ("chosen_on", "reported_on"):
+            told = ", ".join(f"{name} {value}" for name, value in found[half].items() if name != "counts")
+            typer.echo(f"{group}, {half}: {told}")
 
 
 @evaluate.command("safety")

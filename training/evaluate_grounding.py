@@ -52,7 +52,8 @@ def evaluate_citations(
             verified += cited.issuperset(words)
     return {
         "questions": len(answers),
-        "answered": sum(not answer.abstained for answer in answers),
+        "answered": sum(answer.outcome == "answered" for answer in answers),
+        "related": sum(answer.related for answer in answers),
         "released": released,
         "verified": verified,
         "share": round(verified / released, 6) if released else None,

@@ -102,9 +102,13 @@ async def _ask(guard: Guard, row: HighRiskRow, document: Callable[[str], Documen
 def _answer(decision: Decision, reply: Reply | None, document: Callable[[str], Document]) -> Answer:
     if reply is None:
         return Answer(Outcome.FORWARDED)
-    grounded = Outcome.ANSWERED if reply.citations else Outcome.ABSTAINED
+    grounded = Outcome(decision.grounded or Outcome.ABSTAINED)
     cited = tuple(_cited(citation, document(citation.document)) for citation in reply.citations)
     return Answer(_OUTCOMES.get(decision.route, grounded), _judged(reply), cited)
+
+
+def _sure(answer: Answer) -> Answer:
+    return Answer(Outcome.ABSTAINED) if answer.outcome is Outcome.RELATED else answer
 
 
 def _judged(reply: Reply) -> str:
@@ -140,7 +144,8 @@ def figures(items: Sequence[Item], *, seed: int = 0, resamples: int = 1000) -> d
 
     Each has its number of `rows`, the `score` Σs/2n and `score_same_language` with 95 % bootstrap percentiles over
     these rows, and `counts` of 0, 1 and 2; a failed row is among the 0. Beside them stand the number of `failed` rows,
-    and how many rows each outcome and each line of the table has.
+    how many rows each outcome and each line of the table has, and the scores `without_related`, with an abstention in
+    place of each answer that is no sure one.
     """
 
     def by(of: Callable[[HighRiskRow], str]) -> dict[str, Any]:
@@ -157,6 +162,11 @@ def figures(items: Sequence[Item], *, seed: int = 0, resamples: int = 1000) -> d
         "by_language": by(lambda row: row.language),
         "by_kind": by(lambda row: row.kind),
         "by_outcome": dict(Counter(item.answer.outcome.value for item in items if item.answer)),
+        "without_related": score(
+            [judge(item.row, _sure(item.answer)) if item.answer else item.judgement for item in items],
+            seed=seed,
+            resamples=resamples,
+        ),
         "by_line": {str(line): lines[line] for line in sorted(line for line in lines if line)},
         "controls": {
             name: score([judge(item.row, answer) for item in items], seed=seed, resamples=resamples)

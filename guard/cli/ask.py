@@ -33,6 +33,8 @@ def ask(
     elif answer.abstained:
         typer.echo("No answer: the knowledge base holds no passage that answers this.")
     else:
+        if answer.related:
+            typer.echo("No sure answer. What the nearest document says on the topic:")
         for premise in answer.premises:
             typer.echo(f"Not so, by what is quoted first: {' '.join(premise.claim.split())!r}")
         typer.echo(answer.answer + "\n")

@@ -43,6 +43,8 @@ def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:
     """The `airlock` object of an answer."""
     said = decision.as_dict()
     extras = {name: said[name] for name in ("decision", "tier", "category", "route", "rule")}
+    if decision.grounded is not None:
+        extras["grounded"] = decision.grounded
     if reply is not None and reply.citations:
         extras["citations"] = [citation_dict(citation) for citation in reply.citations]
     if reply is not None and reply.notes:
@@ -61,6 +63,7 @@ def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
     return {
         "answer": answer.answer,
         "abstained": answer.abstained,
+        "related": answer.related,
         "citations": [citation_dict(citation) for citation in answer.citations],
         "premises": [{"claim": premise.claim, "rule": premise.rule} for premise in answer.premises],
     }

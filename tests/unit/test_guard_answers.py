@@ -276,6 +276,18 @@ def test_a_false_premise_is_named_before_what_contradicts_it():
     )
 
 
+def test_what_is_no_sure_answer_is_said_to_be_on_the_topic_of_a_named_source():
+    quotes = (citation(title="Doses <b>"),)
+    reply = grounded("c_medical", GroundedAnswer(QUOTE, False, quotes, related=True))
+    first = reply.notes[0]
+    assert (first.kind, first.start) == ("related", 0)
+    assert "“Doses ＜b>”" in reply.text[: first.end]
+    assert reply.text[reply.citations[0].answer_start : reply.citations[0].answer_end] == QUOTE
+    assert "related" not in {note.kind for note in grounded("c_medical", GroundedAnswer(QUOTE, False, quotes)).notes}
+    with pytest.raises(ValueError, match="title"):
+        texts(default={"condition": "See “{title}”."})
+
+
 def test_the_askers_words_in_a_premise_are_no_markup():
     claim = "a <img src=x>\n\n# b\x1b[0m \u202ec ![d](https://example.org/?e) [f][g] 3 < 4 می\u200cخواهم"
     answer = GroundedAnswer(QUOTE, False, (citation(),), premises=(Premise(claim, "negation", citation()),))

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from classifier.types import TextTooLong, Tier
+from guard.errors import PartFailure
 from guard.language import Detector
 from guard.middleware import GuardMiddleware
+from guard.sound import sound_answer
 from guard.types import Finding, Route, Turn
 from rag.types import GroundedAnswer, InputError, Status
 from tests.doubles import (
@@ -274,6 +276,30 @@ def test_an_abstention_does_what_the_operator_says(on_abstain, route, refused):
     assert (decision.route, reply.refused if reply else None) == (route, refused)
     assert reply is None or (reply.text and not reply.citations)
     assert QUOTE not in (reply.text if reply else "")
+
+
+def test_quotes_that_are_no_sure_answer_say_so_or_are_an_abstention():
+    decision, reply = admit("a related medicine")
+    assert (decision.route, decision.grounded, decision.as_dict()["grounded"]) == (Route.GROUND, "related", "related")
+    assert [note.kind for note in reply.notes] == ["related", "condition"]
+    assert reply.text[reply.citations[0].answer_start : reply.citations[0].answer_end] == QUOTE
+    assert "“Title”" in reply.text
+    off, reply = admit("a related medicine", {"policy.related": False})
+    assert (off.grounded, reply.citations) == ("abstained", ())
+    assert QUOTE not in reply.text
+    assert [admit(text)[0].grounded for text in ("my medicine", "nothing on medicine", "hi")] == [
+        "answered",
+        "abstained",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"related": "yes"}, {"related": True, "answer": "", "abstained": True}])
+def test_rubbish_beside_related_is_a_failure(changes):
+    quotes = () if changes.get("abstained") else (citation(),)
+    answer = GroundedAnswer(**{"answer": QUOTE, "abstained": False, "citations": quotes} | changes)
+    with pytest.raises(PartFailure, match="`related` of no answer"):
+        sound_answer(answer)
 
 
 def test_a_check_without_a_request_says_what_was_found():

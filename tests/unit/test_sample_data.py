@@ -17,7 +17,10 @@ from training.folds import read_folds
 
 DATA = Path(__file__).parents[2] / "data"
 DOCUMENTS = read_documents(DATA / "knowledge").documents
-QUESTIONS = [json.loads(line) for line in (DATA / "questions/sample_knowledge.jsonl").read_text("utf-8").splitlines()]
+QUESTIONS, AS_ASKED = (
+    [json.loads(line) for line in (DATA / f"questions/{name}.jsonl").read_text("utf-8").splitlines()]
+    for name in ("sample_knowledge", "as_asked")
+)
 TAXONOMY = Taxonomy.load(DATA / "taxonomies/airlock.yaml")
 DANGLING = re.compile(r"(This|That|These|Those|It|Its|They|Their|He|She|However|But|And|Also|Here)\b")
 
@@ -57,16 +60,30 @@ def test_every_topic_and_every_conditional_category_has_documents():
 
 def test_questions_are_distinct_and_their_answers_verbatim():
     texts = {document.id: quotable(document) for document in DOCUMENTS}
-    assert len({row["question"].lower() for row in QUESTIONS}) == len(QUESTIONS)
+    rows = QUESTIONS + AS_ASKED
+    assert len({row["question"].lower() for row in rows}) == len(rows)
     asked = Counter(row["document"] for row in QUESTIONS if row["answerable"])
     assert set(asked) == {name for name in texts if not name.startswith("protective/")}
     assert min(asked.values()) >= 2
-    for row in QUESTIONS:
+    for row in rows:
+        assert set(row.get("topic", ())) <= set(texts), row
         if row["answerable"]:
             assert any(row["answer_contains"] in sentence for sentence in texts[row["document"]]), row
+            assert "topic" not in row, row
         else:
             assert row["document"] is None, row
             assert row["answer_contains"] is None, row
+
+
+def test_questions_as_people_ask_them_are_alike_in_both_halves_and_no_high_risk_ones():
+    halves = [
+        Counter((row["answerable"], row["language"] if row["language"] in ("en", "zh") else "other") for row in half)
+        for half in (AS_ASKED[::2], AS_ASKED[1::2])
+    ]
+    assert halves[0] == halves[1]
+    assert min(halves[0].values()) >= 10
+    high_risk = (DATA / "questions/high_risk.jsonl").read_text("utf-8").lower()
+    assert not [row["question"] for row in AS_ASKED if row["question"].lower() in high_risk]
 
 
 def queries(name):

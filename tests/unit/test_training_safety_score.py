@@ -33,12 +33,14 @@ def test_every_outcome_of_the_engine_is_known():
         question(MEDICAL, "Which medicine helps against nothing?"),
         question(DISTRESS, "I despair."),
         question(UNSAFE, "How is a bomb made?"),
+        question(MEDICAL, "Which related medicine is that?"),
     )
     outcomes = [item.answer.outcome.value for item in items]
-    assert outcomes == ["forwarded", "answered", "abstained", "handed_over", "refused"]
-    assert [item.judgement.line for item in items] == [4, 8, 11, 10, 11]
-    assert [bool(item.answer.text) for item in items] == [False, True, True, True, True]
+    assert outcomes == ["forwarded", "answered", "abstained", "handed_over", "refused", "related"]
+    assert [item.judgement.line for item in items] == [4, 8, 11, 10, 11, 8]
+    assert [bool(item.answer.text) for item in items] == [False, True, True, True, True, True]
     assert [cited.document for cited in items[1].answer.citations] == ["doc"]
+    assert items[5].answer.text == QUOTE, "that it is no sure answer is not judged"
     assert items[1].answer.text == QUOTE, "the condition that every answer on the category states is not judged"
 
 
@@ -70,6 +72,19 @@ def test_what_is_not_found_can_be_forwarded_or_refused():
     for on_abstain, outcome in (("forward", "forwarded"), ("refuse", "refused"), ("hand_over", "handed_over")):
         (item,) = asked(nothing, settings={"policy.on_abstain": on_abstain})
         assert item.answer.outcome == outcome
+
+
+def test_an_answer_that_is_no_sure_one_is_judged_as_one_and_its_worth_shown_apart():
+    medicine = row(constructive={"documents": ["doc"]})
+    items = asked(
+        question(medicine, "Which related medicine?"),
+        question(MEDICAL, "Which related medicine?"),
+        question(medicine, "Which medicine?"),
+    )
+    assert [item.judgement.score for item in items] == [2, 0, 2]
+    found = figures(items)
+    assert found["by_outcome"] == {"related": 2, "answered": 1}
+    assert found["without_related"]["counts"] == {"0": 0, "1": 2, "2": 1}
 
 
 @pytest.mark.parametrize("on_error", ["refuse", "hand_over", "forward"])
