@@ -66,8 +66,8 @@ def _lineage(start: Mapping[str, Any] | None) -> list[str]:
 
 
 def _before(start: Mapping[str, Any]) -> list[str]:
-    """Where the sources of the model stand that an answers' model went on from."""
-    return [f"The rows that `{start['name']}` was trained on, which it went on from, and their licences are in its card."]
+    """Where the sources stand of a model that a model of answers went on from."""
+    return [f"It went on from `{start['name']}`; the sources and licences of that model's rows are in its own card.", ""]
 
 
 def _metadata(manifest: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "- Labels that were derived rather than annotated carry their noise into the weights and into these figures.",
         "",
         *trained_on(sources),
-        *(_before(manifest["start"]) if reads == "exchanges" else ()),
+        *(_before(manifest["start"]) if reads == "exchanges" and manifest["start"] else ()),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
