@@ -444,7 +444,15 @@ def _budgets(figures: dict[str, Any]) -> list[Row]:
 def _responses(figures: dict[str, Any]) -> list[Row]:
     what = "answers held against what was asked: macro-F1 of the model, of a bag of the answer's words"
     words = figures["baselines"]["answer_words"]["macro_f1"]
-    return [(what, f"{_interval(figures['macro_f1'])}, {words['value']:.3f}", "responses")]
+    stopped = figures["stopped"]
+    return [
+        (what, f"{_interval(figures['macro_f1'])}, {words['value']:.3f}", "responses"),
+        (
+            "… answers stopped: harmful ones, harmless ones",
+            f"{_interval(stopped['harmful'])}, {_interval(stopped['harmless'])}",
+            "responses",
+        ),
+    ]
 
 
 def _why(top: dict[str, Any]) -> list[Row]:

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
+from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 from guard.absent import UNJUDGED_TAXONOMY, NoKnowledge, Unjudged
 from guard.choosing import Choice, Taxonomies
 from guard.config import Config, load_config
 from guard.engine import Guard, Parts
 from guard.errors import ConfigError, JournalError
-from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
+from guard.fields import SHIPPED
+from guard.interpretation import Endpoint, Generative, Reader, Similarity
 from guard.journal import Journal, NoJournal
 from guard.language import Detector
 from guard.memory import RememberingClassifier
@@ -231,10 +232,11 @@ def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
     from classifier.responses import ResponseClassifier
     from classifier.settings import ClassifierSettings
 
+    folder = SHIPPED_RESPONSES if settings.model == SHIPPED else settings.model
     try:
-        name = settings.encoder or ClassifierSettings.load(settings.model).encoder
+        name = settings.encoder or ClassifierSettings.load(folder).encoder
         encoder = encoders.get("output.responses.encoder", name)
-        return ResponseClassifier.load(settings.model, encoder, max_tokens=config.classifier.max_tokens)
+        return ResponseClassifier.load(folder, encoder, max_tokens=config.classifier.max_tokens)
     except ClassifierError as exc:
         raise ConfigError(f"output.responses.model: {exc}") from exc
 

@@ -15,11 +15,10 @@ from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
 from guard.choosing import OtherClassifier
 from guard.errors import ConfigError
-from guard.fields import PASSWORD, Address, Count, OpenAICategory, Seconds, Section, Share, Word, one_or_many
+from guard.fields import PASSWORD, SHIPPED, Address, Count, OpenAICategory, Seconds, Section, Share, Word, one_or_many
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
-    SHIPPED,
     Generative,
     Interpretation,
     Reader,

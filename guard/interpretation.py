@@ -8,9 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from guard.fields import Address, Count, Seconds, Section, Word
-
-SHIPPED = Path("shipped")  # in the place of a folder: the model in the package
+from guard.fields import SHIPPED, Address, Count, Seconds, Section, Word
 
 
 class Similarity(Section):

@@ -14,7 +14,7 @@ from pydantic import Field
 from classifier.decoding import decoded
 from classifier.types import Exchange, Tier
 from guard.errors import ConfigError
-from guard.fields import Count, Section
+from guard.fields import SHIPPED, Count, Section
 from guard.policy import Mode
 from guard.rules import YAML_OFF
 from guard.sound import sound_verdicts
@@ -38,7 +38,8 @@ class Responses(Section):
         default_factory=dict, description="A mode for single labels, such as {prompt_leak: shadow, refusal: shadow}."
     )
     model: Path | None = Field(
-        None, description="Folder written by `airlock train responses`; without one, only copied words are looked for."
+        SHIPPED,
+        description="Folder written by `airlock train responses`, or `shipped`; null looks for copied words only.",
     )
     encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
     copied_words: Annotated[int, Field(ge=0)] = Field(

@@ -33,7 +33,8 @@ _LIMITS: Mapping[Reads, Sequence[str]] = {
         "  by its content alone, to a prompt that looks harmless, is missed more often.",
         "- Of a long prompt or system message it reads the beginning and the end. A leak is known by how it is told",
         "  and by words that both have; a retelling of a single rule in the tone of an ordinary answer may pass.",
-        "- The authored rows are by few hands; what users and models write is more varied.",
+        "- The authored rows are by few hands; what users and models write is more varied. On them a bag of the",
+        "  answer's words gets far too: part of what it knows is how these answers are written.",
     ),
 }
 
@@ -62,6 +63,14 @@ def _lineage(start: Mapping[str, Any] | None) -> list[str]:
     seeds = f"seeds {', '.join(map(str, start['seeds']))}, " if "seeds" in start else ""
     told = f"{start['rows']['train']} rows, {seeds}epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
     return [f"It went on from `{name}` ({told}).", *_lineage(start["start"])]
+
+
+def _before(start: Mapping[str, Any]) -> list[str]:
+    """Where the sources stand of a model that a model of answers went on from."""
+    return [
+        f"It went on from `{start['name']}`; the sources and licences of that model's rows are in its own card.",
+        "",
+    ]
 
 
 def _metadata(manifest: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
@@ -147,6 +156,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "- Labels that were derived rather than annotated carry their noise into the weights and into these figures.",
         "",
         *trained_on(sources),
+        *(_before(manifest["start"]) if reads == "exchanges" and manifest["start"] else ()),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 

@@ -19,12 +19,12 @@ def train_responses(
         Path | None, typer.Option("--from", help="Classifier whose adapter to begin with; the shipped one by default.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 16,
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")] = 7e-4,
     max_refused: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of harmless answers that may be stopped.")
-    ] = 0.03,
+        float, typer.Option(min=0.0, max=1.0, help="Share of harmless answers held out that may be stopped.")
+    ] = 0.12,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:

@@ -10,7 +10,8 @@ from peft import LoraConfig
 from guard.assemble import Encoders, gate, load_interpreter, load_support, reader_folder, support_folder
 from guard.config import Config, load_config
 from guard.errors import ConfigError
-from guard.interpretation import SHIPPED, Endpoint, Generative, Reader, Similarity
+from guard.fields import SHIPPED
+from guard.interpretation import Endpoint, Generative, Reader, Similarity
 from rag.interpret import ExtractiveInterpreter
 from rag.pairs import OUTPUTS, PairModel, PairSettings
 from rag.reader import ReaderInterpreter
