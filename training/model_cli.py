@@ -19,17 +19,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @model.command("list")
 def list_models(
     places: Annotated[
-        list[Path] | None, typer.Argument(help="Folders to look in; the shipped model and runs/.")
+        list[Path] | None, typer.Argument(help="Folders to look in; the shipped models and runs/.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Name, version, rows and macro-F1 of each model."""
-    from classifier.taxonomy import SHIPPED_MODEL
+    from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES
     from training.card import rounded
     from training.datasets import TrainingError
     from training.model_folder import describe, find
 
-    for folder in find(places or [SHIPPED_MODEL, Path("runs")]):
+    for folder in find(places or [SHIPPED_MODEL, SHIPPED_RESPONSES, Path("runs")]):
         try:
             said = describe(folder)
         except TrainingError as exc:
