@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from classifier.exported import ExportCache, Kind, Precision, RuntimeManifest, default_root, kinds
+from classifier.exported import PRECISIONS, ExportCache, Kind, Precision, RuntimeManifest, default_root, kinds
 from classifier.graph import open_graph
 from classifier.inputs import Embeddings, ExportedTokenizer
 from classifier.model import TierClassifier
@@ -87,6 +87,11 @@ def _find(cache: ExportCache, choice: Choice) -> tuple[tuple[Path, RuntimeManife
             f"[{choice.runtime}]'`, or set it to auto or torch"
         )
     kind: Kind = "onnx" if choice.runtime == "onnx" else "openvino"
+    if not set(precisions) & set(PRECISIONS[kind]):
+        raise ClassifierError(
+            f"`classifier.runtime` = {kind}, `classifier.precision` = {choice.precision}: {kind} has no "
+            f"{choice.precision}; it has {' and '.join(PRECISIONS[kind])}"
+        )
     found, faults = cache.fastest((kind,), precisions)
     if found is None:
         raise ClassifierError(

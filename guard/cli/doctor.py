@@ -43,6 +43,7 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
+    from classifier.types import Exchange
     from guard.assemble import (
         Encoders,
         gate,
@@ -50,12 +51,14 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         load_interpreter,
         load_knowledge,
         load_other,
+        load_responses,
         load_sentences,
         load_support,
     )
     from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
     from guard.config import load_config
     from guard.pinned import check_pinned
+    from guard.responses import AnswerCheck
     from rag.grounding import ground
     from rag.types import KnowledgeError
 
@@ -95,12 +98,23 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         (judgement,) = support.support([("The library opens at nine.", "The library opens at nine.")])
         return f"a quote has support {judgement.supported:.2f}, a sentence stays from {settings.grounding.supported}"
 
+    def hold() -> str:
+        if not settings.output.responses.asked:
+            return "off"
+        judge = load_responses(settings, encoders)
+        AnswerCheck(settings.output.responses, judge)  # knows each label that has a mode
+        if judge is None:
+            return "no model: only copied words are looked for"
+        (verdict,) = judge.classify([Exchange("At 100 °C.", "What is the boiling point of water?")])
+        return f"{verdict.model} calls a harmless answer {verdict.category}"
+
     yield "policy", lambda: check_policy(settings)
     yield "classifier", classify
     yield "knowledge base", search
     if settings.knowledge.kind != "none":
         yield "interpretation", interpret
         yield "citation gate", judge
+    yield "response check", hold
     yield "journal", lambda: _write_journal(settings)
     yield "fingerprint", lambda: check_pinned(settings.upstream)
     yield "upstream", lambda: asyncio.run(_reach(settings))

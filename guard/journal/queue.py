@@ -31,6 +31,7 @@ class Candidate:
         tier: said of it.
         category: said of it.
         tiers: probability of each tier.
+        windows: that the text took.
         score: how much a label would teach, 0 to 2.
         reasons: why.
     """
@@ -41,6 +42,7 @@ class Candidate:
     tier: Tier
     category: str
     tiers: Mapping[Tier, float]
+    windows: int = 1
     score: float = 0.0
     reasons: tuple[str, ...] = ()
 
@@ -77,7 +79,7 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
             tiers = {tier: float(said["tiers"][tier.label]) for tier in Tier}
             candidate = Candidate(
                 str(record.decision), text, str(said.get("language") or "en"), Tier.parse(said["tier"]),
-                str(said["category"]), tiers,
+                str(said["category"]), tiers, int(said.get("windows") or 1),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ClassifierError):
             continue
@@ -127,6 +129,8 @@ def chosen(
 
 def _scored(candidate: Candidate, point: OperatingPoint, other: Tier | None) -> Candidate:
     tiers = candidate.tiers
+    if candidate.windows > 1 and point.several:
+        point = point.several
     entropy = -sum(value * math.log(value) for value in tiers.values() if value > 0) / math.log(len(Tier))
     near = {
         "unsafe": abs(tiers[Tier.UNSAFE] - point.unsafe),

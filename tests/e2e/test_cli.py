@@ -347,13 +347,15 @@ def test_policy_test(airlock, tmp_path):
 
 def test_doctor(airlock, tmp_path, canned):
     server = {"port": 0}
-    write(tmp_path, server=server, upstream={"base_url": canned.url}, journal={"path": "journal.db"})
+    output = {"responses": {"mode": "shadow"}}
+    write(tmp_path, server=server, upstream={"base_url": canned.url}, journal={"path": "journal.db"}, output=output)
     said = airlock("doctor", "-c", "airlock.yaml", "--json").done().json
     assert said["well"] is True
     assert all(part["well"] and part["says"] for part in said["parts"])
     says = {part["part"]: part["says"] for part in said["parts"]}
     assert {"configuration", "classifier", "knowledge base", "citation gate", "journal", "upstream"} <= says.keys()
     assert "answers a plain question" in says["interpretation"]
+    assert says["response check"].endswith(" calls a harmless answer safe_completion")
     assert says["address"].startswith("http://127.0.0.1:")
     assert (says["metrics"], says["traces"]) == ("off", "off")
     assert "version " in says["policy"]
@@ -369,6 +371,7 @@ def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
         "metrics": {"serve": "apart", "port": 0},
         "tracing": {"endpoint": "http://127.0.0.1:9/v1/traces"},
         "policy": {"rules": [{"name": "all", "route": "forward", "when": {"category": "u_nothing"}}]},
+        "output": {"responses": {"labels": {"leak": "shadow"}}},
     }
     write(tmp_path, **settings)
     ran = airlock("doctor", "-c", "airlock.yaml", "--json")
@@ -381,6 +384,7 @@ def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
         "knowledge base": False,
         "interpretation": True,
         "citation gate": True,
+        "response check": False,
         "journal": True,
         "fingerprint": True,
         "upstream": False,
@@ -390,6 +394,9 @@ def test_doctor_names_what_is_not_well(airlock, kb, tmp_path):
     }
     (upstream,) = (part["says"] for part in ran.json["parts"] if part["part"] == "upstream")
     assert "http://127.0.0.1:9/v1" in upstream
+    (labels,) = (part["says"] for part in ran.json["parts"] if part["part"] == "response check")
+    assert "'leak'" in labels
+    assert "prompt_leak" in labels
     assert "Traceback" not in ran.err
 
 

@@ -253,6 +253,13 @@ def test_a_precision_that_a_runtime_lacks_is_named(tmp_path):
     assert "no runtime has --precision bf16 here" in str(said.exception)
 
 
+def test_a_runtime_that_has_no_such_precision_says_so_and_not_to_export(copied):
+    with pytest.raises(
+        ClassifierError, match=r"`classifier\.precision` = bf16: onnx has no bf16; it has fp32 and int8$"
+    ):
+        opened(copied[0], "onnx", "bf16")
+
+
 def test_an_encoder_is_hashed_only_if_its_name_does_not_say_its_weights(exports):
     asked = []
 

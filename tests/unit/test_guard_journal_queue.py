@@ -46,6 +46,13 @@ def test_the_least_sure_and_those_near_a_threshold_come_first():
     assert reasons["a"] == reasons["c"] == ()
 
 
+def test_a_prompt_of_several_windows_is_near_the_thresholds_of_such_prompts():
+    point = OperatingPoint(risk=0.5, unsafe=0.7, several=OperatingPoint(risk=0.8, unsafe=0.9))
+    records = [record(text, unsafe=0.89, windows=windows) for text, windows in (("a", 1), ("b", 2), ("c", None))]
+    near = {each.text: each.reasons for each in scored(candidates(records), point)}
+    assert near == {"a": (), "b": ("near the threshold of unsafe",), "c": ()}
+
+
 def test_what_two_models_dispute_comes_before_all_else():
     records = [record("a", unsafe=0.01), record("b", unsafe=0.69)]
     found = order(*records, others=[Tier.UNSAFE, Tier.CONDITIONALLY_SAFE])
