@@ -24,15 +24,8 @@ from numpy.typing import NDArray
 
 from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
-from guard.assemble import (
-    Encoders,
-    gate,
-    load_classifier,
-    load_interpreter,
-    load_related,
-    load_sentences,
-    load_support,
-)
+from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_knowledge import gate, load_interpreter, load_related, load_sentences, load_support
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.engine import Guard, Parts
 from guard.journal import NoJournal

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guard.assemble import Encoders, load_guard, load_knowledge, load_sentences
+from guard.assemble import load_guard
+from guard.assemble_classifier import Encoders
+from guard.assemble_knowledge import load_knowledge, load_sentences
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.types import Route, Turn
 from rag.protective import Protector

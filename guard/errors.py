@@ -9,7 +9,7 @@ AirlockError
 └── BlockedError         a request or an answer was blocked, told to a program that asked for an exception
 
 The parts know nothing of the gateway and raise their own: `classifier.ClassifierError`, `rag.KnowledgeError`.
-`guard.assemble` turns those into ConfigError, `guard.runner` into PartFailure.
+`guard.assemble` and what it calls turn those into ConfigError, `guard.runner` into PartFailure.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def _judge(
 
 def _classifier_judge(threads: int) -> Judge:
     from classifier.model import DEFAULT_MODEL
-    from guard.assemble import Encoders, load_classifier
+    from guard.assemble_classifier import Encoders, load_classifier
     from guard.config import load_config
     from guard.output import ClassifierCheck
     from training.judges import ClassifierJudge

@@ -433,7 +433,8 @@ def eval_rag(
     as_json: Json = False,
 ) -> None:
     """How many questions get an answer, from the right document, how many one that should not, or what is related."""
-    from guard.assemble import Encoders, load_answerer, reader_folder, support_folder
+    from guard.assemble_classifier import Encoders
+    from guard.assemble_knowledge import load_answerer, reader_folder, support_folder
     from guard.config import load_config
     from guard.interpretation import Reader
     from training.evaluate_rag import SAMPLE, evaluate_rag, read_questions
@@ -498,7 +499,9 @@ def eval_safety(
 
     from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
-    from guard.assemble import Encoders, load_guard, load_knowledge, load_sentences
+    from guard.assemble import load_guard
+    from guard.assemble_classifier import Encoders
+    from guard.assemble_knowledge import load_knowledge, load_sentences
     from guard.config import load_config
     from training.manifest import adapter_sha256, command, provenance, write_json
     from training.safety_report import write_safety_report

@@ -42,7 +42,8 @@ def eval_premise(
     threads: Threads = 1,
 ) -> None:
     """How many false premises of questions are found and put right, and how many true ones are called false."""
-    from guard.assemble import Encoders, gate, load_answerer, load_support
+    from guard.assemble_classifier import Encoders
+    from guard.assemble_knowledge import gate, load_answerer, load_support
     from training.edits import read_paragraphs
     from training.evaluate_premise import built_premises, called_false, evaluate_apart, evaluate_authored, read_premises
     from training.grounding_rows import lines
@@ -82,7 +83,8 @@ def eval_grounding(
     """Whether released sentences stand where they are cited, and how many lies of an interpretation model get out."""
     import random
 
-    from guard.assemble import Encoders, gate, load_answerer, load_knowledge, load_sentences, load_support
+    from guard.assemble_classifier import Encoders
+    from guard.assemble_knowledge import gate, load_answerer, load_knowledge, load_sentences, load_support
     from training.evaluate_grounding import Credulous, evaluate_citations, evaluate_gate, off, places, through
     from training.grounding_rows import lines
     from training.lies import Liar

@@ -97,7 +97,7 @@ def classify(
     as_json: Json = False,
 ) -> None:
     """Classify texts of any length: one line each, in order."""
-    from guard.assemble import Encoders, load_classifier
+    from guard.assemble_classifier import Encoders, load_classifier
     from guard.config import load_config
 
     if (text is None) == (file is None):

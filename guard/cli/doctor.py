@@ -44,17 +44,8 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
     from classifier.types import Exchange
-    from guard.assemble import (
-        Encoders,
-        gate,
-        load_classifier,
-        load_interpreter,
-        load_knowledge,
-        load_other,
-        load_responses,
-        load_sentences,
-        load_support,
-    )
+    from guard.assemble_classifier import Encoders, load_classifier, load_other, load_responses
+    from guard.assemble_knowledge import gate, load_interpreter, load_knowledge, load_sentences, load_support
     from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
     from guard.config import load_config
     from guard.pinned import check_pinned

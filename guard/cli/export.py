@@ -41,7 +41,7 @@ def export(
     With `classifier.runtime: auto` a server takes the fastest of them. Exit status 1 if one is refused.
     """
     from classifier.export import Exporter
-    from guard.assemble import export_cache, load_torch_classifier
+    from guard.assemble_classifier import export_cache, load_torch_classifier
     from guard.config import load_config
 
     wanted = _asked(runtime, precision)

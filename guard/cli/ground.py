@@ -30,7 +30,8 @@ def ground(
 
     Without passages, the evidence is what the knowledge base has for each sentence.
     """
-    from guard.assemble import Encoders, gate, load_answerer, load_support
+    from guard.assemble_classifier import Encoders
+    from guard.assemble_knowledge import gate, load_answerer, load_support
     from guard.config import load_config
     from guard.errors import BadRequest
     from rag.grounding import check_answer

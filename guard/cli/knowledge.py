@@ -256,7 +256,8 @@ def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _encoder(config: Path | None, kb: Path | None) -> tuple[Config, Encoder]:
-    from guard.assemble import Encoders, load_sentences
+    from guard.assemble_classifier import Encoders
+    from guard.assemble_knowledge import load_sentences
     from guard.config import load_config
 
     overrides: dict[str, Any] | None = {"knowledge.path": str(kb.absolute())} if kb else None
@@ -265,14 +266,14 @@ def _encoder(config: Path | None, kb: Path | None) -> tuple[Config, Encoder]:
 
 
 def _open(config: Path | None, kb: Path | None) -> tuple[Config, KnowledgeBase]:
-    from guard.assemble import load_knowledge
+    from guard.assemble_knowledge import load_knowledge
 
     settings, encoder = _encoder(config, kb)
     return settings, load_knowledge(settings, encoder)
 
 
 def _writer(config: Path | None, kb: Path | None, *, make: bool = True) -> Writer:
-    from guard.assemble import load_writer
+    from guard.assemble_knowledge import load_writer
 
     settings, encoder = _encoder(config, kb)
     return load_writer(settings, encoder, make=make)

@@ -14,7 +14,7 @@ from guard.cli.options import ConfigFile, Json, print_json
 if TYPE_CHECKING:
     from classifier.settings import OperatingPoint
     from classifier.types import Tier
-    from guard.assemble import Encoders
+    from guard.assemble_classifier import Encoders
     from guard.config import Config
     from guard.journal.queue import Candidate
     from guard.journal.records import Record
@@ -88,7 +88,8 @@ def queue(
     """
     import json
 
-    from guard.assemble import Encoders, load_sentences
+    from guard.assemble_classifier import Encoders
+    from guard.assemble_knowledge import load_sentences
     from guard.config import load_config
     from guard.errors import BadRequest
     from guard.journal.export import moment
@@ -134,7 +135,7 @@ def _point(settings: Config) -> OperatingPoint:
 
 def _tiers(settings: Config, encoders: Encoders, folder: Path, found: Sequence[Candidate]) -> list[Tier]:
     """What another model says of each prompt."""
-    from guard.assemble import load_classifier
+    from guard.assemble_classifier import load_classifier
 
     section = settings.classifier.model_copy(update={"kind": "model", "model": folder, "encoder": None})
     other = load_classifier(settings.model_copy(update={"classifier": section}), encoders, limited=False)

@@ -33,7 +33,7 @@ def run(
 
     A model is loaded only for cases with a `text`.
     """
-    from guard.assemble import Encoders, load_classifier, load_other, load_taxonomy
+    from guard.assemble_classifier import Encoders, load_classifier, load_other, load_taxonomy
     from guard.choosing import first_of
     from guard.config import load_config
     from guard.edition import check_categories

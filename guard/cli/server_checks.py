@@ -91,7 +91,7 @@ def check_policy(settings: Config) -> str:
     Raises:
         ConfigError: they do not.
     """
-    from guard.assemble import load_taxonomy
+    from guard.assemble_classifier import load_taxonomy
     from guard.edition import Edition
     from guard.output import PatternCheck
 

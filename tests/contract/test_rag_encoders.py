@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from transformers import AutoModel, AutoTokenizer
 
-from guard.assemble import Encoders, load_sentences
+from guard.assemble_classifier import Encoders
+from guard.assemble_knowledge import load_sentences
 from guard.config import Config
 from rag.answer import Answerer
 from rag.encoders import SentenceEncoder

@@ -6,7 +6,8 @@ import torch
 
 from classifier import encoder as encoder_module
 from classifier.types import MINILM, TextTooLong
-from guard.assemble import Encoders, load_classifier, load_sentences
+from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_knowledge import load_sentences
 from guard.config import ClassifierSection, Config, Knowledge
 from guard.errors import ConfigError
 from tests.classifier_cases import minilm, toy_model

@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from guard.assemble import gate
+from guard.assemble_knowledge import gate
 from guard.cli import app
 from guard.config import load_config
 from guard.errors import BadRequest, PartFailure

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 
-from guard.assemble import Encoders, gate, load_interpreter, load_support, reader_folder, support_folder
+from guard.assemble_classifier import Encoders
+from guard.assemble_knowledge import gate, load_interpreter, load_support, reader_folder, support_folder
 from guard.config import Config, load_config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED

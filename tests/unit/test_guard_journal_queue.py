@@ -113,7 +113,7 @@ def test_the_command_prints_rows(journal, monkeypatch):
         def encode(self, texts):
             return apart(texts)
 
-    monkeypatch.setattr("guard.assemble.load_sentences", lambda *_: Sentences())
+    monkeypatch.setattr("guard.assemble_knowledge.load_sentences", lambda *_: Sentences())
     done = run("queue", "-c", "airlock.yaml", "--count", "3")
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]

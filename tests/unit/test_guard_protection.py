@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletion
 
 from classifier.types import Handling, Tier
 from guard.answers import AnswerTexts
-from guard.assemble import load_protector
+from guard.assemble_knowledge import load_protector
 from guard.config import load_config
 from guard.errors import ConfigError
 from guard.middleware import GuardMiddleware

@@ -1,0 +1,218 @@
+"""Classifiers and the encoders, runtimes and taxonomies that they need, loaded as a configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, TAXONOMY, Taxonomy
+from classifier.types import ClassifierError
+from guard.absent import UNJUDGED_TAXONOMY
+from guard.choosing import Taxonomies
+from guard.config import Config
+from guard.errors import ConfigError
+from guard.fields import SHIPPED
+from guard.types import ExchangeJudge
+
+if TYPE_CHECKING:
+    from classifier.chosen import Choice as RuntimeChoice
+    from classifier.encoder import Encoder
+    from classifier.exported import ExportCache
+    from classifier.model import TierClassifier
+    from classifier.why import Explainer
+
+
+class Encoders:
+    """The encoders of a configuration, each loaded once: parts that name the same one share its weights."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._loaded: dict[str, Encoder] = {}
+
+    def get(self, setting: str, name: str) -> Encoder:
+        """The encoder of that name.
+
+        Raises:
+            ConfigError: it is missing, damaged, or not the expected one; the message names the setting.
+        """
+        import torch
+
+        from classifier.encoder import load_encoder
+
+        torch.set_num_threads(self._config.classifier.threads)
+        try:
+            if name not in self._loaded:
+                self._loaded[name] = load_encoder(name)
+        except ClassifierError as exc:
+            raise ConfigError(f"{setting}: {exc}") from exc
+        return self._loaded[name]
+
+
+def load_explainer(config: Config, classifier: TierClassifier) -> Explainer:
+    """What says why a classifier's verdicts are as they are, with the labelled examples in the model's folder.
+
+    Raises:
+        ConfigError: the examples are damaged, or of another adapter.
+    """
+    from classifier.examples import Examples
+    from classifier.why import Explainer
+
+    try:
+        examples = Examples.load(config.classifier.model or SHIPPED_MODEL, classifier.taxonomy)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+    return Explainer(classifier, examples, budget=config.classifier.explain_tokens)
+
+
+def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True) -> TierClassifier:
+    """The tier classifier, on the encoder that the configuration names, or else its own folder.
+
+    Args:
+        config: names the model.
+        encoders: lend it the encoder.
+        limited: whether `classifier.max_tokens` holds; False reads texts of any length.
+
+    Raises:
+        ConfigError: there is none, or the model is missing, damaged, or of another encoder.
+    """
+    if config.classifier.kind == "none":
+        raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
+    folder, name = _model(config)
+    return _tier_classifier("classifier", folder, name, config, encoders, limited=limited)
+
+
+def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
+    """A classifier of some requests, on the encoder that its folder names.
+
+    Raises:
+        ConfigError: the model is missing or damaged, or its encoder is.
+    """
+    from classifier.settings import ClassifierSettings
+
+    folder = config.classifiers[name].model
+    try:
+        encoder = ClassifierSettings.load(folder).encoder
+    except ClassifierError as exc:
+        raise ConfigError(f"classifiers.{name}.model: {exc}") from exc
+    return _tier_classifier(f"classifiers.{name}", folder, encoder, config, encoders)
+
+
+def _tier_classifier(
+    section: str, folder: Path, encoder: str, config: Config, encoders: Encoders, *, limited: bool = True
+) -> TierClassifier:
+    from classifier.chosen import open_exported
+
+    max_tokens = config.classifier.max_tokens if limited else None
+    try:
+        choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
+        exported = open_exported(folder, encoder, lambda: _encoder_sha256(encoder), choice, max_tokens=max_tokens)
+        if exported:
+            return exported
+        from classifier.model import TierClassifier
+
+        return TierClassifier.load(folder, encoders.get(f"{section}.encoder", encoder), max_tokens=max_tokens)
+    except ClassifierError as exc:
+        raise ConfigError(f"{section}.model: {exc}") from exc
+
+
+def load_torch_classifier(config: Config) -> tuple[Encoder, TierClassifier]:
+    """The tier classifier in PyTorch whatever runtime the configuration names, of texts of any length, and its encoder.
+
+    Raises:
+        ConfigError: the model is missing, damaged, or of another encoder.
+    """
+    from classifier.model import TierClassifier
+
+    folder, name = _model(config)
+    encoder = Encoders(config).get("classifier.encoder", name)
+    try:
+        return encoder, TierClassifier.load(folder, encoder)
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
+    """The model that answers are judged by; None where `output.responses` asks for none.
+
+    Raises:
+        ConfigError: it is missing, damaged, of another encoder, or reads something else.
+    """
+    settings = config.output.responses
+    if not settings.asked or settings.model is None:
+        return None
+    from classifier.responses import ResponseClassifier
+    from classifier.settings import ClassifierSettings
+
+    folder = SHIPPED_RESPONSES if settings.model == SHIPPED else settings.model
+    try:
+        name = settings.encoder or ClassifierSettings.load(folder).encoder
+        encoder = encoders.get("output.responses.encoder", name)
+        return ResponseClassifier.load(folder, encoder, max_tokens=config.classifier.max_tokens)
+    except ClassifierError as exc:
+        raise ConfigError(f"output.responses.model: {exc}") from exc
+
+
+def export_cache(config: Config, encoder: Encoder) -> ExportCache:
+    """Where exports of the configured classifier are."""
+    from classifier.exported import ExportCache
+
+    return ExportCache(config.classifier.exports, _model(config)[0], encoder.sha256)
+
+
+def _model(config: Config) -> tuple[Path, str]:
+    """The folder of the classifier and the setting of its encoder."""
+    from classifier.settings import ClassifierSettings
+
+    folder = config.classifier.model or SHIPPED_MODEL
+    try:
+        return folder, config.classifier.encoder or ClassifierSettings.load(folder).encoder
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.model: {exc}") from exc
+
+
+def _encoder_sha256(name: str) -> str:
+    from classifier.weights import encoder_path, encoder_sha256
+
+    try:
+        return encoder_sha256(name, encoder_path(name))
+    except ClassifierError as exc:
+        raise ConfigError(f"classifier.encoder: {exc}") from exc
+
+
+def runtime_choice(config: Config) -> RuntimeChoice:
+    """Which runtime the configuration asks for."""
+    from classifier.chosen import Choice as RuntimeChoice
+
+    asked = config.classifier
+    return RuntimeChoice(asked.runtime, asked.precision, asked.exports, asked.threads)
+
+
+def _whatever_is_there(config: Config) -> RuntimeChoice:
+    """For models that were perhaps never exported: what verified export there is, else PyTorch."""
+    asked = runtime_choice(config)
+    return asked if asked.runtime == "torch" else replace(asked, runtime="auto", precision="auto")
+
+
+def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:
+    """The taxonomies of all classifiers, without the classifiers.
+
+    Raises:
+        ConfigError: a model's folder has none.
+    """
+    if config.classifier.kind == "none":
+        return UNJUDGED_TAXONOMY
+    folders = {f"classifiers.{name}.model": other.model for name, other in config.classifiers.items()}
+    found = []
+    for setting, folder in {"classifier.model": config.classifier.model or SHIPPED_MODEL, **folders}.items():
+        try:
+            found.append(Taxonomy.load(folder / TAXONOMY))
+        except ClassifierError as exc:
+            raise ConfigError(f"{setting}: {exc}") from exc
+    return together(found[0], found[1:])
+
+
+def together(taxonomy: Taxonomy, others: Sequence[Taxonomy]) -> Taxonomy | Taxonomies:
+    """The taxonomy of the classifier, and of those beside it if there are any."""
+    return Taxonomies((taxonomy, *others)) if others else taxonomy

@@ -1,0 +1,223 @@
+"""The knowledge base, what answers from it and the citation gate, loaded as a configuration says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from guard.assemble_classifier import Encoders
+from guard.config import Config
+from guard.errors import ConfigError
+from guard.fields import SHIPPED
+from guard.interpretation import Endpoint, Generative, Reader, Similarity
+from guard.language import Detector
+from guard.types import Protector
+from rag.types import Gate, KnowledgeError
+
+if TYPE_CHECKING:
+    from rag.answer import Answerer
+    from rag.interpret import InterpretationModel
+    from rag.pairs import PairReader
+    from rag.related import Related
+    from rag.store import KnowledgeBase
+    from rag.types import Encoder as SentenceVectors
+    from rag.types import Reranker, SupportModel
+    from rag.write import Writer
+
+P = TypeVar("P", bound="PairReader")
+
+
+def load_sentences(config: Config, encoders: Encoders) -> SentenceVectors:
+    """The maker of sentence embeddings that the knowledge base is searched with.
+
+    Raises:
+        ConfigError: its encoder is missing, damaged, or not the expected one.
+    """
+    from rag.pooled import sentence_encoder
+
+    encoder = encoders.get("knowledge.encoder", config.knowledge.encoder)
+    try:
+        return sentence_encoder(encoder.path, encoder.lend(), encoder.tokenizer, encoder.sha256)
+    except KnowledgeError as exc:
+        raise ConfigError(f"knowledge.encoder: {exc}") from exc
+
+
+def load_knowledge(config: Config, sentences: SentenceVectors) -> KnowledgeBase:
+    """The knowledge base, with its reranker if one is named.
+
+    Raises:
+        ConfigError: there is none, or it is missing, damaged, or built with another encoder.
+    """
+    if config.knowledge.kind == "none":
+        raise ConfigError("knowledge.kind is 'none', so there is no knowledge base; name one, or leave it out")
+    from rag.store import SAMPLE, KnowledgeBase
+
+    reranker = _reranker(config.knowledge.reranker) if config.knowledge.reranker else None
+    try:
+        return KnowledgeBase.open(config.knowledge.path or SAMPLE, sentences, reranker=reranker)
+    except KnowledgeError as exc:
+        raise ConfigError(f"knowledge.path: {exc}") from exc
+
+
+def load_writer(config: Config, sentences: SentenceVectors, *, make: bool = True) -> Writer:
+    """The writing side of the knowledge base.
+
+    Args:
+        config: names it.
+        sentences: the encoder that it was made with.
+        make: whether one is made if it is not there.
+
+    Raises:
+        ConfigError: none is named, or it is not there, or cannot be written.
+    """
+    from rag.schema import DatabaseFile
+    from rag.write import Writer
+
+    if config.knowledge.path is None:
+        raise ConfigError("knowledge.path: the sample of the package is not changed; name a folder with --kb or there")
+    try:
+        if not make:
+            DatabaseFile.find(config.knowledge.path)
+        return Writer(config.knowledge.path, sentences)
+    except KnowledgeError as exc:
+        raise ConfigError(f"knowledge.path: {exc}") from exc
+
+
+def load_answerer(config: Config, encoders: Encoders) -> Answerer:
+    """The knowledge base with its interpretation model and, if there is one, the support model of the citation gate.
+
+    Raises:
+        ConfigError: a part is missing, damaged, or of another encoder.
+    """
+    from rag.answer import Answerer
+
+    sentences = load_sentences(config, encoders)
+    support = load_support(config, encoders)
+    knowledge = config.knowledge
+    return Answerer(
+        load_knowledge(config, sentences),
+        load_interpreter(config, sentences, encoders),  # last of the models: one that generates sets torch's threads
+        k=knowledge.passages,
+        where=knowledge.where,
+        mode=knowledge.mode,
+        support=support,
+        gate=gate(config),
+        related=load_related(sentences),
+    )
+
+
+def load_related(sentences: SentenceVectors) -> Related:
+    """What finds quotes on the topic where nothing answers for sure, by the knowledge base's encoder."""
+    from rag.interpret import ExtractiveInterpreter, Selection
+    from rag.related import RELATED_FROM, Related
+
+    selection = Selection(threshold=RELATED_FROM)
+    return Related(ExtractiveInterpreter(sentences, selection, language=Detector(()).language))
+
+
+def load_protector(config: Config, knowledge: KnowledgeBase) -> Protector:
+    """What finds protective documents of the knowledge base; it costs nothing where no rule wants them."""
+    from rag.protective import Protector as ProtectiveDocuments
+
+    settings = config.knowledge
+    return ProtectiveDocuments(knowledge, settings.protective_from, where=settings.where, gate=gate(config))
+
+
+def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encoders) -> InterpretationModel:
+    """The interpretation model of the configured kind.
+
+    Args:
+        config: names it.
+        sentences: the knowledge base's encoder.
+        encoders: lend a reader its encoder.
+
+    Raises:
+        ConfigError: its folder is missing or damaged, or its key is not set.
+    """
+    settings = config.interpretation
+    match settings:
+        case Similarity():
+            from rag.interpret import ExtractiveInterpreter
+
+            return ExtractiveInterpreter(sentences, language=Detector(()).language)
+        case Reader():
+            from rag.reader import EvidenceReader, ReaderInterpreter
+
+            reader = _pair_reader(
+                EvidenceReader, "interpretation.", reader_folder(settings), settings.encoder, encoders
+            )
+            return ReaderInterpreter(reader, sentences)
+        case Generative():
+            from rag.generative import GenerativeInterpreter
+
+            try:
+                return GenerativeInterpreter.load(
+                    settings.model, threads=settings.threads, max_tokens=settings.max_tokens, base=settings.base
+                )
+            except KnowledgeError as exc:
+                raise ConfigError(f"interpretation.model: {exc}") from exc
+        case Endpoint():
+            from guard.endpoint import EndpointInterpreter
+
+            return EndpointInterpreter(settings, deadline_s=config.knowledge.deadline_s)
+
+
+def load_support(config: Config, encoders: Encoders) -> SupportModel | None:
+    """The support model of the citation gate; None without one.
+
+    Raises:
+        ConfigError: its folder is missing or damaged.
+    """
+    folder = support_folder(config)
+    if folder is None:
+        return None
+    from rag.support import SupportReader
+
+    return _pair_reader(SupportReader, "grounding.support_", folder, config.grounding.support_encoder, encoders)
+
+
+def reader_folder(settings: Reader) -> Path:
+    """The folder of the evidence reader."""
+    from rag.reader import SHIPPED as FOLDER
+
+    return FOLDER if settings.model == SHIPPED else settings.model
+
+
+def support_folder(config: Config) -> Path | None:
+    """The folder of the support model; None without one."""
+    from rag.support import SHIPPED as FOLDER
+
+    return FOLDER if config.grounding.support_model == SHIPPED else config.grounding.support_model
+
+
+def gate(config: Config) -> Gate:
+    """The citation gate's thresholds and limits."""
+    return Gate(**config.grounding.model_dump(exclude={"support_model", "support_encoder"}))
+
+
+def _pair_reader(kind: type[P], prefix: str, folder: Path, encoder: str | None, encoders: Encoders) -> P:
+    """A reader of pairs on the encoder that its setting or else its own folder names.
+
+    Args:
+        kind: the reader's class.
+        prefix: of the settings `model` and `encoder`.
+        folder: the model's.
+        encoder: the setting.
+        encoders: lend it the encoder.
+    """
+    from rag.pairs import PairSettings
+
+    try:
+        name = encoder or PairSettings.load(folder, kind.task).encoder
+        return kind.load(folder, encoders.get(f"{prefix}encoder", name))
+    except KnowledgeError as exc:
+        raise ConfigError(f"{prefix}model: {exc}") from exc
+
+
+def _reranker(folder: Path) -> Reranker:
+    from rag.rerank import CrossEncoderReranker
+
+    try:
+        return CrossEncoderReranker.load(folder)
+    except KnowledgeError as exc:
+        raise ConfigError(f"knowledge.reranker: {exc}") from exc
