@@ -109,8 +109,8 @@ class Calibrated:
     def decided(self, point: OperatingPoint) -> tuple[NDArray[np.int64], Mask, Numbers]:
         """Of each row the tier, whether it is sure, and the probabilities of the tiers in the window that decides.
 
-        Whether a row's windows are those of a long text, or other readings of a short one, logits do not tell: here both
-        go by the point of texts of several windows, while the classifier judges a short text by that of one.
+        Whether a row's windows are those of a long text, or other readings of a short one, logits do not tell: here
+        both go by the point of texts of several windows, while the classifier judges a short text by that of one.
         """
         told: list[Any] = []
         for start, end in zip(self.starts[:-1], self.starts[1:], strict=True):
