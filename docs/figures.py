@@ -106,7 +106,7 @@ def _sections() -> dict[str, list[Row]]:
             ("harm among harmless sentences, kept: windows of 256, 128 tokens", _hidden(result("windows")), "windows"),
             *_own_categories(result("new_taxonomy")),
             *_budgets(result("calibration")),
-            *_responses(result("responses")),
+            *_responses(result("responses"), result("responses_everyday")),
             *_why(result("word_attribution")["all"]["top_3"]),
             *_runtimes(result("classifier_bench")["runtimes"]),
         ],
@@ -441,7 +441,7 @@ def _budgets(figures: dict[str, Any]) -> list[Row]:
     ]
 
 
-def _responses(figures: dict[str, Any]) -> list[Row]:
+def _responses(figures: dict[str, Any], everyday: dict[str, Any]) -> list[Row]:
     what = "answers held against what was asked: macro-F1 of the model, of a bag of the answer's words"
     words = figures["baselines"]["answer_words"]["macro_f1"]
     stopped = figures["stopped"]
@@ -452,6 +452,7 @@ def _responses(figures: dict[str, Any]) -> list[Row]:
             f"{_interval(stopped['harmful'])}, {_interval(stopped['harmless'])}",
             "responses",
         ),
+        ("… harmless everyday ones", _interval(everyday["stopped"]["harmless"]), "responses_everyday"),
     ]
 
 

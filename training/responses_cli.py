@@ -24,7 +24,7 @@ def train_responses(
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")] = 7e-4,
     max_refused: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of harmless answers held out that may be stopped.")
-    ] = 0.12,
+    ] = 0.10,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:

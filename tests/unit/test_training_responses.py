@@ -21,7 +21,7 @@ from training.train_classifier import lora_config
 
 DATA = Path(__file__).parents[2] / "data"
 TAXONOMY = Taxonomy.load(DATA / "taxonomies/responses.yaml")
-TRAIN, TEST = ([DATA / f"responses/{name}.jsonl"] for name in ("train", "test"))
+TRAIN, TEST, EVERYDAY = ([DATA / f"responses/{name}.jsonl"] for name in ("train", "test", "everyday"))
 
 
 def written(tmp_path, *entries):
@@ -52,11 +52,13 @@ def test_rows_of_a_prompt_without_a_group_stay_together(tmp_path):
 
 
 def test_the_authored_rows_are_enough_and_no_group_prompt_or_system_message_is_on_both_sides():
-    train, test = (read_exchanges(files, TAXONOMY) for files in (TRAIN, TEST))
-    assert len(train) >= 3800
+    train, test, everyday = (read_exchanges(files, TAXONOMY) for files in (TRAIN, TEST, EVERYDAY))
+    assert len(train) >= 4300
     assert len(test) >= 250
+    assert len(everyday) >= 150
     for field in ("group", "prompt", "system"):
-        assert not ({getattr(row, field) for row in train} & {getattr(row, field) for row in test}) - {""}
+        apart = {getattr(row, field) for row in [*test, *everyday]}
+        assert not ({getattr(row, field) for row in train} & apart) - {""}
     for rows in (train, test):
         assert sum(row.lang == "zh" for row in rows) >= 0.2 * len(rows)
         assert min(Counter(row.category for row in rows).values()) >= 30
