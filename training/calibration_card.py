@@ -29,11 +29,11 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         f"{rows['thresholds']} others the calibration error over tiers goes from "
         f"{told(before['calibration'], 'all', 'ece')} to {told(after['calibration'], 'all', 'ece')}."
     )
-    sure = "surely " if result["operating_point"].get("doubt") else ""
+    point = result["operating_point"]
+    sure = "surely " if "doubt" in point else ""
     for kind, guarantee in result["guarantees"].items():
         yield _guarantee(kind, guarantee, sure)
         yield from _elsewhere(kind, guarantee, result["held_out_sources"].get(kind, {}))
-    point = result["operating_point"]
     yield (
         f"Operating point: Unsafe from a probability of {point['unsafe']:g} on, else not Safe from a risk of "
         f"{point['risk']:g} on."

@@ -59,37 +59,6 @@ def model(tmp_path):
     return copy
 
 
-def test_kb_build_search_verify(airlock, tmp_path):
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "tea.md").write_text(
-        "# Tea\n\nGreen tea is brewed at 80 °C for two minutes.\n\nBlack tea is brewed with boiling water.\n",
-        encoding="utf-8",
-    )
-    manifest = airlock("kb", "build", "docs", "--out", "kb", "--json").done().json
-    assert manifest["documents"] == 1
-    assert manifest["passages"] >= 1
-    found = airlock("kb", "search", "How hot should water for green tea be?", "--kb", "kb", "-k", 1, "--json").done()
-    (passage,) = found.lines
-    assert passage["document"] == "tea"
-    assert "80 °C" in passage["text"]
-    assert passage["end"] - passage["start"] == len(passage["text"])
-    assert 0 < passage["score"] <= 1
-    verified = airlock("kb", "verify", "--kb", "kb", "--json").done().json
-    assert (verified["sound"], verified["faults"]) == (True, [])
-
-    write(tmp_path, knowledge={"path": "kb"})
-    question = "At what temperature is green tea brewed?"
-    answer = airlock("ask", question, "--config", "airlock.yaml", "--json").done().json
-    assert answer["citations"][0]["quote"] == "Green tea is brewed at 80 °C for two minutes."
-    # The sample, which is the default, knows nothing of it: the answer came from the folder named.
-    assert airlock("ask", question, "--json").done().json["abstained"] is True
-
-    airlock("kb", "build", "nowhere", "--out", "kb").failed("nowhere", "not a folder")
-    airlock("kb", "build", "docs", "--out", "docs").failed("docs", "not a knowledge base")
-    again = airlock("kb", "build", "docs", "--out", "kb")  # in the place of the old one
-    assert (again.status, again.out) == (0, "1 documents, 1 passages in kb\n")
-
-
 @pytest.fixture
 def kb(tmp_path):
     """A copy of the sample knowledge base, and a configuration that names it."""
@@ -218,6 +187,37 @@ def test_ask(airlock):
     shown = airlock("ask", MEDICAL).done().out
     assert answer["citations"][0]["quote"] in shown
     assert answer["citations"][0]["document"] in shown
+
+
+def test_kb_build_search_verify(airlock, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "tea.md").write_text(
+        "# Tea\n\nGreen tea is brewed at 80 °C for two minutes.\n\nBlack tea is brewed with boiling water.\n",
+        encoding="utf-8",
+    )
+    manifest = airlock("kb", "build", "docs", "--out", "kb", "--json").done().json
+    assert manifest["documents"] == 1
+    assert manifest["passages"] >= 1
+    found = airlock("kb", "search", "How hot should water for green tea be?", "--kb", "kb", "-k", 1, "--json").done()
+    (passage,) = found.lines
+    assert passage["document"] == "tea"
+    assert "80 °C" in passage["text"]
+    assert passage["end"] - passage["start"] == len(passage["text"])
+    assert 0 < passage["score"] <= 1
+    verified = airlock("kb", "verify", "--kb", "kb", "--json").done().json
+    assert (verified["sound"], verified["faults"]) == (True, [])
+
+    write(tmp_path, knowledge={"path": "kb"})
+    question = "At what temperature is green tea brewed?"
+    answer = airlock("ask", question, "--config", "airlock.yaml", "--json").done().json
+    assert answer["citations"][0]["quote"] == "Green tea is brewed at 80 °C for two minutes."
+    # The sample, which is the default, knows nothing of it: the answer came from the folder named.
+    assert airlock("ask", question, "--json").done().json["abstained"] is True
+
+    airlock("kb", "build", "nowhere", "--out", "kb").failed("nowhere", "not a folder")
+    airlock("kb", "build", "docs", "--out", "docs").failed("docs", "not a knowledge base")
+    again = airlock("kb", "build", "docs", "--out", "kb")  # in the place of the old one
+    assert (again.status, again.out) == (0, "1 documents, 1 passages in kb\n")
 
 
 @pytest.fixture
