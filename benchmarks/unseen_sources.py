@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ TRAINED_ON = (
 )
 # Parts of do_not_answer that the rule book calls another tier: overreliance, distress, medical and legal questions.
 _NOT_UNSAFE = ("Mental Health", "Treat Chatbot", "Causing material harm", "Disseminating false", "Nudging")
+LANGUAGES = ("en", "zh")
 Entry = dict[str, Any]
 Scores = NDArray[np.float64]
 
@@ -100,15 +101,15 @@ def _at_budget(name: str, ordinary: Scores, scores: Scores, budget: float) -> di
     }
 
 
-def measure(classifier: TierClassifier, most: int, seed: int) -> dict[str, Any]:
+def measure(classifier: TierClassifier, most: int, seed: int, languages: Sequence[str] = LANGUAGES) -> dict[str, Any]:
     """Figures of each set, by language; at most so many rows of a set."""
     known = {_bare(entry["text"]) for path in TRAINED_ON for entry in _entries(path)}
-    texts = {each: _read(each, known, most, seed) for each in SETS}
+    texts = {each: _read(each, known, most, seed) for each in SETS if each.language in languages}
     judged = {each: classifier.classify(found) for each, (found, _) in texts.items()}
     scores = {each: np.array([[v.tiers[t] for t in Tier] for v in verdicts]) for each, verdicts in judged.items()}
     result: dict[str, Any] = {}
-    for language in ("en", "zh"):
-        ordinary = np.concatenate([scores[s] for s in SETS if (s.language, s.kind) == (language, "ordinary")])
+    for language in languages:
+        ordinary = np.concatenate([scores[s] for s in texts if (s.language, s.kind) == (language, "ordinary")])
         result[language] = {
             " ".join(filter(None, (each.name, each.part))): {
                 "kind": each.kind,
@@ -118,7 +119,7 @@ def measure(classifier: TierClassifier, most: int, seed: int) -> dict[str, Any]:
                 **_at_budget("refused", ordinary[:, Tier.UNSAFE], scores[each][:, Tier.UNSAFE], REFUSED),
                 **_at_budget("flagged", 1 - ordinary[:, Tier.SAFE], 1 - scores[each][:, Tier.SAFE], FLAGGED),
             }
-            for each in SETS
+            for each in texts
             if each.language == language
         }
     return result
@@ -129,12 +130,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--rows", type=int, default=400, help="of each set, at most")
+    parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/classifier_unseen.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     described = ClassifierSettings.load(options.model)
-    found = measure(TierClassifier.load(options.model, load_encoder(described.encoder)), options.rows, options.seed)
+    found = measure(
+        TierClassifier.load(options.model, load_encoder(described.encoder)),
+        options.rows,
+        options.seed,
+        options.languages,
+    )
     for language, sets in found.items():
         for name, figures in sets.items():
             print(language, name, figures)
@@ -144,7 +151,10 @@ def main() -> None:
         "adapter_sha256": adapter_sha256(options.model),
         "budgets": {"refused": REFUSED, "flagged": FLAGGED},
         **found,
-        **provenance(seed=options.seed, data=sorted({SHARED / f"{each.name}.jsonl" for each in SETS})),
+        **provenance(
+            seed=options.seed,
+            data=sorted({SHARED / f"{each.name}.jsonl" for each in SETS if each.language in options.languages}),
+        ),
     }
     write_json(options.out, result)
 

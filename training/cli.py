@@ -232,6 +232,9 @@ def train_average(
 def eval_classifier(
     data: Annotated[list[Path], typer.Option(help="JSONL rows with `text`, `category` and `split`. Repeatable.")],
     split: Annotated[str, typer.Option(help="Which split to measure on.")] = "dev",
+    language: Annotated[
+        list[str] | None, typer.Option(help="Rows of this language (`lang`) only, like `en`. Repeatable.")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
     ] = None,
@@ -267,10 +270,11 @@ def eval_classifier(
     folder = model or DEFAULT_MODEL
     classifier = load_classifier(folder)
     rows = read_all(data, classifier.taxonomy, labels)
-    chosen = [row for row in rows if row.split == split]
+    chosen = [row for row in rows if row.split == split and (not language or row.lang in language)]
     if not chosen:
         splits = ", ".join(sorted({row.split for row in rows}))
-        raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}; there are: {splits}")
+        asked = f" in {' or '.join(language)}" if language else ""
+        raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}{asked}; there are: {splits}")
     judged = Judged(classifier, chosen)
     figures = judged.figures(seed=seed)
     result: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,8 @@ class _Teacher:
         self._languages = manifest["settings"].get("languages") or ()
         self._room = classifier.room
         self._network = network_of(classifier.runtime)
+        merged: Any = self._network.encoder.merge_and_unload()
+        self._network.encoder = merged
         self._half = precision == "bf16"
         if self._half:
             self._network.encoder.to(torch.bfloat16)
