@@ -235,7 +235,7 @@ def test_a_missing_base_and_one_of_the_old_format_are_refused(tmp_path):
     with pytest.raises(KnowledgeError, match=r"knowledge\.db is not there; build one"):
         KnowledgeBase.open(tmp_path, HashedWords())
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(KnowledgeError, match="has format 1, this version reads 2; build it again"):
+    with pytest.raises(KnowledgeError, match="has format 1, this version reads 3; build it again"):
         KnowledgeBase.open(tmp_path, HashedWords())
     with pytest.raises(KnowledgeError, match="not a knowledge base of this format"):
         Writer(tmp_path, HashedWords())
@@ -243,7 +243,7 @@ def test_a_missing_base_and_one_of_the_old_format_are_refused(tmp_path):
 
 def test_another_format_is_refused(folder):
     damage(folder, "PRAGMA user_version = 99")
-    with pytest.raises(KnowledgeError, match="has format 99, this version reads 2"):
+    with pytest.raises(KnowledgeError, match="has format 99, this version reads 3"):
         KnowledgeBase.open(folder, HashedWords())
 
 
