@@ -1,4 +1,4 @@
-"""One order out of two: the similarity of vectors and the weight of shared words, each brought to a scale from 0 to 1.
+"""One order out of several: similarity of vectors, weight of shared words, nearness of asks, on a scale from 0 to 1.
 
 Ranks alone, as in reciprocal-rank fusion, say nothing of how sure each order is of its first ones; the figures do
 (decision 13).
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 DEPTH = 50  # passages of each order that are fused
 
-_ASKS = 0.5  # weight of the nearest ask, beside the two that follow
+_ASKS = 0.5  # weight of the document's nearest ask, which comes on top
 _VECTORS = 0.5  # weight of the similarity of vectors; that of words has the rest
 _HALF = 20.0  # BM25 that counts half
 
@@ -32,9 +32,10 @@ def fuse(
             share of what it could have: encoders differ in how similar they find texts that have nothing in common.
     """
     room = max(1.0 - least, 1e-6)
+    known = asked or {}
 
     def score(row: int) -> float:
-        words, near = worded.get(row, 0.0), max((asked or {}).get(row, least) - least, 0.0)
+        words, near = worded.get(row, 0.0), max(known.get(row, least) - least, 0.0)
         vectors = _VECTORS * (similar[row] - least) + _ASKS * near
         return vectors / room + (1 - _VECTORS) * words / (words + _HALF)
 

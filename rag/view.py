@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ class View:
             k: how many.
             document: look at this document only.
             where: look at documents that have, for each metadata entry, one of its values.
-            mode: by vectors, by words, or by both.
+            mode: by vectors, by words, or by both; documents are found by their asks too unless by words alone.
 
         Raises:
             KnowledgeError: `k` is below 1, the document is unknown, or the base is damaged.
@@ -96,22 +96,17 @@ class View:
         scope = Scope.make(self._now(), document=document, where=where)
         vector = np.asarray(self._encoder.encode_queries([query])[0], dtype=np.float32)
         least = max(k, _RERANKED) if self._reranker else k
-        depth = max(least, DEPTH) if mode is Mode.HYBRID else least
-        nearest, beside, asked = ([], [], {}) if mode is Mode.BM25 else self._nearest(vector, depth, scope)
+        depth = least if mode is Mode.BM25 else max(least, DEPTH)
+        nearest, beside, near = ([], [], {}) if mode is Mode.BM25 else self._nearest(vector, depth, scope)
         worded = [] if mode is Mode.DENSE else search_words(self._connection, query, depth, scope)
         scores = dict(nearest) | dict(beside)
         scores |= {row: self._similarity(row, vector) for row, _ in worded if row not in scores}
-        documents = self._documents_of(scores) if asked else {}
-        found = {row: asked[document] for row, document in documents.items() if document in asked}
-        if mode is Mode.HYBRID:
-            last = nearest[:DEPTH][-1][1] if nearest else 0.0
-            order = fuse(scores, dict(worded), found, least=last)
-        elif found:
-            order = fuse(scores, {}, found, least=nearest[-1][1])
+        asked = self._asked(scores, near) if near else {}
+        if mode is Mode.BM25:
+            order = [row for row, _ in worded]
         else:
-            order = [row for row, _ in nearest or worded]
-        items = [self._evidence(row, scores[row], found.get(row)) for row in order[:least]]
-        return self._reranked(query, items)[:k]
+            order = fuse(scores, dict(worded), asked, least=nearest[:DEPTH][-1][1] if nearest else 0.0)
+        return self._reranked(query, [self._evidence(row, scores[row], asked.get(row)) for row in order[:least]])[:k]
 
     def document(self, document_id: str, version: str | None = None) -> Document:
         """The document of that id: the current one, or the version named, which may be an old one.
@@ -167,20 +162,21 @@ class View:
     def _nearest(
         self, vector: NDArray[np.float32], k: int, scope: Scope
     ) -> tuple[list[tuple[int, float]], list[tuple[int, float]], dict[int, float]]:
-        """The nearest passages, those of the documents with the nearest asks, and how near each document's asks are."""
+        """The nearest passages, those of the documents with the nearest asks, and how near an ask of each document is."""
         vectors, hidden = self.vectors(), scope.expired(self._connection)
         allowed = scope.allowed(self._connection)
         nearest = vectors.search(vector, k, allowed=allowed, hidden=hidden)
-        asked = vectors.asks.nearest(vector, allowed=allowed, hidden=hidden)
-        if not asked:
-            return nearest, [], asked
-        first = np.array(heapq.nlargest(_ASKED, asked, key=asked.__getitem__), dtype=np.int64)
-        return nearest, vectors.search(vector, k, allowed=first, hidden=hidden), asked
+        near = vectors.asks.nearest(vector, allowed=allowed, hidden=hidden)
+        if not near:
+            return nearest, [], near
+        first = np.array(heapq.nlargest(_ASKED, near, key=near.__getitem__), dtype=np.int64)
+        return nearest, vectors.search(vector, k, allowed=first, hidden=hidden), near
 
-    def _documents_of(self, rows: Iterable[int]) -> dict[int, int]:
-        """The row of each passage's document."""
+    def _asked(self, rows: Iterable[int], near: Mapping[int, float]) -> dict[int, float]:
+        """How near an ask of each passage's document is, for those whose document has any."""
         query = "SELECT document FROM passages WHERE row = ?"
-        return {row: self._connection.execute(query, (row,)).fetchone()[0] for row in rows}
+        owners = {row: self._connection.execute(query, (row,)).fetchone()[0] for row in rows}
+        return {row: near[owner] for row, owner in owners.items() if owner in near}
 
     def _similarity(self, row: int, vector: NDArray[np.float32]) -> float:
         (stored,) = self._connection.execute("SELECT vector FROM passages WHERE row = ?", (row,)).fetchone()
