@@ -19,15 +19,9 @@ from classifier.model import TierClassifier
 from classifier.network import network_of, save_model
 from classifier.settings import ClassifierSettings
 from training.datasets import TrainingError, read_all
+from training.lineage import read_manifest
 from training.manifest import provenance
-from training.train_classifier import (
-    Split,
-    complete,
-    read_manifest,
-    refuse_finished,
-    refuse_other_data,
-    settings_of,
-)
+from training.train_classifier import Split, complete, refuse_finished, refuse_other_data, settings_of
 
 _OF_A_RUN = ("name", "seed", "adapter_sha256", "epochs", "seconds", "figures")
 _RECIPE = ("encoder", "taxonomy", "start", "without", "devices")

@@ -19,11 +19,12 @@ from training.calibration_card import told_in_card
 from training.conformal import Budget, Threshold, above, below, carried
 from training.datasets import Row, TrainingError, read_all, text_key
 from training.intervals import interval, mean
+from training.lineage import read_manifest
 from training.manifest import adapter_sha256, file_sha256, provenance, put_in_place, write_json
 from training.readings import Calibrated, Mask, Readings
 from training.reliability import calibration_figures
 from training.scores import Scores
-from training.train_classifier import Split, read_manifest, refuse_other_data, settings_of
+from training.train_classifier import Split, refuse_other_data, settings_of
 
 FITTING = 5  # one row in so many, by the hash of its text, fits the temperature; the others choose the thresholds
 FEWEST = 250

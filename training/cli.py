@@ -78,6 +78,15 @@ def train_classifier(
     watch: Annotated[
         list[str] | None, typer.Option(help="Do not train on this source: it chooses the best epoch. Repeatable.")
     ] = None,
+    teacher: Annotated[
+        list[Path] | None, typer.Option(help="Model folder whose verdicts stand beside the labels. Repeatable.")
+    ] = None,
+    taught: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Weight of what teachers say beside the label.")
+    ] = 0.5,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Rows of this language (`lang`) only, like `en`. Repeatable.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help=f"Passes over the rows. {_BY_RECIPE}")] = None,
     frozen: Annotated[int | None, typer.Option(min=0, help=f"Lowest layers to leave as they are. {_BY_RECIPE}")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help=f"LoRA rank. {_BY_RECIPE}")] = None,
@@ -119,7 +128,7 @@ def train_classifier(
 
         refuse_finished(out)
     meant = Taxonomy.load(taxonomy or SHIPPED_MODEL / "taxonomy.yaml")
-    only_full = {"--from": start, "--without": without, "--watch": watch, "--limit": limit}
+    only_full = {"--from": start, "--without": without, "--watch": watch, "--limit": limit, "--teacher": teacher}
     found = check(data, meant, labels)
     few = chosen(recipe, found.train, [name for name, value in only_full.items() if value])
     found = found.strict() if few else found
@@ -135,6 +144,8 @@ def train_classifier(
         dora=dora,
         rslora=rslora,
         watch=tuple(watch or ()),
+        taught=taught,
+        languages=tuple(language or ()),
         mined=mined,
         source_cap=source_cap,
         category_cap=category_cap,
@@ -159,6 +170,7 @@ def train_classifier(
         start=start,
         without=without or (),
         limit=limit,
+        teachers=teacher or (),
     )
     if manifest:  # on the first device
         _print_figures(manifest["figures"], as_json=as_json, whole=manifest)
@@ -174,6 +186,7 @@ def _train(
     start: Path | None,
     without: Sequence[str],
     limit: int | None,
+    teachers: Sequence[Path],
     **common: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     if few:
@@ -182,7 +195,7 @@ def _train(
         return train_few(**common)
     from training.train_classifier import train_classifier as run
 
-    return run(start=start, without=without, limit=limit, **common)
+    return run(start=start, without=without, limit=limit, teachers=teachers, **common)
 
 
 def _print_findings(found: Checked, taxonomy: Taxonomy, *, only_check: bool, as_json: bool) -> None:

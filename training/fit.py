@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.nn import functional
 
 from classifier.encoder import Encoder
 from classifier.network import TierModel
@@ -27,12 +26,13 @@ from training.checkpoint import Checkpoint, Groups
 from training.datasets import Row
 from training.disguise import disguised
 from training.frozen import FrozenLayers
+from training.losses import contrast_loss, label_loss
 from training.mixture import draw
 from training.operating_point import Budgets
+from training.teachers import Teachers
 
 _SURE = 0.95
 _NO_ROW = -1
-_TEMPERATURE = 0.1  # of the contrastive loss
 _PENALTY = 0.03  # inverse strength of the penalty of `head_start`, on standardized states
 
 Example = tuple[list[int], int, int]  # token ids, index of the category, index of the row or _NO_ROW
@@ -76,6 +76,8 @@ class TrainSettings:
             many pairs.
         reach: how far the weights go from where they began to what was learnt; of few rows half-way is better than all
             of it (arXiv 2109.01903).
+        taught: weight of what teachers say of a row, if there are any, beside its label; see `training.teachers`.
+        languages: rows of these languages only (ISO 639-1 codes), for an encoder that reads no others; empty for all.
         watch: sources that are not trained on: 2,000 of their rows choose the best epoch.
         max_flagged: share of the ordinary Safe validation rows that the operating point may flag.
         max_refused: share of them that it may refuse.
@@ -110,6 +112,8 @@ class TrainSettings:
     head_start: bool = False
     contrast: float = 0.0
     reach: float = 1.0
+    taught: float = 0.5
+    languages: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
     max_flagged: float = 0.08
     max_refused: float = 0.02
@@ -149,8 +153,11 @@ class Fit:
         taxonomy: Taxonomy,
         settings: TrainSettings,
         frozen: FrozenLayers | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         self._settings = settings
+        self._teachers = teachers
+        self._rows: Sequence[Row] = ()
         self._encoder = encoder
         self._inputs = frozen.inputs if frozen else encoder.collate
         self._targets = {category: index for index, category in enumerate(taxonomy.ids)}
@@ -172,6 +179,7 @@ class Fit:
         Without rows to validate on, with those of the last epoch.
         """
         settings = self._settings
+        self._rows = rows
         drawn = self._drawn(rows, torch.zeros(len(rows)), random.Random(settings.seed))
         size = math.ceil(len(drawn) / settings.batch / self.devices)
         steps = size * settings.epochs
@@ -308,10 +316,19 @@ class Fit:
         targets = torch.tensor([target for _, target, _ in batch], device=self._accelerator.device)
         read: list[Tensor] = []
         with self._model.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
-            loss, right = _loss(self._forward(model, batch), targets, self._tiers, self._settings)
+            said = self._said(batch).to(targets.device) if self._teachers and model.training else None
+            loss, right = label_loss(self._forward(model, batch), targets, self._tiers, self._settings, said)
         if self._settings.contrast and model.training:
             loss = loss + self._settings.contrast * contrast_loss(read[0], targets)
         return loss, right
+
+    def _said(self, batch: Sequence[Example]) -> Tensor:
+        """What teachers say of each example ``(examples, categories)``; nothing of two rows that are joined."""
+        alone = [at for at, (*_, row) in enumerate(batch) if row != _NO_ROW]
+        said = torch.zeros(len(batch), len(self._order))
+        if self._teachers and alone:
+            said[alone] = self._teachers.of([self._rows[batch[at][2]] for at in alone])
+        return said
 
     def _average(self, mean: dict[str, Tensor], step: int) -> None:
         decay = min(self._settings.averaging, step / (step + 9))
@@ -334,25 +351,6 @@ class Fit:
         self._model.train()
         self._model.encoder.eval()
         return total / len(held)
-
-
-def contrast_loss(states: Tensor, targets: Tensor) -> Tensor:
-    """How much nearer rows are to others of their category than to the rest (arXiv 2004.11362, equation 2).
-
-    Args:
-        states: ``(rows, hidden)``; their cosines count.
-        targets: the category of each row. One that is alone in its category only pushes others away.
-    """
-    unit = functional.normalize(states, dim=-1)
-    itself = torch.eye(len(targets), dtype=torch.bool, device=states.device)
-    likeness = (unit @ unit.T / _TEMPERATURE).masked_fill(itself, float("-inf"))
-    log_probabilities = likeness.log_softmax(-1).masked_fill(itself, 0.0)
-    same = (targets.unsqueeze(1) == targets.unsqueeze(0)) & ~itself
-    paired = same.any(-1)
-    if not paired.any():
-        return states.sum() * 0.0
-    mean = (log_probabilities * same).sum(-1)[paired] / same.sum(-1)[paired]
-    return -mean.mean()
 
 
 @torch.no_grad()
@@ -412,16 +410,6 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
     )
-
-
-def _loss(logits: Tensor, targets: Tensor, tiers: Tensor, settings: TrainSettings) -> tuple[Tensor, Tensor]:
-    """Category cross-entropy plus the weighted negative log-probability of the right tier, and that probability."""
-    log_probabilities = logits.log_softmax(-1)
-    category = functional.nll_loss(log_probabilities, targets) * (1 - settings.smoothing)
-    category = category - settings.smoothing * log_probabilities.mean()
-    same_tier = tiers[targets].unsqueeze(1) == tiers.unsqueeze(0)
-    tier = log_probabilities.masked_fill(~same_tier, float("-inf")).logsumexp(-1)
-    return category - settings.tier_weight * tier.mean(), tier.detach().exp().cpu()
 
 
 def _note(now: Tensor, batch: Sequence[Example], right: Tensor) -> None:

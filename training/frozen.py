@@ -16,8 +16,9 @@ from training.datasets import TrainingError
 
 _MOST_KEPT = 4 << 30  # bytes of states
 _AT_ONCE = 32  # texts
-# Types of models that keep their layers in `encoder.layer`, above `embeddings`, with nothing else between or after.
-SHAPES = ("bert", "camembert", "roberta", "xlm-roberta")
+# Types of models that keep their layers in `encoder.layer`, above `embeddings`, with nothing else between or after; and
+# whether a layer gives its states in a tuple.
+SHAPES = {"bert": False, "camembert": False, "mpnet": True, "roberta": False, "xlm-roberta": False}
 
 
 class FrozenLayers:
@@ -58,7 +59,8 @@ class FrozenLayers:
         above: Any = model.encoder.base_model.model
         embeddings, layers = above.embeddings, above.encoder.layer
         above.embeddings = _Given()
-        above.encoder.layer = nn.ModuleList([*(_Skipped() for _ in range(self._count)), *layers[self._count :]])
+        skipped = _SkippedInTuple if SHAPES[above.config.model_type] else _Skipped
+        above.encoder.layer = nn.ModuleList([*(skipped() for _ in range(self._count)), *layers[self._count :]])
         try:
             yield
         finally:
@@ -100,3 +102,8 @@ class _Given(nn.Module):
 class _Skipped(nn.Module):
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ANN401 - the layer's own arguments
         return hidden_states
+
+
+class _SkippedInTuple(nn.Module):
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:  # noqa: ANN401 - the same
+        return (hidden_states,)

@@ -32,7 +32,8 @@ def train_responses(
     from classifier.settings import ClassifierSettings
     from classifier.taxonomy import SHIPPED_MODEL, Taxonomy
     from training.fit import TrainSettings
-    from training.train_classifier import read_manifest, settings_of, train_classifier
+    from training.lineage import read_manifest
+    from training.train_classifier import settings_of, train_classifier
 
     begin = start or SHIPPED_MODEL
     adapter = settings_of(begin, read_manifest(begin))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,14 @@ from training.datasets import Row, TrainingError, hold_out, read_all
 from training.evaluate import evaluate_classifier
 from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers
-from training.manifest import adapter_sha256, file_sha256, provenance, put_in_place, write_json
+from training.lineage import lineage
+from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.operating_point import choose_operating_point
 from training.response_rows import read_exchanges
+from training.teachers import Teachers
 
 _PROOF = ("classifier.json", "manifest.json")
 _WATCHED = 2000  # rows that choose the best epoch
-_LINEAGE = ("name", "trained_on", "settings", "rows", "epochs", "seed", "data", "commit", "start")
 
 
 def train_classifier(
@@ -47,6 +47,7 @@ def train_classifier(
     labels: Path | None = None,
     without: Sequence[str] = (),
     limit: int | None = None,
+    teachers: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Train on the rows of split `train`, choose the operating point on rows held out of it, save, measure on `dev`.
 
@@ -64,6 +65,7 @@ def train_classifier(
         labels: decisions that replace labels of the data; see `training.datasets.read_decisions`.
         without: sources whose rows are kept out altogether, for `airlock eval folds` to test on.
         limit: rows to train on, chosen at random, for a trial; a tenth as many, but 500, are held out and measured.
+        teachers: model folders of the same taxonomy, whose verdicts stand beside the labels; see `training.teachers`.
 
     Returns:
         The manifest, which is also written to ``out/manifest.json``; nothing on any device but the first.
@@ -86,7 +88,7 @@ def train_classifier(
     model = TierModel.untrained(fresh, len(taxonomy.categories), lora_config(fresh, settings))
     if start:
         _go_on_from(model, TierClassifier.load(start, fresh), taxonomy, head=settings.reads == "texts")
-    lineage = _lineage(start) if start else None
+    begun, taught_by = lineage(start) if start else None, [lineage(teacher) for teacher in teachers]
     described = describe(fresh, taxonomy, settings, name)
     TierClassifier(TorchRuntime(model, fresh), fresh, taxonomy, described)  # refuses windows before time is spent
     if settings.train_window > settings.window:
@@ -94,7 +96,8 @@ def train_classifier(
             f"train_window = {settings.train_window} is longer than window = {settings.window}, which the finished "
             "classifier reads at a time; shorten it"
         )
-    fit = Fit(model, fresh, taxonomy, settings, frozen)
+    heard = Teachers(teachers, taxonomy, settings.precision) if teachers else None
+    fit = Fit(model, fresh, taxonomy, settings, frozen, heard)
     recipe = {
         "settings": asdict(settings),
         "encoder": fresh.sha256,
@@ -102,7 +105,8 @@ def train_classifier(
         "data": [file_sha256(path) for path in files],
         "without": sorted(without),
         "limit": limit,
-        "start": lineage["adapter_sha256"] if lineage else None,
+        "start": begun["adapter_sha256"] if begun else None,
+        "teachers": [each["adapter_sha256"] for each in taught_by],
         "devices": fit.devices,
     }
     progress = Checkpoint.at(out / "checkpoint", recipe)
@@ -117,11 +121,14 @@ def train_classifier(
     finished = out / "checkpoint" / "model"  # moved when all is measured, so that no half-made model can be used
     model.standardize(torch.zeros_like(model.centre), torch.ones_like(model.spread))
     save_model(model, taxonomy, described, finished)
-    del model, fresh, fit, frozen
-    learnt_from = {row.source for row in split.train} | set(lineage["trained_on"] if lineage else ())
+    del model, fresh, fit, frozen, heard
+    learnt_from = {row.source for row in split.train} | {
+        source for each in (begun, *taught_by) if each for source in each["trained_on"]
+    }
     made = {
         "settings": asdict(settings),
-        "start": lineage,
+        "start": begun,
+        "teachers": taught_by,
         "without": sorted(without),
         "limit": limit,
         "devices": devices,
@@ -162,6 +169,8 @@ class Split:
         Raises:
             TrainingError: a source is not in the data, or is both kept out and watched, or rows are too few.
         """
+        if settings.languages:
+            rows = [row for row in rows if row.lang in settings.languages]
         unknown = {*without, *settings.watch} - {row.source for row in rows}
         if unknown:
             raise TrainingError(
@@ -238,25 +247,6 @@ def _some(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a trained model says of itself, with the hash of its adapter.
-
-    Raises:
-        TrainingError: it is no folder of a model that was trained to the end, or does not say what it was made from.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        digest = adapter_sha256(folder)
-    except FileNotFoundError as exc:
-        raise TrainingError(f"{folder} holds no trained model ({exc.filename} is missing); give its folder") from exc
-    except (OSError, ValueError) as exc:
-        raise TrainingError(f"{folder}: its manifest cannot be read ({exc}); train it anew") from exc
-    missing = [key for key in _LINEAGE if key not in manifest]
-    if missing:
-        raise TrainingError(f"{folder}: its manifest does not say {', '.join(missing)}; train it anew")
-    return {"without": [], "limit": None, "devices": 1, **manifest, "adapter_sha256": digest}
-
-
 def settings_of(folder: Path, manifest: Mapping[str, Any]) -> TrainSettings:
     """The recipe that a manifest tells.
 
@@ -279,13 +269,6 @@ def refuse_other_data(
             f"{folder} was trained on other data than {', '.join(map(str, files))}, or on these in another order; "
             "give the same, in the same order: which rows were held out depends on both"
         )
-
-
-def _lineage(start: Path) -> dict[str, Any]:
-    """What a model was made from, and those it went on from."""
-    manifest = read_manifest(start)
-    seeds = {"seeds": [run["seed"] for run in manifest["averaged"]]} if "averaged" in manifest else {}
-    return {key: manifest[key] for key in ("adapter_sha256", *_LINEAGE)} | seeds
 
 
 def lora_config(encoder: Encoder, settings: TrainSettings) -> LoraConfig:

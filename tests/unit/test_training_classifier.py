@@ -23,7 +23,8 @@ from classifier.types import ClassifierError
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
 from training.average import average_classifiers
 from training.datasets import Row, TrainingError, text_key
-from training.fit import Fit, TrainSettings, _batches, _join, _loss, _note, _optimizer, _rounds
+from training.fit import Fit, TrainSettings, _batches, _join, _note, _optimizer, _rounds
+from training.losses import label_loss
 from training.manifest import adapter_sha256, file_sha256
 from training.train_classifier import lora_config
 
@@ -44,7 +45,7 @@ def test_the_loss_is_that_of_the_formula(weight, smoothing):
     torch.manual_seed(0)
     logits, targets = torch.randn(7, 5, dtype=torch.float64) * 3, [0, 1, 2, 3, 4, 1, 3]
     settings = TrainSettings(tier_weight=weight, smoothing=smoothing)
-    found, right = _loss(logits, torch.tensor(targets), torch.tensor(TAXONOMY.tier_indices), settings)
+    found, right = label_loss(logits, torch.tensor(targets), torch.tensor(TAXONOMY.tier_indices), settings)
     losses, tiers_right = [], []
     for row, target in zip(logits.tolist(), targets, strict=True):
         total = sum(map(math.exp, row))
@@ -59,7 +60,7 @@ def test_the_loss_is_that_of_the_formula(weight, smoothing):
 
 def test_the_loss_has_a_gradient_everywhere_also_far_out():
     logits = torch.tensor([[80.0, -80, 0, 0, 0], [-80.0, 80, 0, 0, 0]], requires_grad=True)
-    loss, _ = _loss(logits, torch.tensor([2, 3]), torch.tensor(TAXONOMY.tier_indices), TrainSettings())
+    loss, _ = label_loss(logits, torch.tensor([2, 3]), torch.tensor(TAXONOMY.tier_indices), TrainSettings())
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()

@@ -18,7 +18,8 @@ from training.calibrate import Wanted, calibrate
 from training.crossed import Crossed, expected_errors, in_words, parts_of
 from training.datasets import Row, TrainingError
 from training.evaluate import Judged
-from training.fit import contrast_loss, start_head
+from training.fit import start_head
+from training.losses import contrast_loss
 from training.near import near_groups
 from training.recipes import FEW_ROWS, chosen, settings_for
 from training.train_classifier import lora_config

@@ -1,8 +1,10 @@
 import contextlib
+import functools
 from dataclasses import replace
 
 import pytest
 import torch
+from transformers import MPNetConfig, MPNetModel
 
 from classifier.encoder import load_encoder
 from classifier.network import TierModel
@@ -11,6 +13,24 @@ from tests.classifier_cases import SETTINGS, e5_small, minilm
 from training.datasets import TrainingError
 from training.frozen import FrozenLayers
 from training.train_classifier import lora_config
+
+
+@functools.cache
+def mpnet():
+    """A small encoder of MPNet's shape, whose layers give tuples and share a bias of positions."""
+    torch.manual_seed(0)
+    like = minilm()
+    config = MPNetConfig(
+        vocab_size=len(like.tokenizer),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        initializer_range=0.3,
+    )
+    model = MPNetModel(config, add_pooling_layer=False).eval().requires_grad_(False)
+    return replace(like, name="small mpnet", model=model)
+
 
 TEXTS = ["a garden", "how do I bake bread in a kettle, and why would I?", "zorblax", "a garden"]
 
@@ -25,7 +45,7 @@ def model_of(encoder, frozen):
     return model
 
 
-@pytest.mark.parametrize(("make", "count"), [(minilm, 1), (minilm, 5), (e5_small, 6)])
+@pytest.mark.parametrize(("make", "count"), [(minilm, 1), (minilm, 5), (e5_small, 6), (mpnet, 1), (mpnet, 2)])
 def test_the_two_parts_give_what_the_whole_gives(make, count):
     encoder = make()
     model, frozen = model_of(encoder, count), FrozenLayers(encoder, count)
@@ -83,6 +103,6 @@ def test_some_layer_must_be_left_to_train(count):
 
 def test_an_encoder_of_another_type_is_refused():
     encoder = load_encoder(MINILM)
-    encoder.model.config.model_type = "mpnet"
-    with pytest.raises(TrainingError, match=r"is a mpnet model; layers can be frozen of bert, .*frozen = 0"):
+    encoder.model.config.model_type = "albert"
+    with pytest.raises(TrainingError, match=r"is a albert model; layers can be frozen of bert, .*frozen = 0"):
         FrozenLayers(encoder, 2)
