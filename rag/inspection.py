@@ -122,7 +122,9 @@ def _ask_faults(
 ) -> Iterator[str]:
     found = connection.execute("SELECT vectors FROM asks WHERE document = ?", (row,)).fetchone()
     vectors = found[0] if found else b""
-    if (asks_seal(vectors) if vectors else None) != sealed or len(vectors) != 4 * dimension * len(asks(document.metadata)):
+    if (asks_seal(vectors) if vectors else None) != sealed or len(vectors) != 4 * dimension * len(
+        asks(document.metadata)
+    ):
         yield f"document {document.id} has asks that are not those it was stored with"
 
 
@@ -132,7 +134,9 @@ def _count_faults(connection: sqlite3.Connection, manifest: Manifest, documents:
     for name, found, said in (("documents", documents, manifest.documents), ("passages", len(rows), manifest.passages)):
         if found != said:
             yield f"{found} {name}, the manifest says {said}"
-    if connection.execute("SELECT 1 FROM asks AS a JOIN documents AS d ON d.row = a.document WHERE died IS NOT NULL").fetchone():
+    if connection.execute(
+        "SELECT 1 FROM asks AS a JOIN documents AS d ON d.row = a.document WHERE died IS NOT NULL"
+    ).fetchone():
         yield "there are asks of documents that are not current"
     if rows != words:
         yield "the index of words does not hold the passages there are"

@@ -162,7 +162,7 @@ class View:
     def _nearest(
         self, vector: NDArray[np.float32], k: int, scope: Scope
     ) -> tuple[list[tuple[int, float]], list[tuple[int, float]], dict[int, float]]:
-        """The nearest passages, those of the documents with the nearest asks, and how near an ask of each document is."""
+        """The nearest passages, those of documents with the nearest asks, and how near an ask of each document is."""
         vectors, hidden = self.vectors(), scope.expired(self._connection)
         allowed = scope.allowed(self._connection)
         nearest = vectors.search(vector, k, allowed=allowed, hidden=hidden)

@@ -135,9 +135,7 @@ class Writer:
         for (document, passage), vector in zip(cut, matrix, strict=True):
             made[document.id].append((passage, vector.tobytes()))
         return [
-            Prepared(
-                document, tuple(made[document.id]) if document.id in made else None, asked.get(document.id, b"")
-            )
+            Prepared(document, tuple(made[document.id]) if document.id in made else None, asked.get(document.id, b""))
             for document in documents
         ]
 

@@ -4,11 +4,13 @@ import sqlite3
 import numpy as np
 import pytest
 
-from rag.asks import Asks, read_asks
+from rag.answer import Answerer
+from rag.asks import Asks, lift, read_asks
 from rag.build import build
 from rag.cache import IndexSettings
 from rag.documents import read_documents
 from rag.index import reindex
+from rag.interpret import ExtractiveInterpreter
 from rag.metadata import ASK_CHARACTERS, MAX_ASKS, asks, pairs
 from rag.mode import Mode
 from rag.schema import DATABASE
@@ -227,6 +229,31 @@ def test_asks_stand_beside_a_graph_of_passages_too(tmp_path):
     assert "teeth" not in {item.passage.document for item in knowledge.search(FAR, 3)}
 
 
+# What is answered
+
+
+def test_a_question_that_a_document_says_it_answers_is_answered_from_it_in_its_own_sentences(tmp_path):
+    knowledge = base(tmp_path / "kb", document("teeth", TEETH, asks=[FAR]), document("whales", WHALES))
+    control = base(tmp_path / "control", document("teeth", TEETH), document("whales", WHALES))
+    answer, without = (
+        Answerer(each, ExtractiveInterpreter(HashedWords())).answer(FAR) for each in (knowledge, control)
+    )
+    assert (answer.answer, answer.citations[0].document) == (TEETH, "teeth")
+    assert knowledge.check(answer.citations[0])
+    assert without.abstained
+
+
+def test_an_ask_that_is_a_quote_of_the_answer_is_not_quoted(tmp_path):
+    knowledge = base(tmp_path / "kb", document("teeth", TEETH, asks=[FAR, "Molars fall out at noon."]))
+    answer = Answerer(knowledge, ExtractiveInterpreter(HashedWords())).answer("Molars fall out at noon.")
+    assert answer.answer in ("", TEETH)
+
+
+def test_only_a_near_ask_lifts_a_score():
+    assert [lift(asked) for asked in (None, -1.0, 0.0, 0.52)] == [0.0] * 4
+    assert lift(1.0) > lift(0.8) > lift(0.6) > 0.0
+
+
 # What is refused
 
 
@@ -248,7 +275,9 @@ def test_damaged_asks_are_found(tmp_path, statement, opens):
     assert any("asks that are not those it was stored with" in fault for fault in knowledge.verify())
     if opens:
         return
-    with pytest.raises(KnowledgeError, match="the asks of document 'teeth' are damaged; build the knowledge base again"):
+    with pytest.raises(
+        KnowledgeError, match="the asks of document 'teeth' are damaged; build the knowledge base again"
+    ):
         KnowledgeBase.open(tmp_path / "kb", HashedWords())
 
 
