@@ -21,6 +21,7 @@ from guard.assemble_classifier import Encoders
 from guard.assemble_knowledge import load_knowledge, load_sentences
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.types import Route, Turn
+from rag.asks import lift
 from rag.protective import Protector
 from training.manifest import provenance, write_json
 
@@ -80,7 +81,8 @@ def main() -> None:
 
     def nearest(asked: str, category: str) -> Found:
         answer = protector.protect(asked, category)
-        return (answer.citations[0].document if answer.citations else None), answer.searched[0].score
+        found = answer.searched[0]
+        return (answer.citations[0].document if answer.citations else None), found.score + lift(found.asked)
 
     def other(category: str) -> str:
         return categories[(categories.index(category) + 1) % len(categories)]

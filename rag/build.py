@@ -178,14 +178,17 @@ def _replace_documents(out: Path, staged: Path) -> None:
 _REPLACE = """
 DELETE FROM words;
 DELETE FROM passages;
+DELETE FROM asks;
 DELETE FROM entries;
 DELETE FROM files;
 UPDATE documents SET died = :generation, removed = :now, file = NULL WHERE died IS NULL;
 DELETE FROM documents WHERE died = :generation
     AND EXISTS (SELECT 1 FROM staged.documents AS s WHERE s.id = documents.id AND s.version = documents.version);
-INSERT INTO documents (row, id, version, born, expires, file, seal, title, metadata, text)
-    SELECT row + :documents, id, version, :generation, expires, file, seal, title, metadata, text FROM staged.documents;
+INSERT INTO documents (row, id, version, born, expires, file, seal, asks_seal, title, metadata, text)
+    SELECT row + :documents, id, version, :generation, expires, file, seal, asks_seal, title, metadata, text
+    FROM staged.documents;
 INSERT INTO passages SELECT row + :passages, document + :documents, number, start, stop, vector FROM staged.passages;
+INSERT INTO asks SELECT document + :documents, vectors FROM staged.asks;
 INSERT INTO entries SELECT key, value, document + :documents FROM staged.entries;
 INSERT INTO words (rowid, text) SELECT rowid + :passages, text FROM staged.words;
 INSERT INTO files SELECT * FROM staged.files;

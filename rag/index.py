@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.asks import Asks, read_asks
 from rag.cache import DEFAULT_SETTINGS, Cached, IndexSettings, build_cached, load_cached, read_note, stamp
 from rag.schema import Manifest, corpus_hash, explained, open_reader, read_manifest
 from rag.types import KnowledgeError
@@ -75,7 +76,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """The vectors of all passages as one generation has them.
+    """The vectors of all passages, and of all asks, as one generation has them.
 
     Attributes:
         identity: of the knowledge base.
@@ -86,6 +87,7 @@ class Vectors:
         young: those that came later; searched exactly.
         dead: rows of the documents that have gone since, ascending.
         cached: what the main segment was read from; None if it is flat.
+        asks: the vectors of the questions that the documents say they answer.
     """
 
     identity: str
@@ -96,6 +98,7 @@ class Vectors:
     young: Segment
     dead: Rows
     cached: Cached | None
+    asks: Asks
 
     @property
     def kind(self) -> Literal["flat", "hnsw"]:
@@ -140,7 +143,8 @@ def load_vectors(connection: sqlite3.Connection, manifest: Manifest, folder: Pat
     young = _read(connection, _last(main), manifest.dimension)
     dead = np.array([-1]) if (main.documents < 0).any() else _NONE
     (newest,) = connection.execute("SELECT coalesce(max(row), 0) FROM documents").fetchone()
-    return Vectors(manifest.identity, manifest.generation, manifest.corpus, newest, main, young, dead, cached)
+    asks = read_asks(connection, 0, manifest.dimension)
+    return Vectors(manifest.identity, manifest.generation, manifest.corpus, newest, main, young, dead, cached, asks)
 
 
 def next_vectors(
@@ -163,7 +167,15 @@ def next_vectors(
         return load_vectors(connection, manifest, folder, settings)
     if len(new.rows):
         young = _joined(young, new, manifest.dimension)
-    return replace(old, generation=manifest.generation, corpus=manifest.corpus, newest=newest, young=young, dead=dead)
+    return replace(
+        old,
+        generation=manifest.generation,
+        corpus=manifest.corpus,
+        newest=newest,
+        young=young,
+        dead=dead,
+        asks=old.asks.followed_by(read_asks(connection, old.newest, manifest.dimension), dead),
+    )
 
 
 def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS, *, check: bool = True) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rag.asks import asks_seal
 from rag.cache import INDEX, load_cached, stamp
 from rag.documents import version as version_of
 from rag.index import Vectors, seal
-from rag.metadata import expiry, pairs
+from rag.metadata import asks, expiry, pairs
 from rag.schema import Manifest, corpus_hash
 from rag.types import Document
 
@@ -24,6 +25,7 @@ class Statistics:
         documents: that are current.
         expired: of these, how many are not cited any more.
         passages: of the current documents.
+        asks: questions that these say they answer.
         old_versions: that are kept for the citations that name them.
         generation: how many changes were committed.
         bytes: of all files.
@@ -37,6 +39,7 @@ class Statistics:
     documents: int
     expired: int
     passages: int
+    asks: int
     old_versions: int
     generation: int
     bytes: int
@@ -57,6 +60,7 @@ def statistics(
         documents=manifest.documents,
         expired=expired.fetchone()[0],
         passages=manifest.passages,
+        asks=len(vectors.asks.documents),
         old_versions=old.fetchone()[0],
         generation=manifest.generation,
         bytes=sum(map(_size, folder.iterdir())),
@@ -81,8 +85,8 @@ def faults(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> 
         if said != "ok":
             yield f"the database is damaged: {said}"
     current: list[tuple[str, str]] = []
-    query = "SELECT row, id, version, title, text, metadata, expires, seal, died FROM documents ORDER BY row"
-    for row, name, version, title, text, metadata, expires, sealed, died in connection.execute(query):
+    query = "SELECT row, id, version, title, text, metadata, expires, seal, asks_seal, died FROM documents ORDER BY row"
+    for row, name, version, title, text, metadata, expires, sealed, asks_sealed, died in connection.execute(query):
         try:
             document = Document(name, version, title, text, json.loads(metadata))
         except ValueError:
@@ -93,6 +97,7 @@ def faults(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> 
         if died is None:
             current.append((name, version))
             yield from _passage_faults(connection, row, document, sealed)
+            yield from _ask_faults(connection, row, document, asks_sealed, manifest.dimension)
     if corpus_hash(current) != manifest.corpus:
         yield "the documents are not the corpus that the manifest names"
     yield from _count_faults(connection, manifest, len(current))
@@ -112,11 +117,26 @@ def _passage_faults(connection: sqlite3.Connection, row: int, document: Document
         yield f"document {document.id} is filtered by other metadata than it has"
 
 
+def _ask_faults(
+    connection: sqlite3.Connection, row: int, document: Document, sealed: str | None, dimension: int
+) -> Iterator[str]:
+    found = connection.execute("SELECT vectors FROM asks WHERE document = ?", (row,)).fetchone()
+    vectors = found[0] if found else b""
+    if (asks_seal(vectors) if vectors else None) != sealed or len(vectors) != 4 * dimension * len(
+        asks(document.metadata)
+    ):
+        yield f"document {document.id} has asks that are not those it was stored with"
+
+
 def _count_faults(connection: sqlite3.Connection, manifest: Manifest, documents: int) -> Iterator[str]:
     rows = [row for (row,) in connection.execute("SELECT row FROM passages ORDER BY row")]
     words = [row for (row,) in connection.execute("SELECT rowid FROM words ORDER BY rowid")]
     for name, found, said in (("documents", documents, manifest.documents), ("passages", len(rows), manifest.passages)):
         if found != said:
             yield f"{found} {name}, the manifest says {said}"
+    if connection.execute(
+        "SELECT 1 FROM asks AS a JOIN documents AS d ON d.row = a.document WHERE died IS NOT NULL"
+    ).fetchone():
+        yield "there are asks of documents that are not current"
     if rows != words:
         yield "the index of words does not hold the passages there are"

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.asks import lift
 from rag.chunking import Sentence, embedding_text, sentences
 from rag.grounding import compose
 from rag.types import Citation, Document, Encoder, Evidence, GroundedAnswer, KnowledgeError, Status, similarity
@@ -39,7 +40,7 @@ class Selection:
         characters: at most, in an answer; the best sentence is quoted whatever its length.
         duplicate: similarity from which two sentences say the same.
         abroad: what a sentence in another language than the question's scores more, since texts in two languages are
-            less similar than those in one.
+            less similar than those in one; or what the document's nearest ask adds (`rag.asks.lift`), if that is more.
     """
 
     threshold: float = 0.48
@@ -129,11 +130,13 @@ class ExtractiveInterpreter:
     def answer(self, question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> GroundedAnswer:
         """The best sentences, in the order of their documents; from a disputed document, one of each section."""
         weight = self.selection.weight
-        more = self._more(question, documents)
+        abroad = self._abroad(question, documents)
         ranked = ranking(
             replace(
                 candidate,
-                score=weight * candidate.similarity + (1 - weight) * item.score + more[candidate.document.id],
+                score=weight * candidate.similarity
+                + (1 - weight) * item.score
+                + max(abroad[candidate.document.id], lift(item.asked)),
             )
             for candidate, item in candidates(question, evidence, documents, self._encoder)
         )
@@ -145,8 +148,8 @@ class ExtractiveInterpreter:
             (candidate.citation for candidate in choose(ranked, near, self.selection, self._encoder.floor)), evidence
         )
 
-    def _more(self, question: str, documents: Mapping[str, Document]) -> dict[str, float]:
-        """What sentences of each document score more."""
+    def _abroad(self, question: str, documents: Mapping[str, Document]) -> dict[str, float]:
+        """What sentences of each document score more for being in another language."""
         spoken = self._language(question)
         return {
             name: self.selection.abroad if spoken and spoken != (self._language(document.text) or spoken) else 0.0

@@ -12,6 +12,9 @@ import yaml
 from rag.types import KnowledgeError, Unreadable
 
 SIDECAR = ".meta.yaml"
+ASKS = "asks"  # questions that the document answers; searched by their vectors, not asked for by `pairs`
+MAX_ASKS = 64
+ASK_CHARACTERS = 500
 DATES = ("published", "retrieved", "expires")
 _SINGLE = ("title", "url", "publisher", "licence", "trust", *DATES)  # `stance` and others may be lists
 
@@ -47,9 +50,13 @@ def merge(own: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Metadata:
     A null in the sidecar takes the file's own entry away.
 
     Raises:
-        Unreadable: an entry is nested, a list where one text belongs, no ISO 8601 date, or no known level of trust.
+        Unreadable: an entry is nested, a list where one text belongs, no ISO 8601 date, no known level of trust, or
+            beyond the limits of `asks`.
     """
     metadata = dict(_entries({**own, **sidecar}))
+    if isinstance(text := metadata.get(ASKS), str):  # a cell, or a block of YAML: one on each line
+        metadata[ASKS] = [line.strip() for line in text.splitlines() if line.strip()]
+    asks(metadata)
     for key in _SINGLE:
         if isinstance(metadata.get(key), list):
             raise Unreadable(f"metadata `{key}` is a list; give one text")
@@ -60,6 +67,26 @@ def merge(own: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Metadata:
     if trust is not None and trust not in set(Trust):
         raise Unreadable(f"metadata `trust` is {trust!r}; give one of {', '.join(Trust)}")
     return metadata
+
+
+def asks(metadata: Mapping[str, str | list[str]]) -> list[str]:
+    """The questions that a document says it answers.
+
+    Raises:
+        Unreadable: there are more than `MAX_ASKS`, or one is empty or longer than `ASK_CHARACTERS`.
+    """
+    found = metadata.get(ASKS, [])
+    texts = [found] if isinstance(found, str) else found
+    if len(texts) > MAX_ASKS:
+        raise Unreadable(f"metadata `{ASKS}` has {len(texts)} texts; give at most {MAX_ASKS}")
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise Unreadable(f"metadata `{ASKS}`: text {number} is empty; write some, or take it out")
+        if len(text) > ASK_CHARACTERS:
+            raise Unreadable(
+                f"metadata `{ASKS}`: text {number} has {len(text)} characters; give at most {ASK_CHARACTERS}"
+            )
+    return texts
 
 
 def expiry(metadata: Mapping[str, str | list[str]]) -> float | None:
@@ -85,11 +112,15 @@ def expiry(metadata: Mapping[str, str | list[str]]) -> float | None:
 
 
 def pairs(metadata: Mapping[str, str | list[str]]) -> list[tuple[str, str]]:
-    """What a search can ask for, as pairs of entry and value, sorted; a list gives a pair for each of its values."""
+    """What a search can ask for, as pairs of entry and value, sorted; a list gives a pair for each of its values.
+
+    `ASKS` are none of it.
+    """
     return sorted(
         {
             (key, value)
             for key, values in metadata.items()
+            if key != ASKS
             for value in ([values] if isinstance(values, str) else values)
         }
     )

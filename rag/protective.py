@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rag.asks import lift
 from rag.chunking import Sentence, passages, sentences
 from rag.grounding import compose, ground
 from rag.mode import Mode
@@ -27,7 +28,7 @@ class Protector:
 
     Args:
         knowledge: where every quote must stand.
-        least: similarity, 0 to 1, below which nothing is quoted.
+        least: similarity, 0 to 1, below which nothing is quoted; a near ask of the document adds to it.
         where: metadata that the documents must have beside `PROTECTS`; see `View.search`.
         gate: the limits of the citation gate.
     """
@@ -57,7 +58,7 @@ class Protector:
             return compose((), ())
         with self._knowledge.view() as view:
             found = view.search(asked, 1, where={**self._where, PROTECTS: (category,)}, mode=Mode.DENSE)
-            if not found or found[0].score < self._least:
+            if not found or found[0].score + lift(found[0].asked) < self._least:
                 return compose((), found)
             document = view.document(found[0].passage.document)
             if not protects(document, category) or document.disputed:

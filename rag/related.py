@@ -23,10 +23,12 @@ class Related:
         interpreter: chooses its sentences, and finds them too far from the question or not; asks less of them than
             the one that answers.
         lead: how far the similarity of its best passage is above that of any other document's.
+        lead_with_asks: the same of a document with asks, none of which was near enough for a sure answer.
     """
 
     interpreter: InterpretationModel
     lead: float = 0.05
+    lead_with_asks: float = 0.0725
 
     def of(self, found: Sequence[Evidence]) -> list[Evidence]:
         """The passages of the document that stands out; none where none does.
@@ -34,8 +36,11 @@ class Related:
         Args:
             found: what was found for the question, some `AROUND` passages.
         """
-        best = {item.passage.document: item.score for item in sorted(found, key=lambda item: item.score)}
-        first, second = sorted([*best.values(), 0.0, 0.0], reverse=True)[:2]
-        if first <= 0.0 or first - second < self.lead:
+        if not found:
             return []
-        return [item for item in found if best[item.passage.document] == first]
+        best = max(found, key=lambda item: item.score)
+        others = [item.score for item in found if item.passage.document != best.passage.document]
+        lead = self.lead if best.asked is None else self.lead_with_asks
+        if best.score <= 0.0 or best.score - max([*others, 0.0]) < lead:
+            return []
+        return [item for item in found if item.passage.document == best.passage.document]

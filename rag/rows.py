@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rag.asks import asks_seal
 from rag.chunking import embedding_text
 from rag.documents import version as version_of
 from rag.index import seal
 from rag.lexical import spaced
-from rag.metadata import expiry, pairs
+from rag.metadata import asks, expiry, pairs
 from rag.schema import corpus_hash
-from rag.types import Document, KnowledgeError, Passage
+from rag.types import Document, KnowledgeError, Passage, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,12 @@ class Prepared:
     Attributes:
         document: as it was read.
         passages: with the vector of each as little-endian float32; None if the base has this version.
+        asks: the vectors of its `asks`, one after the other, likewise; empty without any.
     """
 
     document: Document
     passages: tuple[tuple[Passage, bytes], ...] | None
+    asks: bytes = b""
 
 
 def check_document(document: Document) -> None:
@@ -39,7 +42,10 @@ def check_document(document: Document) -> None:
     if not document.id or not document.id.isprintable():
         raise KnowledgeError(f"document id {document.id!r} is empty or cannot be printed; name it otherwise")
     try:
-        "".join([document.id, document.title, document.text, *itertools.chain(*pairs(document.metadata))]).encode()
+        said = [*asks(document.metadata), *itertools.chain(*pairs(document.metadata))]
+        "".join([document.id, document.title, document.text, *said]).encode()
+    except Unreadable as exc:
+        raise KnowledgeError(f"document {document.id!r}: {exc}") from exc
     except UnicodeEncodeError as exc:
         raise KnowledgeError(f"document {document.id!r} holds half of a surrogate pair; correct its text") from exc
     if version_of(document.title, document.metadata, document.text) != document.version:
@@ -53,19 +59,22 @@ def store_document(connection: sqlite3.Connection, item: Prepared, generation: i
     """Store a document with its passages, as of a generation."""
     document, made = item.document, item.passages or ()
     row = connection.execute(
-        "INSERT INTO documents (id, version, born, expires, seal, title, metadata, text) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO documents (id, version, born, expires, seal, asks_seal, title, metadata, text) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             document.id,
             document.version,
             generation,
             expiry(document.metadata),
             seal((passage.start, passage.end, vector) for passage, vector in made),
+            asks_seal(item.asks) if item.asks else None,
             document.title,
             json.dumps(dict(document.metadata), ensure_ascii=False),
             document.text,
         ),
     ).lastrowid
+    if item.asks:
+        connection.execute("INSERT INTO asks VALUES (?, ?)", (row, item.asks))
     connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", [(*pair, row) for pair in pairs(document.metadata)])
     for number, (passage, vector) in enumerate(made):
         place = connection.execute(
@@ -77,11 +86,12 @@ def store_document(connection: sqlite3.Connection, item: Prepared, generation: i
 
 
 def end_document(connection: sqlite3.Connection, name: str, generation: int, now: float) -> int:
-    """Keep the text for the citations that name it; its passages are deleted, so many."""
+    """Keep the text for the citations that name it; its passages are deleted, so many, and the vectors of its asks."""
     query = "SELECT row FROM documents WHERE id = ? AND died IS NULL"
     (row,) = connection.execute(query, (name,)).fetchone()
     connection.execute("DELETE FROM words WHERE rowid IN (SELECT row FROM passages WHERE document = ?)", (row,))
     passages = connection.execute("DELETE FROM passages WHERE document = ?", (row,)).rowcount
+    connection.execute("DELETE FROM asks WHERE document = ?", (row,))
     connection.execute("DELETE FROM entries WHERE document = ?", (row,))
     connection.execute("UPDATE documents SET died = ?, removed = ?, file = NULL WHERE row = ?", (generation, now, row))
     return passages

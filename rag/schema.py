@@ -16,7 +16,7 @@ from urllib.parse import quote
 from rag.lexical import TOKENIZER
 from rag.types import Encoder, KnowledgeError, Unusable
 
-FORMAT = 2
+FORMAT = 3
 DATABASE = "knowledge.db"
 SAMPLE = Path(__file__).parent / "assets" / "sample"
 OLD_FILES = ("manifest.json", "documents.jsonl", "passages.jsonl", "index.faiss")  # format 1
@@ -45,6 +45,7 @@ CREATE TABLE documents (
     expires REAL,
     file TEXT,
     seal TEXT NOT NULL,
+    asks_seal TEXT,
     title TEXT NOT NULL,
     metadata TEXT NOT NULL,
     text TEXT NOT NULL
@@ -63,6 +64,8 @@ CREATE TABLE passages (
     vector BLOB NOT NULL
 ) STRICT;
 CREATE INDEX passages_document ON passages (document);
+CREATE TABLE asks (document INTEGER PRIMARY KEY, vectors BLOB NOT NULL) STRICT;
+CREATE INDEX documents_asks ON documents (row) WHERE died IS NULL AND asks_seal IS NOT NULL;
 CREATE TABLE entries (
     key TEXT NOT NULL,
     value TEXT NOT NULL,

@@ -214,10 +214,18 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A passage found for a question, with its cosine similarity, -1 to 1."""
+    """A passage found for a question.
+
+    Attributes:
+        passage: the passage.
+        score: its similarity to the question, -1 to 1.
+        asked: similarity to the question of the nearest of its document's `asks`, -1 to 1; None if it has none, or if
+            only words were searched for.
+    """
 
     passage: Passage
     score: float
+    asked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from rag.schema import Manifest
 from rag.scope import Scope, Where
 from rag.types import Citation, Document, Encoder, Evidence, KnowledgeError, Passage, Reranker, similarity
 
+_ASKED = 5  # documents with the nearest asks, whose passages come in
 _RERANKED = 20  # passages that a reranker reads, or k if that is more
 _DOCUMENT = "SELECT id, version, title, text, metadata FROM documents WHERE "
 
@@ -82,7 +84,7 @@ class View:
             k: how many.
             document: look at this document only.
             where: look at documents that have, for each metadata entry, one of its values.
-            mode: by vectors, by words, or by both.
+            mode: by vectors, by words, or by both; documents are found by their asks too unless by words alone.
 
         Raises:
             KnowledgeError: `k` is below 1, the document is unknown, or the base is damaged.
@@ -94,17 +96,17 @@ class View:
         scope = Scope.make(self._now(), document=document, where=where)
         vector = np.asarray(self._encoder.encode_queries([query])[0], dtype=np.float32)
         least = max(k, _RERANKED) if self._reranker else k
-        depth = max(least, DEPTH) if mode is Mode.HYBRID else least
-        nearest = [] if mode is Mode.BM25 else self._nearest(vector, depth, scope)
+        depth = least if mode is Mode.BM25 else max(least, DEPTH)
+        nearest, beside, near = ([], [], {}) if mode is Mode.BM25 else self._nearest(vector, depth, scope)
         worded = [] if mode is Mode.DENSE else search_words(self._connection, query, depth, scope)
-        scores = dict(nearest)
+        scores = dict(nearest) | dict(beside)
         scores |= {row: self._similarity(row, vector) for row, _ in worded if row not in scores}
-        if mode is Mode.HYBRID:
-            last = nearest[:DEPTH][-1][1] if nearest else 0.0
-            order = fuse(scores, dict(worded), least=last)
+        asked = self._asked(scores, near) if near else {}
+        if mode is Mode.BM25:
+            order = [row for row, _ in worded]
         else:
-            order = [row for row, _ in nearest or worded]
-        return self._reranked(query, [self._evidence(row, scores[row]) for row in order[:least]])[:k]
+            order = fuse(scores, dict(worded), asked, least=nearest[:DEPTH][-1][1] if nearest else 0.0)
+        return self._reranked(query, [self._evidence(row, scores[row], asked.get(row)) for row in order[:least]])[:k]
 
     def document(self, document_id: str, version: str | None = None) -> Document:
         """The document of that id: the current one, or the version named, which may be an old one.
@@ -157,15 +159,30 @@ class View:
         ends = expiry(document.metadata)
         return ends is not None and ends <= self._now()
 
-    def _nearest(self, vector: NDArray[np.float32], k: int, scope: Scope) -> list[tuple[int, float]]:
+    def _nearest(
+        self, vector: NDArray[np.float32], k: int, scope: Scope
+    ) -> tuple[list[tuple[int, float]], list[tuple[int, float]], dict[int, float]]:
+        """The nearest passages, those of documents with the nearest asks, and how near an ask of each document is."""
+        vectors, hidden = self.vectors(), scope.expired(self._connection)
         allowed = scope.allowed(self._connection)
-        return self.vectors().search(vector, k, allowed=allowed, hidden=scope.expired(self._connection))
+        nearest = vectors.search(vector, k, allowed=allowed, hidden=hidden)
+        near = vectors.asks.nearest(vector, allowed=allowed, hidden=hidden)
+        if not near:
+            return nearest, [], near
+        first = np.array(heapq.nlargest(_ASKED, near, key=near.__getitem__), dtype=np.int64)
+        return nearest, vectors.search(vector, k, allowed=first, hidden=hidden), near
+
+    def _asked(self, rows: Iterable[int], near: Mapping[int, float]) -> dict[int, float]:
+        """How near an ask of each passage's document is, for those whose document has any."""
+        query = "SELECT document FROM passages WHERE row = ?"
+        owners = {row: self._connection.execute(query, (row,)).fetchone()[0] for row in rows}
+        return {row: near[owner] for row, owner in owners.items() if owner in near}
 
     def _similarity(self, row: int, vector: NDArray[np.float32]) -> float:
         (stored,) = self._connection.execute("SELECT vector FROM passages WHERE row = ?", (row,)).fetchone()
         return float(np.clip(np.frombuffer(stored, dtype="<f4") @ vector, -1, 1))
 
-    def _evidence(self, row: int, cosine: float) -> Evidence:
+    def _evidence(self, row: int, cosine: float, asked: float | None) -> Evidence:
         name, number, start, stop = self._connection.execute(
             "SELECT d.id, p.number, p.start, p.stop FROM passages AS p "
             "JOIN documents AS d ON d.row = p.document WHERE p.row = ?",
@@ -173,7 +190,8 @@ class View:
         ).fetchone()
         document = self.document(name)
         passage = Passage(f"{name}#{number}", name, document.version, start, stop, document.text[start:stop])
-        return Evidence(passage, similarity(cosine, self._encoder.floor))
+        floor = self._encoder.floor
+        return Evidence(passage, similarity(cosine, floor), None if asked is None else similarity(asked, floor))
 
     def _reranked(self, query: str, found: list[Evidence]) -> list[Evidence]:
         if self._reranker is None or not found:

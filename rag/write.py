@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag.chunking import DEFAULT_WORDS, embedding_text, passages
+from rag.metadata import asks
 from rag.rows import Prepared, check_document, count, end_document, forget_files, store_document
 from rag.schema import DatabaseFile, check_encoder, create, explained, open_writer, read_manifest
 from rag.types import Document, Encoder, KnowledgeError, Passage
@@ -126,17 +128,16 @@ class Writer:
         current = self.current_versions(document.id for document in documents)
         new = [document for document in documents if current.get(document.id) != document.version]
         cut = [(document, passage) for document in new for passage in passages(document, self.manifest.words)]
-        vectors = self._encoder.encode([embedding_text(document, passage) for document, passage in cut])
-        matrix = np.ascontiguousarray(vectors, dtype="<f4")
-        if matrix.shape != (len(cut), self.manifest.dimension) or not np.isfinite(matrix).all():
-            raise KnowledgeError(
-                f"the encoder gave vectors of shape {matrix.shape} or without finite values for {len(cut)} passages of "
-                f"{self.manifest.dimension} dimensions; nothing is stored"
-            )
+        texts = [embedding_text(document, passage) for document, passage in cut]
+        matrix = self._sound(self._encoder.encode(texts), len(cut), "passages")
+        asked = self._asked(new)
         made: dict[str, list[tuple[Passage, bytes]]] = {document.id: [] for document in new}
         for (document, passage), vector in zip(cut, matrix, strict=True):
             made[document.id].append((passage, vector.tobytes()))
-        return [Prepared(document, tuple(made[document.id]) if document.id in made else None) for document in documents]
+        return [
+            Prepared(document, tuple(made[document.id]) if document.id in made else None, asked.get(document.id, b""))
+            for document in documents
+        ]
 
     def commit(
         self,
@@ -251,6 +252,30 @@ class Writer:
             if gone:
                 connection.execute("UPDATE manifest SET pruned = max(pruned, ?)", (last,))
         return gone
+
+    def _asked(self, documents: Sequence[Document]) -> dict[str, bytes]:
+        """The vectors of the documents' `asks`, by id; nothing for a document without any."""
+        texts = {document.id: found for document in documents if (found := asks(document.metadata))}
+        if not texts:
+            return {}
+        every = [text for found in texts.values() for text in found]
+        matrix = self._sound(self._encoder.encode_queries(every), len(every), "asks")
+        ends = np.cumsum([len(found) for found in texts.values()])[:-1]
+        return {name: part.tobytes() for name, part in zip(texts, np.split(matrix, ends), strict=True)}
+
+    def _sound(self, vectors: NDArray[np.float32], count: int, of: str) -> NDArray[np.float32]:
+        """Vectors as they are stored.
+
+        Raises:
+            KnowledgeError: the encoder gave no proper ones.
+        """
+        matrix: NDArray[np.float32] = np.ascontiguousarray(vectors, dtype="<f4")
+        if matrix.shape != (count, self.manifest.dimension) or not np.isfinite(matrix).all():
+            raise KnowledgeError(
+                f"the encoder gave vectors of shape {matrix.shape} or without finite values for {count} {of} of "
+                f"{self.manifest.dimension} dimensions; nothing is stored"
+            )
+        return matrix
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

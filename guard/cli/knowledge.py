@@ -160,7 +160,7 @@ def search(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show the best passages for a query, with the similarity of their vectors."""
+    """Show the best passages for a query, with the similarity of their vectors, and of their documents' nearest ask."""
     settings, knowledge = _open(config, kb)
     chosen = mode or settings.knowledge.mode
     asked = {**settings.knowledge.where, **_where(where or [])}
@@ -168,9 +168,11 @@ def search(
         passage = found.passage
         if as_json:
             names = ("id", "document", "version", "start", "end", "text")
-            print_json({"score": round(found.score, 4), **{name: getattr(passage, name) for name in names}})
+            near = {} if found.asked is None else {"asked": round(found.asked, 4)}
+            print_json({"score": round(found.score, 4), **near, **{name: getattr(passage, name) for name in names}})
         else:
-            where_from = f"{passage.document} [{passage.start}:{passage.end}]"
+            near_by = "" if found.asked is None else f", asked {found.asked:.3f}"
+            where_from = f"{passage.document} [{passage.start}:{passage.end}]{near_by}"
             typer.echo(_shown(f"{found.score:.3f}  {where_from}\n  {passage.text}\n"))
 
 

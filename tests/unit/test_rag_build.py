@@ -173,7 +173,7 @@ def test_a_base_that_cannot_be_looked_at_for_now_is_not_replaced(source, folder,
 def test_a_base_of_a_newer_format_is_not_replaced(source, folder):
     with contextlib.closing(sqlite3.connect(folder / DATABASE)) as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(KnowledgeError, match="has format 99, this version reads 2; use a newer one"):
+    with pytest.raises(KnowledgeError, match="has format 99, this version reads 3; use a newer one"):
         build(source, folder, HashedWords())
 
 

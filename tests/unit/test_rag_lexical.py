@@ -100,6 +100,13 @@ def test_fusion_prefers_what_both_orders_have():
     assert fuse({}, {}, least=0.0) == []
 
 
+def test_fusion_lifts_rows_of_documents_with_a_near_ask():
+    similar = {1: 0.7, 2: 0.6, 3: 0.5}
+    assert fuse(similar, {}, {3: 0.9}, least=0.5) == [3, 1, 2]
+    assert fuse(similar, {}, {3: 0.6, 2: 0.6}, least=0.5) == [1, 2, 3]
+    assert fuse(similar, {}, {1: 0.2}, least=0.5) == [1, 2, 3], "one that is far takes nothing away"
+
+
 def test_fusion_heeds_how_sure_each_order_is():
     assert fuse({1: 0.9, 2: 0.5}, {2: 1.0}, least=0.5) == [1, 2]
     assert fuse({1: 0.6, 2: 0.5}, {2: 30.0}, least=0.5) == [2, 1]

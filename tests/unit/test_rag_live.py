@@ -28,7 +28,10 @@ WAIT_S = 60
 
 def pair(turn):
     """Two documents that are always of one turn."""
-    return [document(name, f"Fact of turn{turn} about {name}.") for name in ("left", "right")]
+    return [
+        document(name, f"Fact of turn{turn} about {name}.", asks=[f"Who knows state{turn}?"])
+        for name in ("left", "right")
+    ]
 
 
 def change_pairs(folder, turns):
@@ -42,7 +45,10 @@ def add_until_killed(folder, said, start):
         for number in range(start, 100_000):
             name = f"d{number}"
             writer.change(
-                add=[document(name, f"Fact {number}. Another fact {number}."), document("shared", f"Turn {number}.")]
+                add=[
+                    document(name, f"Fact {number}. Another fact {number}.", asks=[f"Who says {number}?"]),
+                    document("shared", f"Turn {number}.", asks=[f"Whose turn is {number}?"]),
+                ]
             )
             said.send(number)
 
@@ -79,9 +85,11 @@ def test_each_search_sees_one_state_while_another_process_writes(tmp_path, mode)
                 first = {e.passage.text.split()[2] for e in view.search("fact of turn about", 9, mode=mode)}
                 time.sleep(0.001)
                 again = {view.document(name).text.split()[2] for name in ("left", "right")}
+                state = min(again).removeprefix("turn")
+                asked = {e.asked for e in view.search(f"Who knows state{state}?", 9, mode=Mode.DENSE)}
             seen.update(first)
-            if not (len(first) == 1 and first == again):
-                faults.append((first, again))
+            if not (len(first) == 1 and first == again and min(asked) > 0.999):
+                faults.append((first, again, asked))
 
     threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
@@ -242,6 +250,7 @@ def killed_writers(folder, times, seed):
         assert acknowledged <= last <= acknowledged + 1
         assert knowledge.verify() == []
         assert knowledge.search(f"Fact {last}.", 1, mode=Mode.BM25)[0].passage.document == f"d{last}"
+        assert knowledge.search(f"Whose turn is {last}?", 9, document="shared")[0].asked == pytest.approx(1.0)
         knowledge.close()
         acknowledged = last
     assert acknowledged > times // 2
@@ -261,6 +270,7 @@ def test_writers_killed_hundreds_of_times_lose_nothing_that_they_acknowledged(tm
 def killed_builds(folder, times, seed):
     chance = random.Random(seed)
     source = write_source(folder / "source")
+    (source / "asked.md").write_text("---\nasks: [Who asks?]\n---\nSomebody does.", encoding="utf-8")
     build(source, folder / "kb", HashedWords())
     corpus = KnowledgeBase.open(folder / "kb", HashedWords()).manifest.corpus
     for _ in range(times):

@@ -48,6 +48,13 @@ def test_a_document_stands_out_when_no_other_is_nearly_as_near(scores, name, cou
     assert [item.passage.document for item in of] == [name] * count
 
 
+def test_a_document_whose_asks_are_not_near_has_to_stand_out_further():
+    with_asks = [replace(item, asked=0.4) for item in found(a=[0.5], b=[0.44])]
+    assert Related(never(), lead=0.05, lead_with_asks=0.07).of(with_asks) == []
+    assert Related(never(), lead=0.05, lead_with_asks=0.05).of(with_asks) == with_asks[:1]
+    assert Related(never(), lead=0.05, lead_with_asks=0.07).of(found(a=[0.5], b=[0.44])) == found(a=[0.5])
+
+
 def test_what_is_no_sure_answer_says_so_and_is_cited(knowledge):
     answer = asked(knowledge, DOSE)
     assert (answer.related, answer.abstained, answer.outcome) == (True, False, "related")

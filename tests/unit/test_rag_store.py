@@ -235,15 +235,16 @@ def test_a_missing_base_and_one_of_the_old_format_are_refused(tmp_path):
     with pytest.raises(KnowledgeError, match=r"knowledge\.db is not there; build one"):
         KnowledgeBase.open(tmp_path, HashedWords())
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(KnowledgeError, match="has format 1, this version reads 2; build it again"):
+    with pytest.raises(KnowledgeError, match="has format 1, this version reads 3; build it again"):
         KnowledgeBase.open(tmp_path, HashedWords())
     with pytest.raises(KnowledgeError, match="not a knowledge base of this format"):
         Writer(tmp_path, HashedWords())
 
 
-def test_another_format_is_refused(folder):
-    damage(folder, "PRAGMA user_version = 99")
-    with pytest.raises(KnowledgeError, match="has format 99, this version reads 2"):
+@pytest.mark.parametrize(("number", "way_out"), [(2, "build it again"), (99, "use a newer one")])
+def test_another_format_is_refused(folder, number, way_out):
+    damage(folder, f"PRAGMA user_version = {number}")
+    with pytest.raises(KnowledgeError, match=f"has format {number}, this version reads 3; {way_out}"):
         KnowledgeBase.open(folder, HashedWords())
 
 
