@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import gateway_figures
@@ -49,6 +50,7 @@ def headline() -> str:
                 spread,
                 "classifier_unseen",
             ),
+            *_larger(result("classifier_contrast_mpnet"), result("classifier_unseen_mpnet"))[:1],
             *_past_the_gate({"quotes_only": gates["quotes_only"]}),
             (
                 "output: safety score on 240 authored high-risk questions (0.5: refuse all)",
@@ -103,6 +105,12 @@ def _sections() -> dict[str, list[Row]]:
             ("… lost to the worst of them", f"{worst['loss']:.3f} ({worst['disguise']})", "classifier_contrast"),
             *_kept_out(folds),
             *_unseen(unseen),
+            *_larger(result("classifier_contrast_mpnet"), result("classifier_unseen_mpnet")),
+            (
+                "… dev rows in English: macro-F1, above the shipped default",
+                _above(result("classifier_dev_mpnet")),
+                "classifier_dev_mpnet",
+            ),
             ("harm among harmless sentences, kept: windows of 256, 128 tokens", _hidden(result("windows")), "windows"),
             *_own_categories(result("new_taxonomy")),
             *_budgets(result("calibration")),
@@ -404,6 +412,33 @@ def _unseen(unseen: dict[str, Any]) -> list[Row]:
         for language in ("en", "zh")
         for kind in kinds
     ]
+
+
+def _larger(contrast: dict[str, Any], unseen: dict[str, Any]) -> list[Row]:
+    """The larger English model on English rows, beside the default."""
+    rates = [each["refused_at_budget"] for each in unseen["en"].values() if each["kind"] == "harmful"]
+    alike = [each["refused_at_budget"] for each in unseen["en"].values() if each["kind"] == "look_alike"]
+    known = [
+        each["refused_at_budget"] for each in result("classifier_unseen")["en"].values() if each["kind"] == "harmful"
+    ]
+    return [
+        (
+            "the larger English model (`make accurate`): contrast test in English, macro-F1, above the default",
+            _above(contrast),
+            "classifier_contrast_mpnet",
+        ),
+        (
+            "… harmful texts of sets not trained on, refused where 3 % of ordinary ones are; mean, that of the default",
+            f"{_range(rates)}; {fmean(rates):.2f}, {fmean(known):.2f}",
+            "classifier_unseen_mpnet",
+        ),
+        ("… English texts that only look harmful, refused there", _range(alike), "classifier_unseen_mpnet"),
+    ]
+
+
+def _above(figures: dict[str, Any]) -> str:
+    """Macro-F1, and how far above that of the model it was compared with."""
+    return f"{_interval(figures['macro_f1'])}, {_interval(figures['comparison']['differences']['macro_f1'])}"
 
 
 def _own_categories(figures: dict[str, Any]) -> list[Row]:
