@@ -34,6 +34,7 @@ def test_a_document_is_described_and_its_sentences_stand_alone(document):
     front = yaml.safe_load((DATA / "knowledge" / f"{document.id}.md").read_text("utf-8").split("---\n")[1])
     positions = front.pop("positions", None)
     protects = front.pop("protects", [])
+    assert len(front.pop("asks")) == 12
     assert list(front) == ["title", "publisher", "topic", "categories", "licence", "retrieved", "stance"]
     if front["stance"]:
         assert len(positions) >= 2, "who hears one side of it hears another"
@@ -48,6 +49,13 @@ def test_a_document_is_described_and_its_sentences_stand_alone(document):
     for sentence in quotable(document):
         assert len(sentence.split()) <= 35, sentence
         assert not DANGLING.match(sentence), sentence
+
+
+def test_asks_are_of_one_document_each_and_are_not_the_questions_that_measure_them():
+    every = [ask for document in DOCUMENTS for ask in document.metadata["asks"]]
+    assert len({ask.lower() for ask in every}) == len(every)
+    same = {ask.lower() for ask in every} & {row["question"].lower() for row in QUESTIONS + AS_ASKED}
+    assert len(same) <= 2, "two short ones came out the same, written without knowledge of one another"
 
 
 def test_every_topic_and_every_conditional_category_has_documents():
