@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, TAXONOMY, Taxonomy
+from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, SHIPPED_SPECIALISTS, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 from guard.absent import UNJUDGED_TAXONOMY
 from guard.choosing import Taxonomies
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED
-from guard.types import ExchangeJudge
+from guard.specialists import ByLanguage, ExplainerByLanguage
+from guard.types import ExchangeJudge, Explainer
 
 if TYPE_CHECKING:
     from classifier.chosen import Choice as RuntimeChoice
     from classifier.encoder import Encoder
     from classifier.exported import ExportCache
     from classifier.model import TierClassifier
-    from classifier.why import Explainer
 
 
 class Encoders:
@@ -50,20 +50,32 @@ class Encoders:
         return self._loaded[name]
 
 
-def load_explainer(config: Config, classifier: TierClassifier) -> Explainer:
-    """What says why a classifier's verdicts are as they are, with the labelled examples in the model's folder.
+def load_explainer(config: Config, judge: TierClassifier | ByLanguage) -> Explainer:
+    """What says why verdicts are as they are, with the labelled examples in the folder of the model that gave them.
 
     Raises:
         ConfigError: the examples are damaged, or of another adapter.
     """
+    default = judge.default if isinstance(judge, ByLanguage) else judge
+    explainer = _explainer(config, "classifier", config.classifier.model or SHIPPED_MODEL, default)
+    if not isinstance(judge, ByLanguage):
+        return explainer
+    others = {
+        language: _explainer(config, *_specialist(config, language), classifier)
+        for language, classifier in judge.specialists.items()
+    }
+    return ExplainerByLanguage(judge, explainer, others)
+
+
+def _explainer(config: Config, section: str, folder: Path, classifier: TierClassifier) -> Explainer:
     from classifier.examples import Examples
-    from classifier.why import Explainer
+    from classifier.why import Explainer as Why
 
     try:
-        examples = Examples.load(config.classifier.model or SHIPPED_MODEL, classifier.taxonomy)
+        examples = Examples.load(folder, classifier.taxonomy)
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
-    return Explainer(classifier, examples, budget=config.classifier.explain_tokens)
+        raise ConfigError(f"{section}.model: {exc}") from exc
+    return Why(classifier, examples, budget=config.classifier.explain_tokens)
 
 
 def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True) -> TierClassifier:
@@ -83,20 +95,41 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     return _tier_classifier("classifier", folder, name, config, encoders, limited=limited)
 
 
+def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> TierClassifier | ByLanguage:
+    """The tier classifier, with those of single languages before it where the configuration names some.
+
+    Args:
+        config: names the models.
+        encoders: lend them the encoders.
+        limited: as of `load_classifier`.
+
+    Raises:
+        ConfigError: as of `load_classifier`, also of a language's; or a language's has another taxonomy.
+    """
+    default = load_classifier(config, encoders, limited=limited)
+    specialists = {}
+    for language in config.classifier.languages:
+        section, folder = _specialist(config, language)
+        encoder = _encoder_of(section, folder, config.classifier.languages[language].encoder)
+        found = _tier_classifier(section, folder, encoder, config, encoders, limited=limited)
+        if found.taxonomy.version != default.taxonomy.version:
+            raise ConfigError(
+                f"{section}.model: its taxonomy {found.taxonomy.name!r} has version {found.taxonomy.version}, that of "
+                f"`classifier.model` {default.taxonomy.version}; verdicts of both must mean the same, so take a model "
+                f"with the same {TAXONOMY}"
+            )
+        specialists[language] = found
+    return ByLanguage(default, specialists) if specialists else default
+
+
 def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
     """A classifier of some requests, on the encoder that its folder names.
 
     Raises:
         ConfigError: the model is missing or damaged, or its encoder is.
     """
-    from classifier.settings import ClassifierSettings
-
-    folder = config.classifiers[name].model
-    try:
-        encoder = ClassifierSettings.load(folder).encoder
-    except ClassifierError as exc:
-        raise ConfigError(f"classifiers.{name}.model: {exc}") from exc
-    return _tier_classifier(f"classifiers.{name}", folder, encoder, config, encoders)
+    section, folder = f"classifiers.{name}", config.classifiers[name].model
+    return _tier_classifier(section, folder, _encoder_of(section, folder), config, encoders)
 
 
 def _tier_classifier(
@@ -104,10 +137,13 @@ def _tier_classifier(
 ) -> TierClassifier:
     from classifier.chosen import open_exported
 
+    def sha256() -> str:
+        return _encoder_sha256(section, encoder)
+
     max_tokens = config.classifier.max_tokens if limited else None
     try:
         choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
-        exported = open_exported(folder, encoder, lambda: _encoder_sha256(encoder), choice, max_tokens=max_tokens)
+        exported = open_exported(folder, encoder, sha256, choice, max_tokens=max_tokens)
         if exported:
             return exported
         from classifier.model import TierClassifier
@@ -163,22 +199,33 @@ def export_cache(config: Config, encoder: Encoder) -> ExportCache:
 
 def _model(config: Config) -> tuple[Path, str]:
     """The folder of the classifier and the setting of its encoder."""
+    folder = config.classifier.model or SHIPPED_MODEL
+    return folder, _encoder_of("classifier", folder, config.classifier.encoder)
+
+
+def _specialist(config: Config, language: str) -> tuple[str, Path]:
+    """The section and the folder of a language's classifier."""
+    folder = config.classifier.languages[language].model
+    return f"classifier.languages.{language}", SHIPPED_SPECIALISTS[language] if folder == SHIPPED else folder
+
+
+def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:
+    """The setting of a model's encoder: the one that is named, or else the one of its folder."""
     from classifier.settings import ClassifierSettings
 
-    folder = config.classifier.model or SHIPPED_MODEL
     try:
-        return folder, config.classifier.encoder or ClassifierSettings.load(folder).encoder
+        return named or ClassifierSettings.load(folder).encoder
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
+        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
-def _encoder_sha256(name: str) -> str:
+def _encoder_sha256(section: str, name: str) -> str:
     from classifier.weights import encoder_path, encoder_sha256
 
     try:
         return encoder_sha256(name, encoder_path(name))
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.encoder: {exc}") from exc
+        raise ConfigError(f"{section}.encoder: {exc}") from exc
 
 
 def runtime_choice(config: Config) -> RuntimeChoice:
