@@ -57,20 +57,18 @@ def load_explainer(config: Config, judge: TierClassifier | ByLanguage) -> Explai
         ConfigError: the examples are damaged, or of another adapter.
     """
     default = judge.default if isinstance(judge, ByLanguage) else judge
-    explainer = _explainer(config, "classifier", config.classifier.model or SHIPPED_MODEL, default)
+    explainer = _explainer(config, None, default)
     if not isinstance(judge, ByLanguage):
         return explainer
-    others = {
-        language: _explainer(config, *_specialist(config, language), classifier)
-        for language, classifier in judge.specialists.items()
-    }
+    others = {language: _explainer(config, language, classifier) for language, classifier in judge.specialists.items()}
     return ExplainerByLanguage(judge, explainer, others)
 
 
-def _explainer(config: Config, section: str, folder: Path, classifier: TierClassifier) -> Explainer:
+def _explainer(config: Config, language: str | None, classifier: TierClassifier) -> Explainer:
     from classifier.examples import Examples
     from classifier.why import Explainer as Why
 
+    section, folder, _ = _model(config, language)
     try:
         examples = Examples.load(folder, classifier.taxonomy)
     except ClassifierError as exc:
@@ -91,8 +89,7 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     """
     if config.classifier.kind == "none":
         raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
-    folder, name = _model(config)
-    return _tier_classifier("classifier", folder, name, config, encoders, limited=limited)
+    return _tier_classifier(*_model(config), config, encoders, limited=limited)
 
 
 def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> TierClassifier | ByLanguage:
@@ -109,8 +106,7 @@ def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> T
     default = load_classifier(config, encoders, limited=limited)
     specialists = {}
     for language in config.classifier.languages:
-        section, folder = _specialist(config, language)
-        encoder = _encoder_of(section, folder, config.classifier.languages[language].encoder)
+        section, folder, encoder = _model(config, language)
         found = _tier_classifier(section, folder, encoder, config, encoders, limited=limited)
         if found.taxonomy.version != default.taxonomy.version:
             raise ConfigError(
@@ -153,20 +149,24 @@ def _tier_classifier(
         raise ConfigError(f"{section}.model: {exc}") from exc
 
 
-def load_torch_classifier(config: Config) -> tuple[Encoder, TierClassifier]:
+def load_torch_classifier(config: Config, language: str | None = None) -> tuple[Encoder, TierClassifier]:
     """The tier classifier in PyTorch whatever runtime the configuration names, of texts of any length, and its encoder.
 
+    Args:
+        config: names the model.
+        language: of the specialist that is meant; None means `classifier.model`.
+
     Raises:
-        ConfigError: the model is missing, damaged, or of another encoder.
+        ConfigError: the model is missing, damaged, or of another encoder; or the language has none.
     """
     from classifier.model import TierClassifier
 
-    folder, name = _model(config)
-    encoder = Encoders(config).get("classifier.encoder", name)
+    section, folder, name = _model(config, language)
+    encoder = Encoders(config).get(f"{section}.encoder", name)
     try:
         return encoder, TierClassifier.load(folder, encoder)
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
+        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
 def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
@@ -190,23 +190,25 @@ def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
         raise ConfigError(f"output.responses.model: {exc}") from exc
 
 
-def export_cache(config: Config, encoder: Encoder) -> ExportCache:
-    """Where exports of the configured classifier are."""
+def export_cache(config: Config, encoder: Encoder, language: str | None = None) -> ExportCache:
+    """Where exports of the configured classifier are, or of a language's."""
     from classifier.exported import ExportCache
 
-    return ExportCache(config.classifier.exports, _model(config)[0], encoder.sha256)
+    return ExportCache(config.classifier.exports, _model(config, language)[1], encoder.sha256)
 
 
-def _model(config: Config) -> tuple[Path, str]:
-    """The folder of the classifier and the setting of its encoder."""
-    folder = config.classifier.model or SHIPPED_MODEL
-    return folder, _encoder_of("classifier", folder, config.classifier.encoder)
-
-
-def _specialist(config: Config, language: str) -> tuple[str, Path]:
-    """The section and the folder of a language's classifier."""
-    folder = config.classifier.languages[language].model
-    return f"classifier.languages.{language}", SHIPPED_SPECIALISTS[language] if folder == SHIPPED else folder
+def _model(config: Config, language: str | None = None) -> tuple[str, Path, str]:
+    """The section of a classifier, its folder and the setting of its encoder."""
+    asked = config.classifier
+    if language is None:
+        section, folder, encoder = "classifier", asked.model or SHIPPED_MODEL, asked.encoder
+    elif language in asked.languages:
+        specialist = asked.languages[language]
+        section, encoder = f"classifier.languages.{language}", specialist.encoder
+        folder = SHIPPED_SPECIALISTS[language] if specialist.model == SHIPPED else specialist.model
+    else:
+        raise ConfigError(f"classifier.languages has no {language!r}; it has: {', '.join(asked.languages) or 'none'}")
+    return section, folder, _encoder_of(section, folder, encoder)
 
 
 def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:

@@ -62,6 +62,8 @@ class ByLanguage:
         left = dict(enumerate(texts))
         for language, specialist in self.specialists.items():
             asked = {place: text for place, text in left.items() if self._is_of(text, language)}
+            if not asked:
+                continue
             read = dict(zip(asked, specialist.read(list(asked.values())), strict=True))
             whole = {place: each for place, each in read.items() if each[1].read >= _WHOLE}
             if whole:
