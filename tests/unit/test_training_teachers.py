@@ -57,7 +57,8 @@ def test_two_teachers_count_as_much_each_and_what_they_cannot_read_is_left_to_th
     (tmp_path / "model").rename(other)
     here, there = row("tulip zorblax zorblax"), row("tulip zorblax zorblax", lang="de")
     both, one, second = (
-        Teachers(folders, TAXONOMY, "fp32").of([here, there]) for folders in ([english, other], [english], [other])
+        Teachers(folders, TAXONOMY, "fp32").of([here, there])
+        for folders in ([english, other], [english], [other])
     )
     assert torch.allclose(both[0], (one[0] + second[0]) / 2, atol=2e-3)
     assert torch.allclose(both[1], second[1], atol=2e-3)
@@ -87,9 +88,7 @@ def test_the_loss_lies_between_label_and_teacher():
     said[3] = 0.0  # nobody could read it
     alone = [label_loss(logits[at : at + 1], targets[at : at + 1], TIERS, settings)[0].item() for at in range(4)]
     heard = [
-        label_loss(logits[at : at + 1], targets[at : at + 1], TIERS, replace(settings, taught=0.3), said[at : at + 1])[
-            0
-        ]
+        label_loss(logits[at : at + 1], targets[at : at + 1], TIERS, replace(settings, taught=0.3), said[at : at + 1])[0]
         for at in range(4)
     ]
     for at, (p, q) in enumerate(zip(said.tolist(), logits.softmax(-1).tolist(), strict=True)):
