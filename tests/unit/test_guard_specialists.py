@@ -271,7 +271,7 @@ def test_an_export_is_of_the_language_that_is_asked_for(folder):
 
 @pytest.mark.skipif(
     not (BASE.is_dir() and SHIPPED_SPECIALISTS["en"].is_dir()),
-    reason="needs the base of the English model in runs/bases, which does not ship (docs/classifier.md)",
+    reason="needs the base of the English model in runs/bases: make accurate",
 )
 def test_the_english_model_judges_english_in_a_whole_guard():
     settings = load_config(None, {**NO_JOURNAL, "classifier.languages": {"en": {"encoder": str(BASE)}}})
