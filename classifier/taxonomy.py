@@ -14,6 +14,7 @@ import yaml
 from classifier.types import ClassifierError, Handling, Tier
 
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "tiers-e5-small"
+SHIPPED_SPECIALISTS = {"en": SHIPPED_MODEL.with_name("tiers-mpnet")}  # by language; their encoders do not ship
 SHIPPED_RESPONSES = SHIPPED_MODEL.with_name("responses-e5-small")
 TAXONOMY = "taxonomy.yaml"  # in the folder of a model
 DEFAULT_HANDLING = {

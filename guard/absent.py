@@ -77,6 +77,11 @@ def check_absent(config: Config) -> None:
             f"classifiers.{next(iter(config.classifiers))} is set and classifier.kind is 'none': requests that it does "
             "not concern would be judged by nothing; take a classifier, or remove `classifiers`"
         )
+    if config.classifier.kind == "none" and config.classifier.languages:
+        raise ValueError(
+            f"classifier.languages.{next(iter(config.classifier.languages))} is set and classifier.kind is 'none': "
+            "other texts would be judged by nothing; take a classifier, or remove `classifier.languages`"
+        )
     if config.knowledge.kind == "none":
         for rule in config.policy.rules:
             grounds = rule.route is Route.GROUND or rule.ground_answer is not AnswerGrounding.OFF

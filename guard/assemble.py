@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from classifier.taxonomy import Taxonomy
 from guard.absent import UNJUDGED_TAXONOMY, NoKnowledge, Unjudged
-from guard.assemble_classifier import Encoders, load_classifier, load_explainer, load_other, load_responses, together
+from guard.assemble_classifier import Encoders, load_explainer, load_judge, load_other, load_responses, together
 from guard.assemble_knowledge import load_answerer, load_protector
 from guard.choosing import Choice
 from guard.config import Config, load_config
@@ -17,12 +16,10 @@ from guard.journal import Journal, NoJournal
 from guard.memory import RememberingClassifier
 from guard.observer import NOBODY, Observers
 from guard.output import output_checks
+from guard.specialists import ByLanguage
 from guard.types import Answerer as AnswererPart
 from guard.types import Classifier, Protector
 from guard.types import Explainer as ExplainerPart
-
-if TYPE_CHECKING:
-    from classifier.model import TierClassifier
 
 
 def load_guard(config: Config | Path | str | None = None, observers: Observers = NOBODY) -> Guard:
@@ -37,7 +34,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
     """
     settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
     encoders = Encoders(settings)
-    classifier, taxonomy, explainer = _judge(settings, encoders)
+    classifier, of_answers, taxonomy, explainer = _judges(settings, encoders)
     others = _others(settings, encoders)
     answerer, protector = _library(settings, encoders)
     return Guard(
@@ -45,7 +42,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
         Parts(
             classifier=classifier,
             answerer=answerer,
-            output=output_checks(settings.output, classifier),
+            output=output_checks(settings.output, of_answers),
             journal=load_journal(settings),
             protector=protector,
             judge=load_responses(settings, encoders),
@@ -53,17 +50,21 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
             taxonomy=together(taxonomy, [other.taxonomy for other in others]),
             observers=observers,
             explainer=explainer,
+            of_answers=of_answers,
         ),
     )
 
 
-def _judge(config: Config, encoders: Encoders) -> tuple[Classifier, Taxonomy, ExplainerPart | None]:
-    """The classifier with its memory and its taxonomy, or what stands in for it; and what explains its verdicts."""
+def _judges(config: Config, encoders: Encoders) -> tuple[Classifier, Classifier, Taxonomy, ExplainerPart | None]:
+    """What judges requests and what judges answers, the taxonomy of both, and what explains verdicts on requests."""
     if config.classifier.kind == "none":
-        return Unjudged(), UNJUDGED_TAXONOMY, None
-    tiers = load_classifier(config, encoders)
-    explainer = load_explainer(config, tiers) if config.classifier.explain_tokens else None
-    return _remembering(config, tiers), tiers.taxonomy, explainer
+        return Unjudged(), Unjudged(), UNJUDGED_TAXONOMY, None
+    judge = load_judge(config, encoders)
+    explainer = load_explainer(config, judge) if config.classifier.explain_tokens else None
+    remembering = _remembering(config, judge)
+    if not isinstance(judge, ByLanguage):
+        return remembering, remembering, judge.taxonomy, explainer
+    return remembering, _remembering(config, judge.default), judge.default.taxonomy, explainer
 
 
 def _others(config: Config, encoders: Encoders) -> tuple[Choice, ...]:
@@ -75,9 +76,9 @@ def _others(config: Config, encoders: Encoders) -> tuple[Choice, ...]:
     return tuple(found)
 
 
-def _remembering(config: Config, tiers: TierClassifier) -> Classifier:
+def _remembering(config: Config, judge: Classifier) -> Classifier:
     remembers = config.classifier.cache
-    return RememberingClassifier(tiers, remembers) if remembers else tiers
+    return RememberingClassifier(judge, remembers) if remembers else judge
 
 
 def _library(config: Config, encoders: Encoders) -> tuple[AnswererPart, Protector | None]:

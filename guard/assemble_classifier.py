@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, TAXONOMY, Taxonomy
+from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, SHIPPED_SPECIALISTS, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 from guard.absent import UNJUDGED_TAXONOMY
 from guard.choosing import Taxonomies
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED
-from guard.types import ExchangeJudge
+from guard.specialists import ByLanguage, ExplainerByLanguage
+from guard.types import ExchangeJudge, Explainer
 
 if TYPE_CHECKING:
     from classifier.chosen import Choice as RuntimeChoice
     from classifier.encoder import Encoder
     from classifier.exported import ExportCache
     from classifier.model import TierClassifier
-    from classifier.why import Explainer
 
 
 class Encoders:
@@ -50,20 +50,30 @@ class Encoders:
         return self._loaded[name]
 
 
-def load_explainer(config: Config, classifier: TierClassifier) -> Explainer:
-    """What says why a classifier's verdicts are as they are, with the labelled examples in the model's folder.
+def load_explainer(config: Config, judge: TierClassifier | ByLanguage) -> Explainer:
+    """What says why verdicts are as they are, with the labelled examples in the folder of the model that gave them.
 
     Raises:
         ConfigError: the examples are damaged, or of another adapter.
     """
-    from classifier.examples import Examples
-    from classifier.why import Explainer
+    default = judge.default if isinstance(judge, ByLanguage) else judge
+    explainer = _explainer(config, None, default)
+    if not isinstance(judge, ByLanguage):
+        return explainer
+    others = {language: _explainer(config, language, classifier) for language, classifier in judge.specialists.items()}
+    return ExplainerByLanguage(judge, explainer, others)
 
+
+def _explainer(config: Config, language: str | None, classifier: TierClassifier) -> Explainer:
+    from classifier.examples import Examples
+    from classifier.why import Explainer as Why
+
+    section, folder, _ = _model(config, language)
     try:
-        examples = Examples.load(config.classifier.model or SHIPPED_MODEL, classifier.taxonomy)
+        examples = Examples.load(folder, classifier.taxonomy)
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
-    return Explainer(classifier, examples, budget=config.classifier.explain_tokens)
+        raise ConfigError(f"{section}.model: {exc}") from exc
+    return Why(classifier, examples, budget=config.classifier.explain_tokens)
 
 
 def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True) -> TierClassifier:
@@ -79,8 +89,33 @@ def load_classifier(config: Config, encoders: Encoders, *, limited: bool = True)
     """
     if config.classifier.kind == "none":
         raise ConfigError("classifier.kind is 'none', so there is no classifier to ask; name a model, or leave it out")
-    folder, name = _model(config)
-    return _tier_classifier("classifier", folder, name, config, encoders, limited=limited)
+    return _tier_classifier(*_model(config), config, encoders, limited=limited)
+
+
+def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> TierClassifier | ByLanguage:
+    """The tier classifier, with those of single languages before it where the configuration names some.
+
+    Args:
+        config: names the models.
+        encoders: lend them the encoders.
+        limited: as of `load_classifier`.
+
+    Raises:
+        ConfigError: as of `load_classifier`, also of a language's; or a language's has another taxonomy.
+    """
+    default = load_classifier(config, encoders, limited=limited)
+    specialists = {}
+    for language in config.classifier.languages:
+        section, folder, encoder = _model(config, language)
+        found = _tier_classifier(section, folder, encoder, config, encoders, limited=limited)
+        if found.taxonomy.version != default.taxonomy.version:
+            raise ConfigError(
+                f"{section}.model: its taxonomy {found.taxonomy.name!r} has version {found.taxonomy.version}, that of "
+                f"`classifier.model` {default.taxonomy.version}; verdicts of both must mean the same, so take a model "
+                f"with the same {TAXONOMY}"
+            )
+        specialists[language] = found
+    return ByLanguage(default, specialists) if specialists else default
 
 
 def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
@@ -89,14 +124,8 @@ def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
     Raises:
         ConfigError: the model is missing or damaged, or its encoder is.
     """
-    from classifier.settings import ClassifierSettings
-
-    folder = config.classifiers[name].model
-    try:
-        encoder = ClassifierSettings.load(folder).encoder
-    except ClassifierError as exc:
-        raise ConfigError(f"classifiers.{name}.model: {exc}") from exc
-    return _tier_classifier(f"classifiers.{name}", folder, encoder, config, encoders)
+    section, folder = f"classifiers.{name}", config.classifiers[name].model
+    return _tier_classifier(section, folder, _encoder_of(section, folder), config, encoders)
 
 
 def _tier_classifier(
@@ -104,10 +133,13 @@ def _tier_classifier(
 ) -> TierClassifier:
     from classifier.chosen import open_exported
 
+    def sha256() -> str:
+        return _encoder_sha256(section, encoder)
+
     max_tokens = config.classifier.max_tokens if limited else None
     try:
         choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
-        exported = open_exported(folder, encoder, lambda: _encoder_sha256(encoder), choice, max_tokens=max_tokens)
+        exported = open_exported(folder, encoder, sha256, choice, max_tokens=max_tokens)
         if exported:
             return exported
         from classifier.model import TierClassifier
@@ -117,20 +149,24 @@ def _tier_classifier(
         raise ConfigError(f"{section}.model: {exc}") from exc
 
 
-def load_torch_classifier(config: Config) -> tuple[Encoder, TierClassifier]:
+def load_torch_classifier(config: Config, language: str | None = None) -> tuple[Encoder, TierClassifier]:
     """The tier classifier in PyTorch whatever runtime the configuration names, of texts of any length, and its encoder.
 
+    Args:
+        config: names the model.
+        language: of the specialist that is meant; None means `classifier.model`.
+
     Raises:
-        ConfigError: the model is missing, damaged, or of another encoder.
+        ConfigError: the model is missing, damaged, or of another encoder; or the language has none.
     """
     from classifier.model import TierClassifier
 
-    folder, name = _model(config)
-    encoder = Encoders(config).get("classifier.encoder", name)
+    section, folder, name = _model(config, language)
+    encoder = Encoders(config).get(f"{section}.encoder", name)
     try:
         return encoder, TierClassifier.load(folder, encoder)
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
+        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
 def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
@@ -154,31 +190,44 @@ def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
         raise ConfigError(f"output.responses.model: {exc}") from exc
 
 
-def export_cache(config: Config, encoder: Encoder) -> ExportCache:
-    """Where exports of the configured classifier are."""
+def export_cache(config: Config, encoder: Encoder, language: str | None = None) -> ExportCache:
+    """Where exports of the configured classifier are, or of a language's."""
     from classifier.exported import ExportCache
 
-    return ExportCache(config.classifier.exports, _model(config)[0], encoder.sha256)
+    return ExportCache(config.classifier.exports, _model(config, language)[1], encoder.sha256)
 
 
-def _model(config: Config) -> tuple[Path, str]:
-    """The folder of the classifier and the setting of its encoder."""
+def _model(config: Config, language: str | None = None) -> tuple[str, Path, str]:
+    """The section of a classifier, its folder and the setting of its encoder."""
+    asked = config.classifier
+    if language is None:
+        section, folder, encoder = "classifier", asked.model or SHIPPED_MODEL, asked.encoder
+    elif language in asked.languages:
+        specialist = asked.languages[language]
+        section, encoder = f"classifier.languages.{language}", specialist.encoder
+        folder = SHIPPED_SPECIALISTS[language] if specialist.model == SHIPPED else specialist.model
+    else:
+        raise ConfigError(f"classifier.languages has no {language!r}; it has: {', '.join(asked.languages) or 'none'}")
+    return section, folder, _encoder_of(section, folder, encoder)
+
+
+def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:
+    """The setting of a model's encoder: the one that is named, or else the one of its folder."""
     from classifier.settings import ClassifierSettings
 
-    folder = config.classifier.model or SHIPPED_MODEL
     try:
-        return folder, config.classifier.encoder or ClassifierSettings.load(folder).encoder
+        return named or ClassifierSettings.load(folder).encoder
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.model: {exc}") from exc
+        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
-def _encoder_sha256(name: str) -> str:
+def _encoder_sha256(section: str, name: str) -> str:
     from classifier.weights import encoder_path, encoder_sha256
 
     try:
         return encoder_sha256(name, encoder_path(name))
     except ClassifierError as exc:
-        raise ConfigError(f"classifier.encoder: {exc}") from exc
+        raise ConfigError(f"{section}.encoder: {exc}") from exc
 
 
 def runtime_choice(config: Config) -> RuntimeChoice:

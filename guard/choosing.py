@@ -1,4 +1,4 @@
-"""Which classifier judges a request: several models on one encoder, chosen by where the request comes from."""
+"""Which classifier judges a text: models chosen by where the request comes from, and by the language."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from classifier.taxonomy import Category, Taxonomy
-from guard.fields import Section, Words
+from guard.fields import SHIPPED, Section, Words
 from guard.policy import Rule
 from guard.rules import Endpoints
 from guard.types import Classifier, Origin, Route
@@ -40,6 +40,15 @@ class OtherClassifier(Section):
 
     model: Path = Field(description="Model folder; one on the same encoder shares its weights in memory.")
     when: Concerns = Field(description="The requests that it judges.")
+
+
+class Specialist(Section):
+    """A model that judges texts of one language in the place of `classifier.model`."""
+
+    model: Path = Field(
+        SHIPPED, description="Model folder with the taxonomy of `classifier.model`, or `shipped`, which there is of en."
+    )
+    encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
 
 
 @dataclass(frozen=True, slots=True)

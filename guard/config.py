@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from classifier.taxonomy import SHIPPED_SPECIALISTS
 from classifier.types import E5_SMALL
 from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
-from guard.choosing import OtherClassifier
+from guard.choosing import OtherClassifier, Specialist
 from guard.errors import ConfigError
 from guard.fields import PASSWORD, SHIPPED, Address, Count, OpenAICategory, Seconds, Section, Share, Word, one_or_many
 from guard.interpretation import (
@@ -23,6 +24,7 @@ from guard.interpretation import (
     Interpretation,
     Reader,
 )
+from guard.language import TOLD
 from guard.responses import Responses
 from guard.rules import YAML_OFF, EndpointName, PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
@@ -102,6 +104,10 @@ class ClassifierSection(Section):
     )
     model: Path | None = Field(None, description="Model folder; the shipped one by default.")
     encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
+    languages: dict[str, Specialist] = Field(
+        default_factory=dict,
+        description="Models for texts that are wholly in one language, by language (ISO 639-1); none by default.",
+    )
     runtime: Literal["auto", "torch", "onnx", "openvino"] = Field(
         "auto", description="Runs the model; `auto`: the fastest that `airlock export` made and verified, else torch."
     )
@@ -121,6 +127,19 @@ class ClassifierSection(Section):
         8_192, description="Tokens read to explain one verdict, for who asks why; 0 explains nothing."
     )
     cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
+
+    @field_validator("languages")
+    @classmethod
+    def _can_be_told(cls, languages: dict[str, Specialist]) -> dict[str, Specialist]:
+        for language, specialist in languages.items():
+            if language not in TOLD:
+                raise ValueError(f"{language!r} is no language that can be told; known: {', '.join(sorted(TOLD))}")
+            if specialist.model == SHIPPED and language not in SHIPPED_SPECIALISTS:
+                raise ValueError(
+                    f"no model of {language!r} ships, only of {', '.join(SHIPPED_SPECIALISTS)}; name under "
+                    f"{language}.model a folder that `airlock train classifier` wrote"
+                )
+        return languages
 
 
 class Conversation(Section):
@@ -452,6 +471,15 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
                     "model": below("classifier.model", classifier.model),
                     "exports": below("classifier.exports", classifier.exports),
                     "encoder": encoder("classifier.encoder", classifier.encoder),
+                    "languages": {
+                        language: specialist.model_copy(
+                            update={
+                                "model": below(f"classifier.languages.{language}.model", specialist.model),
+                                "encoder": encoder(f"classifier.languages.{language}.encoder", specialist.encoder),
+                            }
+                        )
+                        for language, specialist in classifier.languages.items()
+                    },
                 }
             ),
             "classifiers": {

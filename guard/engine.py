@@ -66,6 +66,7 @@ class Parts:
     taxonomy: Taxonomy | Taxonomies | None = None  # without it, a policy's categories are not looked up
     observers: Observers = NOBODY
     explainer: Explainer | None = None
+    of_answers: Classifier | None = None  # judges what the model wrote, as `output` does; without it, `classifier`
 
 
 class Guard:
@@ -156,7 +157,8 @@ class Guard:
             ConfigError: the configuration cannot be in force; nothing changes.
         """
         old = self._edition
-        new = old.succeeded_by(config, self._parts.classifier, self._parts.taxonomy, self._parts.judge)
+        of_answers = self._parts.of_answers or self._parts.classifier
+        new = old.succeeded_by(config, of_answers, self._parts.taxonomy, self._parts.judge)
         self._edition = new
         taken, restart = changed_settings(old.config, new.config), changed_settings(new.config, config)
         return Reloaded(new.version, tuple(taken), tuple(restart))

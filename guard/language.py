@@ -18,14 +18,17 @@ _READ = 400  # characters
 _SURE = 0.5  # probability from which a language in Latin letters is taken
 _SURE_OF_SCRIPT = 0.45  # in other letters; below, the likeliest that there is a text in: English would be further off
 _ALONE = 0.6  # share of the letters that must be of one script
-_OTHERS = (  # are told apart from those with a text, so that Italian is not answered in Spanish
+_STRETCH = 60  # characters that are told apart in a text that is read from beginning to end; each lies in two of them
+TOLD = (  # are told apart from those with a text, so that Italian is not answered in Spanish
     "en", "zh", "de", "fr", "es", "pt", "ja", "ar", "ru", "hi",
     "it", "nl", "pl", "tr", "sv", "da", "ro", "cs", "id", "vi", "ko", "fa", "ur", "uk", "bg", "mr", "ne",
 )  # fmt: skip
 _LOADING = threading.Lock()
+_LETTER = regex.compile(r"(?V1)[\p{L}--\p{Script=Common}]")
 # The languages of a script, and how many Latin letters one of its characters is worth.
+_LATIN = regex.compile(r"\p{Script=Latin}")
 _SCRIPTS = {
-    regex.compile(r"\p{Script=Latin}"): ((), 1),
+    _LATIN: ((), 1),
     regex.compile(r"\p{Script=Cyrillic}"): (("ru", "uk", "bg"), 1),
     regex.compile(r"\p{Script=Arabic}"): (("ar", "fa", "ur"), 1),
     regex.compile(r"\p{Script=Devanagari}"): (("hi", "mr", "ne"), 1),
@@ -47,8 +50,8 @@ class Detector:
 
     def __init__(self, languages: Collection[str]) -> None:
         self._with_text = frozenset(languages)
-        self._known = self._with_text | frozenset(_OTHERS)
-        if self._known > frozenset(_OTHERS):
+        self._known = self._with_text | frozenset(TOLD)
+        if self._known > frozenset(TOLD):
             self.load()
 
     def load(self) -> None:
@@ -68,6 +71,17 @@ class Detector:
         if probability >= (_SURE_OF_SCRIPT if languages else _SURE):
             return str(found)
         return next((name for name, _ in ranked if name in languages and name in self._with_text), None)
+
+    def is_wholly(self, text: str, language: str) -> bool:
+        """Whether a text is in a language of `TOLD`, and no stretch of it in another one or in other letters.
+
+        Of what cannot be told, such as one or two words, it is not.
+        """
+        own = next((script for script, (languages, _) in _SCRIPTS.items() if language in languages), _LATIN)
+        if _LETTER.search(_LATIN.sub("", own.sub("", text))) or self.language(text) != language:
+            return False
+        starts = range(0, max(1, len(text) - _STRETCH // 2), _STRETCH // 2)
+        return all(self.language(text[start : start + _STRETCH]) in (None, language) for start in starts)
 
 
 def _model(languages: frozenset[str]) -> LanguageIdentifier:

@@ -97,14 +97,14 @@ def classify(
     as_json: Json = False,
 ) -> None:
     """Classify texts of any length: one line each, in order."""
-    from guard.assemble_classifier import Encoders, load_classifier
+    from guard.assemble_classifier import Encoders, load_judge
     from guard.config import load_config
 
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, - for standard input, or --file, and only one of them")
     texts = list(read_texts(file, "--file")) if file else _from_argument(str(text))
     settings = load_config(config)
-    classifier = load_classifier(settings, Encoders(settings), limited=False)
+    classifier = load_judge(settings, Encoders(settings), limited=False)
     for start in range(0, len(texts), 64):
         for verdict in classifier.classify(texts[start : start + 64]):
             if as_json:

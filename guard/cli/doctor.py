@@ -13,6 +13,7 @@ import typer
 from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
+    from classifier.model import TierClassifier
     from guard.config import Config
     from rag.types import Document, Evidence
 
@@ -44,12 +45,13 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
     from classifier.types import Exchange
-    from guard.assemble_classifier import Encoders, load_classifier, load_other, load_responses
+    from guard.assemble_classifier import Encoders, load_judge, load_other, load_responses
     from guard.assemble_knowledge import gate, load_interpreter, load_knowledge, load_sentences, load_support
     from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
     from guard.config import load_config
     from guard.pinned import check_pinned
     from guard.responses import AnswerCheck
+    from guard.specialists import ByLanguage
     from rag.grounding import ground
     from rag.types import KnowledgeError
 
@@ -60,11 +62,13 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     def classify() -> str:
         if settings.classifier.kind == "none":
             return "off: every text is unjudged"
-        classifier = load_classifier(settings, encoders)
-        verdict = classifier.classify(["What is the boiling point of water?"])[0]
+        judge = load_judge(settings, encoders)
+        of_languages = judge.specialists if isinstance(judge, ByLanguage) else {}
+        said = [_judged(judge.default if isinstance(judge, ByLanguage) else judge)]
+        said += [f"for texts in {language}: {_judged(each)}" for language, each in of_languages.items()]
         others = [load_other(settings, name, encoders).settings.name for name in settings.classifiers]
-        noted = f"; for some requests: {', '.join(others)}" if others else ""
-        return f"{verdict.model} on {classifier.runtime.name} calls a harmless question {verdict.tier.label}{noted}"
+        said += [f"for some requests: {', '.join(others)}"] if others else []
+        return "; ".join(said)
 
     def search() -> str:
         if settings.knowledge.kind == "none":
@@ -112,6 +116,11 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "address", lambda: check_address(settings)
     yield "metrics", lambda: check_metrics(settings)
     yield "traces", lambda: asyncio.run(check_traces(settings))
+
+
+def _judged(classifier: TierClassifier) -> str:
+    (verdict,) = classifier.classify(["What is the boiling point of water?"])
+    return f"{verdict.model} on {classifier.runtime.name} calls a harmless question {verdict.tier.label}"
 
 
 def _example() -> tuple[list[Evidence], dict[str, Document]]:

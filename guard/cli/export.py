@@ -34,6 +34,7 @@ def export(
         int, typer.Option(min=1, help="Other texts, of which int8 is fitted to the least sure.")
     ] = 400,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    language: Annotated[str | None, typer.Option(help="Export the model of one of `classifier.languages`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Export the classifier to ONNX Runtime and OpenVINO, and keep what agrees with torch.
@@ -47,11 +48,11 @@ def export(
     wanted = _asked(runtime, precision)
     settings = load_config(config)
     drawn = _draw(list(read_texts(data, "--data")), texts + calibration, seed)
-    encoder, classifier = load_torch_classifier(settings)
+    encoder, classifier = load_torch_classifier(settings, language)
     exporter = Exporter(
         classifier,
         encoder,
-        export_cache(settings, encoder),
+        export_cache(settings, encoder, language),
         texts=drawn[:texts],
         calibration=drawn[texts:],
         threads=settings.classifier.threads,

@@ -10,9 +10,9 @@ import typer
 from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
-    from classifier.model import TierClassifier
     from classifier.types import Verdict
     from guard.policy_cases import Outcome
+    from guard.types import Classifier
 
 NAME = "policy"
 app = typer.Typer(no_args_is_help=True, help="Test the policy.")
@@ -33,7 +33,7 @@ def run(
 
     A model is loaded only for cases with a `text`.
     """
-    from guard.assemble_classifier import Encoders, load_classifier, load_other, load_taxonomy
+    from guard.assemble_classifier import Encoders, load_judge, load_other, load_taxonomy
     from guard.choosing import first_of
     from guard.config import load_config
     from guard.edition import check_categories
@@ -47,16 +47,14 @@ def run(
 
     def classify(texts: list[str]) -> list[Verdict]:
         encoders, choices = Encoders(settings), [other.when.rule() for other in settings.classifiers.values()]
-        judges: dict[int | None, TierClassifier] = {}
+        judges: dict[int | None, Classifier] = {}
         said = []
         for text, case in zip(texts, (case for case in asked if case.text is not None), strict=True):
             place = first_of(choices, case.origin)
             if place not in judges:
                 names = [*settings.classifiers]
                 judges[place] = (
-                    load_classifier(settings, encoders)
-                    if place is None
-                    else load_other(settings, names[place], encoders)
+                    load_judge(settings, encoders) if place is None else load_other(settings, names[place], encoders)
                 )
             said += judges[place].classify([text])
         return said

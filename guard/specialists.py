@@ -1,0 +1,101 @@
+"""Classifiers for texts of one language, each beside the one that reads every language and judges all the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from classifier.decoding import decoded
+from classifier.types import Verdict
+from guard.language import Detector
+from guard.types import Explainer, Explanation
+
+if TYPE_CHECKING:
+    from classifier.model import TierClassifier, Windowed
+
+_WHOLE = 1.0  # share of a text that a specialist must be able to read
+
+
+class ByLanguage:
+    """Judges a text by the specialist of its language, if it is in that language from beginning to end.
+
+    What a specialist cannot wholly read, what is of another language or of none that can be told, and what holds a
+    stretch of another language, plain or encoded, the default judges.
+
+    Args:
+        default: reads every language.
+        specialists: by language (ISO 639-1), of the default's taxonomy; the first that a text is of judges it.
+
+    Raises:
+        ConfigError: a language cannot be told.
+    """
+
+    def __init__(self, default: TierClassifier, specialists: Mapping[str, TierClassifier]) -> None:
+        self.default = default
+        self.specialists = specialists
+        self._detector = Detector(())
+        self._detector.load()
+
+    def classify(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict for each text, in order; its `model` says which classifier judged.
+
+        Raises:
+            TextTooLong: the texts of one of the classifiers have more than `max_tokens` tokens.
+        """
+        verdicts: dict[int, Verdict] = {}
+        for language, read in self._read(texts).items():
+            judge = self.default if language is None else self.specialists[language]
+            verdicts |= zip(read, judge.judge(list(read.values())), strict=True)
+        return [verdicts[place] for place in range(len(texts))]
+
+    def chosen(self, text: str) -> str | None:
+        """The language of the specialist that judges a text; None where the default does.
+
+        Raises:
+            TextTooLong: the text has more characters than `max_tokens` tokens could hold.
+        """
+        return next(iter(self._read([text])))
+
+    def _read(self, texts: Sequence[str]) -> dict[str | None, dict[int, Windowed]]:
+        """What each classifier is to judge, as it reads it, by the places of the texts."""
+        found: dict[str | None, dict[int, Windowed]] = {}
+        left = dict(enumerate(texts))
+        for language, specialist in self.specialists.items():
+            asked = {place: text for place, text in left.items() if self._is_of(text, language)}
+            if not asked:
+                continue
+            read = dict(zip(asked, specialist.read(list(asked.values())), strict=True))
+            whole = {place: each for place, each in read.items() if each[1].read >= _WHOLE}
+            if whole:
+                found[language] = whole
+                left = {place: text for place, text in left.items() if place not in whole}
+        if left:
+            found[None] = dict(zip(left, self.default.read(list(left.values())), strict=True))
+        return found
+
+    def _is_of(self, text: str, language: str) -> bool:
+        return all(self._detector.is_wholly(each, language) for each in (text, *decoded(text)))
+
+
+class ExplainerByLanguage:
+    """Explains a verdict by the classifier that gave it.
+
+    Args:
+        judge: says which that is.
+        default: explains what no specialist judges.
+        specialists: by language.
+    """
+
+    def __init__(self, judge: ByLanguage, default: Explainer, specialists: Mapping[str, Explainer]) -> None:
+        self._judge = judge
+        self._default = default
+        self._specialists = specialists
+
+    def explain(self, text: str) -> Explanation:
+        """Why a text has its verdict.
+
+        Raises:
+            TextTooLong: as `ByLanguage.classify`.
+        """
+        language = self._judge.chosen(text)
+        return (self._default if language is None else self._specialists[language]).explain(text)
