@@ -87,7 +87,19 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     assert (evaluated["seed"], evaluated["data"]) == (0, {"rows.jsonl": sha256})
 
     (kitchen / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows()[:3]), encoding="utf-8")
-    one = ("--data", "one.jsonl", "--split", "train", "--language", "en", "--model", "model", "--out", "one.json", "--json")
+    one = (
+        "--data",
+        "one.jsonl",
+        "--split",
+        "train",
+        "--language",
+        "en",
+        "--model",
+        "model",
+        "--out",
+        "one.json",
+        "--json",
+    )
     assert airlock("eval", "classifier", *one).done().json["rows"] == 3  # JSON, though three tiers have no rows
 
     airlock("train", "classifier", *options, *recipe).failed("model already holds", "--out")

@@ -57,8 +57,7 @@ def test_two_teachers_count_as_much_each_and_what_they_cannot_read_is_left_to_th
     (tmp_path / "model").rename(other)
     here, there = row("tulip zorblax zorblax"), row("tulip zorblax zorblax", lang="de")
     both, one, second = (
-        Teachers(folders, TAXONOMY, "fp32").of([here, there])
-        for folders in ([english, other], [english], [other])
+        Teachers(folders, TAXONOMY, "fp32").of([here, there]) for folders in ([english, other], [english], [other])
     )
     assert torch.allclose(both[0], (one[0] + second[0]) / 2, atol=2e-3)
     assert torch.allclose(both[1], second[1], atol=2e-3)
@@ -76,7 +75,7 @@ def test_a_row_is_read_once():
 
 def test_a_teacher_of_another_taxonomy_is_refused():
     other = replace(TAXONOMY, name="toy", categories=TAXONOMY.categories[:-1])
-    with pytest.raises(TrainingError, match="--teacher .*another taxonomy"):
+    with pytest.raises(TrainingError, match=r"--teacher .*another taxonomy"):
         Teachers([toy_model()], other, "fp32")
 
 
@@ -88,7 +87,9 @@ def test_the_loss_lies_between_label_and_teacher():
     said[3] = 0.0  # nobody could read it
     alone = [label_loss(logits[at : at + 1], targets[at : at + 1], TIERS, settings)[0].item() for at in range(4)]
     heard = [
-        label_loss(logits[at : at + 1], targets[at : at + 1], TIERS, replace(settings, taught=0.3), said[at : at + 1])[0]
+        label_loss(logits[at : at + 1], targets[at : at + 1], TIERS, replace(settings, taught=0.3), said[at : at + 1])[
+            0
+        ]
         for at in range(4)
     ]
     for at, (p, q) in enumerate(zip(said.tolist(), logits.softmax(-1).tolist(), strict=True)):
@@ -112,7 +113,7 @@ def test_a_label_as_a_teacher_is_the_label():
 
 
 def test_a_pupil_hears_its_teacher_rather_than_wrong_labels(tmp_path):
-    """Rows of a risky word that are labelled Safe: with labels alone they are learnt, with the teacher alone they are not."""
+    """Risky rows that are labelled Safe: by labels alone they are learnt, by the teacher alone they are not."""
     rows = toy_entries(10, "train", seed=2)
     wrong = [
         {**entry, "category": "s_garden"} if entry["category"] == "u_zorblax" and at % 5 else entry
