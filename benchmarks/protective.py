@@ -82,7 +82,8 @@ def main() -> None:
     def nearest(asked: str, category: str) -> Found:
         answer = protector.protect(asked, category)
         found = answer.searched[0]
-        return (answer.citations[0].document if answer.citations else None), found.score + lift(found.asked)
+        score = found.score + lift(found.asked, found.score)
+        return (answer.citations[0].document if answer.citations else None), score
 
     def other(category: str) -> str:
         return categories[(categories.index(category) + 1) % len(categories)]

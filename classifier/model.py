@@ -130,8 +130,16 @@ class TierClassifier:
         Raises:
             TextTooLong: they have more characters than `max_tokens` tokens could hold; none is read.
         """
-        self._check_length("characters", sum(map(len, texts)), _MOST_CHARACTERS)
+        self.check_characters(texts)
         return [self._read(text, start) for text, start in zip(texts, before or [()] * len(texts), strict=True)]
+
+    def check_characters(self, texts: Sequence[str]) -> None:
+        """Refuse texts that no call could read, before anything is done with them.
+
+        Raises:
+            TextTooLong: they have more characters than `max_tokens` tokens could hold.
+        """
+        self._check_length("characters", sum(map(len, texts)), _MOST_CHARACTERS)
 
     @property
     def room(self) -> int:

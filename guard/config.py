@@ -139,6 +139,11 @@ class ClassifierSection(Section):
                     f"no model of {language!r} ships, only of {', '.join(SHIPPED_SPECIALISTS)}; name under "
                     f"{language}.model a folder that `airlock train classifier` wrote"
                 )
+            if specialist.model == SHIPPED and specialist.encoder is None:
+                raise ValueError(
+                    f"{language}.encoder is missing, and the base of the shipped model does not ship: run `make "
+                    "accurate`, or download sentence-transformers/all-mpnet-base-v2, and name the folder"
+                )
         return languages
 
 

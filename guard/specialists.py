@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from classifier.decoding import decoded
+from classifier.normalize import normalize
 from classifier.types import Verdict
 from guard.language import Detector
 from guard.types import Explainer, Explanation
@@ -58,6 +59,7 @@ class ByLanguage:
 
     def _read(self, texts: Sequence[str]) -> dict[str | None, dict[int, Windowed]]:
         """What each classifier is to judge, as it reads it, by the places of the texts."""
+        self.default.check_characters(texts)
         found: dict[str | None, dict[int, Windowed]] = {}
         left = dict(enumerate(texts))
         for language, specialist in self.specialists.items():
@@ -74,7 +76,8 @@ class ByLanguage:
         return found
 
     def _is_of(self, text: str, language: str) -> bool:
-        return all(self._detector.is_wholly(each, language) for each in (text, *decoded(text)))
+        """Whether all of a text is, as it is written, as it is read, and as what stands encoded in it."""
+        return all(self._detector.is_wholly(each, language) for each in {text, normalize(text), *decoded(text)})
 
 
 class ExplainerByLanguage:

@@ -15,15 +15,17 @@ Rows = NDArray[np.int64]
 
 _FROM = 0.52  # similarity of an ask from which it tells anything, measured on ``data/questions``
 _WEIGHT = 1.5  # of what it has above that
+_OWN = 0.2  # what something must score by itself: a document may say that it answers what it does not
 
 
-def lift(asked: float | None) -> float:
-    """What sentences of a document score more, since it says that it answers something like the question.
+def lift(asked: float | None, own: float) -> float:
+    """What a sentence or a passage scores more, since its document says that it answers something like the question.
 
     Args:
-        asked: similarity of its nearest ask to the question, -1 to 1; None without one.
+        asked: similarity of the document's nearest ask to the question, -1 to 1; None without one.
+        own: what it scores by itself, -1 to 1.
     """
-    return _WEIGHT * max(asked - _FROM, 0.0) if asked is not None else 0.0
+    return _WEIGHT * max(asked - _FROM, 0.0) if asked is not None and own >= _OWN else 0.0
 
 
 @dataclass(frozen=True, slots=True)

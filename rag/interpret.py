@@ -134,11 +134,10 @@ class ExtractiveInterpreter:
         ranked = ranking(
             replace(
                 candidate,
-                score=weight * candidate.similarity
-                + (1 - weight) * item.score
-                + max(abroad[candidate.document.id], lift(item.asked)),
+                score=own + max(abroad[candidate.document.id], lift(item.asked, own)),
             )
             for candidate, item in candidates(question, evidence, documents, self._encoder)
+            for own in (weight * candidate.similarity + (1 - weight) * item.score,)
         )
         if not ranked or ranked[0].score < self.selection.threshold:
             return compose((), evidence)

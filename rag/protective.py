@@ -58,7 +58,7 @@ class Protector:
             return compose((), ())
         with self._knowledge.view() as view:
             found = view.search(asked, 1, where={**self._where, PROTECTS: (category,)}, mode=Mode.DENSE)
-            if not found or found[0].score + lift(found[0].asked) < self._least:
+            if not found or found[0].score + lift(found[0].asked, found[0].score) < self._least:
                 return compose((), found)
             document = view.document(found[0].passage.document)
             if not protects(document, category) or document.disputed:

@@ -63,7 +63,9 @@ def train_classifier(
     taxonomy: Annotated[Path | None, typer.Option(help="In YAML; the shipped classifier's by default.")] = None,
     recipe: Annotated[
         Literal["auto", "few", "full"],
-        typer.Option(help="`few` cross-validates; it is chosen below 1,000 rows without --from, --without, --watch."),
+        typer.Option(
+            help="`few` cross-validates; it is chosen below 1,000 rows where no option is given that only `full` has."
+        ),
     ] = "auto",
     only_check: Annotated[bool, typer.Option("--check", help="Look for faults in taxonomy and data, no more.")] = False,
     labels: Annotated[
@@ -128,7 +130,14 @@ def train_classifier(
 
         refuse_finished(out)
     meant = Taxonomy.load(taxonomy or SHIPPED_MODEL / "taxonomy.yaml")
-    only_full = {"--from": start, "--without": without, "--watch": watch, "--limit": limit, "--teacher": teacher}
+    only_full: dict[str, object] = {
+        "--from": start,
+        "--without": without,
+        "--watch": watch,
+        "--teacher": teacher,
+        "--language": language,
+        "--limit": limit,
+    }
     found = check(data, meant, labels)
     few = chosen(recipe, found.train, [name for name, value in only_full.items() if value])
     found = found.strict() if few else found

@@ -170,7 +170,12 @@ class Split:
             TrainingError: a source is not in the data, or is both kept out and watched, or rows are too few.
         """
         if settings.languages:
+            known = sorted({row.lang for row in rows})
             rows = [row for row in rows if row.lang in settings.languages]
+            if not rows:
+                raise TrainingError(
+                    f"--language {', '.join(settings.languages)}: no row is in it; there are: {', '.join(known)}"
+                )
         unknown = {*without, *settings.watch} - {row.source for row in rows}
         if unknown:
             raise TrainingError(

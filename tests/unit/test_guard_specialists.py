@@ -38,6 +38,17 @@ def named(name, **settings):
     return TierClassifier(TorchRuntime(KeywordModel(), minilm()), minilm(), like.taxonomy, described, **settings)
 
 
+def styled(text):
+    """The text in the ways of writing letters that are read as plain ones."""
+    plain = text.replace("ä", "ae")
+    for capital, small in ((0x1D400, 0x1D41A), (0x24B6, 0x24D0)):  # bold, circled
+        letters = {ord("A") + at: capital + at for at in range(26)} | {ord("a") + at: small + at for at in range(26)}
+        yield plain.translate(letters)
+    yield plain.translate({code: 0xE0000 + code for code in range(0x20, 0x7F)})  # tag characters
+    yield "  ".join(" ".join(word) for word in plain.split())
+    yield plain.translate(str.maketrans("aeiostAEIOST", "431057431057"))
+
+
 def both(**settings):
     return ByLanguage(named("default", **settings), {"en": named("english", **settings)})
 
@@ -68,6 +79,11 @@ def models(judge, texts):
 )
 def test_a_text_that_is_wholly_in_the_language_is_judged_by_its_model(model, text):
     assert models(both(), [text]) == [model]
+
+
+@pytest.mark.parametrize("hidden", [*styled(GERMAN)])
+def test_a_language_is_told_of_the_text_as_it_is_read(hidden):
+    assert models(both(), [f"{ENGLISH} {hidden}"]) == ["default"]
 
 
 def test_the_end_of_a_long_text_counts_as_much_as_its_beginning():
@@ -131,6 +147,13 @@ def test_texts_beyond_the_limit_are_not_judged():
         both(max_tokens=2).chosen(ENGLISH)
 
 
+def test_texts_beyond_the_limit_are_refused_before_their_language_is_told(monkeypatch):
+    judge = both(max_tokens=2)
+    monkeypatch.setattr(judge, "_is_of", lambda *_: pytest.fail("was told"))
+    with pytest.raises(TextTooLong, match="characters"):
+        judge.classify([GERMAN, ENGLISH])
+
+
 def test_of_several_languages_each_has_its_model():
     judge = ByLanguage(named("default"), {"en": named("english"), "de": named("german")})
     assert models(judge, [GERMAN, ENGLISH, "C'est la vie, mon ami, et il fait beau."]) == [
@@ -175,6 +198,7 @@ def test_a_verdict_is_explained_by_the_model_that_gave_it():
     [
         ({"xx": {"model": "m"}}, r"'xx' is no language that can be told; known: ar, bg"),
         ({"de": {}}, r"no model of 'de' ships, only of en; name under de\.model a folder"),
+        ({"en": {}}, r"en\.encoder is missing, .*run `make accurate`"),
         ({"en": {"modle": "m"}}, "modle"),
         ({"en": {"model": None}}, "model"),
     ],
@@ -188,7 +212,7 @@ def test_what_is_wrong_with_the_section_is_named(tmp_path, languages, words):
 def test_without_a_classifier_there_are_no_specialists():
     with pytest.raises(ValueError, match=r"classifier\.languages\.en is set and classifier\.kind is 'none'"):
         Config.model_validate(
-            {"classifier": {"kind": "none", "languages": {"en": {}}}, "output": {"classifier": False}}
+            {"classifier": {"kind": "none", "languages": {"en": {"model": "m"}}}, "output": {"classifier": False}}
         )
 
 

@@ -233,14 +233,21 @@ def test_asks_stand_beside_a_graph_of_passages_too(tmp_path):
 
 
 def test_a_question_that_a_document_says_it_answers_is_answered_from_it_in_its_own_sentences(tmp_path):
-    knowledge = base(tmp_path / "kb", document("teeth", TEETH, asks=[FAR]), document("whales", WHALES))
+    asked = "who cares for molars since tuesday"  # a third of the way to the sentence: too far without the ask
+    knowledge = base(tmp_path / "kb", document("teeth", TEETH, asks=[asked]), document("whales", WHALES))
     control = base(tmp_path / "control", document("teeth", TEETH), document("whales", WHALES))
     answer, without = (
-        Answerer(each, ExtractiveInterpreter(HashedWords())).answer(FAR) for each in (knowledge, control)
+        Answerer(each, ExtractiveInterpreter(HashedWords())).answer(asked) for each in (knowledge, control)
     )
     assert (answer.answer, answer.citations[0].document) == (TEETH, "teeth")
     assert knowledge.check(answer.citations[0])
     assert without.abstained
+
+
+def test_a_document_that_says_it_answers_what_it_does_not_answers_nothing(tmp_path):
+    knowledge = base(tmp_path / "kb", document("teeth", TEETH, asks=[FAR]), document("whales", WHALES))
+    assert knowledge.search(FAR, 1)[0].asked == pytest.approx(1.0)
+    assert Answerer(knowledge, ExtractiveInterpreter(HashedWords())).answer(FAR).abstained
 
 
 def test_an_ask_that_is_a_quote_of_the_answer_is_not_quoted(tmp_path):
@@ -250,8 +257,9 @@ def test_an_ask_that_is_a_quote_of_the_answer_is_not_quoted(tmp_path):
 
 
 def test_only_a_near_ask_lifts_a_score():
-    assert [lift(asked) for asked in (None, -1.0, 0.0, 0.52)] == [0.0] * 4
-    assert lift(1.0) > lift(0.8) > lift(0.6) > 0.0
+    assert [lift(asked, 0.5) for asked in (None, -1.0, 0.0, 0.52)] == [0.0] * 4
+    assert lift(1.0, 0.5) > lift(0.8, 0.5) > lift(0.6, 0.2) > 0.0
+    assert lift(1.0, 0.19) == 0.0, "nothing that is far by itself"
 
 
 # What is refused

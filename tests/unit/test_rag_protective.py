@@ -43,7 +43,7 @@ def test_a_document_is_quoted_from_its_beginning_whatever_sentence_is_nearest(kn
 
 
 def test_a_near_ask_of_a_protective_document_counts_and_chooses_no_sentence(knowledge):
-    mine = "my friends and I want to find out whose car is fastest"
+    mine = "street racing to find out whose car is fastest"
     assert Protector(knowledge(racing()), 0.3).protect(mine, CATEGORY).abstained
     answer = Protector(knowledge(racing(asks=[mine])), 0.3).protect(mine, CATEGORY)
     assert answer.answer == LEAD

@@ -138,5 +138,5 @@ def test_only_rows_of_the_languages_asked_for_are_trained_on_and_measured():
     split = Split.of(rows, replace(SETTINGS, languages=("en",)), (), None, where="rows")
     assert {each.lang for each in [*split.train, *split.validation, *split.measured]} == {"en"}
     assert len(split.train) + len(split.validation) == 20
-    with pytest.raises(TrainingError, match="too few rows"):
+    with pytest.raises(TrainingError, match="--language fr: no row is in it; there are: en, zh"):
         Split.of(rows, replace(SETTINGS, languages=("fr",)), (), None, where="rows")
