@@ -174,9 +174,9 @@ class View:
 
     def _asked(self, rows: Iterable[int], near: Mapping[int, float]) -> dict[int, float]:
         """How near an ask of each passage's document is, for those whose document has any."""
-        query = "SELECT document FROM passages WHERE row = ?"
-        owners = {row: self._connection.execute(query, (row,)).fetchone()[0] for row in rows}
-        return {row: near[owner] for row, owner in owners.items() if owner in near}
+        query = "SELECT row, document FROM passages WHERE row IN (SELECT value FROM json_each(?))"  # any number of rows
+        owners = self._connection.execute(query, (json.dumps([*rows]),))
+        return {row: near[owner] for row, owner in owners if owner in near}
 
     def _similarity(self, row: int, vector: NDArray[np.float32]) -> float:
         (stored,) = self._connection.execute("SELECT vector FROM passages WHERE row = ?", (row,)).fetchone()

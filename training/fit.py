@@ -316,18 +316,18 @@ class Fit:
         targets = torch.tensor([target for _, target, _ in batch], device=self._accelerator.device)
         read: list[Tensor] = []
         with self._model.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
-            said = self._said(batch).to(targets.device) if self._teachers and model.training else None
+            said = self._said(self._teachers, batch).to(targets.device) if self._teachers and model.training else None
             loss, right = label_loss(self._forward(model, batch), targets, self._tiers, self._settings, said)
         if self._settings.contrast and model.training:
             loss = loss + self._settings.contrast * contrast_loss(read[0], targets)
         return loss, right
 
-    def _said(self, batch: Sequence[Example]) -> Tensor:
+    def _said(self, teachers: Teachers, batch: Sequence[Example]) -> Tensor:
         """What teachers say of each example ``(examples, categories)``; nothing of two rows that are joined."""
         alone = [at for at, (*_, row) in enumerate(batch) if row != _NO_ROW]
         said = torch.zeros(len(batch), len(self._order))
-        if self._teachers and alone:
-            said[alone] = self._teachers.of([self._rows[batch[at][2]] for at in alone])
+        if alone:
+            said[alone] = teachers.of([self._rows[batch[at][2]] for at in alone])
         return said
 
     def _average(self, mean: dict[str, Tensor], step: int) -> None:

@@ -59,8 +59,8 @@ class FrozenLayers:
         above: Any = model.encoder.base_model.model
         embeddings, layers = above.embeddings, above.encoder.layer
         above.embeddings = _Given()
-        skipped = _SkippedInTuple if SHAPES[above.config.model_type] else _Skipped
-        above.encoder.layer = nn.ModuleList([*(skipped() for _ in range(self._count)), *layers[self._count :]])
+        skipped = [_Skipped(in_tuple=SHAPES[above.config.model_type]) for _ in range(self._count)]
+        above.encoder.layer = nn.ModuleList([*skipped, *layers[self._count :]])
         try:
             yield
         finally:
@@ -100,10 +100,9 @@ class _Given(nn.Module):
 
 
 class _Skipped(nn.Module):
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ANN401 - the layer's own arguments
-        return hidden_states
+    def __init__(self, *, in_tuple: bool) -> None:
+        super().__init__()
+        self._in_tuple = in_tuple
 
-
-class _SkippedInTuple(nn.Module):
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:  # noqa: ANN401 - the same
-        return (hidden_states,)
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor | tuple[Tensor]:  # noqa: ANN401 - the layer's
+        return (hidden_states,) if self._in_tuple else hidden_states

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from training.fit import TrainSettings
+
 _TEMPERATURE = 0.1  # of the contrastive loss
 
 
-class Weights(Protocol):
-    """What `label_loss` reads of `training.fit.TrainSettings`."""
-
-    @property
-    def smoothing(self) -> float:
-        """Label smoothing of the category loss."""
-
-    @property
-    def tier_weight(self) -> float:
-        """Weight of the tier loss beside the category loss."""
-
-    @property
-    def taught(self) -> float:
-        """Weight of what teachers said beside the label."""
-
-
 def label_loss(
-    logits: Tensor, targets: Tensor, tiers: Tensor, weights: Weights, said: Tensor | None = None
+    logits: Tensor, targets: Tensor, tiers: Tensor, settings: TrainSettings, said: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Category cross-entropy plus the weighted negative log-probability of the right tier, and that probability.
 
@@ -36,17 +23,17 @@ def label_loss(
     over tiers.
     """
     log_probabilities = logits.log_softmax(-1)
-    category = functional.nll_loss(log_probabilities, targets, reduction="none") * (1 - weights.smoothing)
-    category = category - weights.smoothing * log_probabilities.mean(-1)
+    category = functional.nll_loss(log_probabilities, targets, reduction="none") * (1 - settings.smoothing)
+    category = category - settings.smoothing * log_probabilities.mean(-1)
     kinds, tier_of = torch.unique(tiers, return_inverse=True)
     inside = [tier_of == at for at in range(len(kinds))]
     of_tiers = torch.stack([log_probabilities[:, each].logsumexp(-1) for each in inside], dim=-1)
     right = of_tiers.gather(-1, tier_of[targets].unsqueeze(-1)).squeeze(-1)
-    losses = category - weights.tier_weight * right
+    losses = category - settings.tier_weight * right
     if said is not None:
         said_tiers = torch.stack([said[:, each].sum(-1) for each in inside], dim=-1)
-        taught = -(said * log_probabilities).sum(-1) - weights.tier_weight * (said_tiers * of_tiers).sum(-1)
-        losses = torch.lerp(losses, taught, weights.taught * (said.sum(-1) > 0).to(losses.dtype))
+        taught = -(said * log_probabilities).sum(-1) - settings.tier_weight * (said_tiers * of_tiers).sum(-1)
+        losses = torch.lerp(losses, taught, settings.taught * (said.sum(-1) > 0).to(losses.dtype))
     return losses.mean(), right.detach().exp().cpu()
 
 
