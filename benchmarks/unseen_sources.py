@@ -82,7 +82,12 @@ def _bare(text: str) -> str:
     return "".join(filter(str.isalnum, text.casefold()))
 
 
-def _read(each: Source, known: Set[str], most: int, seed: int) -> tuple[list[str], int]:
+def known_texts() -> set[str]:
+    """What the shipped models were trained on, as `some_texts` compares it."""
+    return {_bare(entry["text"]) for path in TRAINED_ON for entry in _entries(path)}
+
+
+def some_texts(each: Source, known: Set[str], most: int, seed: int) -> tuple[list[str], int]:
     """Some texts of a set, and how many of its texts were left out."""
     texts = [entry["text"] for entry in _entries(SHARED / f"{each.name}.jsonl") if each.chosen(entry)]
     unknown = [text for text in texts if _bare(text) not in known]
@@ -103,8 +108,8 @@ def _at_budget(name: str, ordinary: Scores, scores: Scores, budget: float) -> di
 
 def measure(classifier: TierClassifier, most: int, seed: int, languages: Sequence[str] = LANGUAGES) -> dict[str, Any]:
     """Figures of each set, by language; at most so many rows of a set."""
-    known = {_bare(entry["text"]) for path in TRAINED_ON for entry in _entries(path)}
-    texts = {each: _read(each, known, most, seed) for each in SETS if each.language in languages}
+    known = known_texts()
+    texts = {each: some_texts(each, known, most, seed) for each in SETS if each.language in languages}
     judged = {each: classifier.classify(found) for each, (found, _) in texts.items()}
     scores = {each: np.array([[v.tiers[t] for t in Tier] for v in verdicts]) for each, verdicts in judged.items()}
     result: dict[str, Any] = {}

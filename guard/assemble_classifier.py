@@ -115,7 +115,8 @@ def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> T
                 f"with the same {TAXONOMY}"
             )
         specialists[language] = found
-    return ByLanguage(default, specialists) if specialists else default
+    asked_from = {language: each.asked_from for language, each in config.classifier.languages.items()}
+    return ByLanguage(default, specialists, asked_from) if specialists else default
 
 
 def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,11 @@ class Specialist(Section):
         SHIPPED, description="Model folder with the taxonomy of `classifier.model`, or `shipped`, which there is of en."
     )
     encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
+    asked_from: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.05,
+        description="Risk (1 less the probability of Safe) that `classifier.model` must find in a text for this model "
+        "to be asked; 0 asks it of every text.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

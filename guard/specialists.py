@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from classifier.decoding import decoded
 from classifier.normalize import normalize
-from classifier.types import Verdict
+from classifier.types import Tier, Verdict
 from guard.language import Detector
 from guard.types import Explainer, Explanation
 
@@ -21,19 +21,29 @@ class ByLanguage:
     """Judges a text by the specialist of its language, if it is in that language from beginning to end.
 
     What a specialist cannot wholly read, what is of another language or of none that can be told, and what holds a
-    stretch of another language, plain or encoded, the default judges.
+    stretch of another language, plain or encoded, the default judges; so it does what it finds too little risk in for
+    a specialist to be asked.
 
     Args:
         default: reads every language.
         specialists: by language (ISO 639-1), of the default's taxonomy; the first that a text is of judges it.
+        asked_from: by language, the risk (1 less the probability of Safe) that the default must find in a text for
+            the specialist to be asked; 0, and a language that is not named, asks it of every text, and the default
+            of none.
 
     Raises:
         ConfigError: a language cannot be told.
     """
 
-    def __init__(self, default: TierClassifier, specialists: Mapping[str, TierClassifier]) -> None:
+    def __init__(
+        self,
+        default: TierClassifier,
+        specialists: Mapping[str, TierClassifier],
+        asked_from: Mapping[str, float] | None = None,
+    ) -> None:
         self.default = default
         self.specialists = specialists
+        self._asked_from = asked_from or {}
         self._detector = Detector(())
         self._detector.load()
 
@@ -45,8 +55,12 @@ class ByLanguage:
         """
         verdicts: dict[int, Verdict] = {}
         for language, read in self._read(texts).items():
-            judge = self.default if language is None else self.specialists[language]
-            verdicts |= zip(read, judge.judge(list(read.values())), strict=True)
+            left = read
+            if language and self._asked_from.get(language):
+                verdicts |= self._settled({place: texts[place] for place in read}, self._asked_from[language])
+                left = {place: each for place, each in read.items() if place not in verdicts}
+            judge = self.specialists[language] if language else self.default
+            verdicts |= zip(left, judge.judge(list(left.values())), strict=True)
         return [verdicts[place] for place in range(len(texts))]
 
     def chosen(self, text: str) -> str | None:
@@ -55,7 +69,14 @@ class ByLanguage:
         Raises:
             TextTooLong: the text has more characters than `max_tokens` tokens could hold.
         """
-        return next(iter(self._read([text])))
+        language = next(iter(self._read([text])))
+        asked_from = self._asked_from.get(language, 0.0) if language else 0.0
+        return None if asked_from and self._settled({0: text}, asked_from) else language
+
+    def _settled(self, texts: Mapping[int, str], asked_from: float) -> dict[int, Verdict]:
+        """The default's verdicts on the texts, by their places, in which it finds less risk than that."""
+        verdicts = dict(zip(texts, self.default.classify(list(texts.values())), strict=True))
+        return {place: each for place, each in verdicts.items() if 1.0 - each.tiers[Tier.SAFE] < asked_from}
 
     def _read(self, texts: Sequence[str]) -> dict[str | None, dict[int, Windowed]]:
         """What each classifier is to judge, as it reads it, by the places of the texts."""

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from peft import LoraConfig
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rag.pairs import Base, Pair, PairModel, collate
 from training.checkpoint import Checkpoint, Groups
+from training.frozen import linear_above
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -27,7 +28,7 @@ class PairRecipe:
     """The recipe; saved with the weights.
 
     Attributes:
-        rank: LoRA rank; adapters sit on every linear layer of the encoder, scaled by 2.
+        rank: LoRA rank; adapters sit on every linear layer of the encoder that is not frozen, scaled by 2.
         epochs: passes over the rows.
         batch: pairs in a step.
         lr: peak learning rate of the adapter; the head learns at twice that. Linear warm-up over a twentieth of the
@@ -36,6 +37,8 @@ class PairRecipe:
         window: tokens that the model reads at a time.
         seed: of everything random.
         threads: torch threads.
+        frozen: lowest layers of the encoder that stay as they are.
+        precision: of the arithmetic inside the encoder while training; what is learnt stays in single precision.
     """
 
     rank: int = 16
@@ -46,6 +49,8 @@ class PairRecipe:
     window: int = 256
     seed: int = 0
     threads: int = 1
+    frozen: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,8 @@ def untrained(base: Base, outputs: int, recipe: PairRecipe) -> PairModel:
     lora = LoraConfig(
         r=recipe.rank,
         lora_alpha=2 * recipe.rank,
-        target_modules="all-linear",
-        exclude_modules=".*pooler.*" if pooler else None,
+        target_modules=linear_above(base, recipe.frozen) if recipe.frozen else "all-linear",
+        exclude_modules=".*pooler.*" if pooler and not recipe.frozen else None,
     )
     return PairModel.untrained(base, outputs, lora)
 
@@ -103,7 +108,7 @@ def fit_pairs(
         ):
             torch.manual_seed(hash((recipe.seed, state.step)))  # dropout
             _set_rates(optimizer, state.step, steps)
-            value = _loss(model, base, batch, loss)
+            value = _loss(model, base, batch, loss, recipe)
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
             optimizer.step()
@@ -126,9 +131,10 @@ def fit_pairs(
     return state.epochs
 
 
-def _loss(model: PairModel, base: Base, batch: Sequence[Example[T]], loss: Loss[T]) -> Tensor:
-    logits = model(**collate(base, [example.pair for example in batch]))
-    return loss(logits, [example.target for example in batch])
+def _loss(model: PairModel, base: Base, batch: Sequence[Example[T]], loss: Loss[T], recipe: PairRecipe) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        logits = model(**collate(base, [example.pair for example in batch]))
+    return loss(logits.float(), [example.target for example in batch])
 
 
 def _batches(examples: Sequence[Example[T]], batch: int, rng: random.Random) -> list[list[Example[T]]]:
@@ -155,7 +161,7 @@ def _validate(
     total = 0.0
     with torch.no_grad():
         for batch in _batches(dev, 2 * recipe.batch, random.Random(0)):
-            total += _loss(model, base, batch, loss).item() * len(batch)
+            total += _loss(model, base, batch, loss, recipe).item() * len(batch)
     _copy(learnt, last)
     return total / len(dev)
 

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from classifier.encoder import Encoder
 from classifier.network import TierModel
+from rag.pairs import Base
 from training.datasets import TrainingError
 
 _MOST_KEPT = 4 << 30  # bytes of states
@@ -19,6 +20,18 @@ _AT_ONCE = 32  # texts
 # Types of models that keep their layers in `encoder.layer`, above `embeddings`, with nothing else between or after; and
 # whether a layer gives its states in a tuple.
 SHAPES = {"bert": False, "camembert": False, "mpnet": True, "roberta": False, "xlm-roberta": False}
+
+
+def linear_above(base: Base, frozen: int) -> list[str]:
+    """Names of the linear layers of an encoder above its frozen layers: where adapters sit.
+
+    Raises:
+        TrainingError: the encoder is of a type that is not known here, or has no layer left to train.
+    """
+    _check(base, frozen)
+    below = tuple(f"encoder.layer.{layer}." for layer in range(frozen))
+    linear = [name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in linear if name.startswith("encoder.layer.") and not name.startswith(below)]
 
 
 class FrozenLayers:
@@ -33,15 +46,8 @@ class FrozenLayers:
     """
 
     def __init__(self, encoder: Encoder, count: int) -> None:
+        _check(encoder, count)
         model: Any = encoder.lend()
-        kind, layers = model.config.model_type, model.config.num_hidden_layers
-        if kind not in SHAPES:
-            raise TrainingError(
-                f"frozen = {count}: {encoder.name} is a {kind} model; layers can be frozen of {', '.join(SHAPES)}, "
-                "others are trained with frozen = 0"
-            )
-        if not 0 < count < layers:
-            raise TrainingError(f"frozen = {count}: {encoder.name} has {layers} layers; leave one or more to train")
         model.encoder.layer, model.pooler = model.encoder.layer[:count], None
         self._encoder = encoder
         self._count = count
@@ -106,3 +112,14 @@ class _Skipped(nn.Module):
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor | tuple[Tensor]:  # noqa: ANN401 - the layer's
         return (hidden_states,) if self._in_tuple else hidden_states
+
+
+def _check(base: Base, count: int) -> None:
+    kind, layers = base.model.config.model_type, base.model.config.num_hidden_layers
+    if kind not in SHAPES:
+        raise TrainingError(
+            f"frozen = {count}: {base.name} is a {kind} model; layers can be frozen of {', '.join(SHAPES)}, others are "
+            "trained with frozen = 0"
+        )
+    if not 0 < count < layers:
+        raise TrainingError(f"frozen = {count}: {base.name} has {layers} layers; leave one or more to train")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,8 @@ Rate = Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the ad
 Window = Annotated[int, typer.Option(min=32, help="Tokens read at a time.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
+Frozen = Annotated[int, typer.Option(min=0, help="Lowest layers to leave as they are.")]
+Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the arithmetic while training.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only a trial: train on this many labelled rows.")]
 Model = Annotated[Path, typer.Option(help="Model folder.")]
 Split = Annotated[str, typer.Option(help="Which split to measure on.")]
@@ -52,6 +54,8 @@ def train_reader(
     window: Window = 256,
     seed: Seed = 0,
     threads: Threads = 1,
+    frozen: Frozen = 0,
+    precision: Precision = "fp32",
     limit: Limit = None,
 ) -> None:
     """Train an evidence reader: which sentences of a passage answer a question, or that none does."""
@@ -60,7 +64,9 @@ def train_reader(
     from training.pair_run import PairRun
     from training.train_reader import train_reader as run
 
-    recipe = PairRecipe(rank=rank, epochs=epochs, batch=batch, lr=lr, window=window, seed=seed, threads=threads)
+    recipe = PairRecipe(
+        rank, epochs, batch, lr, window=window, seed=seed, threads=threads, frozen=frozen, precision=precision
+    )
     manifest = run(PairRun("reader", data, out, recipe, name or out.name, without or (), limit), encoder or MINILM)
     print_figures(manifest["figures"])
 
@@ -80,6 +86,8 @@ def train_support(
     window: Window = 256,
     seed: Seed = 0,
     threads: Threads = 1,
+    frozen: Frozen = 0,
+    precision: Precision = "fp32",
     limit: Limit = None,
 ) -> None:
     """Train a support model: whether a passage supports a claim, contradicts it, or does not say."""
@@ -88,7 +96,9 @@ def train_support(
     from training.pair_run import PairRun
     from training.train_support import train_support as run
 
-    recipe = PairRecipe(rank=rank, epochs=epochs, batch=batch, lr=lr, window=window, seed=seed, threads=threads)
+    recipe = PairRecipe(
+        rank, epochs, batch, lr, window=window, seed=seed, threads=threads, frozen=frozen, precision=precision
+    )
     files = [*data, *data_files(passages or ())]
     started = PairRun("support", files, out, recipe, name or out.name, without or (), limit)
     print_figures(run(started, encoder or MINILM, data, passages or (), edits)["figures"])

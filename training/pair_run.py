@@ -86,6 +86,8 @@ class PairRun:
             KnowledgeError: the encoder does not read windows of that length.
         """
         check_window(self.settings(base), base)
+        if self.recipe.precision == "bf16":
+            base.model.set_attn_implementation("eager")  # the fused one's backward is slow in bf16
         model = untrained(base, OUTPUTS[self.task], self.recipe)
         asked: dict[str, Any] = {"task": self.task, "settings": asdict(self.recipe), "without": sorted(self.without)}
         asked |= {"limit": self.limit}

@@ -24,7 +24,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError, hold_out, read_all
 from training.evaluate import evaluate_classifier
 from training.fit import Fit, TrainSettings
-from training.frozen import FrozenLayers
+from training.frozen import FrozenLayers, linear_above
 from training.lineage import lineage
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.operating_point import choose_operating_point
@@ -278,11 +278,7 @@ def refuse_other_data(
 
 def lora_config(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
     """Where the adapter sits: on every linear layer that is not frozen."""
-    targets: str | list[str] = "all-linear"
-    if settings.frozen:
-        below = tuple(f"encoder.layer.{layer}." for layer in range(settings.frozen))
-        linear = [name for name, module in encoder.model.named_modules() if isinstance(module, torch.nn.Linear)]
-        targets = [name for name in linear if name.startswith("encoder.layer.") and not name.startswith(below)]
+    targets = linear_above(encoder, settings.frozen) if settings.frozen else "all-linear"
     return LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,
