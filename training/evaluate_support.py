@@ -17,6 +17,7 @@ from training.intervals import area, balanced_accuracy, best_threshold, interval
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_TWO_WAY = ("balanced_accuracy", "auroc")
 _ORDER = (Label.SUPPORTED, Label.CONTRADICTED, Label.NOT_STATED)
 
 
@@ -50,6 +51,7 @@ def evaluate_support(
     *,
     seed: int,
     held_out: Sequence[str] = (),
+    others: Sequence[str] = (),
     encoder: Encoder | None = None,
     dev: Sequence[ClaimRow] = (),
 ) -> dict[str, Any]:
@@ -64,7 +66,9 @@ def evaluate_support(
         reader: the model.
         rows: that it was not trained on.
         seed: of the bootstrap.
-        held_out: sources that it was not trained on; they, and pairs built of them, are a group of their own.
+        held_out: sources that were kept out of its training; they, and pairs built of them, are a group of their own.
+        others: further sources that it was not trained on; another group, `others`, in which each source counts the
+            same: `by_source` averaged.
         encoder: with `dev` it gives the baselines: the share of the claim's words that the passage has, and the
             similarity of both.
         dev: rows on which the thresholds of the baselines are chosen.
@@ -76,7 +80,8 @@ def evaluate_support(
             scores[name] = (score(rows), threshold_of(score(dev), dev))
     apart = np.array([row.source in held_out or row.origin in held_out for row in rows], dtype=bool)
     built = np.array([row.source == SOURCE for row in rows], dtype=bool)
-    groups = {"edits": built & ~apart, "held_out": apart, "labelled": ~built & ~apart}
+    unknown = np.array([row.source in others for row in rows], dtype=bool)
+    groups = {"edits": built & ~apart, "held_out": apart, "labelled": ~built & ~apart & ~unknown}
     sources = {source: np.array([row.source == source for row in rows]) for source in sorted({r.source for r in rows})}
 
     def figures(mask: Mask) -> dict[str, Any]:
@@ -92,6 +97,7 @@ def evaluate_support(
         }
 
     of_groups = {name: figures(mask) for name, mask in groups.items() if mask.any()}
+    by_source = {source: figures(mask) for source, mask in sources.items()}
     said = scores["model"][0] >= scores["model"][1]
     right = said == _truth(rows)
     kinds = sorted({row.kind for row in rows if row.kind})
@@ -100,14 +106,26 @@ def evaluate_support(
         **{f"{name}_balanced_accuracy": group["balanced_accuracy"] for name, group in of_groups.items()},
         **of_groups,
         "held_out_sources": sorted(held_out),
+        **({"others": _averaged([by_source[source] for source in sorted(others)])} if others else {}),
         "by_edit": {kind: _share(rows, right, kind, seed) for kind in kinds},
         **(
             {"behind_the_gate": _gated(reader, [r for r in rows if r.source == SOURCE], seed=seed)}
             if built.any()
             else {}
         ),
-        "by_source": {source: figures(mask) for source, mask in sources.items()},
+        "by_source": by_source,
     }
+
+
+def _averaged(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of the sources' figures, of the model and of the baselines."""
+
+    def means(some: Sequence[dict[str, Any]]) -> dict[str, float]:
+        return {name: round(float(np.mean([each[name]["value"] for each in some])), 4) for name in _TWO_WAY}
+
+    names = found[0].get("baselines", {})
+    baselines = {name: means([each["baselines"][name] for each in found]) for name in names}
+    return {"sources": len(found), **means(found), **({"baselines": baselines} if baselines else {})}
 
 
 def _truth(rows: Sequence[ClaimRow]) -> Mask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -150,7 +150,11 @@ def eval_support(
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the built pairs.")] = 0,
     threads: Threads = 1,
 ) -> None:
-    """How well a support model tells; of sources kept out of training, all rows, as a group of their own."""
+    """How well a support model tells.
+
+    Of sources that were kept out of training all rows count, as a group of their own; sources that it was not trained
+    on for another reason are one more group.
+    """
     import torch
 
     from classifier.encoder import load_encoder
@@ -166,6 +170,7 @@ def eval_support(
     rows = read_claims(data)
     manifest = read_manifest(model)
     apart = set(manifest["without"])
+    unknown = {row.source for row in of_split(rows, split)} - apart - set(manifest["trained_on"])
     paragraphs = read_paragraphs(passages or ())
     held_out = [row for row in rows if row.source in apart]
     if not manifest["unshared"]:
@@ -176,19 +181,20 @@ def eval_support(
         paragraphs = others + unshared([each for each in paragraphs if each.source in apart], learnt)
     built = build_edits(paragraphs, seed=seed)
 
-    def measured(part: str) -> list[ClaimRow]:
-        """Rows of a split and pairs built of it, but for those of sources that were kept out."""
-        pairs = [row for row in built if row.split == part and row.origin not in apart]
-        return [row for row in of_split(rows, part) if row.source not in apart] + some(pairs, edits, seed)
+    def measured(part: str, without: Collection[str]) -> list[ClaimRow]:
+        """Rows of a split and pairs built of it, but for those of some sources."""
+        pairs = [row for row in built if row.split == part and row.origin not in without]
+        return [row for row in of_split(rows, part) if row.source not in without] + some(pairs, edits, seed)
 
     held_out += some([row for row in built if row.split == split and row.origin in apart], edits, seed)
     figures = evaluate_support(
         reader,
-        measured(split) + held_out,
+        measured(split, apart) + held_out,
         seed=seed,
         held_out=sorted(apart),
+        others=sorted(unknown),
         encoder=_sentences() if baselines else None,
-        dev=measured("dev") if baselines else (),
+        dev=measured("dev", apart | unknown) if baselines else (),
     )
     write_figures(out, {"split": split, **figures}, model, [*data, *data_files(passages or ())], seed)
     print_figures(figures)
@@ -213,7 +219,7 @@ def read_manifest(model: Path) -> dict[str, Any]:
 
     try:
         manifest: dict[str, Any] = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
-        return {"without": [], "unshared": False, **manifest}
+        return {"without": [], "trained_on": [], "unshared": False, **manifest}
     except (OSError, ValueError) as exc:
         raise TrainingError(f"{model}: its manifest.json cannot be read ({exc}); give a trained model") from exc
 

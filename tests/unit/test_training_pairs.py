@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -297,6 +298,15 @@ def test_figures_of_a_support_model(claims):
     built = [replace(row, source="edits", kind="same", origin="known") for row in rows[:6]]
     figures = evaluate_support(reader, [*rows, *built], seed=0, held_out=["known"])
     assert (figures["held_out"]["rows"], "edits" in figures) == (6, False)
+    figures = evaluate_support(reader, rows, seed=0, others=["three", "two"], encoder=HashedWords(), dev=rows)
+    by_source = figures["by_source"]
+    assert "held_out" not in figures
+    assert "labelled" not in figures
+    assert figures["others"]["sources"] == 2
+    for name in ("balanced_accuracy", "auroc"):
+        mean = (by_source["three"][name]["value"] + by_source["two"][name]["value"]) / 2
+        assert figures["others"][name] == pytest.approx(mean, abs=1e-4)
+    assert set(figures["others"]["baselines"]) == {"word_overlap", "similarity"}
 
 
 def test_rows_of_a_group_are_sampled_together():
@@ -358,6 +368,27 @@ def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch)
     figures = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     assert figures["held_out"]["rows"] == 12
     assert figures["held_out_sources"] == ["two"]
+    assert "others" not in figures
+    entries = [{**entry, "source": "four"} for entry in claim_entries(9, "dev", seed=5)]
+    found = run(evaluate, "support", *files, "--data", write_rows(tmp_path / "four.jsonl", entries), *options)
+    assert found.exit_code == 0, found.output
+    figures = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert figures["others"]["sources"] == 1
+    assert figures["others"]["auroc"] == figures["by_source"]["four"]["auroc"]["value"]
+    assert figures["held_out"]["rows"] == 12
+
+
+def test_training_in_half_precision_above_frozen_layers(tmp_path, claims):
+    quick = ("--encoder", tiny().name, "--epochs", 1, "--window", 48, "--rank", 4, "--precision", "bf16")
+    found = run(train, "support", "--data", claims, "--frozen", 1, "--out", tmp_path / "s", *quick)
+    assert found.exit_code == 0, found.output
+    learnt = load_file(tmp_path / "s" / "adapter_model.safetensors")
+    assert learnt
+    assert all(".layer.1." in name for name in learnt)
+    settings = json.loads((tmp_path / "s" / "manifest.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["precision"], settings["frozen"]) == ("bf16", 1)
+    found = run(train, "support", "--data", claims, "--frozen", 2, "--out", tmp_path / "none", *quick)
+    assert "has 2 layers; leave one or more to train" in found.output
 
 
 def test_without_baselines_no_dev_rows_are_needed(tmp_path):
