@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.reader import EvidenceReader, Excerpt, Reading, weighed
-from rag.types import Encoder
+from rag.types import Encoder, similarity
 from training.grounding_rows import EvidenceRow
 from training.intervals import area, best_threshold, interval, mean
 from training.negatives import swapped
@@ -59,7 +59,12 @@ def choose_thresholds(reader: EvidenceReader, rows: Sequence[EvidenceRow], *, se
 
 
 def evaluate_reader(
-    reader: EvidenceReader, rows: Sequence[EvidenceRow], *, seed: int, encoder: Encoder | None = None
+    reader: EvidenceReader,
+    rows: Sequence[EvidenceRow],
+    *,
+    seed: int,
+    encoder: Encoder | None = None,
+    weighing: Encoder | None = None,
 ) -> dict[str, Any]:
     """Figures ready for JSON, with 95 % bootstrap intervals over the questions.
 
@@ -72,11 +77,13 @@ def evaluate_reader(
         reader: the model.
         rows: of a split that it was not trained on.
         seed: of the bootstrap.
-        encoder: weighs similarity in, as answers do, and gives the baselines: the most similar sentence and the first
-            one; for abstention, the similarity of the most similar sentence. Without one the reader is measured alone.
+        encoder: gives the baselines: the most similar sentence and the first one; for abstention, the similarity of
+            the most similar sentence.
+        weighing: weighs similarity in, as answers do with the encoder of the knowledge base; `encoder` by default.
+            Without either the reader is measured alone.
     """
-    asked = _judge(reader, rows, encoder)
-    elsewhere = _judge(reader, swapped(rows, seed=seed, near=1), encoder)
+    asked = _judge(reader, rows, encoder, weighing or encoder)
+    elsewhere = _judge(reader, swapped(rows, seed=seed, near=1), encoder, weighing or encoder)
     figures = _figures(asked, elsewhere, seed=seed)
     for key in ("source", "lang"):
         figures[f"by_{key}"] = {
@@ -86,14 +93,17 @@ def evaluate_reader(
     return {"thresholds": dict(reader.settings.thresholds), **figures}
 
 
-def _judge(reader: EvidenceReader, rows: Sequence[EvidenceRow], encoder: Encoder | None) -> Columns:
+def _judge(
+    reader: EvidenceReader, rows: Sequence[EvidenceRow], encoder: Encoder | None, weighing: Encoder | None
+) -> Columns:
     """What the reader makes of each row and, where there is an encoder, the baselines; a column for each kind."""
     readings = reader.read([excerpt(row) for row in rows])
     similar = _similarities(encoder, rows) if encoder and rows else None
-    if similar is not None:  # as `rag.reader.ReaderInterpreter` does
+    if weighing and rows:  # as `rag.reader.ReaderInterpreter` does
+        alike = similar if similar is not None and weighing is encoder else _similarities(weighing, rows)
         readings = [
             replace(reading, sentences=tuple(weighed(reading.sentences, of)))
-            for reading, of in zip(readings, similar, strict=True)
+            for reading, of in zip(readings, alike, strict=True)
         ]
     pairs = list(zip(rows, readings, strict=True))
     sure = reader.settings.threshold("sentence")
@@ -158,9 +168,13 @@ def _only(columns: Columns, key: str, name: str) -> Columns:
 
 def _similarities(encoder: Encoder, rows: Sequence[EvidenceRow]) -> list[list[float]]:
     """Of each row's question to each of its sentences."""
-    texts = list(dict.fromkeys(text for row in rows for text in (row.question, *row.sentences)))
+    texts = list(dict.fromkeys(text for row in rows for text in row.sentences))
     vectors = dict(zip(texts, encoder.encode(texts), strict=True))
-    return [[float(vectors[row.question] @ vectors[text]) for text in row.sentences] for row in rows]
+    questions = encoder.encode_queries([row.question for row in rows])
+    return [
+        [similarity(float(question @ vectors[text]), encoder.floor) for text in row.sentences]
+        for question, row in zip(questions, rows, strict=True)
+    ]
 
 
 def _best(scores: Sequence[float]) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from classifier.types import E5_SMALL, MINILM
+
 if TYPE_CHECKING:
     from rag.encoders import SentenceEncoder
     from training.grounding_rows import ClaimRow, Sourced
@@ -59,7 +61,6 @@ def train_reader(
     limit: Limit = None,
 ) -> None:
     """Train an evidence reader: which sentences of a passage answer a question, or that none does."""
-    from classifier.types import MINILM
     from training.fit_pairs import PairRecipe
     from training.pair_run import PairRun
     from training.train_reader import train_reader as run
@@ -91,7 +92,6 @@ def train_support(
     limit: Limit = None,
 ) -> None:
     """Train a support model: whether a passage supports a claim, contradicts it, or does not say."""
-    from classifier.types import MINILM
     from training.fit_pairs import PairRecipe
     from training.pair_run import PairRun
     from training.train_support import train_support as run
@@ -127,14 +127,14 @@ def eval_reader(
     rows = read_evidence(data)
     manifest = read_manifest(model)
     apart = set(manifest["without"])
-    sentences = _sentences() if baselines else None
+    sentences, weighing = (_sentences(), _sentences(E5_SMALL)) if baselines else (None, None)
     measured = [row for row in of_split(rows, split) if row.source not in apart]
-    figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences)
+    figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences, weighing=weighing)
     held_out = [row for row in rows if row.source in apart]
     if not manifest["unshared"]:
         held_out = unshared(held_out, [row.passage for row in rows if row.source not in apart])
     if held_out:
-        figures["held_out"] = evaluate_reader(reader, held_out, seed=seed, encoder=sentences)
+        figures["held_out"] = evaluate_reader(reader, held_out, seed=seed, encoder=sentences, weighing=weighing)
     write_figures(out, {"split": split, **figures}, model, data, seed)
     print_figures(figures)
 
@@ -200,12 +200,11 @@ def eval_support(
     print_figures(figures)
 
 
-def _sentences() -> SentenceEncoder:
+def _sentences(name: str = MINILM) -> SentenceEncoder:
     from classifier.encoder import load_encoder
-    from classifier.types import MINILM
     from rag.encoders import SentenceEncoder
 
-    base = load_encoder(MINILM)
+    base = load_encoder(name)
     return SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
 
 

@@ -1,0 +1,46 @@
+"""The rows that the support model is trained on beside public ones: what `data/support/claims.jsonl` holds."""
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from training.grounding_rows import Label, read_claims
+
+PATH = Path(__file__).parents[2] / "data" / "support" / "claims.jsonl"
+ROWS = [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]
+
+
+def test_each_row_has_what_training_wants_and_a_licence():
+    rows = read_claims([PATH])
+    assert len(rows) == len(ROWS) >= 7000
+    assert {row.label for row in rows} == {Label.SUPPORTED, Label.CONTRADICTED, Label.NOT_STATED}
+    assert {row["licence"] for row in ROWS} == {"Apache-2.0"}
+    assert all(row["source"].startswith("airlock_") for row in ROWS)
+    assert all(row["claim"].strip() == row["claim"] and row["passage"].strip() for row in ROWS)
+
+
+def test_no_passage_is_in_two_splits_and_no_pair_there_twice():
+    splits = defaultdict(set)
+    for row in ROWS:
+        splits["".join(row["passage"].split())].add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    assert {"train", "dev", "test"} == {row["split"] for row in ROWS}
+    assert max(Counter((row["passage"], row["claim"]) for row in ROWS).values()) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_every_label_is_common_and_so_are_other_languages(split):
+    rows = [row for row in ROWS if row["split"] == split]
+    shares = {label: count / len(rows) for label, count in Counter(row["label"] for row in rows).items()}
+    assert min(shares.values()) > 0.2, shares
+    assert max(shares.values()) < 0.5, shares
+    assert sum(row["lang"] != "en" for row in rows) / len(rows) > 0.1
+
+
+def test_the_claims_of_a_passage_differ_in_label():
+    labels = defaultdict(set)
+    for row in ROWS:
+        labels[row["passage"]].add(row["label"])
+    assert sum(len(found) == 3 for found in labels.values()) / len(labels) > 0.9
