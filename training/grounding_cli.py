@@ -12,7 +12,7 @@ import typer
 from classifier.types import E5_SMALL, MINILM
 
 if TYPE_CHECKING:
-    from rag.encoders import SentenceEncoder
+    from rag.types import Encoder
     from training.grounding_rows import ClaimRow, Sourced
 
 Out = Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")]
@@ -200,12 +200,12 @@ def eval_support(
     print_figures(figures)
 
 
-def _sentences(name: str = MINILM) -> SentenceEncoder:
+def _sentences(name: str = MINILM) -> Encoder:
     from classifier.encoder import load_encoder
-    from rag.encoders import SentenceEncoder
+    from rag.pooled import sentence_encoder
 
     base = load_encoder(name)
-    return SentenceEncoder.load(base.path, sha256=base.sha256, model=base.lend())
+    return sentence_encoder(base.path, base.lend(), base.tokenizer, base.sha256)
 
 
 def read_manifest(model: Path) -> dict[str, Any]:
