@@ -14,7 +14,7 @@ from rag.interpret import Candidate, Selection, candidates, choose, ranking
 from rag.pairs import NO_SPAN, Base, Pair, PairReader, Task, logits, room, sigmoid
 from rag.types import Document, Encoder, Evidence, GroundedAnswer
 
-SHIPPED = Path(__file__).parent / "assets" / "reader-minilm"
+SHIPPED = Path(__file__).parent / "assets" / "reader-e5-small"
 SENTENCE, PASSAGE = 0, 1  # outputs of the head
 _SIMILARITY = 6.0  # logits that a similarity of 1 is worth; chosen on `dev` rows (docs/log.md)
 _LIMITS = Selection()

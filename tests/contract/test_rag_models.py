@@ -13,9 +13,9 @@ DOSE = "Adults may take up to eight tablets of paracetamol in 24 hours."
 REST = ("It was first made in 1878.", DOSE, "Keep it away from children.")
 
 
-@pytest.fixture(scope="module")
-def base():
-    return load_encoder(json.loads((reader.SHIPPED / "model.json").read_text(encoding="utf-8"))["encoder"])
+def base(folder):
+    """The encoder that a model names."""
+    return load_encoder(json.loads((folder / "model.json").read_text(encoding="utf-8"))["encoder"])
 
 
 @pytest.mark.parametrize("folder", [reader.SHIPPED, support.SHIPPED], ids=lambda folder: folder.name)
@@ -30,8 +30,8 @@ def test_a_model_comes_with_its_card_and_manifest_and_no_pickle(folder):
     assert "summedits" not in manifest["trained_on"]
 
 
-def test_the_reader_finds_the_sentence_that_answers_and_knows_when_none_does(base):
-    found = EvidenceReader.load(reader.SHIPPED, base)
+def test_the_reader_finds_the_sentence_that_answers_and_knows_when_none_does():
+    found = EvidenceReader.load(reader.SHIPPED, base(reader.SHIPPED))
     asked, other = found.read(
         [
             Excerpt("How many tablets of paracetamol may an adult take in a day?", REST, "Paracetamol"),
@@ -42,8 +42,8 @@ def test_the_reader_finds_the_sentence_that_answers_and_knows_when_none_does(bas
     assert asked.answers > 0.5 > other.answers
 
 
-def test_the_support_model_tells_support_from_contradiction_and_silence(base):
-    judge = SupportReader.load(support.SHIPPED, base)
+def test_the_support_model_tells_support_from_contradiction_and_silence():
+    judge = SupportReader.load(support.SHIPPED, base(support.SHIPPED))
     passage = " ".join(REST)
     same, other, silent = judge.support(
         [

@@ -95,7 +95,7 @@ def test_the_default_resolves_to_what_the_switches_say():
     config = Config()
     assert isinstance(config.interpretation, Similarity | Reader)
     assert support_folder(config) in (None, support_folder(load_config(None, {"grounding.support_model": "shipped"})))
-    assert reader_folder(Reader()).parts[-3:] == ("rag", "assets", "reader-minilm")
+    assert reader_folder(Reader()).parts[-3:] == ("rag", "assets", "reader-e5-small")
     shipped = support_folder(load_config(None, {"grounding.support_model": "shipped"}))
     assert shipped is not None
     assert shipped.parts[-3:] == ("rag", "assets", "support-minilm")
