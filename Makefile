@@ -143,8 +143,8 @@ runs/folds/%/manifest.json: runs/authored/manifest.json data/labels/decisions.cs
 
 GROUNDING = $(SHARED)/grounding
 EVIDENCE = $(patsubst %,--data $(GROUNDING)/%.jsonl,squad2_dev_half qed_dev selqa xquad_en covid_qa xquad_es xquad_zh)
-# Of sources that the shipped support model was not trained on: the former because it is newer, the others since no model
-# that anyone may use can be.
+# Of sources that the shipped support model was not trained on: the former is newer, the licences of the others allow
+# research only.
 OTHER_CLAIMS = --data data/support/claims.jsonl $(patsubst %,--data $(GROUNDING)/research-only/%.jsonl,healthver climate_fever \
 	attributionbench anli_dev ocnli_dev faithbench qags nli4ct covid_fact sick)
 CLAIMS = $(patsubst %,--data $(GROUNDING)/%.jsonl,wice summedits check_covid fever_symmetric begin faithdial_audit q2_dialogue \

@@ -51,32 +51,38 @@ class ByLanguage:
         """One verdict for each text, in order; its `model` says which classifier judged.
 
         Raises:
-            TextTooLong: the texts of one of the classifiers have more than `max_tokens` tokens.
+            TextTooLong: the texts that one of the classifiers reads have more than `max_tokens` tokens.
         """
-        verdicts: dict[int, Verdict] = {}
-        for language, read in self._read(texts).items():
-            left = read
-            if language and self._asked_from.get(language):
-                verdicts |= self._settled({place: texts[place] for place in read}, self._asked_from[language])
-                left = {place: each for place, each in read.items() if place not in verdicts}
-            judge = self.specialists[language] if language else self.default
-            verdicts |= zip(left, judge.judge(list(left.values())), strict=True)
+        read = self._read(texts)
+        first = read.pop(None, {})
+        of_specialists = {language: found for language, found in read.items() if language}
+        looked_at = [
+            place for language, found in of_specialists.items() if self._asked_from.get(language) for place in found
+        ]
+        first |= zip(looked_at, self.default.read([texts[place] for place in looked_at]), strict=True)
+        verdicts = dict(zip(first, self.default.judge(list(first.values())), strict=True)) if first else {}
+        for language, found in read.items():
+            if language is not None:
+                left = {
+                    place: each for place, each in found.items() if not self._settled(language, verdicts.get(place))
+                }
+                verdicts |= zip(left, self.specialists[language].judge(list(left.values())), strict=True)
         return [verdicts[place] for place in range(len(texts))]
 
     def chosen(self, text: str) -> str | None:
         """The language of the specialist that judges a text; None where the default does.
 
         Raises:
-            TextTooLong: the text has more characters than `max_tokens` tokens could hold.
+            TextTooLong: the text has more characters than `max_tokens` tokens could hold, or more tokens.
         """
         language = next(iter(self._read([text])))
-        asked_from = self._asked_from.get(language, 0.0) if language else 0.0
-        return None if asked_from and self._settled({0: text}, asked_from) else language
+        if language and self._asked_from.get(language):
+            return None if self._settled(language, *self.default.classify([text])) else language
+        return language
 
-    def _settled(self, texts: Mapping[int, str], asked_from: float) -> dict[int, Verdict]:
-        """The default's verdicts on the texts, by their places, in which it finds less risk than that."""
-        verdicts = dict(zip(texts, self.default.classify(list(texts.values())), strict=True))
-        return {place: each for place, each in verdicts.items() if 1.0 - each.tiers[Tier.SAFE] < asked_from}
+    def _settled(self, language: str, verdict: Verdict | None) -> bool:
+        """Whether the default's verdict, if it has given one, leaves nothing to ask the specialist."""
+        return verdict is not None and 1.0 - verdict.tiers[Tier.SAFE] < self._asked_from.get(language, 0.0)
 
     def _read(self, texts: Sequence[str]) -> dict[str | None, dict[int, Windowed]]:
         """What each classifier is to judge, as it reads it, by the places of the texts."""

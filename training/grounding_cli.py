@@ -170,7 +170,8 @@ def eval_support(
     rows = read_claims(data)
     manifest = read_manifest(model)
     apart = set(manifest["without"])
-    unknown = {row.source for row in of_split(rows, split)} - apart - set(manifest["trained_on"])
+    learnt_from = set(manifest["trained_on"])
+    unknown = {row.source for row in of_split(rows, split)} - apart - learnt_from if learnt_from else set()
     paragraphs = read_paragraphs(passages or ())
     held_out = [row for row in rows if row.source in apart]
     if not manifest["unshared"]:

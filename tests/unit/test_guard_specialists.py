@@ -18,6 +18,7 @@ from classifier.taxonomy import SHIPPED_SPECIALISTS, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError, TextTooLong, Tier
 from guard.assemble import load_guard
 from guard.assemble_classifier import Encoders, load_judge, load_torch_classifier
+from guard.choosing import Specialist
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.errors import ConfigError
 from guard.language import Detector
@@ -166,15 +167,22 @@ def test_of_several_languages_each_has_its_model():
 def risky_from(asked_from):
     """Both models, where the default finds a risk of 0.3 in texts on benches and none in others."""
     judge = ByLanguage(named("default"), {"en": named("english")}, {"en": asked_from})
-    plain = judge.default.classify
+    read, judged = judge.default.read, judge.default.judge
+    risky, kept = {}, []  # what is kept keeps its id
 
-    def classify(texts):
+    def reading(texts):
+        found = read(texts)
+        risky.update((id(each), "benches" in text) for each, text in zip(found, texts, strict=True))
+        kept.extend(found)
+        return found
+
+    def judging(windowed):
         return [
-            dataclasses.replace(verdict, tiers={**verdict.tiers, Tier.SAFE: 0.7 if "benches" in text else 1.0})
-            for text, verdict in zip(texts, plain(texts), strict=True)
+            dataclasses.replace(verdict, tiers={**verdict.tiers, Tier.SAFE: 0.7 if risky[id(each)] else 1.0})
+            for each, verdict in zip(windowed, judged(windowed), strict=True)
         ]
 
-    judge.default.classify = classify
+    judge.default.read, judge.default.judge = reading, judging
     return judge
 
 
@@ -191,13 +199,26 @@ def test_a_specialist_is_asked_from_some_risk_on():
 
 def test_the_default_is_not_asked_where_the_specialist_judges_all(monkeypatch):
     judge = both()
-    monkeypatch.setattr(judge.default, "classify", raises(ClassifierError("was asked")))
+    monkeypatch.setattr(judge.default, "judge", raises(ClassifierError("was asked")))
     assert models(judge, [ENGLISH]) == ["english"]
+
+
+def test_the_limit_counts_all_that_the_default_reads():
+    def judge(most):
+        models = (named(name, max_tokens=most) for name in ("default", "english"))
+        return ByLanguage(next(models), {"en": next(models)}, {"en": 0.05})
+
+    tokens = [judge(None).classify([text])[0].coverage.tokens for text in (ENGLISH, GERMAN)]
+    assert judge(sum(tokens)).classify([ENGLISH, GERMAN])
+    with pytest.raises(TextTooLong, match=r"classifier\.max_tokens"):
+        judge(sum(tokens) - 1).classify([ENGLISH, GERMAN])
+    with pytest.raises(TextTooLong, match="tokens"):
+        judge(tokens[0] - 1).chosen(ENGLISH)
 
 
 def test_a_default_that_fails_refuses_what_a_specialist_might_judge(monkeypatch):
     judge = risky_from(0.3)
-    monkeypatch.setattr(judge.default, "classify", raises(ClassifierError("secret prompt")))
+    monkeypatch.setattr(judge.default, "judge", raises(ClassifierError("secret prompt")))
     decision = asyncio.run(make_guard(classifier=judge).decide([Turn("user", ENGLISH)]))
     assert (decision.route, decision.rule) == (Route.REFUSE, "on_error")
 
@@ -293,6 +314,13 @@ def test_a_guard_asks_the_specialist_for_requests_and_the_default_for_answers(fo
         assert [each.language for each in decided] == ["en", "de"]
         asyncio.run(guard.explain([Turn("user", ENGLISH)], decided[0]))
         assert guard._parts.of_answers is not guard._parts.classifier
+
+
+@pytest.mark.parametrize(("asked_from", "model"), [(0.0, "english"), (1.0, "toy")])
+def test_the_setting_says_from_which_risk_on_a_specialist_is_asked(folder, asked_from, model):
+    assert Specialist().asked_from == 0.05
+    settings = load_config(folder / "airlock.yaml", {"classifier.languages.en.asked_from": asked_from})
+    assert models(load_judge(settings, Encoders(settings)), [ENGLISH]) == [model]
 
 
 def test_models_are_named_with_their_setting_at_the_start(folder):

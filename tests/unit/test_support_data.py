@@ -1,4 +1,4 @@
-"""The rows that the support model is trained on beside public ones: what `data/support/claims.jsonl` holds."""
+"""What `data/support/claims.jsonl` holds: rows to train and to test support models on."""
 
 import json
 from collections import Counter, defaultdict

@@ -286,6 +286,23 @@ def test_thresholds_tell_best_what_they_are_chosen_on(tmp_path):
     assert threshold_of(np.array([0.9, 0.8, 0.7, 0.8, 0.2, 0.1, 0.2, 0.3]), claims) == pytest.approx(0.5, abs=0.02)
 
 
+class Opposite(HashedWords):
+    """Finds most alike what is least alike."""
+
+    def encode_queries(self, texts):
+        return -super().encode(texts)
+
+
+def test_similarity_is_weighed_in_by_its_own_encoder():
+    asked = ("rose lawn", "spade hedge", "apple bench")
+    rows = [EvidenceRow(each, (f"{each}.", "tulip soil."), frozenset({0}), source="s") for each in asked]
+    undecided = Canned("reader", dict.fromkeys(asked, Reading(0.9, (0.5, 0.5))))
+    alone = evaluate_reader(undecided, rows, seed=0, encoder=HashedWords())
+    other = evaluate_reader(undecided, rows, seed=0, encoder=HashedWords(), weighing=Opposite())
+    assert other["baselines"] == alone["baselines"]
+    assert (alone["best_sentence"]["value"], other["best_sentence"]["value"]) == (1.0, 0.0)
+
+
 def test_figures_of_a_support_model(claims):
     reader = SupportReader.load(toy_support()[0], tiny())
     rows = read_claims([claims])
