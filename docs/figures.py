@@ -132,7 +132,11 @@ def _sections() -> dict[str, list[Row]]:
         ],
         "Output door": [
             ("evidence reader: F1 of the sentences that answer", _interval(reader["sentence_f1"]), "reader"),
-            ("… above that of the sentence that MiniLM finds most similar", _interval(reader["margins"]["most_similar"]), "reader"),
+            (
+                "… above that of the sentence that MiniLM finds most similar",
+                _interval(reader["margins"]["most_similar"]),
+                "reader",
+            ),
             ("… AUROC between answerable and unanswerable questions", _interval(reader["unanswerable"]), "reader"),
             (
                 "support model: balanced accuracy on edited facts",

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from classifier.types import E5_SMALL, MINILM
-
 if TYPE_CHECKING:
     from rag.types import Encoder
     from training.grounding_rows import ClaimRow, Sourced
@@ -61,6 +59,7 @@ def train_reader(
     limit: Limit = None,
 ) -> None:
     """Train an evidence reader: which sentences of a passage answer a question, or that none does."""
+    from classifier.types import MINILM
     from training.fit_pairs import PairRecipe
     from training.pair_run import PairRun
     from training.train_reader import train_reader as run
@@ -92,6 +91,7 @@ def train_support(
     limit: Limit = None,
 ) -> None:
     """Train a support model: whether a passage supports a claim, contradicts it, or does not say."""
+    from classifier.types import MINILM
     from training.fit_pairs import PairRecipe
     from training.pair_run import PairRun
     from training.train_support import train_support as run
@@ -117,6 +117,7 @@ def eval_reader(
     import torch
 
     from classifier.encoder import load_encoder
+    from classifier.types import E5_SMALL, MINILM
     from rag.pairs import PairSettings
     from rag.reader import EvidenceReader
     from training.evaluate_reader import evaluate_reader
@@ -127,7 +128,7 @@ def eval_reader(
     rows = read_evidence(data)
     manifest = read_manifest(model)
     apart = set(manifest["without"])
-    sentences, weighing = (_sentences(), _sentences(E5_SMALL)) if baselines else (None, None)
+    sentences, weighing = (_sentences(MINILM), _sentences(E5_SMALL)) if baselines else (None, None)
     measured = [row for row in of_split(rows, split) if row.source not in apart]
     figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences, weighing=weighing)
     held_out = [row for row in rows if row.source in apart]
@@ -158,6 +159,7 @@ def eval_support(
     import torch
 
     from classifier.encoder import load_encoder
+    from classifier.types import MINILM
     from rag.pairs import PairSettings
     from rag.support import SupportReader
     from training.edits import build_edits, read_paragraphs
@@ -194,14 +196,14 @@ def eval_support(
         seed=seed,
         held_out=sorted(apart),
         others=sorted(unknown),
-        encoder=_sentences() if baselines else None,
+        encoder=_sentences(MINILM) if baselines else None,
         dev=measured("dev", apart | unknown) if baselines else (),
     )
     write_figures(out, {"split": split, **figures}, model, [*data, *data_files(passages or ())], seed)
     print_figures(figures)
 
 
-def _sentences(name: str = MINILM) -> Encoder:
+def _sentences(name: str) -> Encoder:
     from classifier.encoder import load_encoder
     from rag.pooled import sentence_encoder
 
