@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rag.pairs import Base, Pair, PairModel, collate
 from training.checkpoint import Checkpoint, Groups
-from training.frozen import linear_above
+from training.frozen import adapted_modules
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -67,13 +67,7 @@ Loss = Callable[[Tensor, Sequence[T]], Tensor]  # logits (batch, spans, outputs)
 def untrained(base: Base, outputs: int, recipe: PairRecipe) -> PairModel:
     """A model that knows nothing yet, drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    pooler = any("pooler" in name for name, _ in base.model.named_modules())
-    lora = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=2 * recipe.rank,
-        target_modules=linear_above(base, recipe.frozen) if recipe.frozen else "all-linear",
-        exclude_modules=".*pooler.*" if pooler and not recipe.frozen else None,
-    )
+    lora = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, **adapted_modules(base, recipe.frozen))
     return PairModel.untrained(base, outputs, lora)
 
 

@@ -22,16 +22,20 @@ _AT_ONCE = 32  # texts
 SHAPES = {"bert": False, "camembert": False, "mpnet": True, "roberta": False, "xlm-roberta": False}
 
 
-def linear_above(base: Base, frozen: int) -> list[str]:
-    """Names of the linear layers of an encoder above its frozen layers: where adapters sit.
+def adapted_modules(base: Base, frozen: int) -> dict[str, Any]:
+    """Where adapters sit, for a `peft.LoraConfig`: on every linear layer above the frozen ones, but for a pooler.
 
     Raises:
-        TrainingError: the encoder is of a type that is not known here, or has no layer left to train.
+        TrainingError: layers are frozen, and the encoder is of a type that is not known here or has none left to train.
     """
+    if not frozen:
+        pooler = any("pooler" in name for name, _ in base.model.named_modules())
+        return {"target_modules": "all-linear", "exclude_modules": ".*pooler.*" if pooler else None}
     _check(base, frozen)
     below = tuple(f"encoder.layer.{layer}." for layer in range(frozen))
     linear = [name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)]
-    return [name for name in linear if name.startswith("encoder.layer.") and not name.startswith(below)]
+    above = [name for name in linear if name.startswith("encoder.layer.") and not name.startswith(below)]
+    return {"target_modules": above}
 
 
 class FrozenLayers:

@@ -24,7 +24,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError, hold_out, read_all
 from training.evaluate import evaluate_classifier
 from training.fit import Fit, TrainSettings
-from training.frozen import FrozenLayers, linear_above
+from training.frozen import FrozenLayers, adapted_modules
 from training.lineage import lineage
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.operating_point import choose_operating_point
@@ -278,14 +278,12 @@ def refuse_other_data(
 
 def lora_config(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
     """Where the adapter sits: on every linear layer that is not frozen."""
-    targets = linear_above(encoder, settings.frozen) if settings.frozen else "all-linear"
     return LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,
-        target_modules=targets,
-        exclude_modules=".*pooler.*" if targets == "all-linear" and _has_pooler(encoder) else None,
         use_dora=settings.dora,
         use_rslora=settings.rslora,
+        **adapted_modules(encoder, settings.frozen),
     )
 
 
@@ -305,10 +303,6 @@ def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy, *
         )
     for name in learnt if head else adapter:
         learnt[name].copy_(known[name])
-
-
-def _has_pooler(encoder: Encoder) -> bool:
-    return any("pooler" in name for name, _ in encoder.model.named_modules())
 
 
 def describe(encoder: Encoder, taxonomy: Taxonomy, settings: TrainSettings, name: str) -> ClassifierSettings:
