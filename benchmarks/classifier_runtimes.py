@@ -44,6 +44,7 @@ def of_runtime(name: str, exports: Path) -> Config:
     """The configuration of a gateway without knowledge base that runs one runtime."""
     runtime, _, precision = name.partition("-")
     overrides = {
+        "classifier.languages": {},
         "classifier.runtime": runtime,
         "classifier.precision": precision if runtime != "torch" else "auto",
         "classifier.exports": exports,

@@ -4,7 +4,7 @@ The texts are the English ones of `benchmarks/unseen_sources.py`, and of the con
 share of ordinary texts that it is asked about; the shares of harmful and of look-alike texts that are refused where 3 %
 of ordinary ones are, mean of the sets; and on the contrast test, at the shipped operating points, the macro-F1 of the
 tiers. The time is the processor's for one text after the other, on ordinary texts, of the default alone and with each
-`asked_from`. Needs `make accurate` and the shared data sets. Writes `results/languages.json`.
+`asked_from`. Needs `airlock model fetch` and the shared data sets. Writes `results/languages.json`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from classifier.encoder import load_encoder
 from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.settings import ClassifierSettings
 from classifier.taxonomy import SHIPPED_SPECIALISTS, Taxonomy
-from classifier.types import Tier, Verdict
+from classifier.types import MPNET, Tier, Verdict
 from guard.specialists import ByLanguage
 from training.datasets import read_all
 from training.evaluate import evaluate_classifier, recall_at
 from training.folds import REFUSED
 from training.manifest import adapter_sha256, command, provenance, write_json
 
-BASE = "runs/bases/all-mpnet-base-v2"
 CONTRAST = Path("data/queries/contrast.jsonl")
 ASKED_FROM = (0.0, 0.02, 0.05, 0.1, 0.2)
 TIMED = 60  # texts
@@ -135,7 +134,7 @@ def timed(judge: ByLanguage, seed: int) -> dict[str, Any]:
 def main() -> None:
     """Run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default=BASE, help="folder of the English model's base")
+    parser.add_argument("--base", default=MPNET, help="folder of the English model's base")
     parser.add_argument("--rows", type=int, default=250, help="of each set, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/languages.json"))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from classifier.processor import features, multiplies_bf16
 from classifier.types import ClassifierError
-from classifier.weights import file_sha256
+from classifier.weights import file_sha256, user_cache
 
 Kind = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -251,7 +250,7 @@ def precisions(kind: Kind) -> tuple[Precision, ...]:
 
 def default_root() -> Path:
     """The user's cache of exports."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airlock" / "runtimes"
+    return user_cache("runtimes")
 
 
 def _versions(libraries: Sequence[str]) -> dict[str, str]:

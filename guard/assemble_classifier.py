@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from classifier.encoder import Encoder
     from classifier.exported import ExportCache
     from classifier.model import TierClassifier
+
+
+_NOT_FETCHED = (
+    "texts in %r are judged by `classifier.model`: %s of their own model is not there (`airlock model fetch`)"
+)
+_log = logging.getLogger("airlock")
 
 
 class Encoders:
@@ -105,8 +112,11 @@ def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> T
     """
     default = load_classifier(config, encoders, limited=limited)
     specialists = {}
-    for language in config.classifier.languages:
+    for language, asked in config.classifier.languages.items():
         section, folder, encoder = _model(config, language)
+        if not (asked.required or _is_there(f"{section}.encoder", encoder)):
+            _log.info(_NOT_FETCHED, language, encoder)
+            continue
         found = _tier_classifier(section, folder, encoder, config, encoders, limited=limited)
         if found.taxonomy.version != default.taxonomy.version:
             raise ConfigError(
@@ -115,7 +125,7 @@ def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> T
                 f"with the same {TAXONOMY}"
             )
         specialists[language] = found
-    asked_from = {language: each.asked_from for language, each in config.classifier.languages.items()}
+    asked_from = {language: config.classifier.languages[language].asked_from for language in specialists}
     return ByLanguage(default, specialists, asked_from) if specialists else default
 
 
@@ -220,6 +230,15 @@ def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:
         return named or ClassifierSettings.load(folder).encoder
     except ClassifierError as exc:
         raise ConfigError(f"{section}.model: {exc}") from exc
+
+
+def _is_there(setting: str, name: str) -> bool:
+    from classifier.weights import is_there
+
+    try:
+        return is_there(name)
+    except ClassifierError as exc:
+        raise ConfigError(f"{setting}: {exc}") from exc
 
 
 def _encoder_sha256(section: str, name: str) -> str:

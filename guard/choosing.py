@@ -48,11 +48,16 @@ class Specialist(Section):
     model: Path = Field(
         SHIPPED, description="Model folder with the taxonomy of `classifier.model`, or `shipped`, which there is of en."
     )
-    encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
+    encoder: str | None = Field(
+        None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
+    )
     asked_from: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.05,
         description="Risk (1 less the probability of Safe) that `classifier.model` must find in a text for this model "
         "to be asked; 0 asks it of every text.",
+    )
+    required: bool = Field(
+        True, description="False leaves it out, with a line in the log, where its encoder has not been fetched."
     )
 
 

@@ -95,6 +95,12 @@ class Upstream(Section):
     )
 
 
+def _shipped_specialists(classifier: dict[str, Any]) -> dict[str, Specialist]:
+    if classifier.get("kind") == "none" or classifier.get("model") is not None:  # which may have another taxonomy
+        return {}
+    return {language: Specialist(required=False) for language in SHIPPED_SPECIALISTS}
+
+
 class ClassifierSection(Section):
     """The input door."""
 
@@ -103,10 +109,13 @@ class ClassifierSection(Section):
         description="`none` judges nothing: every text is Unsafe, `unjudged`, until a rule routes that category.",
     )
     model: Path | None = Field(None, description="Model folder; the shipped one by default.")
-    encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
+    encoder: str | None = Field(
+        None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
+    )
     languages: dict[str, Specialist] = Field(
-        default_factory=dict,
-        description="Models for texts that are wholly in one language, by language (ISO 639-1); none by default.",
+        default_factory=_shipped_specialists,
+        description="Models for texts that are wholly in one language, by language (ISO 639-1). By default, beside the "
+        "shipped model, the shipped ones whose encoder `airlock model fetch` brought; {} for none.",
     )
     runtime: Literal["auto", "torch", "onnx", "openvino"] = Field(
         "auto", description="Runs the model; `auto`: the fastest that `airlock export` made and verified, else torch."
@@ -138,11 +147,6 @@ class ClassifierSection(Section):
                 raise ValueError(
                     f"no model of {language!r} ships, only of {', '.join(SHIPPED_SPECIALISTS)}; name under "
                     f"{language}.model a folder that `airlock train classifier` wrote"
-                )
-            if specialist.model == SHIPPED and specialist.encoder is None:
-                raise ValueError(
-                    f"{language}.encoder is missing, and the base of the shipped model does not ship: run `make "
-                    "accurate`, or download sentence-transformers/all-mpnet-base-v2, and name the folder"
                 )
         return languages
 
@@ -206,7 +210,7 @@ class Grounding(Section):
         description="Judges paraphrases: folder written by `airlock train support`, or `shipped`. Quotes need none.",
     )
     support_encoder: str | None = Field(
-        None, description="Its encoder: folder, or package:NAME/PATH; the one the model names by default."
+        None, description="Its encoder: folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
     )
     supported: Share = Field(
         DEFAULT_GATE.supported, description="Probability of a support model from which a paraphrase stays."
@@ -440,7 +444,9 @@ def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
         return folder / path if path not in (None, SHIPPED) and name in in_file else path
 
     def encoder(name: str, value: str | None) -> str | None:
-        return value if value is None or value.startswith("package:") else str(below(name, Path(value)))
+        if value is None or value.startswith(("package:", "fetched:")):
+            return value
+        return str(below(name, Path(value)))
 
     classifier, knowledge, journal = config.classifier, config.knowledge, config.journal
     interpretation, grounding, responses = config.interpretation, config.grounding, config.output.responses

@@ -23,7 +23,9 @@ class Reader(Section):
 
     kind: Literal["reader"] = "reader"
     model: Path = Field(SHIPPED, description="Folder written by `airlock train reader`, or `shipped`.")
-    encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
+    encoder: str | None = Field(
+        None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
+    )
     workers: Count = Field(1, description="Questions answered at once; each uses `classifier.threads` cores.")
 
 

@@ -41,7 +41,9 @@ class Responses(Section):
         SHIPPED,
         description="Folder written by `airlock train responses`, or `shipped`; null looks for copied words only.",
     )
-    encoder: str | None = Field(None, description="Folder, or package:NAME/PATH; the one the model names by default.")
+    encoder: str | None = Field(
+        None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
+    )
     copied_words: Annotated[int, Field(ge=0)] = Field(
         12, description="So many words in a row of a system message are a leak (`prompt_leak`); 0 allows any number."
     )

