@@ -38,9 +38,12 @@ RUNS = Path("runs/windows")
 LONG = 400  # characters
 JOINED, AMONG = 120, 90
 PLACES = ("begin", "middle", "end")
+LANGUAGES = ("en", "zh")  # a third of the texts that are made is in the second one
 
 
-def texts(rows: Sequence[Row], taxonomy: Taxonomy, seed: int) -> dict[str, list[tuple[str, Row]]]:
+def texts(
+    rows: Sequence[Row], taxonomy: Taxonomy, seed: int, languages: Sequence[str] = LANGUAGES
+) -> dict[str, list[tuple[str, Row]]]:
     """Texts of each kind, each with the row that gives its tier."""
     rng = random.Random(seed)
     held = hold_out([row for row in rows if row.split == "train"], 0.05)[1]
@@ -55,7 +58,7 @@ def texts(rows: Sequence[Row], taxonomy: Taxonomy, seed: int) -> dict[str, list[
             and len(row.text) <= longest
         ]
 
-    harmless = {lang: of(Tier.SAFE, 600, lang) for lang in ("en", "zh")}
+    harmless = {lang: of(Tier.SAFE, 600, lang) for lang in languages}
 
     def prose(lang: str, characters: int) -> list[Row]:
         found: list[Row] = []
@@ -70,7 +73,7 @@ def texts(rows: Sequence[Row], taxonomy: Taxonomy, seed: int) -> dict[str, list[
         "plain": [],
     } | {place: [] for place in PLACES}
     for at in range(JOINED):
-        lang = "zh" if at % 3 == 0 else "en"
+        lang = languages[-1] if at % 3 == 0 else languages[0]
         some = prose(lang, rng.choice((800, 1600, 3200)) // (3 if lang == "zh" else 1))
         made["joined"].append((rng.choice((" ", "\n", "\n\n")).join(row.text for row in some), some[0]))
     harmful = [row for lang in harmless for row in of(Tier.UNSAFE, 300, lang)]
@@ -133,12 +136,15 @@ def main() -> None:
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--flagged", type=float, help="of the joined harmless texts; as with 256 tokens by default")
     parser.add_argument("--refused", type=float, help="the same")
+    parser.add_argument("--language", choices=LANGUAGES, help="for a model that reads no other")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/windows.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     taxonomy = Taxonomy.load(options.model / TAXONOMY)
-    kinds = texts(read_all(DATA, taxonomy, LABELS), taxonomy, options.seed)
+    languages = (options.language,) if options.language else LANGUAGES
+    rows = [row for row in read_all(DATA, taxonomy, LABELS) if not options.language or row.lang == options.language]
+    kinds = texts(rows, taxonomy, options.seed, languages)
 
     lengths = sorted({int(length) for length in options.lengths.split(",")} | {BEFORE}, reverse=True)
     measured: dict[str, Any] = {}

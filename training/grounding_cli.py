@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")]
 Without = Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")]
-EncoderName = Annotated[str | None, typer.Option(help="Folder, or package:NAME/PATH; all-MiniLM-L6-v2 by default.")]
+EncoderName = Annotated[
+    str | None, typer.Option(help="Folder, package:NAME/PATH or fetched:NAME; all-MiniLM-L6-v2 by default.")
+]
 Name = Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the rows.")]
 Rank = Annotated[int, typer.Option(min=1, help="LoRA rank.")]

@@ -24,7 +24,8 @@ def eval_retrieval(
     encoder: Annotated[
         list[str] | None,
         typer.Option(
-            help="Folder, or package:NAME/PATH; multilingual-e5-small and all-MiniLM-L6-v2 by default. Repeatable."
+            help="Folder, package:NAME/PATH or fetched:NAME; multilingual-e5-small and all-MiniLM-L6-v2 by default. "
+            "Repeatable."
         ),
     ] = None,
     pooled: Annotated[bool, typer.Option(help="Also one corpus of all passages in English.")] = True,
