@@ -291,7 +291,7 @@ class Judged:
 
 
 def gateway(config: Config) -> tuple[Guard, Judged]:
-    """The engine as it is shipped, but for what it answers with, and its classifier."""
+    """The engine as it is shipped, but for what it answers with; `classifier.model` alone judges."""
     tiers = load_classifier(config, Encoders(config), limited=False)
     judged = Judged(tiers)
     output = output_checks(config.output, judged)

@@ -182,6 +182,7 @@ RULES_ONLY: dict[str, Any] = {
     "policy": {"rules": [{"name": "rules_only", "when": {"category": "unjudged"}, "route": "forward"}]},
 }
 CLASSIFIED: dict[str, Any] = {
+    "classifier": {"languages": {}},  # one model, as `Inference` has
     "knowledge": {"kind": "none"},
     "output": {"classifier": False, "patterns": [PATTERN]},
     "policy": {"rules": [{"name": "all", "route": "forward"}]},

@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/protective.json"))
     options = parser.parse_args()
-    config = load_config(None, NO_JOURNAL)
+    config = load_config(None, {**NO_JOURNAL, "classifier.languages": {}})
     knowledge = load_knowledge(config, load_sentences(config, Encoders(config)))
     protector = Protector(knowledge, 0.0)
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]

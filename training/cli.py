@@ -523,6 +523,7 @@ def eval_safety(
     that would be forwarded is judged by that. Nothing is written into the journal.
     """
     import asyncio
+    from collections import Counter
     from dataclasses import asdict
 
     from classifier.model import DEFAULT_MODEL
@@ -544,8 +545,10 @@ def eval_safety(
     manifest = asdict(knowledge.manifest)
     result: dict[str, Any] = {
         "command": command("airlock"),
-        "model": next((item.decision.verdict.model for item in items if item.decision and item.decision.verdict), None),
         "adapter_sha256": adapter_sha256(settings.classifier.model or DEFAULT_MODEL),
+        "models": dict(
+            Counter(item.decision.verdict.model for item in items if item.decision and item.decision.verdict)
+        ),
         "knowledge": {name: manifest[name] for name in ("corpus", "documents", "passages", "encoder")},
         **figures(items, seed=seed),
         **provenance(seed=seed, data=[questions, *([config] if config else [])]),

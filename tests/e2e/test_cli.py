@@ -371,7 +371,7 @@ def test_doctor(airlock, tmp_path, canned):
     assert says["response check"].endswith(" calls a harmless answer safe_completion")
     assert says["address"].startswith("http://127.0.0.1:")
     assert (says["metrics"], says["traces"]) == ("off", "off")
-    assert "no model for texts in en: run `airlock model fetch`" in says["classifier"]
+    assert "for texts in en: the same, since their own model is not there: `airlock model fetch`" in says["classifier"]
     assert "version " in says["policy"]
 
 

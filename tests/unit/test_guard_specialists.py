@@ -17,6 +17,7 @@ from classifier.network import TorchRuntime
 from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import MPNET, ClassifierError, TextTooLong, Tier
 from classifier.weights import encoder_path
+from guard import assemble_classifier
 from guard.assemble import load_guard
 from guard.assemble_classifier import Encoders, load_judge, load_torch_classifier
 from guard.choosing import Specialist
@@ -381,10 +382,31 @@ def test_what_is_not_required_and_not_fetched_is_left_out_and_told(caplog):
     with caplog.at_level("INFO", logger="airlock"):
         judge = load_judge(settings, Encoders(settings))
     assert isinstance(judge, TierClassifier)
-    assert "texts in 'en' are judged by `classifier.model`: fetched:all-mpnet-base-v2" in caplog.text
+    assert "encoder, fetched:all-mpnet-base-v2, is not there: run `airlock model fetch`" in caplog.text
     settings = load_config(None, {"classifier.languages": {"en": {}}})
     with pytest.raises(ConfigError, match=r"^classifier\.languages\.en\..*run `airlock model fetch`"):
         load_judge(settings, Encoders(settings))
+
+
+def test_a_runtime_that_is_asked_for_keeps_a_model_without_an_export_out(folder, monkeypatch, caplog):
+    def exported(section, *_, **__):
+        return named("default") if section == "classifier" else None
+
+    monkeypatch.setattr(assemble_classifier, "_exported", exported)
+    monkeypatch.setattr(assemble_classifier, "_is_there", lambda *_: True)
+    given = {"classifier.runtime": "onnx", "classifier.languages.en.required": False}
+    settings = load_config(folder / "airlock.yaml", given)
+    with caplog.at_level("INFO", logger="airlock"):
+        assert isinstance(load_judge(settings, Encoders(settings)), TierClassifier)
+    assert "`airlock export --language en` makes one" in caplog.text
+    settings = load_config(folder / "airlock.yaml", {**given, "classifier.languages.en.required": True})
+    assert isinstance(load_judge(settings, Encoders(settings)), ByLanguage)
+
+
+def test_a_wrong_setting_beside_it_is_the_only_one_that_is_told(tmp_path):
+    (tmp_path / "airlock.yaml").write_text("classifier: {kind: nnone}")
+    with pytest.raises(ConfigError, match=r"classifier\.kind = 'nnone': Input should be 'model' or 'none'$"):
+        load_config(tmp_path / "airlock.yaml")
 
 
 def test_what_is_not_required_and_damaged_stops_the_start(tmp_path, monkeypatch):
@@ -396,7 +418,9 @@ def test_what_is_not_required_and_damaged_stops_the_start(tmp_path, monkeypatch)
         load_judge(settings, Encoders(settings))
 
 
-@pytest.mark.skipif(not BASE.is_dir(), reason="needs the encoder of the English model: airlock model fetch")
+@pytest.mark.skipif(
+    not (BASE / "model.safetensors").is_file(), reason="needs the encoder of the English model: airlock model fetch"
+)
 def test_the_english_model_judges_english_in_a_whole_guard(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     encoder_path(MPNET).parent.mkdir(parents=True)
