@@ -432,6 +432,11 @@ def _larger(contrast: dict[str, Any], unseen: dict[str, Any]) -> list[Row]:
             "classifier_contrast_mpnet",
         ),
         (
+            "… 387 English texts written later for harm in mild words and harmful questions, the same",
+            _above(result("classifier_fresh_mpnet")),
+            "classifier_fresh_mpnet",
+        ),
+        (
             "… harmful texts of sets not trained on, refused where 3 % of ordinary ones are; mean, that of the default",
             f"{_range(rates)}; {fmean(rates):.2f}, {fmean(known):.2f}",
             "classifier_unseen_mpnet",
