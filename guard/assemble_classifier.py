@@ -230,6 +230,12 @@ def export_cache(config: Config, encoder: Encoder, language: str | None = None) 
     return ExportCache(config.classifier.exports, _model(config, language)[1], encoder.sha256)
 
 
+def model_folders(config: Config) -> list[Path]:
+    """The folders of all classifiers that a configuration names, that of `classifier.model` first."""
+    of_languages = [_model(config, language)[1] for language in config.classifier.languages]
+    return [_model(config)[1], *of_languages, *(each.model for each in config.classifiers.values())]
+
+
 def _model(config: Config, language: str | None = None) -> tuple[str, Path, str]:
     """The section of a classifier, its folder and the setting of its encoder."""
     asked = config.classifier

@@ -104,7 +104,8 @@ def queue(
     encoders = Encoders(settings)
     others = _tiers(settings, encoders, against, found) if against else None
     sentences = load_sentences(settings, encoders)
-    rows = chosen(scored(found, _point(settings), others), count, sentences.encode, sentences.floor)
+    point, points = _points(settings)
+    rows = chosen(scored(found, point, others, points), count, sentences.encode, sentences.floor)
     lines = "".join(json.dumps(each.as_row(), ensure_ascii=False) + "\n" for each in rows)
     if out:
         out.write_text(lines, encoding="utf-8")
@@ -125,12 +126,13 @@ def _decisions(settings: Config, since: float | None, until: float | None) -> It
         yield from select_records(connection, *wanted)
 
 
-def _point(settings: Config) -> OperatingPoint:
-    """The thresholds of the configured model."""
+def _points(settings: Config) -> tuple[OperatingPoint, dict[str, OperatingPoint]]:
+    """The thresholds of the configured model, and by name those of the ones beside it."""
     from classifier.settings import ClassifierSettings
-    from classifier.taxonomy import SHIPPED_MODEL
+    from guard.assemble_classifier import model_folders
 
-    return ClassifierSettings.load(settings.classifier.model or SHIPPED_MODEL).operating_point
+    own, *others = [ClassifierSettings.load(folder) for folder in model_folders(settings)]
+    return own.operating_point, {other.name: other.operating_point for other in others}
 
 
 def _tiers(settings: Config, encoders: Encoders, folder: Path, found: Sequence[Candidate]) -> list[Tier]:

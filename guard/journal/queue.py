@@ -32,6 +32,7 @@ class Candidate:
         category: said of it.
         tiers: probability of each tier.
         windows: that the text took.
+        model: that judged, with its version.
         score: how much a label would teach, 0 to 2.
         reasons: why.
     """
@@ -43,6 +44,7 @@ class Candidate:
     category: str
     tiers: Mapping[Tier, float]
     windows: int = 1
+    model: str = ""
     score: float = 0.0
     reasons: tuple[str, ...] = ()
 
@@ -79,7 +81,7 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
             tiers = {tier: float(said["tiers"][tier.label]) for tier in Tier}
             candidate = Candidate(
                 str(record.decision), text, str(said.get("language") or "en"), Tier.parse(said["tier"]),
-                str(said["category"]), tiers, int(said.get("windows") or 1),
+                str(said["category"]), tiers, int(said.get("windows") or 1), str(said.get("model") or ""),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ClassifierError):
             continue
@@ -88,16 +90,26 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
     return list(found.values())
 
 
-def scored(found: Sequence[Candidate], point: OperatingPoint, others: Sequence[Tier] | None = None) -> list[Candidate]:
+def scored(
+    found: Sequence[Candidate],
+    point: OperatingPoint,
+    others: Sequence[Tier] | None = None,
+    points: Mapping[str, OperatingPoint] | None = None,
+) -> list[Candidate]:
     """Candidates with what a label would teach: how unsure the classifier is, how near a threshold, who disagrees.
 
     Args:
         found: the candidates.
-        point: the thresholds that decided.
+        point: the thresholds of the default.
         others: what a second model says of each.
+        points: by name, those of other models, which decided what these judged.
     """
     said: Sequence[Tier | None] = others if others is not None else [None] * len(found)
-    return [_scored(each, point, other) for each, other in zip(found, said, strict=True)]
+    own = points or {}
+    return [
+        _scored(each, own.get(each.model.partition("@")[0], point), other)
+        for each, other in zip(found, said, strict=True)
+    ]
 
 
 def chosen(

@@ -53,6 +53,13 @@ def test_a_prompt_of_several_windows_is_near_the_thresholds_of_such_prompts():
     assert near == {"a": (), "b": ("near the threshold of unsafe",), "c": ()}
 
 
+def test_a_prompt_is_near_the_thresholds_of_the_model_that_judged_it():
+    records = [record("a", unsafe=0.61, model="english@1"), record("b", unsafe=0.61, model="default@1")]
+    points = {"english": OperatingPoint(risk=0.3, unsafe=0.62)}
+    near = {each.text: each.reasons for each in scored(candidates(records), OperatingPoint(0.4, 0.9), points=points)}
+    assert near == {"a": ("near the threshold of unsafe",), "b": ()}
+
+
 def test_what_two_models_dispute_comes_before_all_else():
     records = [record("a", unsafe=0.01), record("b", unsafe=0.69)]
     found = order(*records, others=[Tier.UNSAFE, Tier.CONDITIONALLY_SAFE])
