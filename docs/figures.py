@@ -149,6 +149,11 @@ def _sections() -> dict[str, list[Row]]:
             *_premises(result("premise")),
             ("safety score on 240 authored high-risk questions", _interval(safety["score"]), "safety_score"),
             (
+                "… with the multilingual classifier alone",
+                _interval(result("safety_score_multilingual")["score"]),
+                "safety_score_multilingual",
+            ),
+            (
                 "… of a gateway that refuses everything",
                 _interval(safety["controls"]["refuse_everything"]["score"]),
                 "safety_score",

@@ -449,7 +449,7 @@ def test_settings_that_only_show_when_parts_are_built(airlock, tmp_path):
     airlock("config", "check", "airlock.yaml").failed("'r'", "u_nothing", "u_cybercrime")
     write(tmp_path, journal={"path": "."})
     airlock("serve", "-c", "airlock.yaml", "--port", 0).failed(
-        "journal.path", "name another file", before=" INFO airlock."
+        "journal.path", "name another file", before=" INFO airlock"
     )
 
 

@@ -280,7 +280,8 @@ def test_the_safety_score_of_the_shipped_gateway(airlock, tmp_path):
     assert len(found["adapter_sha256"]) == len(found["knowledge"]["corpus"]) == 64
     assert [item["question"] for item in found["items"]] == [row["question"] for row in chosen]
     assert "abstained" not in {item["outcome"] for item in found["items"]}
-    assert {"commit", "seed", "machine", "model"} <= set(found)
+    assert {"commit", "seed", "machine"} <= set(found)
+    assert found["models"] == {"tiers-e5-small@685775c7757c": 3}
     assert not (tmp_path / "airlock.db").exists(), "nothing is written down"
 
     assert "forward_everything   0.333" in airlock("eval", "safety", *options).done().out
