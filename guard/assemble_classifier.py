@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,11 +53,9 @@ class Encoders:
         from classifier.encoder import load_encoder
 
         torch.set_num_threads(self._config.classifier.threads)
-        try:
+        with _naming(setting):
             if name not in self._loaded:
                 self._loaded[name] = load_encoder(name)
-        except ClassifierError as exc:
-            raise ConfigError(f"{setting}: {exc}") from exc
         return self._loaded[name]
 
 
@@ -79,10 +78,8 @@ def _explainer(config: Config, language: str | None, classifier: TierClassifier)
     from classifier.why import Explainer as Why
 
     section, folder, _ = _model(config, language)
-    try:
+    with _naming(f"{section}.model"):
         examples = Examples.load(folder, classifier.taxonomy)
-    except ClassifierError as exc:
-        raise ConfigError(f"{section}.model: {exc}") from exc
     return Why(classifier, examples, budget=config.classifier.explain_tokens)
 
 
@@ -159,11 +156,9 @@ def _exported(section: str, folder: Path, encoder: str, config: Config, *, limit
     def sha256() -> str:
         return _encoder_sha256(section, encoder)
 
-    try:
+    with _naming(f"{section}.model"):
         choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
         return open_exported(folder, encoder, sha256, choice, max_tokens=_limit(config, limited=limited))
-    except ClassifierError as exc:
-        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
 def _in_torch(
@@ -172,10 +167,8 @@ def _in_torch(
     from classifier.model import TierClassifier
 
     lent = encoders.get(f"{section}.encoder", encoder)
-    try:
+    with _naming(f"{section}.model"):
         return TierClassifier.load(folder, lent, max_tokens=_limit(config, limited=limited))
-    except ClassifierError as exc:
-        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
 def _limit(config: Config, *, limited: bool) -> int | None:
@@ -196,10 +189,8 @@ def load_torch_classifier(config: Config, language: str | None = None) -> tuple[
 
     section, folder, name = _model(config, language)
     encoder = Encoders(config).get(f"{section}.encoder", name)
-    try:
+    with _naming(f"{section}.model"):
         return encoder, TierClassifier.load(folder, encoder)
-    except ClassifierError as exc:
-        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
 def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
@@ -215,12 +206,10 @@ def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
     from classifier.settings import ClassifierSettings
 
     folder = SHIPPED_RESPONSES if settings.model == SHIPPED else settings.model
-    try:
+    with _naming("output.responses.model"):
         name = settings.encoder or ClassifierSettings.load(folder).encoder
         encoder = encoders.get("output.responses.encoder", name)
         return ResponseClassifier.load(folder, encoder, max_tokens=config.classifier.max_tokens)
-    except ClassifierError as exc:
-        raise ConfigError(f"output.responses.model: {exc}") from exc
 
 
 def export_cache(config: Config, encoder: Encoder, language: str | None = None) -> ExportCache:
@@ -254,28 +243,31 @@ def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:
     """The setting of a model's encoder: the one that is named, or else the one of its folder."""
     from classifier.settings import ClassifierSettings
 
-    try:
+    with _naming(f"{section}.model"):
         return named or ClassifierSettings.load(folder).encoder
-    except ClassifierError as exc:
-        raise ConfigError(f"{section}.model: {exc}") from exc
 
 
 def _is_there(setting: str, name: str) -> bool:
     from classifier.weights import is_there
 
-    try:
+    with _naming(setting):
         return is_there(name)
-    except ClassifierError as exc:
-        raise ConfigError(f"{setting}: {exc}") from exc
 
 
 def _encoder_sha256(section: str, name: str) -> str:
     from classifier.weights import encoder_path, encoder_sha256
 
-    try:
+    with _naming(f"{section}.encoder"):
         return encoder_sha256(name, encoder_path(name))
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """Errors of the classifier come out as the configuration's, with the setting's name before them."""
+    try:
+        yield
     except ClassifierError as exc:
-        raise ConfigError(f"{section}.encoder: {exc}") from exc
+        raise ConfigError(f"{setting}: {exc}") from exc
 
 
 def runtime_choice(config: Config) -> RuntimeChoice:
@@ -303,10 +295,8 @@ def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:
     folders = {f"classifiers.{name}.model": other.model for name, other in config.classifiers.items()}
     found = []
     for setting, folder in {"classifier.model": config.classifier.model or SHIPPED_MODEL, **folders}.items():
-        try:
+        with _naming(setting):
             found.append(Taxonomy.load(folder / TAXONOMY))
-        except ClassifierError as exc:
-            raise ConfigError(f"{setting}: {exc}") from exc
     return together(found[0], found[1:])
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rag.pairs import Base, Pair, PairModel, collate
 from training.checkpoint import Checkpoint, Groups
+from training.datasets import TrainingError
 from training.frozen import adapted_modules
 
 _CONSOLE = Console(stderr=True, highlight=False)
@@ -71,6 +72,39 @@ def untrained(base: Base, outputs: int, recipe: PairRecipe) -> PairModel:
     return PairModel.untrained(base, outputs, lora)
 
 
+@torch.no_grad()
+def standardize(model: PairModel, base: Base, train: Sequence[Example[T]], recipe: PairRecipe) -> None:
+    """Let the head of a fresh model see states around zero: some encoders put all texts into one narrow cone."""
+    sample = random.Random(recipe.seed).sample(list(train), min(len(train), 500))
+    states = []
+    for batch in _batches(sample, recipe.batch, random.Random(0)):
+        inputs = collate(base, [example.pair for example in batch])
+        pooled = model.pool(**inputs)
+        counts = [1 + max(example.pair.spans, default=0) for example in batch]
+        states += [row[:count] for row, count in zip(pooled, counts, strict=True)]
+    found = torch.cat(states)
+    model.centre.copy_(found.mean(0))
+    model.spread.copy_(found.std(0, correction=0).clamp(min=1e-4))
+
+
+@torch.no_grad()
+def go_on_from(model: PairModel, trained: PairModel) -> None:
+    """Take over all that a trained model learnt.
+
+    Raises:
+        TrainingError: its adapter is another one.
+    """
+    learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    known = dict(trained.named_parameters())
+    adapter = {name for name in known if "lora_" in name}
+    if not adapter <= learnt.keys() <= known.keys() or any(known[name].shape != learnt[name].shape for name in learnt):
+        raise TrainingError(
+            "the model to go on from has another kind of adapter; give its rank and its number of frozen layers"
+        )
+    _copy(learnt, known)
+    _copy({"centre": model.centre, "spread": model.spread}, dict(trained.named_buffers()))
+
+
 def fit_pairs(
     model: PairModel,
     base: Base,
@@ -82,13 +116,14 @@ def fit_pairs(
 ) -> list[dict[str, float]]:
     """All epochs; the mean training loss and the dev loss of each. The model ends with the weights of the best.
 
+    The model comes from `untrained`; `standardize` or `go_on_from` has readied its head.
+
     Batches and dropout come from the seed and the step, so a run that was interrupted goes on as it would have.
     """
     size = math.ceil(len(train) / recipe.batch)
     steps = size * recipe.epochs
     learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
     optimizer = _optimizer(model, recipe)
-    _standardize(model, base, train, recipe)
     mean = {name: value.detach().clone() for name, value in learnt.items()}
     best = {name: value.clone() for name, value in mean.items()}
     standard = {"centre": model.centre, "spread": model.spread}
@@ -158,21 +193,6 @@ def _validate(
             total += _loss(model, base, batch, loss, recipe).item() * len(batch)
     _copy(learnt, last)
     return total / len(dev)
-
-
-@torch.no_grad()
-def _standardize(model: PairModel, base: Base, train: Sequence[Example[T]], recipe: PairRecipe) -> None:
-    """Let the head see states around zero: some encoders put all texts into one narrow cone."""
-    sample = random.Random(recipe.seed).sample(list(train), min(len(train), 500))
-    states = []
-    for batch in _batches(sample, recipe.batch, random.Random(0)):
-        inputs = collate(base, [example.pair for example in batch])
-        pooled = model.pool(**inputs)
-        counts = [1 + max(example.pair.spans, default=0) for example in batch]
-        states += [row[:count] for row, count in zip(pooled, counts, strict=True)]
-    found = torch.cat(states)
-    model.centre.copy_(found.mean(0))
-    model.spread.copy_(found.std(0, correction=0).clamp(min=1e-4))
 
 
 @torch.no_grad()

@@ -29,6 +29,13 @@ Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
 Frozen = Annotated[int, typer.Option(min=0, help="Lowest layers to leave as they are.")]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the arithmetic while training.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only a trial: train on this many labelled rows.")]
+Language = Annotated[
+    str | None, typer.Option(help="Rows in this language only, such as en: for an encoder that reads no other.")
+]
+Begin = Annotated[
+    Path | None,
+    typer.Option("--from", help="Go on from this model folder: of the same encoder, rank and frozen layers."),
+]
 Model = Annotated[Path, typer.Option(help="Model folder.")]
 Split = Annotated[str, typer.Option(help="Which split to measure on.")]
 Baselines = Annotated[bool, typer.Option(help="Measure the baselines beside, with all-MiniLM-L6-v2.")]
@@ -59,6 +66,8 @@ def train_reader(
     frozen: Frozen = 0,
     precision: Precision = "fp32",
     limit: Limit = None,
+    language: Language = None,
+    begin: Begin = None,
 ) -> None:
     """Train an evidence reader: which sentences of a passage answer a question, or that none does."""
     from classifier.types import MINILM
@@ -69,8 +78,8 @@ def train_reader(
     recipe = PairRecipe(
         rank, epochs, batch, lr, window=window, seed=seed, threads=threads, frozen=frozen, precision=precision
     )
-    manifest = run(PairRun("reader", data, out, recipe, name or out.name, without or (), limit), encoder or MINILM)
-    print_figures(manifest["figures"])
+    started = PairRun("reader", data, out, recipe, name or out.name, without or (), limit, language, begin)
+    print_figures(run(started, encoder or MINILM)["figures"])
 
 
 def train_support(
@@ -91,6 +100,8 @@ def train_support(
     frozen: Frozen = 0,
     precision: Precision = "fp32",
     limit: Limit = None,
+    language: Language = None,
+    begin: Begin = None,
 ) -> None:
     """Train a support model: whether a passage supports a claim, contradicts it, or does not say."""
     from classifier.types import MINILM
@@ -102,7 +113,7 @@ def train_support(
         rank, epochs, batch, lr, window=window, seed=seed, threads=threads, frozen=frozen, precision=precision
     )
     files = [*data, *data_files(passages or ())]
-    started = PairRun("support", files, out, recipe, name or out.name, without or (), limit)
+    started = PairRun("support", files, out, recipe, name or out.name, without or (), limit, language, begin)
     print_figures(run(started, encoder or MINILM, data, passages or (), edits)["figures"])
 
 
@@ -115,7 +126,10 @@ def eval_reader(
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the passages put in others' places.")] = 0,
     threads: Threads = 1,
 ) -> None:
-    """How well a reader finds the sentences that answer, and abstains; of sources kept out of training, all rows."""
+    """How well a reader finds the sentences that answer, and abstains; of sources kept out of training, all rows.
+
+    A model of one language is measured on rows in it.
+    """
     import torch
 
     from classifier.encoder import load_encoder
@@ -123,12 +137,12 @@ def eval_reader(
     from rag.pairs import PairSettings
     from rag.reader import EvidenceReader
     from training.evaluate_reader import evaluate_reader
-    from training.grounding_rows import of_split, read_evidence, unshared
+    from training.grounding_rows import in_language, of_split, read_evidence, unshared
 
     torch.set_num_threads(threads)
     reader = EvidenceReader.load(model, load_encoder(PairSettings.load(model, "reader").encoder))
-    rows = read_evidence(data)
     manifest = read_manifest(model)
+    rows = in_language(read_evidence(data), manifest["language"])
     apart = set(manifest["without"])
     sentences, weighing = (_sentences(MINILM), _sentences(E5_SMALL)) if baselines else (None, None)
     measured = [row for row in of_split(rows, split) if row.source not in apart]
@@ -156,7 +170,7 @@ def eval_support(
     """How well a support model tells.
 
     Of sources that were kept out of training all rows count, as a group of their own; sources that it was not trained
-    on for another reason are one more group.
+    on for another reason are one more group. A model of one language is measured on rows in it.
     """
     import torch
 
@@ -166,17 +180,17 @@ def eval_support(
     from rag.support import SupportReader
     from training.edits import build_edits, read_paragraphs
     from training.evaluate_support import evaluate_support
-    from training.grounding_rows import of_split, read_claims, unshared
+    from training.grounding_rows import in_language, of_split, read_claims, unshared
     from training.train_support import some
 
     torch.set_num_threads(threads)
     reader = SupportReader.load(model, load_encoder(PairSettings.load(model, "support").encoder))
-    rows = read_claims(data)
     manifest = read_manifest(model)
+    rows = in_language(read_claims(data), manifest["language"])
     apart = set(manifest["without"])
     learnt_from = set(manifest["trained_on"])
     unknown = {row.source for row in of_split(rows, split)} - apart - learnt_from if learnt_from else set()
-    paragraphs = read_paragraphs(passages or ())
+    paragraphs = in_language(read_paragraphs(passages or ()), manifest["language"])
     held_out = [row for row in rows if row.source in apart]
     if not manifest["unshared"]:
         every: list[Sourced] = [*rows, *paragraphs]
@@ -223,7 +237,7 @@ def read_manifest(model: Path) -> dict[str, Any]:
 
     try:
         manifest: dict[str, Any] = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
-        return {"without": [], "trained_on": [], "unshared": False, **manifest}
+        return {"without": [], "trained_on": [], "unshared": False, "language": None, **manifest}
     except (OSError, ValueError) as exc:
         raise TrainingError(f"{model}: its manifest.json cannot be read ({exc}); give a trained model") from exc
 

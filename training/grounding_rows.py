@@ -47,6 +47,10 @@ class Sourced(Protocol):
     def passage(self) -> str:
         """What is read with the question or claim."""
 
+    @property
+    def lang(self) -> str:
+        """ISO 639-1 code."""
+
 
 Row = TypeVar("Row", bound=Sourced)
 
@@ -200,6 +204,19 @@ def of_split(rows: Sequence[Row], split: str) -> list[Row]:
     if not found:
         splits = ", ".join(sorted({row.split for row in rows})) or "none"
         raise TrainingError(f"no rows of split {split!r}; there are: {splits}")
+    return found
+
+
+def in_language(rows: Sequence[Row], language: str | None) -> list[Row]:
+    """The rows of a language; all for None.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    found = [row for row in rows if language in (None, row.lang)]
+    if rows and not found:
+        there = ", ".join(sorted({row.lang for row in rows}))
+        raise TrainingError(f"no rows of language {language!r}; there are: {there}")
     return found
 
 

@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from rag.pairs import OUTPUTS, Base, PairSettings, Task, check_window
+from rag.pairs import OUTPUTS, Base, PairModel, PairSettings, Task, check_window
 from training.checkpoint import Checkpoint
-from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, untrained
-from training.grounding_rows import Row, of_split, origin_of
+from training.datasets import TrainingError
+from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, go_on_from, standardize, untrained
+from training.grounding_rows import Row, in_language, of_split, origin_of
+from training.lineage import lineage
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.pair_card import write_pair_card
 from training.train_classifier import refuse_finished
@@ -37,6 +39,8 @@ class PairRun:
         name: of the model.
         without: sources that are kept out altogether, for a test.
         limit: rows to train on, chosen at random, for a trial; a tenth as many are held for dev.
+        language: ISO 639-1 code of the only language that the model is for; None for all.
+        begin: a model folder of the same encoder to go on from.
     """
 
     task: Task
@@ -46,15 +50,28 @@ class PairRun:
     name: str
     without: Sequence[str] = ()
     limit: int | None = None
+    language: str | None = None
+    begin: Path | None = None
 
     def start(self) -> None:
         """Set the threads.
 
         Raises:
-            TrainingError: the folder already holds a model.
+            TrainingError: the folder already holds a model, or the model to go on from learnt from what is kept out.
         """
         refuse_finished(self.out)
+        learnt = set(self._begun["trained_on"]) & set(self.without) if self._begun else set()
+        if learnt:
+            raise TrainingError(f"--without {', '.join(sorted(learnt))}: {self.begin} was trained on it; begin anew")
         torch.set_num_threads(self.recipe.threads)
+
+    def readable(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows in the language that the model is for.
+
+        Raises:
+            TrainingError: there are none.
+        """
+        return in_language(rows, self.language)
 
     def split(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """The rows to train on, and those of `dev`.
@@ -83,14 +100,19 @@ class PairRun:
 
         Raises:
             TrainingError: `out` holds an interrupted run of other settings or data.
-            KnowledgeError: the encoder does not read windows of that length.
+            KnowledgeError: the encoder does not read windows of that length, or the model to go on from is damaged or
+                of another one.
         """
         check_window(self.settings(base), base)
         if self.recipe.precision == "bf16":
             base.model.set_attn_implementation("eager")  # the fused one's backward is slow in bf16
         model = untrained(base, OUTPUTS[self.task], self.recipe)
+        if self.begin:
+            go_on_from(model, PairModel.load(self.begin, base, PairSettings.load(self.begin, self.task)))
+        else:
+            standardize(model, base, train, self.recipe)
         asked: dict[str, Any] = {"task": self.task, "settings": asdict(self.recipe), "without": sorted(self.without)}
-        asked |= {"limit": self.limit}
+        asked |= {"limit": self.limit, "language": self.language, "start": self._begun}
         made_from = provenance(seed=self.recipe.seed, data=self.files)
         hashes = sorted(file_sha256(path) for path in self.files)
         checkpoint = Checkpoint.at(self._progress, {**asked, "encoder": base.sha256, "data": hashes})
@@ -114,7 +136,10 @@ class PairRun:
             "name": self.name,
             "encoder": settings.encoder,
             "thresholds": dict(settings.thresholds),
-            "trained_on": sorted({name for row in rows for name in (row.source, origin_of(row)) if name}),
+            "trained_on": sorted(
+                {name for row in rows for name in (row.source, origin_of(row)) if name}
+                | set(self._begun["trained_on"] if self._begun else ())
+            ),
             **made,
         }
         write_pair_card(finished, manifest, rows)
@@ -122,6 +147,11 @@ class PairRun:
         put_in_place(finished, self.out)
         shutil.rmtree(self._progress)
         return manifest
+
+    @property
+    def _begun(self) -> dict[str, Any] | None:
+        """What is told of the model to go on from."""
+        return lineage(self.begin) if self.begin else None
 
     @property
     def _progress(self) -> Path:

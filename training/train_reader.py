@@ -53,7 +53,7 @@ def train_reader(run: PairRun, encoder_name: str) -> dict[str, Any]:
         KnowledgeError: the encoder does not read windows of that length.
     """
     run.start()
-    train, dev = run.split(trainable(read_evidence(run.files), run.without))
+    train, dev = run.split(trainable(run.readable(read_evidence(run.files)), run.without))
     base = load_encoder(encoder_name)
     learnt, held = (
         examples(base, [*rows, *swapped(rows, seed=run.recipe.seed)], run.recipe.window) for rows in (train, dev)

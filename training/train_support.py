@@ -63,7 +63,7 @@ def train_support(
     """
     run.start()
     seed = run.recipe.seed
-    claims, found = read_claims(data), read_paragraphs(paragraphs)
+    claims, found = run.readable(read_claims(data)), run.readable(read_paragraphs(paragraphs))
     built = build_edits(trainable(found, run.without, claims), seed=seed)
     train, dev = run.split(trainable(claims, run.without, found))
     train += some([row for row in built if row.split == "train"], min(edits, run.limit or edits), seed)

@@ -191,7 +191,7 @@ def test_the_command_says_where_it_is(index):
 def test_a_cache_that_cannot_be_written_is_told(index, monkeypatch):
     (index / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(index / "file"))
-    with pytest.raises(ClassifierError, match=r"cannot be written: .*, or set XDG_CACHE_HOME"):
+    with pytest.raises(ClassifierError, match=r"cannot be read or written: .*, or set XDG_CACHE_HOME"):
         fetch(MPNET)
 
 

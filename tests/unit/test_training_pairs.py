@@ -219,6 +219,50 @@ def test_built_pairs_say_what_they_are_built_of_and_are_kept_out_with_it(tmp_pat
     assert manifest["unshared"]
 
 
+def test_a_model_goes_on_from_another_one(tmp_path, claims):
+    first, _ = toy_support()
+    still = replace(QUICK, rank=RECIPE.rank, lr=0.0, averaging=0.0)
+    manifest = train_toy_support(tmp_path / "same", claims, still, begin=first)
+    assert manifest["start"]["adapter_sha256"] == adapter_sha256(first)
+    assert manifest["trained_on"] == ["three", "two"]
+    pairs = [(entry["passage"], entry["claim"]) for entry in claim_entries(6, "dev")]
+    before, after = (SupportReader.load(folder, tiny()).support(pairs) for folder in (first, tmp_path / "same"))
+    assert [each.supported for each in after] == pytest.approx([each.supported for each in before], abs=1e-3)
+    train_toy_support(tmp_path / "further", claims, replace(still, lr=1e-2), begin=first)
+    assert adapter_sha256(tmp_path / "further") != adapter_sha256(first)
+
+
+def test_what_one_may_not_go_on_from(tmp_path, claims):
+    first, _ = toy_support()
+    with pytest.raises(TrainingError, match=r"--without two: .*support was trained on it; begin anew"):
+        train_toy_support(tmp_path / "a", claims, QUICK, begin=first, without=["two"])
+    with pytest.raises(TrainingError, match="another kind of adapter; give its rank"):
+        train_toy_support(tmp_path / "b", claims, replace(QUICK, rank=RECIPE.rank // 2), begin=first)
+    with pytest.raises(TrainingError, match="holds no trained model"):
+        train_toy_support(tmp_path / "c", claims, QUICK, begin=tmp_path / "nowhere")
+    with pytest.raises(KnowledgeError, match="is a reader model, not a support model"):
+        train_toy_support(tmp_path / "d", claims, QUICK, begin=toy_reader()[0])
+
+
+def test_a_model_of_one_language_sees_and_is_measured_on_no_other(tmp_path):
+    entries = claim_entries(24, "train") + claim_entries(12, "dev") + claim_entries(12, "test")
+    other = [{**entry, "lang": "de", "source": "german"} for entry in claim_entries(12, "train")]
+    other += [{**entry, "lang": "de", "source": "german"} for entry in claim_entries(12, "test")]
+    both = write_rows(tmp_path / "both.jsonl", entries + other)
+    options = ("--encoder", tiny().name, "--epochs", 1, "--window", 48, "--rank", 4, "--language", "en")
+    found = run(train, "support", "--data", both, "--out", tmp_path / "model", *options)
+    assert found.exit_code == 0, found.output
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["language"], manifest["trained_on"]) == ("en", ["three", "two"])
+    found = run(
+        evaluate, "support", "--data", both, "--model", tmp_path / "model", "--out", tmp_path / "f", "--no-baselines"
+    )
+    assert found.exit_code == 0, found.output
+    assert set(json.loads((tmp_path / "f").read_text(encoding="utf-8"))["by_source"]) == {"three", "two"}
+    found = run(train, "support", "--data", both, "--out", tmp_path / "none", *options[:-1], "fr")
+    assert "no rows of language 'fr'; there are: de, en" in found.output
+
+
 # Figures
 
 
