@@ -45,7 +45,11 @@ def _drawn(manifest: Mapping[str, Any]) -> list[str]:
     caps = {"source": settings["source_cap"], "category": settings["category_cap"]}
     aside = f", `{'`, `'.join(settings['whole'])}` aside" if settings["whole"] else ""
     lines = [f"An epoch draws at most {cap} of them from one {name}{aside}." for name, cap in caps.items() if cap]
-    return [*lines, *_lineage(manifest["start"])]
+    taught = [
+        f"`{each['name']}` (adapter SHA-256 `{each['adapter_sha256'][:12]}…`) taught it beside the labels."
+        for each in manifest.get("teachers", ())
+    ]
+    return [*lines, *taught, *lineage_told(manifest["start"])]
 
 
 def _seeds(manifest: Mapping[str, Any]) -> str:
@@ -55,14 +59,14 @@ def _seeds(manifest: Mapping[str, Any]) -> str:
     return f"mean of the weights of seeds {', '.join(str(run['seed']) for run in manifest['averaged'])}"
 
 
-def _lineage(start: Mapping[str, Any] | None) -> list[str]:
+def lineage_told(start: Mapping[str, Any] | None) -> list[str]:
     """The models that a run went on from, the last one first."""
     if start is None:
         return []
     name, sha256 = start["name"], start["adapter_sha256"][:12]
     seeds = f"seeds {', '.join(map(str, start['seeds']))}, " if "seeds" in start else ""
     told = f"{start['rows']['train']} rows, {seeds}epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
-    return [f"It went on from `{name}` ({told}).", *_lineage(start["start"])]
+    return [f"It went on from `{name}` ({told}).", *lineage_told(start["start"])]
 
 
 def _before(start: Mapping[str, Any]) -> list[str]:

@@ -89,7 +89,7 @@ def standardize(model: PairModel, base: Base, train: Sequence[Example[T]], recip
 
 @torch.no_grad()
 def go_on_from(model: PairModel, trained: PairModel) -> None:
-    """Take over all that a trained model learnt.
+    """Take over all that a trained model learnt, which may have had more layers frozen.
 
     Raises:
         TrainingError: its adapter is another one.
@@ -97,11 +97,12 @@ def go_on_from(model: PairModel, trained: PairModel) -> None:
     learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
     known = dict(trained.named_parameters())
     adapter = {name for name in known if "lora_" in name}
-    if not adapter <= learnt.keys() <= known.keys() or any(known[name].shape != learnt[name].shape for name in learnt):
+    taken = {name: value for name, value in learnt.items() if name in known}
+    if not adapter <= learnt.keys() or any(known[name].shape != value.shape for name, value in taken.items()):
         raise TrainingError(
-            "the model to go on from has another kind of adapter; give its rank and its number of frozen layers"
+            "the model to go on from has another kind of adapter; give its rank, and no more frozen layers"
         )
-    _copy(learnt, known)
+    _copy(taken, known)
     _copy({"centre": model.centre, "spread": model.spread}, dict(trained.named_buffers()))
 
 

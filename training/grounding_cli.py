@@ -87,6 +87,9 @@ def train_support(
     out: Out,
     passages: Passages = None,
     edits: Annotated[int, typer.Option(min=0, help="Built pairs to train on, at most.")] = 12000,
+    beside_guesses: Annotated[
+        bool, typer.Option("--beside-guesses", help="Do not learn what a claim's words alone give away.")
+    ] = False,
     without: Without = None,
     encoder: EncoderName = None,
     name: Name = None,
@@ -114,7 +117,9 @@ def train_support(
     )
     files = [*data, *data_files(passages or ())]
     started = PairRun("support", files, out, recipe, name or out.name, without or (), limit, language, begin)
-    print_figures(run(started, encoder or MINILM, data, passages or (), edits)["figures"])
+    print_figures(
+        run(started, encoder or MINILM, data, passages or (), edits, beside_guesses=beside_guesses)["figures"]
+    )
 
 
 def eval_reader(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.pairs import Task
-from training.card import measured, trained_on
+from training.card import lineage_told, measured, trained_on
 from training.grounding_rows import Sourced, origin_of
 
 _WHAT: Mapping[Task, tuple[str, str]] = {
@@ -51,6 +51,7 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
         "",
         f"A LoRA adapter and head for the encoder `{manifest['encoder']}`, trained by `airlock train {task}` on",
         f"{len(rows)} rows (seed {manifest['seed']}, rank {settings['rank']}, {settings['epochs']} epochs).",
+        *lineage_told(manifest["start"]),
         what,
         "Settings, hashes and all figures: `manifest.json`. Thresholds, chosen on `dev`: `model.json`.",
         "",

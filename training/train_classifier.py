@@ -61,7 +61,7 @@ def train_classifier(
         settings: the recipe.
         name: of the model.
         start: a model folder of the same encoder to go on from, and of the same taxonomy; but a model that learns to
-            read exchanges takes over the adapter only, of a model that reads texts.
+            read exchanges takes over the adapter only, of a model that reads texts. It may have had more layers frozen.
         labels: decisions that replace labels of the data; see `training.datasets.read_decisions`.
         without: sources whose rows are kept out altogether, for `airlock eval folds` to test on.
         limit: rows to train on, chosen at random, for a trial; a tenth as many, but 500, are held out and measured.
@@ -296,12 +296,13 @@ def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy, *
     known = dict(network.named_parameters())
     adapter = {name for name in known if "lora_" in name}
     ours, theirs = (each.encoder.active_peft_config for each in (model, network))
-    same = adapter <= learnt.keys() <= known.keys() and ours.use_rslora == theirs.use_rslora
-    if not same or any(known[name].shape != learnt[name].shape for name in (learnt if head else adapter)):
+    taken = learnt.keys() & known.keys() if head else adapter
+    same = adapter <= learnt.keys() and ours.use_rslora == theirs.use_rslora
+    if not same or any(known[name].shape != learnt[name].shape for name in taken):
         raise TrainingError(
-            f"{trained.settings.name} has another kind of adapter; give its rank, kind and number of frozen layers"
+            f"{trained.settings.name} has another kind of adapter; give its rank and kind, and no more frozen layers"
         )
-    for name in learnt if head else adapter:
+    for name in taken:  # an adapter of layers that were frozen begins at nothing
         learnt[name].copy_(known[name])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rag.support import CLAIM, CONTRADICTED, NOT_STATED, SUPPORTED, SupportReade
 from training.edits import SOURCE, build_edits, read_paragraphs
 from training.evaluate_support import choose_threshold, evaluate_support
 from training.fit_pairs import Example
+from training.giveaways import guessed
 from training.grounding_rows import ClaimRow, Label, read_claims, trainable
 from training.pair_run import PairRun, tempered
 
@@ -35,14 +36,22 @@ class SupportTarget:
     Attributes:
         outputs: those whose probabilities should sum to 1.
         weight: of the pair.
+        guess: how likely the claim is supported by its words alone, for a model that is to learn the rest.
     """
 
     outputs: tuple[int, ...]
     weight: float
+    guess: float | None = None
 
 
 def train_support(
-    run: PairRun, encoder_name: str, data: Sequence[Path], paragraphs: Sequence[Path], edits: int
+    run: PairRun,
+    encoder_name: str,
+    data: Sequence[Path],
+    paragraphs: Sequence[Path],
+    edits: int,
+    *,
+    beside_guesses: bool = False,
 ) -> dict[str, Any]:
     """Train on split `train` of labelled rows and of built pairs, choose epoch and threshold on `dev`, save, measure.
 
@@ -52,6 +61,7 @@ def train_support(
         data: JSONL files of claim rows.
         paragraphs: what pairs are built of; see `training.edits.read_paragraphs`.
         edits: built pairs to train on, at most, chosen at random; an eighth as many for `dev`.
+        beside_guesses: learn what the words of claims do not give away by themselves; see `training.giveaways`.
 
     Returns:
         The manifest, which is also written to ``manifest.json`` in the model's folder.
@@ -70,12 +80,17 @@ def train_support(
     dev += some([row for row in built if row.split == "dev"], min(edits, run.limit or edits) // 8 + 1, seed)
     base = load_encoder(encoder_name)
     learnt, held = (examples(base, rows, run.recipe.window) for rows in (train, dev))
+    if beside_guesses:
+        learnt = [
+            replace(example, target=replace(example.target, guess=guess))
+            for example, guess in zip(learnt, guessed(train), strict=True)
+        ]
     finished, made = run.fit(base, learnt, held, support_loss)
     threshold = choose_threshold(SupportReader.load(finished, base), dev)
     run.settings(base, {"supported": threshold}).save(finished)
     figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
     counts = {"train": len(train), "built": sum(row.source == SOURCE for row in train), "dev": len(dev)}
-    made |= {"edits": edits, "rows": counts, "figures": figures, "unshared": True}
+    made |= {"edits": edits, "beside_guesses": beside_guesses, "rows": counts, "figures": figures, "unshared": True}
     return run.complete(finished, made, train)
 
 
@@ -106,14 +121,26 @@ def examples(base: Base, rows: Sequence[ClaimRow], window: int) -> list[Example[
 def support_loss(logits: Tensor, targets: Sequence[SupportTarget]) -> Tensor:
     """Minus the log of the probability that the right outputs have together, times the weight; the mean.
 
+    Where a guess stands beside a row, the probability is that of the product of both.
+
     Args:
         logits: shape ``(batch, spans, 3)``; the claim's span counts.
         targets: one for each row of the batch.
     """
     weights = torch.tensor([target.weight for target in targets])
     right = torch.tensor([[output in target.outputs for output in range(logits.shape[-1])] for target in targets])
-    values = logits[:, CLAIM].log_softmax(-1).masked_fill(~right, float("-inf")).logsumexp(-1)
+    values = (logits[:, CLAIM] + _guesses(targets)).log_softmax(-1).masked_fill(~right, float("-inf")).logsumexp(-1)
     return -(values * weights).sum() / len(targets)
+
+
+def _guesses(targets: Sequence[SupportTarget]) -> Tensor:
+    """Log probabilities ``(batch, 3)``; even ones where there is no guess."""
+    found = torch.empty(len(targets), 3)
+    for row, target in zip(found, targets, strict=True):
+        guess = 1 / 3 if target.guess is None else target.guess
+        row.fill_((1 - guess) / 2)
+        row[SUPPORTED] = guess
+    return found.log()
 
 
 def _window(base: Base, row: ClaimRow, window: int) -> Pair:

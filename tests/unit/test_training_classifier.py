@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
@@ -366,8 +367,20 @@ def test_a_run_goes_on_from_a_model_of_the_same_kind_only(tmp_path):
     assert manifest["epochs"][0]["train"] < toy_manifest()["epochs"][0]["train"]
     for other in (replace(QUICK, rank=2), replace(QUICK, frozen=3), replace(QUICK, rslora=True)):
         (tmp_path / "other").mkdir(exist_ok=True)
-        with pytest.raises(TrainingError, match="another kind of adapter; give its rank, kind and number of frozen"):
+        with pytest.raises(TrainingError, match="another kind of adapter; give its rank and kind, and no more"):
             train_toy(tmp_path / "other", ENTRIES, other, start=toy_model())
+
+
+def test_layers_that_were_frozen_may_be_trained_from_then_on(tmp_path):
+    upper, every = tmp_path / "upper", tmp_path / "every"
+    for folder in (upper, every):
+        folder.mkdir()
+    train_toy(upper, ENTRIES, replace(QUICK, frozen=3))
+    train_toy(every, ENTRIES, replace(QUICK, lr=1e-12, averaging=0.0), start=upper / "model")
+    before, after = (load_file(folder / "model" / "adapter_model.safetensors") for folder in (upper, every))
+    assert before.keys() < after.keys()
+    assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in before)
+    assert all(not after[name].any() for name in after.keys() - before.keys() if "lora_B" in name)
 
 
 def test_what_a_model_was_trained_on_is_passed_on_to_those_that_go_on_from_it(tmp_path):

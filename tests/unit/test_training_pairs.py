@@ -33,6 +33,7 @@ from training.cli import evaluate, train
 from training.datasets import TrainingError
 from training.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
 from training.evaluate_support import evaluate_support, threshold_of
+from training.giveaways import guessed
 from training.grounding_rows import ClaimRow, EvidenceRow, Label, read_claims, read_evidence
 from training.intervals import area, balanced_accuracy, best_threshold, interval, mean, told
 from training.manifest import adapter_sha256
@@ -97,6 +98,43 @@ def test_a_two_way_label_trains_the_sum_of_two_outputs():
     loss.backward()
     assert logits.grad.isfinite().all()
     assert not logits.grad[:, 0].any()
+
+
+def test_beside_a_guess_only_the_rest_is_to_be_learnt():
+    logits = torch.zeros(1, 2, 3)
+    by_guess = {
+        guess: float(support_loss(logits, [SupportTarget((0,), 1.0, guess)])) for guess in (None, 1 / 3, 0.9, 0.1)
+    }
+    assert by_guess[None] == pytest.approx(math.log(3))
+    assert by_guess[1 / 3] == pytest.approx(math.log(3))
+    assert by_guess[0.9] == pytest.approx(-math.log(0.9)), "what the guess knows costs nothing any more"
+    assert by_guess[0.1] == pytest.approx(-math.log(0.1))
+    other = float(support_loss(logits, [SupportTarget((1, 2), 1.0, 0.9)]))
+    assert other == pytest.approx(-math.log(0.1))
+
+
+def test_guesses_know_giveaways_and_nothing_else():
+    def rows(given_away):
+        return [
+            ClaimRow(f"passage {at // 4}", claim, label)
+            for at in range(120)
+            for claim, label in (
+                (f"This is {'surely' if given_away else 'quite'} so", Label.SUPPORTED),
+                (f"This is {'never' if given_away else 'quite'} so", Label.NOT_STATED),
+            )
+        ]
+
+    found = guessed(rows(given_away=True))
+    assert min(found[::2]) > 0.9 > 0.1 > max(found[1::2])
+    assert max(found) <= 0.95
+    assert guessed(rows(given_away=False)) == pytest.approx([0.5] * 240, abs=0.05)
+
+
+def test_guesses_have_not_seen_other_claims_on_the_passage():
+    """One word is common on one passage only: nobody else can tell what it says."""
+    rows = [ClaimRow("one", f"zorblax {at}", Label.SUPPORTED) for at in range(20)]
+    rows += [ClaimRow(f"other {at % 8}", f"word {at}", list(Label)[at % 2]) for at in range(40)]
+    assert guessed(rows)[:20] == pytest.approx([0.5] * 20, abs=0.15)
 
 
 def test_rows_weigh_by_the_root_of_their_source_and_labels_the_same():
@@ -225,6 +263,7 @@ def test_a_model_goes_on_from_another_one(tmp_path, claims):
     manifest = train_toy_support(tmp_path / "same", claims, still, begin=first)
     assert manifest["start"]["adapter_sha256"] == adapter_sha256(first)
     assert manifest["trained_on"] == ["three", "two"]
+    assert "It went on from `toy`" in (tmp_path / "same" / "README.md").read_text(encoding="utf-8")
     pairs = [(entry["passage"], entry["claim"]) for entry in claim_entries(6, "dev")]
     before, after = (SupportReader.load(folder, tiny()).support(pairs) for folder in (first, tmp_path / "same"))
     assert [each.supported for each in after] == pytest.approx([each.supported for each in before], abs=1e-3)
@@ -441,12 +480,14 @@ def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch)
 
 def test_training_in_half_precision_above_frozen_layers(tmp_path, claims):
     quick = ("--encoder", tiny().name, "--epochs", 1, "--window", 48, "--rank", 4, "--precision", "bf16")
-    found = run(train, "support", "--data", claims, "--frozen", 1, "--out", tmp_path / "s", *quick)
+    found = run(train, "support", "--data", claims, "--frozen", 1, "--beside-guesses", "--out", tmp_path / "s", *quick)
     assert found.exit_code == 0, found.output
     learnt = load_file(tmp_path / "s" / "adapter_model.safetensors")
     assert learnt
     assert all(".layer.1." in name for name in learnt)
-    settings = json.loads((tmp_path / "s" / "manifest.json").read_text(encoding="utf-8"))["settings"]
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text(encoding="utf-8"))
+    settings = manifest["settings"]
+    assert manifest["beside_guesses"]
     assert (settings["precision"], settings["frozen"]) == ("bf16", 1)
     found = run(train, "support", "--data", claims, "--frozen", 2, "--out", tmp_path / "none", *quick)
     assert "has 2 layers; leave one or more to train" in found.output

@@ -131,6 +131,7 @@ def test_a_pupil_hears_its_teacher_rather_than_wrong_labels(tmp_path):
     manifest = json.loads((tmp_path / "teacher/model/manifest.json").read_text())
     assert [each["adapter_sha256"] for each in manifest["teachers"]] == [adapter_sha256(toy_model())]
     assert manifest["teachers"][0]["data"] == toy_manifest()["data"]
+    assert f"`{manifest['teachers'][0]['name']}` (adapter SHA-256" in (tmp_path / "teacher/model/README.md").read_text()
 
 
 def test_only_rows_of_the_languages_asked_for_are_trained_on_and_measured():
