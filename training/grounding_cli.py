@@ -171,6 +171,7 @@ def eval_support(
     baselines: Baselines = True,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the built pairs.")] = 0,
     threads: Threads = 1,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the encoder's arithmetic.")] = "fp32",
 ) -> None:
     """How well a support model tells.
 
@@ -211,16 +212,19 @@ def eval_support(
         return [row for row in of_split(rows, part) if row.source not in without] + some(pairs, edits, seed)
 
     held_out += some([row for row in built if row.split == split and row.origin in apart], edits, seed)
-    figures = evaluate_support(
-        reader,
-        measured(split, apart) + held_out,
-        seed=seed,
-        held_out=sorted(apart),
-        others=sorted(unknown),
-        encoder=_sentences(MINILM) if baselines else None,
-        dev=measured("dev", apart | unknown) if baselines else (),
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        figures = evaluate_support(
+            reader,
+            measured(split, apart) + held_out,
+            seed=seed,
+            held_out=sorted(apart),
+            others=sorted(unknown),
+            encoder=_sentences(MINILM) if baselines else None,
+            dev=measured("dev", apart | unknown) if baselines else (),
+        )
+    write_figures(
+        out, {"split": split, "precision": precision, **figures}, model, [*data, *data_files(passages or ())], seed
     )
-    write_figures(out, {"split": split, **figures}, model, [*data, *data_files(passages or ())], seed)
     print_figures(figures)
 
 

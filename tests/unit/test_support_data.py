@@ -1,4 +1,4 @@
-"""What `data/support/claims.jsonl` holds: rows to train and to test support models on."""
+"""What `data/support` holds: rows to train and to test support models on."""
 
 import json
 from collections import Counter, defaultdict
@@ -8,13 +8,17 @@ import pytest
 
 from training.grounding_rows import Label, read_claims
 
-PATH = Path(__file__).parents[2] / "data" / "support" / "claims.jsonl"
-ROWS = [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]
+FOLDER = Path(__file__).parents[2] / "data" / "support"
+FILES = {
+    name: [json.loads(line) for line in (FOLDER / name).read_text(encoding="utf-8").splitlines()]
+    for name in ("claims.jsonl", "documents.jsonl")
+}
+ROWS = [row for rows in FILES.values() for row in rows]
 
 
 def test_each_row_has_what_training_wants_and_a_licence():
-    rows = read_claims([PATH])
-    assert len(rows) == len(ROWS) >= 7000
+    rows = read_claims([FOLDER / name for name in FILES])
+    assert len(rows) == len(ROWS) >= 18000
     assert {row.label for row in rows} == {Label.SUPPORTED, Label.CONTRADICTED, Label.NOT_STATED}
     assert {row["licence"] for row in ROWS} == {"Apache-2.0"}
     assert all(row["source"].startswith("airlock_") for row in ROWS)
@@ -36,7 +40,12 @@ def test_every_label_is_common_and_so_are_other_languages(split):
     shares = {label: count / len(rows) for label, count in Counter(row["label"] for row in rows).items()}
     assert min(shares.values()) > 0.2, shares
     assert max(shares.values()) < 0.5, shares
-    assert sum(row["lang"] != "en" for row in rows) / len(rows) > 0.1
+    assert sum(row["lang"] != "en" for row in rows) / len(rows) > 0.05
+
+
+def test_passages_are_short_in_one_file_and_long_in_the_other():
+    mean = {name: sum(len(row["passage"]) for row in rows) / len(rows) for name, rows in FILES.items()}
+    assert mean["claims.jsonl"] < 400 < 900 < mean["documents.jsonl"]
 
 
 def test_the_claims_of_a_passage_differ_in_label():
