@@ -335,14 +335,14 @@ def _paragraph(found: tuple[str, ...], entry: dict[str, str]) -> Paragraph:
 
 def _of_documents(folder: Path) -> Iterator[Paragraph]:
     for document in read_documents(folder).documents:
-        split = split_of(document.id)
+        split, lang = split_of(document.id), _language(document.text)
         for passage in passages(document):
             found = tuple(
                 " ".join(document.text[each.start : each.end].split())
                 for each in sentences(document.text)
                 if passage.start <= each.start and each.end <= passage.end
             )
-            yield Paragraph(found, folder.name, str(document.metadata.get("licence", "")), "en", split)
+            yield Paragraph(found, folder.name, str(document.metadata.get("licence", "")), lang, split)
 
 
 def split_of(name: str) -> str:

@@ -34,7 +34,7 @@ Language = Annotated[
 ]
 Begin = Annotated[
     Path | None,
-    typer.Option("--from", help="Go on from this model folder: of the same encoder, rank and frozen layers."),
+    typer.Option("--from", help="Go on from this model folder: same encoder and rank, no fewer layers frozen."),
 ]
 Model = Annotated[Path, typer.Option(help="Model folder.")]
 Split = Annotated[str, typer.Option(help="Which split to measure on.")]

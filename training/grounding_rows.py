@@ -154,7 +154,8 @@ def trainable(rows: Sequence[Row], without: Sequence[str], others: Sequence[Sour
     unknown = set(without) - {row.source for row in every}
     if unknown:
         raise TrainingError(
-            f"--without {', '.join(sorted(unknown))}: no row is of that source; see `source` in the data"
+            f"--without {', '.join(sorted(unknown))}: no row is of that source, or none in the language asked for; see "
+            "`source` and `lang` in the data"
         )
     kept = [row for row in rows if row.source not in without]
     kept = unshared(kept, [row.passage for row in every if row.source in without])

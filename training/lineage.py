@@ -19,15 +19,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         TrainingError: it is no folder of a model that was trained to the end, or does not say what it was made from.
     """
     try:
-        manifest: dict[str, Any] = {
-            "start": None,  # models that read pairs have not always said it
-            **json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
-        }
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         digest = adapter_sha256(folder)
     except FileNotFoundError as exc:
         raise TrainingError(f"{folder} holds no trained model ({exc.filename} is missing); give its folder") from exc
-    except (OSError, ValueError, TypeError) as exc:
+    except (OSError, ValueError) as exc:
         raise TrainingError(f"{folder}: its manifest cannot be read ({exc}); train it anew") from exc
+    if "task" in manifest:
+        manifest.setdefault("start", None)  # models that read pairs have not always said it
     missing = [key for key in _LINEAGE if key not in manifest]
     if missing:
         raise TrainingError(f"{folder}: its manifest does not say {', '.join(missing)}; train it anew")

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import TrainingError
 from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, go_on_from, standardize, untrained
 from training.grounding_rows import Row, in_language, of_split, origin_of
-from training.lineage import lineage
+from training.lineage import lineage, read_manifest
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.pair_card import write_pair_card
 from training.train_classifier import refuse_finished
@@ -41,6 +41,7 @@ class PairRun:
         limit: rows to train on, chosen at random, for a trial; a tenth as many are held for dev.
         language: ISO 639-1 code of the only language that the model is for; None for all.
         begin: a model folder of the same encoder to go on from.
+        further: settings of the task alone, for the manifest; a run of others is not gone on with.
     """
 
     task: Task
@@ -52,6 +53,7 @@ class PairRun:
     limit: int | None = None
     language: str | None = None
     begin: Path | None = None
+    further: Mapping[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
         """Set the threads.
@@ -60,7 +62,7 @@ class PairRun:
             TrainingError: the folder already holds a model, or the model to go on from learnt from what is kept out.
         """
         refuse_finished(self.out)
-        learnt = set(self._begun["trained_on"]) & set(self.without) if self._begun else set()
+        learnt = set(lineage(self.begin)["trained_on"]) & set(self.without) if self.begin else set()
         if learnt:
             raise TrainingError(f"--without {', '.join(sorted(learnt))}: {self.begin} was trained on it; begin anew")
         torch.set_num_threads(self.recipe.threads)
@@ -112,7 +114,8 @@ class PairRun:
         else:
             standardize(model, base, train, self.recipe)
         asked: dict[str, Any] = {"task": self.task, "settings": asdict(self.recipe), "without": sorted(self.without)}
-        asked |= {"limit": self.limit, "language": self.language, "start": self._begun}
+        asked |= {"limit": self.limit, "language": self.language, **self.further}
+        asked |= {"start": lineage(self.begin) if self.begin else None, "unshared": self._unshared()}
         made_from = provenance(seed=self.recipe.seed, data=self.files)
         hashes = sorted(file_sha256(path) for path in self.files)
         checkpoint = Checkpoint.at(self._progress, {**asked, "encoder": base.sha256, "data": hashes})
@@ -138,7 +141,7 @@ class PairRun:
             "thresholds": dict(settings.thresholds),
             "trained_on": sorted(
                 {name for row in rows for name in (row.source, origin_of(row)) if name}
-                | set(self._begun["trained_on"] if self._begun else ())
+                | set(made["start"]["trained_on"] if made["start"] else ())
             ),
             **made,
         }
@@ -148,10 +151,12 @@ class PairRun:
         shutil.rmtree(self._progress)
         return manifest
 
-    @property
-    def _begun(self) -> dict[str, Any] | None:
-        """What is told of the model to go on from."""
-        return lineage(self.begin) if self.begin else None
+    def _unshared(self) -> bool:
+        """Whether no passage of a source that is kept out was learnt from, as part of another source."""
+        if not self.begin:
+            return True
+        before = read_manifest(self.begin)
+        return bool(before.get("unshared")) and set(self.without) <= set(before["without"])
 
     @property
     def _progress(self) -> Path:

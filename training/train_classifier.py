@@ -297,7 +297,7 @@ def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy, *
     adapter = {name for name in known if "lora_" in name}
     ours, theirs = (each.encoder.active_peft_config for each in (model, network))
     taken = learnt.keys() & known.keys() if head else adapter
-    same = adapter <= learnt.keys() and ours.use_rslora == theirs.use_rslora
+    same = adapter <= learnt.keys() and (ours.use_rslora, ours.use_dora) == (theirs.use_rslora, theirs.use_dora)
     if not same or any(known[name].shape != learnt[name].shape for name in taken):
         raise TrainingError(
             f"{trained.settings.name} has another kind of adapter; give its rank and kind, and no more frozen layers"

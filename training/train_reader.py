@@ -63,7 +63,7 @@ def train_reader(run: PairRun, encoder_name: str) -> dict[str, Any]:
     run.settings(base, thresholds).save(finished)
     figures = evaluate_reader(EvidenceReader.load(finished, base), dev, seed=run.recipe.seed)
     counts = {"train": len(train), "dev": len(dev), "windows": len(learnt)}
-    return run.complete(finished, {**made, "rows": counts, "figures": figures, "unshared": True}, train)
+    return run.complete(finished, {**made, "rows": counts, "figures": figures}, train)
 
 
 def examples(base: Base, rows: Sequence[EvidenceRow], window: int) -> list[Example[ReadingTarget]]:

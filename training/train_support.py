@@ -71,6 +71,7 @@ def train_support(
         ClassifierError: the encoder is at fault.
         KnowledgeError: the encoder does not read windows of that length.
     """
+    run = replace(run, further={"edits": edits, "beside_guesses": beside_guesses})
     run.start()
     seed = run.recipe.seed
     claims, found = run.readable(read_claims(data)), run.readable(read_paragraphs(paragraphs))
@@ -90,8 +91,7 @@ def train_support(
     run.settings(base, {"supported": threshold}).save(finished)
     figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
     counts = {"train": len(train), "built": sum(row.source == SOURCE for row in train), "dev": len(dev)}
-    made |= {"edits": edits, "beside_guesses": beside_guesses, "rows": counts, "figures": figures, "unshared": True}
-    return run.complete(finished, made, train)
+    return run.complete(finished, {**made, "rows": counts, "figures": figures}, train)
 
 
 def examples(base: Base, rows: Sequence[ClaimRow], window: int) -> list[Example[SupportTarget]]:

@@ -365,7 +365,12 @@ def test_a_run_goes_on_from_a_model_of_the_same_kind_only(tmp_path):
     before = json.loads((toy_model() / "manifest.json").read_text())
     assert all(start[key] == before[key] for key in ("name", "settings", "rows", "epochs", "start"))
     assert manifest["epochs"][0]["train"] < toy_manifest()["epochs"][0]["train"]
-    for other in (replace(QUICK, rank=2), replace(QUICK, frozen=3), replace(QUICK, rslora=True)):
+    for other in (
+        replace(QUICK, rank=2),
+        replace(QUICK, frozen=3),
+        replace(QUICK, rslora=True),
+        replace(QUICK, dora=True),
+    ):
         (tmp_path / "other").mkdir(exist_ok=True)
         with pytest.raises(TrainingError, match="another kind of adapter; give its rank and kind, and no more"):
             train_toy(tmp_path / "other", ENTRIES, other, start=toy_model())

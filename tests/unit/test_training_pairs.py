@@ -130,6 +130,15 @@ def test_guesses_know_giveaways_and_nothing_else():
     assert guessed(rows(given_away=False)) == pytest.approx([0.5] * 240, abs=0.05)
 
 
+def test_built_pairs_and_few_passages_are_not_guessed():
+    written = [ClaimRow(f"passage {at}", f"claim {at}", list(Label)[at % 2]) for at in range(12)]
+    built = [replace(row, source="edits", paragraph="a paragraph") for row in written[:4]]
+    assert guessed(built + written)[:4] == [None] * 4
+    assert None not in guessed(built + written)[4:]
+    assert guessed(written[:4]) == [None] * 4
+    assert guessed([replace(row, label=Label.SUPPORTED) for row in written]) == [None] * 12
+
+
 def test_guesses_have_not_seen_other_claims_on_the_passage():
     """One word is common on one passage only: nobody else can tell what it says."""
     rows = [ClaimRow("one", f"zorblax {at}", Label.SUPPORTED) for at in range(20)]
@@ -220,6 +229,9 @@ def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(tmp
     monkeypatch.setattr(fit_module, "_average", average)
     with pytest.raises(TrainingError, match="interrupted run of other settings"):
         train_toy_support(tmp_path / "broken", claims, replace(RECIPE, epochs=2, seed=1))
+    other = PairRun("support", [claims], tmp_path / "broken", replace(RECIPE, epochs=2), "toy")
+    with pytest.raises(TrainingError, match="interrupted run of other settings"):
+        train_support(other, tiny().name, [claims], [], 0, beside_guesses=True)
     with pytest.raises(KnowledgeError, match=r"has no model\.json"):
         SupportReader.load(tmp_path / "broken", tiny())
     train_toy_support(tmp_path / "broken", claims, replace(RECIPE, epochs=2))
@@ -277,6 +289,12 @@ def test_what_one_may_not_go_on_from(tmp_path, claims):
         train_toy_support(tmp_path / "a", claims, QUICK, begin=first, without=["two"])
     with pytest.raises(TrainingError, match="another kind of adapter; give its rank"):
         train_toy_support(tmp_path / "b", claims, replace(QUICK, rank=RECIPE.rank // 2), begin=first)
+    other = write_rows(tmp_path / "o.jsonl", [{**each, "source": "new"} for each in claim_entries(12, "train")])
+    both = write_rows(
+        tmp_path / "b.jsonl", [json.loads(x) for f in (claims, other) for x in f.read_text().splitlines()]
+    )
+    further = replace(QUICK, rank=RECIPE.rank)
+    assert not train_toy_support(tmp_path / "e", both, further, begin=first, without=["new"])["unshared"]
     with pytest.raises(TrainingError, match="holds no trained model"):
         train_toy_support(tmp_path / "c", claims, QUICK, begin=tmp_path / "nowhere")
     with pytest.raises(KnowledgeError, match="is a reader model, not a support model"):
