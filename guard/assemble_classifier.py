@@ -114,7 +114,7 @@ def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> T
     specialists = {}
     for language, asked in config.classifier.languages.items():
         section, folder, encoder = _model(config, language)
-        if not (asked.required or _is_there(f"{section}.encoder", encoder)):
+        if not (asked.required or is_there(f"{section}.encoder", encoder)):
             _log.info(_NOT_THERE, language, encoder, ": run `airlock model fetch`" if is_fetched(encoder) else "")
             continue
         found = _exported(section, folder, encoder, config, limited=limited)
@@ -157,7 +157,7 @@ def _exported(section: str, folder: Path, encoder: str, config: Config, *, limit
         return _encoder_sha256(section, encoder)
 
     with _naming(f"{section}.model"):
-        choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
+        choice = runtime_choice(config) if section == "classifier" else _whateveris_there(config)
         return open_exported(folder, encoder, sha256, choice, max_tokens=_limit(config, limited=limited))
 
 
@@ -247,11 +247,16 @@ def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:
         return named or ClassifierSettings.load(folder).encoder
 
 
-def _is_there(setting: str, name: str) -> bool:
-    from classifier.weights import is_there
+def is_there(setting: str, name: str) -> bool:
+    """Whether the weights of an encoder are where its name says.
+
+    Raises:
+        ConfigError: nobody may look there.
+    """
+    from classifier import weights
 
     with _naming(setting):
-        return is_there(name)
+        return weights.is_there(name)
 
 
 def _encoder_sha256(section: str, name: str) -> str:
@@ -278,7 +283,7 @@ def runtime_choice(config: Config) -> RuntimeChoice:
     return RuntimeChoice(asked.runtime, asked.precision, asked.exports, asked.threads)
 
 
-def _whatever_is_there(config: Config) -> RuntimeChoice:
+def _whateveris_there(config: Config) -> RuntimeChoice:
     """For models that were perhaps never exported: what verified export there is, else PyTorch."""
     asked = runtime_choice(config)
     return asked if asked.runtime == "torch" else replace(asked, runtime="auto", precision="auto")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from guard.assemble_classifier import Encoders
+from guard.assemble_classifier import Encoders, is_there
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED
@@ -184,10 +184,23 @@ def reader_folder(settings: Reader) -> Path:
 
 
 def support_folder(config: Config) -> Path | None:
-    """The folder of the support model; None without one."""
-    from rag.support import SHIPPED as FOLDER
+    """The folder of the support model; None without one. Of the two that ship, the larger one where its encoder is.
 
-    return FOLDER if config.grounding.support_model == SHIPPED else config.grounding.support_model
+    Raises:
+        ConfigError: nobody may look where that encoder would be.
+    """
+    asked = config.grounding
+    if asked.support_model != SHIPPED:
+        return asked.support_model
+    from rag.pairs import PairSettings
+    from rag.support import SHIPPED as SMALL
+    from rag.support import SHIPPED_LARGE as LARGE
+
+    if asked.support_encoder is None and is_there(
+        "grounding.support_model", PairSettings.load(LARGE, "support").encoder
+    ):
+        return LARGE
+    return SMALL
 
 
 def gate(config: Config) -> Gate:

@@ -207,7 +207,8 @@ class Grounding(Section):
 
     support_model: Path | None = Field(
         DEFAULT_SUPPORT_MODEL,
-        description="Judges paraphrases: folder written by `airlock train support`, or `shipped`. Quotes need none.",
+        description="Judges paraphrases: folder written by `airlock train support`, or `shipped`: the larger one after "
+        "`airlock model fetch`. Quotes need none.",
     )
     support_encoder: str | None = Field(
         None, description="Its encoder: folder, package:NAME/PATH or fetched:NAME; the one the model names by default."

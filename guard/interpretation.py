@@ -62,6 +62,6 @@ class Endpoint(Section):
 
 Interpretation = Annotated[Similarity | Reader | Generative | Endpoint, Field(discriminator="kind")]
 
-# What is used without a setting; `Reader()` needs rag/assets/reader-e5-small, and SHIPPED rag/assets/support-minilm.
+# What is used without a setting; `Reader()` needs rag/assets/reader-e5-small, and SHIPPED a rag/assets/support-….
 DEFAULT_INTERPRETATION: Similarity | Reader = Similarity()
 DEFAULT_SUPPORT_MODEL: Path | None = None

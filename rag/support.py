@@ -10,6 +10,7 @@ from rag.pairs import Base, Pair, PairReader, Task, logits, room
 from rag.types import Support
 
 SHIPPED = Path(__file__).parent / "assets" / "support-minilm"
+SHIPPED_LARGE = Path(__file__).parent / "assets" / "support-mpnet"  # on an encoder that has to be fetched
 SUPPORTED, CONTRADICTED, NOT_STATED = range(3)  # outputs of the head
 CLAIM = 1  # the span that is judged
 

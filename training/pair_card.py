@@ -66,8 +66,14 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
         "- Measured on the sources it was trained on: on others expect clearly worse.",
         "",
         *trained_on(sources),
+        *_before(manifest["start"]),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _before(start: Mapping[str, Any] | None) -> list[str]:
+    """The sources of the model that a run went on from, and of those before."""
+    return [f"The model that it went on from learnt from: {', '.join(start['trained_on'])}.", ""] if start else []
 
 
 def _source(row: Sourced) -> str:

@@ -36,12 +36,12 @@ class SupportTarget:
     Attributes:
         outputs: those whose probabilities should sum to 1.
         weight: of the pair.
-        guess: how likely the claim is supported by its words alone, for a model that is to learn the rest.
+        guess: log-odds that the claim is supported, by its words alone, for a model that is to learn the rest.
     """
 
     outputs: tuple[int, ...]
     weight: float
-    guess: float | None = None
+    guess: float = 0.0
 
 
 def train_support(
@@ -129,18 +129,10 @@ def support_loss(logits: Tensor, targets: Sequence[SupportTarget]) -> Tensor:
     """
     weights = torch.tensor([target.weight for target in targets])
     right = torch.tensor([[output in target.outputs for output in range(logits.shape[-1])] for target in targets])
-    values = (logits[:, CLAIM] + _guesses(targets)).log_softmax(-1).masked_fill(~right, float("-inf")).logsumexp(-1)
+    said = logits[:, CLAIM].clone()
+    said[:, SUPPORTED] += torch.tensor([target.guess for target in targets])
+    values = said.log_softmax(-1).masked_fill(~right, float("-inf")).logsumexp(-1)
     return -(values * weights).sum() / len(targets)
-
-
-def _guesses(targets: Sequence[SupportTarget]) -> Tensor:
-    """Log probabilities ``(batch, 3)``; even ones where there is no guess."""
-    found = torch.empty(len(targets), 3)
-    for row, target in zip(found, targets, strict=True):
-        guess = 1 / 3 if target.guess is None else target.guess
-        row.fill_((1 - guess) / 2)
-        row[SUPPORTED] = guess
-    return found.log()
 
 
 def _window(base: Base, row: ClaimRow, window: int) -> Pair:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 
+from classifier.types import MINILM, MPNET
+from classifier.weights import fetched_folder
 from guard.assemble_classifier import Encoders
 from guard.assemble_knowledge import gate, load_interpreter, load_support, reader_folder, support_folder
 from guard.config import Config, load_config
@@ -96,9 +98,25 @@ def test_the_default_resolves_to_what_the_switches_say():
     assert isinstance(config.interpretation, Similarity | Reader)
     assert support_folder(config) in (None, support_folder(load_config(None, {"grounding.support_model": "shipped"})))
     assert reader_folder(Reader()).parts[-3:] == ("rag", "assets", "reader-e5-small")
-    shipped = support_folder(load_config(None, {"grounding.support_model": "shipped"}))
-    assert shipped is not None
-    assert shipped.parts[-3:] == ("rag", "assets", "support-minilm")
+
+
+@pytest.mark.parametrize(
+    ("fetched", "encoder", "name"),
+    [
+        (True, None, "support-mpnet"),
+        (False, None, "support-minilm"),
+        (True, MINILM, "support-minilm"),
+    ],
+)
+def test_the_larger_support_model_is_taken_where_its_encoder_is(tmp_path, monkeypatch, fetched, encoder, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    if fetched:
+        weights = fetched_folder(MPNET) / "model.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    config = load_config(None, {"grounding.support_model": "shipped", "grounding.support_encoder": encoder})
+    assert support_folder(config).parts[-3:] == ("rag", "assets", name)
 
 
 def test_the_gate_takes_its_own_settings_only():

@@ -102,48 +102,53 @@ def test_a_two_way_label_trains_the_sum_of_two_outputs():
 
 def test_beside_a_guess_only_the_rest_is_to_be_learnt():
     logits = torch.zeros(1, 2, 3)
-    by_guess = {
-        guess: float(support_loss(logits, [SupportTarget((0,), 1.0, guess)])) for guess in (None, 1 / 3, 0.9, 0.1)
-    }
-    assert by_guess[None] == pytest.approx(math.log(3))
-    assert by_guess[1 / 3] == pytest.approx(math.log(3))
-    assert by_guess[0.9] == pytest.approx(-math.log(0.9)), "what the guess knows costs nothing any more"
-    assert by_guess[0.1] == pytest.approx(-math.log(0.1))
-    other = float(support_loss(logits, [SupportTarget((1, 2), 1.0, 0.9)]))
-    assert other == pytest.approx(-math.log(0.1))
+
+    def loss(outputs, guess):
+        return float(support_loss(logits, [SupportTarget(outputs, 1.0, guess)]))
+
+    assert loss((0,), 0.0) == pytest.approx(math.log(3))
+    assert loss((0,), math.log(18)) == pytest.approx(-math.log(0.9)), "what the guess knows costs nothing any more"
+    assert loss((0,), -math.log(4.5)) == pytest.approx(-math.log(0.1))
+    assert loss((1, 2), math.log(18)) == pytest.approx(-math.log(0.1))
+
+
+def claims_on_passages(supported, other):
+    return [
+        ClaimRow(f"passage {at // 4}", claim, label)
+        for at in range(120)
+        for claim, label in ((supported, Label.SUPPORTED), (other, Label.NOT_STATED))
+    ]
 
 
 def test_guesses_know_giveaways_and_nothing_else():
-    def rows(given_away):
-        return [
-            ClaimRow(f"passage {at // 4}", claim, label)
-            for at in range(120)
-            for claim, label in (
-                (f"This is {'surely' if given_away else 'quite'} so", Label.SUPPORTED),
-                (f"This is {'never' if given_away else 'quite'} so", Label.NOT_STATED),
-            )
-        ]
+    found = guessed(claims_on_passages("This is surely so", "This is never so"))
+    assert min(found[::2]) > 2 > -2 > max(found[1::2])
+    assert max(map(abs, found)) <= 3
+    assert guessed(claims_on_passages("This is quite so", "This is quite so")) == pytest.approx([0] * 240, abs=0.2)
 
-    found = guessed(rows(given_away=True))
-    assert min(found[::2]) > 0.9 > 0.1 > max(found[1::2])
-    assert max(found) <= 0.95
-    assert guessed(rows(given_away=False)) == pytest.approx([0.5] * 240, abs=0.05)
+
+def test_guesses_say_how_a_claim_differs_from_the_others():
+    """How common each label is belongs to what the model learns."""
+    rows = claims_on_passages("This is quite so", "This is quite so")
+    mostly = [replace(row, label=Label.SUPPORTED) if at % 10 else row for at, row in enumerate(rows)]
+    assert guessed(mostly) == pytest.approx([0] * 240, abs=0.5)
 
 
 def test_built_pairs_and_few_passages_are_not_guessed():
-    written = [ClaimRow(f"passage {at}", f"claim {at}", list(Label)[at % 2]) for at in range(12)]
+    written = claims_on_passages("This is surely so", "This is never so")
     built = [replace(row, source="edits", paragraph="a paragraph") for row in written[:4]]
-    assert guessed(built + written)[:4] == [None] * 4
-    assert None not in guessed(built + written)[4:]
-    assert guessed(written[:4]) == [None] * 4
-    assert guessed([replace(row, label=Label.SUPPORTED) for row in written]) == [None] * 12
+    assert guessed(built + written)[:4] == [0] * 4
+    assert 0 not in guessed(built + written)[4:]
+    assert guessed(written[:8]) == [0] * 8
+    assert guessed([replace(row, label=Label.SUPPORTED) for row in written]) == [0] * 240
+    assert guessed([]) == []
 
 
 def test_guesses_have_not_seen_other_claims_on_the_passage():
     """One word is common on one passage only: nobody else can tell what it says."""
     rows = [ClaimRow("one", f"zorblax {at}", Label.SUPPORTED) for at in range(20)]
     rows += [ClaimRow(f"other {at % 8}", f"word {at}", list(Label)[at % 2]) for at in range(40)]
-    assert guessed(rows)[:20] == pytest.approx([0.5] * 20, abs=0.15)
+    assert guessed(rows)[:20] == pytest.approx([0] * 20, abs=0.6)
 
 
 def test_rows_weigh_by_the_root_of_their_source_and_labels_the_same():
@@ -275,7 +280,9 @@ def test_a_model_goes_on_from_another_one(tmp_path, claims):
     manifest = train_toy_support(tmp_path / "same", claims, still, begin=first)
     assert manifest["start"]["adapter_sha256"] == adapter_sha256(first)
     assert manifest["trained_on"] == ["three", "two"]
-    assert "It went on from `toy`" in (tmp_path / "same" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "same" / "README.md").read_text(encoding="utf-8")
+    assert "It went on from `toy`" in card
+    assert "learnt from: three, two." in card
     pairs = [(entry["passage"], entry["claim"]) for entry in claim_entries(6, "dev")]
     before, after = (SupportReader.load(folder, tiny()).support(pairs) for folder in (first, tmp_path / "same"))
     assert [each.supported for each in after] == pytest.approx([each.supported for each in before], abs=1e-3)
