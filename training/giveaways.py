@@ -21,9 +21,9 @@ _WORDS = HashingVectorizer(ngram_range=(1, 2), n_features=1 << 18, alternate_sig
 def guessed(rows: Sequence[ClaimRow]) -> list[float]:
     """How likely each claim is supported, by a bag of words that saw claims on other passages and no passage.
 
-    In log-odds, beside the mean of all, so that 0 tells nothing. So it is for built pairs, whose claims give nothing away
-    and are in several pairs, and where there are too few passages to learn from. Only for languages that put spaces
-    between words.
+    In log-odds, beside the mean of all, so that 0 tells nothing. So it is for built pairs, whose claims give nothing
+    away and are in several pairs, and where there are too few passages to learn from. Only for languages that put
+    spaces between words.
     A model that is trained beside these guesses learns what they cannot tell: a product of experts (Clark et al., 2019,
     arXiv 1909.03683).
     """
