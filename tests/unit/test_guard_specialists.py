@@ -393,7 +393,7 @@ def test_a_runtime_that_is_asked_for_keeps_a_model_without_an_export_out(folder,
         return named("default") if section == "classifier" else None
 
     monkeypatch.setattr(assemble_classifier, "_exported", exported)
-    monkeypatch.setattr(assemble_classifier, "_is_there", lambda *_: True)
+    monkeypatch.setattr(assemble_classifier, "is_there", lambda *_: True)
     given = {"classifier.runtime": "onnx", "classifier.languages.en.required": False}
     settings = load_config(folder / "airlock.yaml", given)
     with caplog.at_level("INFO", logger="airlock"):
