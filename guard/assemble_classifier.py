@@ -157,7 +157,7 @@ def _exported(section: str, folder: Path, encoder: str, config: Config, *, limit
         return _encoder_sha256(section, encoder)
 
     with _naming(f"{section}.model"):
-        choice = runtime_choice(config) if section == "classifier" else _whateveris_there(config)
+        choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
         return open_exported(folder, encoder, sha256, choice, max_tokens=_limit(config, limited=limited))
 
 
@@ -283,7 +283,7 @@ def runtime_choice(config: Config) -> RuntimeChoice:
     return RuntimeChoice(asked.runtime, asked.precision, asked.exports, asked.threads)
 
 
-def _whateveris_there(config: Config) -> RuntimeChoice:
+def _whatever_is_there(config: Config) -> RuntimeChoice:
     """For models that were perhaps never exported: what verified export there is, else PyTorch."""
     asked = runtime_choice(config)
     return asked if asked.runtime == "torch" else replace(asked, runtime="auto", precision="auto")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from classifier.types import MPNET
 from guard.assemble_classifier import Encoders, is_there
 from guard.config import Config
 from guard.errors import ConfigError
@@ -192,15 +193,10 @@ def support_folder(config: Config) -> Path | None:
     asked = config.grounding
     if asked.support_model != SHIPPED:
         return asked.support_model
-    from rag.pairs import PairSettings
     from rag.support import SHIPPED as SMALL
     from rag.support import SHIPPED_LARGE as LARGE
 
-    if asked.support_encoder is None and is_there(
-        "grounding.support_model", PairSettings.load(LARGE, "support").encoder
-    ):
-        return LARGE
-    return SMALL
+    return LARGE if asked.support_encoder is None and is_there("grounding.support_model", MPNET) else SMALL
 
 
 def gate(config: Config) -> Gate:
