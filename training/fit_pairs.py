@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rag.pairs import Base, Pair, PairModel, collate
 from training.checkpoint import Checkpoint, Groups
-from training.datasets import TrainingError
 from training.frozen import adapted_modules
 
 _CONSOLE = Console(stderr=True, highlight=False)
@@ -87,25 +86,6 @@ def standardize(model: PairModel, base: Base, train: Sequence[Example[T]], recip
     model.spread.copy_(found.std(0, correction=0).clamp(min=1e-4))
 
 
-@torch.no_grad()
-def go_on_from(model: PairModel, trained: PairModel) -> None:
-    """Take over all that a trained model learnt, which may have had more layers frozen.
-
-    Raises:
-        TrainingError: its adapter is another one.
-    """
-    learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    known = dict(trained.named_parameters())
-    adapter = {name for name in known if "lora_" in name}
-    taken = {name: value for name, value in learnt.items() if name in known}
-    if not adapter <= learnt.keys() or any(known[name].shape != value.shape for name, value in taken.items()):
-        raise TrainingError(
-            "the model to go on from has another kind of adapter; give its rank, and no more frozen layers"
-        )
-    _copy(taken, known)
-    _copy({"centre": model.centre, "spread": model.spread}, dict(trained.named_buffers()))
-
-
 def fit_pairs(
     model: PairModel,
     base: Base,
@@ -117,7 +97,7 @@ def fit_pairs(
 ) -> list[dict[str, float]]:
     """All epochs; the mean training loss and the dev loss of each. The model ends with the weights of the best.
 
-    The model comes from `untrained`; `standardize` or `go_on_from` has readied its head.
+    The model comes from `untrained`; `standardize` has readied its head, or it has another one's.
 
     Batches and dropout come from the seed and the step, so a run that was interrupted goes on as it would have.
     """

@@ -17,11 +17,12 @@ import torch
 from rag.pairs import OUTPUTS, Base, PairModel, PairSettings, Task, check_window
 from training.checkpoint import Checkpoint
 from training.datasets import TrainingError
-from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, go_on_from, standardize, untrained
-from training.grounding_rows import Row, in_language, of_split, origin_of
+from training.fit_pairs import Example, Loss, PairRecipe, fit_pairs, standardize, untrained
+from training.grounding_rows import Row, of_split, origin_of
 from training.lineage import lineage, read_manifest
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.pair_card import write_pair_card
+from training.take_over import take_over
 from training.train_classifier import refuse_finished
 
 T = TypeVar("T")
@@ -67,14 +68,6 @@ class PairRun:
             raise TrainingError(f"--without {', '.join(sorted(learnt))}: {self.begin} was trained on it; begin anew")
         torch.set_num_threads(self.recipe.threads)
 
-    def readable(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows in the language that the model is for.
-
-        Raises:
-            TrainingError: there are none.
-        """
-        return in_language(rows, self.language)
-
     def split(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """The rows to train on, and those of `dev`.
 
@@ -110,7 +103,10 @@ class PairRun:
             base.model.set_attn_implementation("eager")  # the fused one's backward is slow in bf16
         model = untrained(base, OUTPUTS[self.task], self.recipe)
         if self.begin:
-            go_on_from(model, PairModel.load(self.begin, base, PairSettings.load(self.begin, self.task)))
+            begun = PairSettings.load(self.begin, self.task)
+            trained = PairModel.load(self.begin, base, begun)
+            take_over(model, trained, begun.name)
+            model.centre, model.spread = trained.centre, trained.spread
         else:
             standardize(model, base, train, self.recipe)
         asked: dict[str, Any] = {"task": self.task, "settings": asdict(self.recipe), "without": sorted(self.without)}

@@ -29,6 +29,7 @@ from training.lineage import lineage
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.operating_point import choose_operating_point
 from training.response_rows import read_exchanges
+from training.take_over import take_over
 from training.teachers import Teachers
 
 _PROOF = ("classifier.json", "manifest.json")
@@ -287,23 +288,10 @@ def lora_config(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
     )
 
 
-@torch.no_grad()
 def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy, *, head: bool) -> None:
     if head and trained.taxonomy.version != taxonomy.version:
         raise TrainingError(f"{trained.settings.name} has another taxonomy; start from a model of {taxonomy.name!r}")
-    learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    network = network_of(trained.runtime)
-    known = dict(network.named_parameters())
-    adapter = {name for name in known if "lora_" in name}
-    ours, theirs = (each.encoder.active_peft_config for each in (model, network))
-    taken = learnt.keys() & known.keys() if head else adapter
-    same = adapter <= learnt.keys() and (ours.use_rslora, ours.use_dora) == (theirs.use_rslora, theirs.use_dora)
-    if not same or any(known[name].shape != learnt[name].shape for name in taken):
-        raise TrainingError(
-            f"{trained.settings.name} has another kind of adapter; give its rank and kind, and no more frozen layers"
-        )
-    for name in taken:  # an adapter of layers that were frozen begins at nothing
-        learnt[name].copy_(known[name])
+    take_over(model, network_of(trained.runtime), trained.settings.name, head=head)
 
 
 def describe(encoder: Encoder, taxonomy: Taxonomy, settings: TrainSettings, name: str) -> ClassifierSettings:

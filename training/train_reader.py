@@ -15,7 +15,7 @@ from rag.pairs import Base
 from rag.reader import PASSAGE, SENTENCE, EvidenceReader, reading_windows
 from training.evaluate_reader import choose_thresholds, evaluate_reader, excerpt
 from training.fit_pairs import Example
-from training.grounding_rows import EvidenceRow, read_evidence, trainable
+from training.grounding_rows import EvidenceRow, in_language, read_evidence, trainable
 from training.negatives import swapped
 from training.pair_run import PairRun, tempered
 
@@ -53,7 +53,7 @@ def train_reader(run: PairRun, encoder_name: str) -> dict[str, Any]:
         KnowledgeError: the encoder does not read windows of that length.
     """
     run.start()
-    train, dev = run.split(trainable(run.readable(read_evidence(run.files)), run.without))
+    train, dev = run.split(trainable(in_language(read_evidence(run.files), run.language), run.without))
     base = load_encoder(encoder_name)
     learnt, held = (
         examples(base, [*rows, *swapped(rows, seed=run.recipe.seed)], run.recipe.window) for rows in (train, dev)

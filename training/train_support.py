@@ -18,7 +18,7 @@ from training.edits import SOURCE, build_edits, read_paragraphs
 from training.evaluate_support import choose_threshold, evaluate_support
 from training.fit_pairs import Example
 from training.giveaways import guessed
-from training.grounding_rows import ClaimRow, Label, read_claims, trainable
+from training.grounding_rows import ClaimRow, Label, in_language, read_claims, trainable
 from training.pair_run import PairRun, tempered
 
 _OUTPUTS = {
@@ -74,7 +74,8 @@ def train_support(
     run = replace(run, further={"edits": edits, "beside_guesses": beside_guesses})
     run.start()
     seed = run.recipe.seed
-    claims, found = run.readable(read_claims(data)), run.readable(read_paragraphs(paragraphs))
+    claims = in_language(read_claims(data), run.language)
+    found = in_language(read_paragraphs(paragraphs), run.language)
     built = build_edits(trainable(found, run.without, claims), seed=seed)
     train, dev = run.split(trainable(claims, run.without, found))
     train += some([row for row in built if row.split == "train"], min(edits, run.limit or edits), seed)

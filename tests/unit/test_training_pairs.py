@@ -130,7 +130,8 @@ def test_guesses_know_giveaways_and_nothing_else():
 def test_guesses_say_how_a_claim_differs_from_the_others():
     """How common each label is belongs to what the model learns."""
     rows = claims_on_passages("This is quite so", "This is quite so")
-    mostly = [replace(row, label=Label.SUPPORTED) if at % 10 else row for at, row in enumerate(rows)]
+    labels = [Label.SUPPORTED if at % 10 else Label.NOT_STATED for at in range(len(rows))]
+    mostly = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
     assert guessed(mostly) == pytest.approx([0] * 240, abs=0.5)
 
 
@@ -286,7 +287,10 @@ def test_a_model_goes_on_from_another_one(tmp_path, claims):
     pairs = [(entry["passage"], entry["claim"]) for entry in claim_entries(6, "dev")]
     before, after = (SupportReader.load(folder, tiny()).support(pairs) for folder in (first, tmp_path / "same"))
     assert [each.supported for each in after] == pytest.approx([each.supported for each in before], abs=1e-3)
-    train_toy_support(tmp_path / "further", claims, replace(still, lr=1e-2), begin=first)
+    other = claim_entries(24, "train") + claim_entries(12, "dev")
+    new = write_rows(tmp_path / "new.jsonl", [{**entry, "source": "new"} for entry in other])
+    further = train_toy_support(tmp_path / "further", new, replace(still, lr=1e-2), begin=first)
+    assert further["trained_on"] == ["new", "three", "two"]
     assert adapter_sha256(tmp_path / "further") != adapter_sha256(first)
 
 
