@@ -137,7 +137,7 @@ EVIDENCE = $(patsubst %,--data $(GROUNDING)/%.jsonl,squad2_dev_half qed_dev selq
 OTHER_CLAIMS = $(patsubst %,--data $(GROUNDING)/research-only/%.jsonl,healthver climate_fever attributionbench anli_dev ocnli_dev \
 	faithbench qags nli4ct covid_fact sick)
 OWN_CLAIMS = --data data/support/claims.jsonl
-LONG_CLAIMS = --data data/support/documents.jsonl
+LONG_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/documents/*.jsonl)))
 CLAIMS = $(patsubst %,--data $(GROUNDING)/%.jsonl,wice summedits check_covid fever_symmetric begin faithdial_audit q2_dialogue \
 	conjnli halueval_qa jnli)
 PASSAGES = $(patsubst %,--passages $(GROUNDING)/%.jsonl,squad2_dev_half qed_dev selqa covid_qa xquad_en pubmedqa_retrieval \

@@ -120,18 +120,20 @@ def read_evidence(paths: Sequence[Path]) -> list[EvidenceRow]:
     Raises:
         TrainingError: a file is missing or a line is malformed; every kind of fault is counted in one message.
     """
-    return [row for path in paths for row in _read(path, _evidence)]
+    return [row for path in paths for row in _read(path, lambda entry: [_evidence(entry)])]
 
 
 def read_claims(paths: Sequence[Path]) -> list[ClaimRow]:
     """Rows with `passage`, `claim` and `label`: supported, contradicted or not_supported.
+
+    A line may hold several of a passage: `claims`, a list of pairs of claim and label.
 
     A source of which some row is contradicted tells three cases apart: its other unsupported rows are not stated.
 
     Raises:
         TrainingError: as for `read_evidence`.
     """
-    rows = [row for path in paths for row in _read(path, _claim)]
+    rows = [row for path in paths for row in _read(path, _claims)]
     three = {row.source for row in rows if row.label is Label.CONTRADICTED}
     return [
         replace(row, label=Label.NOT_STATED) if row.label is Label.NOT_SUPPORTED and row.source in three else row
@@ -246,14 +248,14 @@ def cut(passage: str, starts: Sequence[int]) -> tuple[str, ...]:
     return tuple(" ".join(passage[a:b].split()) for a, b in itertools.pairwise([*starts, len(passage)]))
 
 
-def _read(path: Path, parse: Callable[[Mapping[str, Any]], Row]) -> list[Row]:
+def _read(path: Path, parse: Callable[[Mapping[str, Any]], list[Row]]) -> list[Row]:
     rows: list[Row] = []
     faults: dict[str, list[int]] = defaultdict(list)
     for number, entry in enumerate(lines(path), 1):
         try:
             if not isinstance(entry, dict):
                 raise ValueError("not a JSON object")
-            rows.append(parse(entry))
+            rows += parse(entry)
         except KeyError as exc:
             fault = f"`{exc.args[0]}` is missing"
         except (ValueError, TypeError) as exc:
@@ -274,6 +276,15 @@ def _evidence(entry: Mapping[str, Any]) -> EvidenceRow:
     if not answers <= set(range(len(sentences))) or bool(entry["answerable"]) != bool(answers):
         raise ValueError("`answer_sentences` do not name sentences of the passage, or none where it is answerable")
     return EvidenceRow(question, sentences, answers, entry.get("title") or "", **_origin(entry))
+
+
+def _claims(entry: Mapping[str, Any]) -> list[ClaimRow]:
+    if "claims" not in entry:
+        return [_claim(entry)]
+    pairs = entry["claims"]
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError("`claims` is not a list of pairs of claim and label")
+    return [_claim({**entry, "claim": claim, "label": label}) for claim, label in pairs]
 
 
 def _claim(entry: Mapping[str, Any]) -> ClaimRow:

@@ -102,6 +102,25 @@ def test_bad_files_are_named(tmp_path):
         read_claims([tmp_path / "nowhere"])
 
 
+def test_a_line_may_hold_several_claims_of_a_passage(tmp_path):
+    shared = {key: CLAIM[key] for key in ("passage", "source", "split")}
+    several = {**shared, "claims": [["It was wet.", "supported"], ["It was dry.", "contradicted"]]}
+    rows = read_claims([write_rows(tmp_path / "rows.jsonl", [several, CLAIM])])
+    assert [(row.claim, row.label) for row in rows] == [
+        ("It was wet.", Label.SUPPORTED),
+        ("It was dry.", Label.CONTRADICTED),
+        ("It was wet.", Label.SUPPORTED),
+    ]
+    assert {(row.passage, row.source, row.split) for row in rows} == {("It rained.", "a", "train")}
+
+
+@pytest.mark.parametrize("claims", ["text", [["only a claim"]], ["ab"], {"It was wet.": "supported"}])
+def test_what_is_no_list_of_claims_is_named(tmp_path, claims):
+    entry = {"passage": "It rained.", "claims": claims}
+    with pytest.raises(TrainingError, match="`claims` is not a list of pairs of claim and label"):
+        read_claims([write_rows(tmp_path / "rows.jsonl", [entry])])
+
+
 def test_an_empty_sentence_keeps_its_place():
     assert cut("A b. C d.", [0, 0, 5]) == ("", "A b.", "C d.")
 
