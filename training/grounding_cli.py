@@ -192,11 +192,12 @@ def eval_support(
     torch.set_num_threads(threads)
     reader = SupportReader.load(model, load_encoder(PairSettings.load(model, "support").encoder))
     manifest = read_manifest(model)
-    rows = in_language(read_claims(data), manifest["language"])
+    found = read_paragraphs(passages or ())
+    rows = in_language(read_claims(data, found), manifest["language"])
     apart = set(manifest["without"])
     learnt_from = set(manifest["trained_on"])
     unknown = {row.source for row in of_split(rows, split)} - apart - learnt_from if learnt_from else set()
-    paragraphs = in_language(read_paragraphs(passages or ()), manifest["language"])
+    paragraphs = in_language(found, manifest["language"])
     held_out = [row for row in rows if row.source in apart]
     if not manifest["unshared"]:
         every: list[Sourced] = [*rows, *paragraphs]

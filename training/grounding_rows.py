@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -123,22 +124,34 @@ def read_evidence(paths: Sequence[Path]) -> list[EvidenceRow]:
     return [row for path in paths for row in _read(path, lambda entry: [_evidence(entry)])]
 
 
-def read_claims(paths: Sequence[Path]) -> list[ClaimRow]:
+def read_claims(paths: Sequence[Path], known: Iterable[Sourced] = ()) -> list[ClaimRow]:
     """Rows with `passage`, `claim` and `label`: supported, contradicted or not_supported.
 
-    A line may hold several of a passage: `claims`, a list of pairs of claim and label.
+    A line may hold several of a passage: `claims`, a list of pairs of claim and label. In place of `passage` it may
+    name one of `known` or of an earlier line, by `passage_sha256`; see `fingerprint`. Split and language are then that
+    passage's.
 
     A source of which some row is contradicted tells three cases apart: its other unsupported rows are not stated.
 
+    Args:
+        paths: JSONL files.
+        known: further rows whose passages may be named.
+
     Raises:
-        TrainingError: as for `read_evidence`.
+        TrainingError: as for `read_evidence`; or a passage that is named is not known.
     """
-    rows = [row for path in paths for row in _read(path, _claims)]
+    named = {fingerprint(row.passage): row for row in known}
+    rows = [row for path in paths for row in _read(path, lambda entry: _claims(entry, named))]
     three = {row.source for row in rows if row.label is Label.CONTRADICTED}
     return [
         replace(row, label=Label.NOT_STATED) if row.label is Label.NOT_SUPPORTED and row.source in three else row
         for row in rows
     ]
+
+
+def fingerprint(passage: str) -> str:
+    """The SHA-256 of a passage without its white space, in hexadecimal."""
+    return hashlib.sha256("".join(passage.split()).encode()).hexdigest()
 
 
 def trainable(rows: Sequence[Row], without: Sequence[str], others: Sequence[Sourced] = ()) -> list[Row]:
@@ -278,13 +291,22 @@ def _evidence(entry: Mapping[str, Any]) -> EvidenceRow:
     return EvidenceRow(question, sentences, answers, entry.get("title") or "", **_origin(entry))
 
 
-def _claims(entry: Mapping[str, Any]) -> list[ClaimRow]:
-    if "claims" not in entry:
-        return [_claim(entry)]
-    pairs = entry["claims"]
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise ValueError("`claims` is not a list of pairs of claim and label")
-    return [_claim({**entry, "claim": claim, "label": label}) for claim, label in pairs]
+def _claims(entry: Mapping[str, Any], named: dict[str, Sourced]) -> list[ClaimRow]:
+    if "passage" not in entry and "passage_sha256" in entry:
+        of = named.get(entry["passage_sha256"])
+        if of is None:
+            raise ValueError("the passage of `passage_sha256` is in no earlier line, nor in a file of `--passages`")
+        entry = {**entry, "passage": of.passage, "split": of.split, "lang": of.lang}
+    if "claims" in entry:
+        pairs = entry["claims"]
+        if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise ValueError("`claims` is not a list of pairs of claim and label")
+        rows = [_claim({**entry, "claim": claim, "label": label}) for claim, label in pairs]
+    else:
+        rows = [_claim(entry)]
+    for row in rows[:1]:
+        named.setdefault(fingerprint(row.passage), row)
+    return rows
 
 
 def _claim(entry: Mapping[str, Any]) -> ClaimRow:

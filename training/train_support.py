@@ -74,8 +74,9 @@ def train_support(
     run = replace(run, further={"edits": edits, "beside_guesses": beside_guesses})
     run.start()
     seed = run.recipe.seed
-    claims = in_language(read_claims(data), run.language)
-    found = in_language(read_paragraphs(paragraphs), run.language)
+    found = read_paragraphs(paragraphs)
+    claims = in_language(read_claims(data, found), run.language)
+    found = in_language(found, run.language)
     built = build_edits(trainable(found, run.without, claims), seed=seed)
     train, dev = run.split(trainable(claims, run.without, found))
     train += some([row for row in built if row.split == "train"], min(edits, run.limit or edits), seed)

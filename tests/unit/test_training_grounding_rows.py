@@ -9,6 +9,7 @@ from training.grounding_rows import (
     EvidenceRow,
     Label,
     cut,
+    fingerprint,
     of_split,
     read_claims,
     read_evidence,
@@ -112,6 +113,24 @@ def test_a_line_may_hold_several_claims_of_a_passage(tmp_path):
         ("It was wet.", Label.SUPPORTED),
     ]
     assert {(row.passage, row.source, row.split) for row in rows} == {("It rained.", "a", "train")}
+
+
+def test_a_line_may_name_a_passage_that_others_hold(tmp_path):
+    known = EvidenceRow("?", ("Es regnete.", "Anna kam."), frozenset(), source="diary", lang="de", split="dev")
+    named = {"source": "mine", "licence": "MIT", "claims": [["It was wet.", "supported"], ["Ben came.", "not_stated"]]}
+    path = write_rows(tmp_path / "rows.jsonl", [{**named, "passage_sha256": fingerprint("Es regnete. \nAnna  kam. ")}])
+    rows = read_claims([path], [known])
+    assert rows[0] == ClaimRow("Es regnete. Anna kam.", "It was wet.", Label.SUPPORTED, "", "mine", "MIT", "de", "dev")
+    assert [row.claim for row in rows] == ["It was wet.", "Ben came."]
+    earlier = write_rows(tmp_path / "earlier.jsonl", [{**CLAIM, "passage": "Es regnete.\nAnna kam."}])
+    assert [(row.passage, row.split) for row in read_claims([earlier, path])] == [
+        ("Es regnete.\nAnna kam.", "train")
+    ] * 3
+    for others in ((), [EvidenceRow("?", ("Anna kam.",), frozenset())]):
+        with pytest.raises(
+            TrainingError, match="`passage_sha256` is in no earlier line, nor in a file of `--passages`"
+        ):
+            read_claims([path], others)
 
 
 @pytest.mark.parametrize("claims", ["text", [["only a claim"]], ["ab"], {"It was wet.": "supported"}])

@@ -135,6 +135,28 @@ def test_guesses_say_how_a_claim_differs_from_the_others():
     assert guessed(mostly) == pytest.approx([0] * 240, abs=0.5)
 
 
+def test_guesses_know_of_a_source_that_supports_in_other_words():
+    """Shared words speak for support elsewhere, and that is to be learnt."""
+    words = [f"{first}{second}" for first in "bdfgklmnpr" for second in ("ab", "el", "im", "or", "un")]
+
+    def rows(source, supported, other):
+        return [
+            ClaimRow(" ".join(words[at % 40 : at % 40 + 9] + [str(at)]), " ".join(claim), label, source=source)
+            for at in range(200)
+            for claim, label in (
+                (words[at % 40 : at % 40 + supported] + ["so"] * (supported < 2), Label.SUPPORTED),
+                (words[at % 40 : at % 40 + other] + ["so"] * (other < 2), Label.NOT_STATED),
+            )
+        ]
+
+    real = rows("real", 3, 1)
+    written = rows("written", 1, 3)
+    found = guessed(real + written)
+    of_real, of_written = found[: len(real)], found[len(real) :]
+    assert sum(of_written[::2]) / 200 > 2 > -2 > sum(of_written[1::2]) / 200
+    assert abs(sum(of_real[::2]) - sum(of_real[1::2])) / 200 < 1.5
+
+
 def test_built_pairs_and_few_passages_are_not_guessed():
     written = claims_on_passages("This is surely so", "This is never so")
     built = [replace(row, source="edits", paragraph="a paragraph") for row in written[:4]]
