@@ -43,10 +43,14 @@ Evidence = Annotated[
     list[Path],
     typer.Option(help="JSONL: question, passage, sentence_starts, answer_sentences, answerable, split. Repeatable."),
 ]
-Claims = Annotated[list[Path], typer.Option(help="JSONL rows: passage, claim, label, split. Repeatable.")]
+Claims = Annotated[
+    list[Path], typer.Option(help="JSONL rows: passage (or passage_sha256), claim, label, split. Repeatable.")
+]
 Passages = Annotated[
     list[Path] | None,
-    typer.Option(help="Build pairs of these: evidence or retrieval rows, or a folder of documents. Repeatable."),
+    typer.Option(
+        help="Evidence or retrieval rows, or a folder of documents: to build pairs of. Claims may name theirs."
+    ),
 ]
 
 
@@ -88,7 +92,7 @@ def train_support(
     passages: Passages = None,
     edits: Annotated[int, typer.Option(min=0, help="Built pairs to train on, at most.")] = 12000,
     beside_guesses: Annotated[
-        bool, typer.Option("--beside-guesses", help="Do not learn what a claim's words alone give away.")
+        bool, typer.Option("--beside-guesses", help="Do not learn what the writing of claims gives away.")
     ] = False,
     without: Without = None,
     encoder: EncoderName = None,
