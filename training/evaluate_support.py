@@ -12,7 +12,7 @@ from rag.grounding import check_answer
 from rag.support import SupportReader
 from rag.types import Encoder, Support
 from training.edits import SOURCE, overlap
-from training.grounding_rows import ClaimRow, Label
+from training.grounding_rows import ClaimRow, Label, is_of
 from training.intervals import area, balanced_accuracy, best_threshold, interval, mean
 
 Values = NDArray[np.float64]
@@ -78,7 +78,7 @@ def evaluate_support(
     if encoder and dev:
         for name, score in (("word_overlap", _overlaps), ("similarity", _similarities(encoder))):
             scores[name] = (score(rows), threshold_of(score(dev), dev))
-    apart = np.array([row.source in held_out or row.origin in held_out for row in rows], dtype=bool)
+    apart = np.array([is_of(row, held_out) for row in rows], dtype=bool)
     built = np.array([row.source == SOURCE for row in rows], dtype=bool)
     unknown = np.array([row.source in others for row in rows], dtype=bool)
     groups = {"edits": built & ~apart, "held_out": apart, "labelled": ~built & ~apart & ~unknown}

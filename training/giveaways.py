@@ -16,7 +16,7 @@ from training.grounding_rows import ClaimRow, Label
 
 _FOLDS = 5
 _SURE = 3.0
-_CLEAR = 4.0  # standard errors of a correlation
+_CLEAR = 4.0  # correlation times the root of the number of rows
 _WORDS = HashingVectorizer(ngram_range=(1, 2), n_features=1 << 18, alternate_sign=False)
 
 Values = NDArray[np.float64]
@@ -29,9 +29,9 @@ def guessed(rows: Sequence[ClaimRow]) -> list[float]:
     were told to support in other words, how few of a claim's words the passage holds. That much is shared speaks for
     support wherever language models write; a source in which it speaks against it is one that was written so.
 
-    In log-odds, beside the mean of all, so that 0 tells nothing. So it is for built pairs, whose claims give nothing
-    away and are in several pairs, and where there are too few passages to learn from. Only for languages that put
-    spaces between words.
+    In log-odds, at most 3 from either, beside the mean of all, so that 0 tells nothing. So it is for built pairs, whose
+    claims give nothing away and are in several pairs, and where there are too few passages to learn from. Only for
+    languages that put spaces between words.
     A model that is trained beside these guesses learns what they cannot tell: a product of experts (Clark et al., 2019,
     arXiv 1909.03683).
     """
@@ -43,7 +43,7 @@ def guessed(rows: Sequence[ClaimRow]) -> list[float]:
     written = sorted(at for places in by_source.values() for at in places)
     found[written] = _by_words([rows[at] for at in written])
     for places in by_source.values():
-        found[places] += _by_unshared([rows[at] for at in places])
+        found[places] += _by_few_shared([rows[at] for at in places])
     found[written] -= found[written].mean() if written else 0.0
     return found.tolist()
 
@@ -57,9 +57,9 @@ def _by_words(rows: Sequence[ClaimRow]) -> Values:
     return found
 
 
-def _by_unshared(rows: Sequence[ClaimRow]) -> Values:
-    """The same by the share of unshared words alone, where it clearly speaks for support."""
-    found = np.zeros(len(rows))
+def _by_few_shared(rows: Sequence[ClaimRow]) -> Values:
+    """The same by the share of words that the passage holds, where few of them clearly speak for support."""
+    found: Values = np.zeros(len(rows))
     shares = np.array([overlap(row.claim, row.passage) for row in rows])
     supported = np.array([row.label is Label.SUPPORTED for row in rows])
     if min(shares.std(), supported.std()) == 0:
@@ -69,7 +69,8 @@ def _by_unshared(rows: Sequence[ClaimRow]) -> Values:
     for learnt, held, labels in _folds(rows):
         model = LogisticRegression(C=100.0).fit(shares[learnt, None], labels)
         found[held] = model.decision_function(shares[held, None]).clip(-_SURE, _SURE)
-    return found - found.mean()
+    found -= found.mean()
+    return found
 
 
 def _folds(rows: Sequence[ClaimRow]) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]:

@@ -49,7 +49,7 @@ Claims = Annotated[
 Passages = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Evidence or retrieval rows, or a folder of documents: to build pairs of. Claims may name theirs."
+        help="Evidence or retrieval rows, or a folder of documents: to build pairs of. Claims may name them by hash."
     ),
 ]
 
@@ -190,7 +190,7 @@ def eval_support(
     from rag.support import SupportReader
     from training.edits import build_edits, read_paragraphs
     from training.evaluate_support import evaluate_support
-    from training.grounding_rows import in_language, of_split, read_claims, unshared
+    from training.grounding_rows import in_language, is_of, of_split, read_claims, unshared
     from training.train_support import some
 
     torch.set_num_threads(threads)
@@ -202,10 +202,10 @@ def eval_support(
     learnt_from = set(manifest["trained_on"])
     unknown = {row.source for row in of_split(rows, split)} - apart - learnt_from if learnt_from else set()
     paragraphs = in_language(found, manifest["language"])
-    held_out = [row for row in rows if row.source in apart]
+    held_out = [row for row in rows if is_of(row, apart)]
     if not manifest["unshared"]:
         every: list[Sourced] = [*rows, *paragraphs]
-        learnt = [row.passage for row in every if row.source not in apart]
+        learnt = [row.passage for row in every if not is_of(row, apart)]
         held_out = unshared(held_out, learnt)
         others = [paragraph for paragraph in paragraphs if paragraph.source not in apart]
         paragraphs = others + unshared([each for each in paragraphs if each.source in apart], learnt)
@@ -213,10 +213,10 @@ def eval_support(
 
     def measured(part: str, without: Collection[str]) -> list[ClaimRow]:
         """Rows of a split and pairs built of it, but for those of some sources."""
-        pairs = [row for row in built if row.split == part and row.origin not in without]
-        return [row for row in of_split(rows, part) if row.source not in without] + some(pairs, edits, seed)
+        pairs = [row for row in built if row.split == part and not is_of(row, without)]
+        return [row for row in of_split(rows, part) if not is_of(row, without)] + some(pairs, edits, seed)
 
-    held_out += some([row for row in built if row.split == split and row.origin in apart], edits, seed)
+    held_out += some([row for row in built if row.split == split and is_of(row, apart)], edits, seed)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         figures = evaluate_support(
             reader,

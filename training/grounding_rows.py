@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -99,7 +99,8 @@ class ClaimRow:
         licence: of that data set.
         lang: ISO 639-1 code.
         split: `train`, `dev` or `test`.
-        origin: for a built pair, the source of the paragraph that it was built of.
+        origin: for a built pair, the source of the paragraph that it was built of; for a claim on a passage that is
+            named, the source of that passage.
         paragraph: that paragraph; empty for others.
     """
 
@@ -140,7 +141,9 @@ def read_claims(paths: Sequence[Path], known: Iterable[Sourced] = ()) -> list[Cl
     Raises:
         TrainingError: as for `read_evidence`; or a passage that is named is not known.
     """
-    named = {fingerprint(row.passage): row for row in known}
+    named: dict[str, Sourced] = {}
+    for row in known:
+        named.setdefault(fingerprint(row.passage), row)
     rows = [row for path in paths for row in _read(path, lambda entry: _claims(entry, named))]
     three = {row.source for row in rows if row.label is Label.CONTRADICTED}
     return [
@@ -172,7 +175,7 @@ def trainable(rows: Sequence[Row], without: Sequence[str], others: Sequence[Sour
             f"--without {', '.join(sorted(unknown))}: no row is of that source, or none in the language asked for; see "
             "`source` and `lang` in the data"
         )
-    kept = [row for row in rows if row.source not in without]
+    kept = [row for row in rows if not is_of(row, without)]
     kept = unshared(kept, [row.passage for row in every if row.source in without])
     forbidden = {row.source: row.licence or "none stated" for row in kept if _FORBIDDEN.search(row.licence)}
     if forbidden:
@@ -206,8 +209,13 @@ def _contained(parts: Iterable[str], wholes: Iterable[str]) -> Iterator[tuple[st
 
 
 def origin_of(row: Sourced) -> str:
-    """The source of the paragraph that a pair was built of; empty for other rows."""
+    """The source of the passage, where that is another one than the row's; else empty."""
     return row.origin if isinstance(row, ClaimRow) else ""
+
+
+def is_of(row: Sourced, sources: Collection[str]) -> bool:
+    """Whether a row or its passage is of one of these sources."""
+    return row.source in sources or origin_of(row) in sources
 
 
 def of_split(rows: Sequence[Row], split: str) -> list[Row]:
@@ -292,27 +300,39 @@ def _evidence(entry: Mapping[str, Any]) -> EvidenceRow:
 
 
 def _claims(entry: Mapping[str, Any], named: dict[str, Sourced]) -> list[ClaimRow]:
-    if "passage" not in entry and "passage_sha256" in entry:
-        of = named.get(entry["passage_sha256"])
-        if of is None:
-            raise ValueError("the passage of `passage_sha256` is in no earlier line, nor in a file of `--passages`")
-        entry = {**entry, "passage": of.passage, "split": of.split, "lang": of.lang}
-    if "claims" in entry:
+    if "passage_sha256" in entry:
+        entry = {**entry, **_named(entry, named)}
+    if "claims" not in entry:
+        rows = [_claim(entry)]
+    else:
         pairs = entry["claims"]
         if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             raise ValueError("`claims` is not a list of pairs of claim and label")
         rows = [_claim({**entry, "claim": claim, "label": label}) for claim, label in pairs]
-    else:
-        rows = [_claim(entry)]
-    for row in rows[:1]:
-        named.setdefault(fingerprint(row.passage), row)
+    if rows:
+        named.setdefault(fingerprint(rows[0].passage), rows[0])
     return rows
+
+
+def _named(entry: Mapping[str, Any], named: Mapping[str, Sourced]) -> dict[str, str]:
+    """Text, split, language and source of the passage that a line names."""
+    if "passage" in entry:
+        raise ValueError("both `passage` and `passage_sha256`; one of them says which passage it is")
+    known = named.get(_text(entry, "passage_sha256"))
+    if known is None:
+        raise ValueError("the passage of `passage_sha256` is in no earlier line, nor among those of `--passages`")
+    for key in ("split", "lang"):
+        if entry.get(key, getattr(known, key)) != getattr(known, key):
+            raise ValueError(f"`{key}` is not that of the passage of `passage_sha256`")
+    origin = known.source if known.source != entry.get("source") else ""
+    return {"passage": known.passage, "split": known.split, "lang": known.lang, "origin": origin}
 
 
 def _claim(entry: Mapping[str, Any]) -> ClaimRow:
     if entry["label"] not in set(Label):
         raise ValueError(f"label {entry['label']!r}: need one of {', '.join(Label)}")
-    return ClaimRow(_text(entry, "passage"), _text(entry, "claim"), Label(entry["label"]), **_origin(entry))
+    origin = {"origin": entry["origin"]} if "passage_sha256" in entry else {}
+    return ClaimRow(_text(entry, "passage"), _text(entry, "claim"), Label(entry["label"]), **_origin(entry), **origin)
 
 
 def _origin(entry: Mapping[str, Any]) -> dict[str, str]:

@@ -36,7 +36,7 @@ class SupportTarget:
     Attributes:
         outputs: those whose probabilities should sum to 1.
         weight: of the pair.
-        guess: log-odds that the claim is supported, by its words alone, for a model that is to learn the rest.
+        guess: log-odds that the claim is supported, by how it was written, for a model that is to learn the rest.
     """
 
     outputs: tuple[int, ...]
@@ -61,7 +61,7 @@ def train_support(
         data: JSONL files of claim rows.
         paragraphs: what pairs are built of; see `training.edits.read_paragraphs`.
         edits: built pairs to train on, at most, chosen at random; an eighth as many for `dev`.
-        beside_guesses: learn what the words of claims do not give away by themselves; see `training.giveaways`.
+        beside_guesses: learn what the writing of claims does not give away; see `training.giveaways`.
 
     Returns:
         The manifest, which is also written to ``manifest.json`` in the model's folder.

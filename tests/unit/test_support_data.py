@@ -88,6 +88,8 @@ def test_more_claims_on_the_documents_are_of_their_split_and_new():
     rows = read_claims([*LONG, NAMED_LONG])
     more = rows[len(read_claims(LONG)) :]
     assert len(more) >= 6000
+    split_and_source = {row.passage: (row.split, row.source) for row in read_claims(LONG)}
+    assert all((row.split, row.source) == split_and_source[row.passage] for row in more)
     assert {row.split for row in more} == {"train", "dev", "test"}
     assert max(Counter((row.passage, row.claim) for row in rows).values()) == 1
 

@@ -120,7 +120,9 @@ def test_a_line_may_name_a_passage_that_others_hold(tmp_path):
     named = {"source": "mine", "licence": "MIT", "claims": [["It was wet.", "supported"], ["Ben came.", "not_stated"]]}
     path = write_rows(tmp_path / "rows.jsonl", [{**named, "passage_sha256": fingerprint("Es regnete. \nAnna  kam. ")}])
     rows = read_claims([path], [known])
-    assert rows[0] == ClaimRow("Es regnete. Anna kam.", "It was wet.", Label.SUPPORTED, "", "mine", "MIT", "de", "dev")
+    assert rows[0] == ClaimRow(
+        "Es regnete. Anna kam.", "It was wet.", Label.SUPPORTED, "", "mine", "MIT", "de", "dev", "diary"
+    )
     assert [row.claim for row in rows] == ["It was wet.", "Ben came."]
     earlier = write_rows(tmp_path / "earlier.jsonl", [{**CLAIM, "passage": "Es regnete.\nAnna kam."}])
     assert [(row.passage, row.split) for row in read_claims([earlier, path])] == [
@@ -128,9 +130,25 @@ def test_a_line_may_name_a_passage_that_others_hold(tmp_path):
     ] * 3
     for others in ((), [EvidenceRow("?", ("Anna kam.",), frozenset())]):
         with pytest.raises(
-            TrainingError, match="`passage_sha256` is in no earlier line, nor in a file of `--passages`"
+            TrainingError, match="`passage_sha256` is in no earlier line, nor among those of `--passages`"
         ):
             read_claims([path], others)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"split": "test"}, "`split` is not that of the passage"),
+        ({"lang": "de"}, "`lang` is not that of the passage"),
+        ({"passage": "It rained."}, "both `passage` and `passage_sha256`"),
+        ({"passage_sha256": ["x"]}, "`passage_sha256` is empty or not a string"),
+    ],
+)
+def test_a_line_that_says_two_things_of_its_passage_is_refused(tmp_path, changed, fault):
+    entry = {"passage_sha256": fingerprint("It rained."), "split": "train", "lang": "en", "claims": []}
+    assert read_claims([write_rows(tmp_path / "rows.jsonl", [CLAIM, entry])])
+    with pytest.raises(TrainingError, match=fault):
+        read_claims([write_rows(tmp_path / "rows.jsonl", [CLAIM, {**entry, **changed}])])
 
 
 @pytest.mark.parametrize("claims", ["text", [["only a claim"]], ["ab"], {"It was wet.": "supported"}])

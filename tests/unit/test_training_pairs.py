@@ -31,10 +31,11 @@ from training import checkpoint as checkpoint_module
 from training import fit_pairs as fit_module
 from training.cli import evaluate, train
 from training.datasets import TrainingError
+from training.edits import read_paragraphs
 from training.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
 from training.evaluate_support import evaluate_support, threshold_of
 from training.giveaways import guessed
-from training.grounding_rows import ClaimRow, EvidenceRow, Label, read_claims, read_evidence
+from training.grounding_rows import ClaimRow, EvidenceRow, Label, fingerprint, read_claims, read_evidence
 from training.intervals import area, balanced_accuracy, best_threshold, interval, mean, told
 from training.manifest import adapter_sha256
 from training.pair_run import PairRun, tempered
@@ -141,7 +142,7 @@ def test_guesses_know_of_a_source_that_supports_in_other_words():
 
     def rows(source, supported, other):
         return [
-            ClaimRow(" ".join(words[at % 40 : at % 40 + 9] + [str(at)]), " ".join(claim), label, source=source)
+            ClaimRow(" ".join([*words[at % 40 : at % 40 + 9], str(at)]), " ".join(claim), label, source=source)
             for at in range(200)
             for claim, label in (
                 (words[at % 40 : at % 40 + supported] + ["so"] * (supported < 2), Label.SUPPORTED),
@@ -295,6 +296,23 @@ def test_built_pairs_say_what_they_are_built_of_and_are_kept_out_with_it(tmp_pat
     manifest = train_support(run, tiny().name, [claims], [known], 20)
     assert (manifest["trained_on"], manifest["rows"]["built"]) == (["three", "two"], 0)
     assert manifest["unshared"]
+
+
+def named(path, folder):
+    """Claims on a training passage of a folder of documents, which they name."""
+    passage = next(each.passage for each in read_paragraphs([folder]) if each.split == "train")
+    entry = {"passage_sha256": fingerprint(passage), "source": "mine", "licence": "MIT"}
+    return write_rows(path, [{**entry, "claims": [["A rose.", "supported"], ["A key.", "not_stated"]]}])
+
+
+def test_claims_name_passages_that_pairs_are_built_of_and_are_kept_out_with_them(tmp_path, claims):
+    known = licensed(tmp_path / "known")
+    data = [claims, named(tmp_path / "named.jsonl", known)]
+    run = PairRun("support", data, tmp_path / "model", QUICK, "model")
+    manifest = train_support(run, tiny().name, data, [known], 0)
+    assert manifest["trained_on"] == ["known", "mine", "three", "two"]
+    run = replace(run, out=tmp_path / "other", without=["known"])
+    assert train_support(run, tiny().name, data, [known], 0)["trained_on"] == ["three", "two"]
 
 
 def test_a_model_goes_on_from_another_one(tmp_path, claims):
@@ -507,7 +525,7 @@ def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch)
     assert figures["adapter_sha256"] == adapter_sha256(tmp_path / "r")
     assert {"command", "commit", "seed", "data", "machine", "baselines", "by_source"} <= figures.keys()
 
-    files = ("--data", claims, "--passages", documents)
+    files = ("--data", claims, "--data", named(tmp_path / "named.jsonl", documents), "--passages", documents)
     found = run(train, "support", *files, "--without", "two", "--out", tmp_path / "s", *quick)
     assert found.exit_code == 0, found.output
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text(encoding="utf-8"))
