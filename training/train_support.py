@@ -89,9 +89,10 @@ def train_support(
             for example, guess in zip(learnt, guessed(train), strict=True)
         ]
     finished, made = run.fit(base, learnt, held, support_loss)
-    threshold = choose_threshold(SupportReader.load(finished, base), dev)
-    run.settings(base, {"supported": threshold}).save(finished)
-    figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
+    with torch.autocast("cpu", torch.bfloat16, enabled=run.recipe.precision == "bf16"):
+        threshold = choose_threshold(SupportReader.load(finished, base), dev)
+        run.settings(base, {"supported": threshold}).save(finished)
+        figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
     counts = {"train": len(train), "built": sum(row.source == SOURCE for row in train), "dev": len(dev)}
     return run.complete(finished, {**made, "rows": counts, "figures": figures}, train)
 
