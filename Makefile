@@ -139,6 +139,7 @@ OTHER_CLAIMS = $(patsubst %,--data $(GROUNDING)/research-only/%.jsonl,healthver 
 OWN_CLAIMS = --data data/support/claims.jsonl
 LONG_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/documents/*.jsonl)))
 NAMED_CLAIMS = --data data/support/named.jsonl
+LATER_CLAIMS = --data data/support/named_documents.jsonl  # not trained on yet
 CLAIMS = $(patsubst %,--data $(GROUNDING)/%.jsonl,wice summedits check_covid fever_symmetric begin faithdial_audit q2_dialogue \
 	conjnli halueval_qa jnli)
 PASSAGES = $(patsubst %,--passages $(GROUNDING)/%.jsonl,squad2_dev_half qed_dev selqa covid_qa xquad_en pubmedqa_retrieval \
@@ -159,8 +160,8 @@ train-readers: install
 
 eval-readers: install
 	$(BIN)/airlock eval reader $(EVIDENCE) --model rag/assets/reader-e5-small
-	$(BIN)/airlock eval support $(OWN_CLAIMS) $(LONG_CLAIMS) --data data/support/named_documents.jsonl $(CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-mpnet \
-		--precision bf16
+	$(BIN)/airlock eval support $(OWN_CLAIMS) $(LONG_CLAIMS) $(LATER_CLAIMS) $(CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) \
+		--model rag/assets/support-mpnet --precision bf16 --edits 1000
 	$(BIN)/airlock eval support $(CLAIMS) $(OWN_CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-minilm \
 		--out results/support_minilm.json
 	$(BIN)/airlock eval grounding --support rag/assets/support-mpnet
