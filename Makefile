@@ -138,7 +138,7 @@ OTHER_CLAIMS = $(patsubst %,--data $(GROUNDING)/research-only/%.jsonl,healthver 
 	faithbench qags nli4ct covid_fact sick)
 OWN_CLAIMS = --data data/support/claims.jsonl
 LONG_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/documents/*.jsonl)))
-NAMED_CLAIMS = --data data/support/named.jsonl
+NAMED_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/named/*.jsonl)))
 LATER_CLAIMS = --data data/support/named_documents.jsonl  # not trained on yet
 CLAIMS = $(patsubst %,--data $(GROUNDING)/%.jsonl,wice summedits check_covid fever_symmetric begin faithdial_audit q2_dialogue \
 	conjnli halueval_qa jnli)

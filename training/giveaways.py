@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,11 +37,10 @@ def guessed(rows: Sequence[ClaimRow]) -> list[float]:
     arXiv 1909.03683).
     """
     found = np.zeros(len(rows))
-    by_source: dict[str, list[int]] = {}
-    for at, row in enumerate(rows):
-        if row.source != SOURCE:
-            by_source.setdefault(row.source, []).append(at)
-    written = sorted(at for places in by_source.values() for at in places)
+    written = [at for at, row in enumerate(rows) if row.source != SOURCE]
+    by_source: dict[str, list[int]] = defaultdict(list)
+    for at in written:
+        by_source[rows[at].source].append(at)
     found[written] = _by_words([rows[at] for at in written])
     for places in by_source.values():
         found[places] += _by_few_shared([rows[at] for at in places])
@@ -62,9 +62,8 @@ def _by_few_shared(rows: Sequence[ClaimRow]) -> Values:
     found: Values = np.zeros(len(rows))
     shares = np.array([overlap(row.claim, row.passage) for row in rows])
     supported = np.array([row.label is Label.SUPPORTED for row in rows])
-    if min(shares.std(), supported.std()) == 0:
-        return found
-    if np.corrcoef(shares, supported)[0, 1] * len(rows) ** 0.5 > -_CLEAR:
+    constant = min(shares.std(), supported.std()) == 0
+    if constant or np.corrcoef(shares, supported)[0, 1] * len(rows) ** 0.5 > -_CLEAR:
         return found
     for learnt, held, labels in _folds(rows):
         model = LogisticRegression(C=100.0).fit(shares[learnt, None], labels)

@@ -44,12 +44,12 @@ Evidence = Annotated[
     typer.Option(help="JSONL: question, passage, sentence_starts, answer_sentences, answerable, split. Repeatable."),
 ]
 Claims = Annotated[
-    list[Path], typer.Option(help="JSONL rows: passage (or passage_sha256), claim, label, split. Repeatable.")
+    list[Path], typer.Option(help="JSONL rows: passage (or passage_key), claim, label, split. Repeatable.")
 ]
 Passages = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Evidence or retrieval rows, or a folder of documents: to build pairs of. Claims may name them by hash."
+        help="Evidence or retrieval rows or a folder of documents, to build pairs of; claims may name them. Repeatable."
     ),
 ]
 

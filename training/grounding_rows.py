@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import re
@@ -13,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from training.datasets import TrainingError, refuse_unusable
+from training.datasets import TrainingError, refuse_unusable, text_key
 
 _TEXTS = ("split", "source", "licence", "lang", "title")
 _FORBIDDEN = re.compile(r"(?i)non[ -]?commercial|\bnc\b|research|none stated|^\W*$")
@@ -129,7 +128,7 @@ def read_claims(paths: Sequence[Path], known: Iterable[Sourced] = ()) -> list[Cl
     """Rows with `passage`, `claim` and `label`: supported, contradicted or not_supported.
 
     A line may hold several of a passage: `claims`, a list of pairs of claim and label. In place of `passage` it may
-    name one of `known` or of an earlier line, by `passage_sha256`; see `fingerprint`. Split and language are then that
+    name one of `known` or of an earlier line, by `passage_key`; see `key_of`. Split and language are then that
     passage's.
 
     A source of which some row is contradicted tells three cases apart: its other unsupported rows are not stated.
@@ -143,7 +142,7 @@ def read_claims(paths: Sequence[Path], known: Iterable[Sourced] = ()) -> list[Cl
     """
     named: dict[str, Sourced] = {}
     for row in known:
-        named.setdefault(fingerprint(row.passage), row)
+        named.setdefault(key_of(row.passage), row)
     rows = [row for path in paths for row in _read(path, lambda entry: _claims(entry, named))]
     three = {row.source for row in rows if row.label is Label.CONTRADICTED}
     return [
@@ -152,9 +151,9 @@ def read_claims(paths: Sequence[Path], known: Iterable[Sourced] = ()) -> list[Cl
     ]
 
 
-def fingerprint(passage: str) -> str:
-    """The SHA-256 of a passage without its white space, in hexadecimal."""
-    return hashlib.sha256("".join(passage.split()).encode()).hexdigest()
+def key_of(passage: str) -> str:
+    """The key (`training.datasets.text_key`) of a passage without its white space."""
+    return text_key(_bare(passage))
 
 
 def trainable(rows: Sequence[Row], without: Sequence[str], others: Sequence[Sourced] = ()) -> list[Row]:
@@ -189,11 +188,15 @@ def trainable(rows: Sequence[Row], without: Sequence[str], others: Sequence[Sour
 
 def unshared(rows: Sequence[Row], passages: Iterable[str]) -> list[Row]:
     """The rows whose passage is in none of these, and holds none of them, whatever the white space."""
-    bare = {passage: "".join(passage.split()) for passage in {row.passage for row in rows}}
-    apart = {"".join(passage.split()) for passage in passages}
+    bare = {passage: _bare(passage) for passage in {row.passage for row in rows}}
+    apart = {_bare(passage) for passage in passages}
     shared = {part for part, _ in _contained(bare.values(), apart)}
     shared |= {whole for _, whole in _contained(apart, bare.values())}
     return [row for row in rows if bare[row.passage] not in shared]
+
+
+def _bare(passage: str) -> str:
+    return "".join(passage.split())
 
 
 def _contained(parts: Iterable[str], wholes: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -300,7 +303,7 @@ def _evidence(entry: Mapping[str, Any]) -> EvidenceRow:
 
 
 def _claims(entry: Mapping[str, Any], named: dict[str, Sourced]) -> list[ClaimRow]:
-    if "passage_sha256" in entry:
+    if "passage_key" in entry:
         entry = {**entry, **_named(entry, named)}
     if "claims" not in entry:
         rows = [_claim(entry)]
@@ -310,20 +313,20 @@ def _claims(entry: Mapping[str, Any], named: dict[str, Sourced]) -> list[ClaimRo
             raise ValueError("`claims` is not a list of pairs of claim and label")
         rows = [_claim({**entry, "claim": claim, "label": label}) for claim, label in pairs]
     if rows:
-        named.setdefault(fingerprint(rows[0].passage), rows[0])
+        named.setdefault(key_of(rows[0].passage), rows[0])
     return rows
 
 
 def _named(entry: Mapping[str, Any], named: Mapping[str, Sourced]) -> dict[str, str]:
     """Text, split, language and source of the passage that a line names."""
     if "passage" in entry:
-        raise ValueError("both `passage` and `passage_sha256`; one of them says which passage it is")
-    known = named.get(_text(entry, "passage_sha256"))
+        raise ValueError("both `passage` and `passage_key`; one of them says which passage it is")
+    known = named.get(_text(entry, "passage_key"))
     if known is None:
-        raise ValueError("the passage of `passage_sha256` is in no earlier line, nor among those of `--passages`")
+        raise ValueError("the passage of `passage_key` is in no earlier line, nor among those of `--passages`")
     for key in ("split", "lang"):
         if entry.get(key, getattr(known, key)) != getattr(known, key):
-            raise ValueError(f"`{key}` is not that of the passage of `passage_sha256`")
+            raise ValueError(f"`{key}` is not that of the passage of `passage_key`")
     origin = known.source if known.source != entry.get("source") else ""
     return {"passage": known.passage, "split": known.split, "lang": known.lang, "origin": origin}
 
@@ -331,7 +334,7 @@ def _named(entry: Mapping[str, Any], named: Mapping[str, Sourced]) -> dict[str, 
 def _claim(entry: Mapping[str, Any]) -> ClaimRow:
     if entry["label"] not in set(Label):
         raise ValueError(f"label {entry['label']!r}: need one of {', '.join(Label)}")
-    origin = {"origin": entry["origin"]} if "passage_sha256" in entry else {}
+    origin = {"origin": entry["origin"]} if "passage_key" in entry else {}
     return ClaimRow(_text(entry, "passage"), _text(entry, "claim"), Label(entry["label"]), **_origin(entry), **origin)
 
 

@@ -15,7 +15,7 @@ from training.grounding_rows import Label, read_claims
 FOLDER = Path(__file__).parents[2] / "data" / "support"
 SHORT, LONG = [FOLDER / "claims.jsonl"], sorted((FOLDER / "documents").glob("*.jsonl"))
 LINES = [json.loads(line) for path in (*SHORT, *LONG) for line in path.read_text(encoding="utf-8").splitlines()]
-NAMED, NAMED_LONG = FOLDER / "named.jsonl", FOLDER / "named_documents.jsonl"
+NAMED, NAMED_LONG = sorted((FOLDER / "named").glob("*.jsonl")), FOLDER / "named_documents.jsonl"
 ROWS = [asdict(row) for row in read_claims([*SHORT, *LONG])]
 
 
@@ -72,12 +72,12 @@ def test_the_claims_of_a_passage_differ_in_label():
 
 
 def test_claims_on_passages_that_are_named_by_hash():
-    """Those of `named.jsonl` are of public sets, which the project does not hold."""
-    entries = [json.loads(line) for line in NAMED.read_text(encoding="utf-8").splitlines()]
+    """They are of public sets, which the project does not hold."""
+    entries = [json.loads(line) for path in NAMED for line in path.read_text(encoding="utf-8").splitlines()]
     claims = [claim for entry in entries for claim in entry["claims"]]
-    assert len({entry["passage_sha256"] for entry in entries}) == len(entries) >= 1300
+    assert len({entry["passage_key"] for entry in entries}) == len(entries) >= 1300
     assert {entry["licence"] for entry in entries} == {"Apache-2.0"}
-    assert all(set(entry) == {"passage_sha256", "claims", "source", "licence"} for entry in entries)
+    assert all(set(entry) == {"passage_key", "claims", "source", "licence"} for entry in entries)
     assert all(entry["source"].startswith("airlock_on_") for entry in entries)
     labels = Counter(label for _, label in claims)
     assert labels["supported"] / len(claims) == pytest.approx(0.5, abs=0.01)

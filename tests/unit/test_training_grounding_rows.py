@@ -9,7 +9,7 @@ from training.grounding_rows import (
     EvidenceRow,
     Label,
     cut,
-    fingerprint,
+    key_of,
     of_split,
     read_claims,
     read_evidence,
@@ -115,10 +115,14 @@ def test_a_line_may_hold_several_claims_of_a_passage(tmp_path):
     assert {(row.passage, row.source, row.split) for row in rows} == {("It rained.", "a", "train")}
 
 
+def test_every_passage_has_a_key():
+    assert key_of("half a \ud800 character") == key_of("half a\n\ud800character") != key_of("half a character")
+
+
 def test_a_line_may_name_a_passage_that_others_hold(tmp_path):
     known = EvidenceRow("?", ("Es regnete.", "Anna kam."), frozenset(), source="diary", lang="de", split="dev")
     named = {"source": "mine", "licence": "MIT", "claims": [["It was wet.", "supported"], ["Ben came.", "not_stated"]]}
-    path = write_rows(tmp_path / "rows.jsonl", [{**named, "passage_sha256": fingerprint("Es regnete. \nAnna  kam. ")}])
+    path = write_rows(tmp_path / "rows.jsonl", [{**named, "passage_key": key_of("Es regnete. \nAnna  kam. ")}])
     rows = read_claims([path], [known])
     assert rows[0] == ClaimRow(
         "Es regnete. Anna kam.", "It was wet.", Label.SUPPORTED, "", "mine", "MIT", "de", "dev", "diary"
@@ -129,9 +133,7 @@ def test_a_line_may_name_a_passage_that_others_hold(tmp_path):
         ("Es regnete.\nAnna kam.", "train")
     ] * 3
     for others in ((), [EvidenceRow("?", ("Anna kam.",), frozenset())]):
-        with pytest.raises(
-            TrainingError, match="`passage_sha256` is in no earlier line, nor among those of `--passages`"
-        ):
+        with pytest.raises(TrainingError, match="`passage_key` is in no earlier line, nor among those of `--passages`"):
             read_claims([path], others)
 
 
@@ -140,12 +142,12 @@ def test_a_line_may_name_a_passage_that_others_hold(tmp_path):
     [
         ({"split": "test"}, "`split` is not that of the passage"),
         ({"lang": "de"}, "`lang` is not that of the passage"),
-        ({"passage": "It rained."}, "both `passage` and `passage_sha256`"),
-        ({"passage_sha256": ["x"]}, "`passage_sha256` is empty or not a string"),
+        ({"passage": "It rained."}, "both `passage` and `passage_key`"),
+        ({"passage_key": ["x"]}, "`passage_key` is empty or not a string"),
     ],
 )
 def test_a_line_that_says_two_things_of_its_passage_is_refused(tmp_path, changed, fault):
-    entry = {"passage_sha256": fingerprint("It rained."), "split": "train", "lang": "en", "claims": []}
+    entry = {"passage_key": key_of("It rained."), "split": "train", "lang": "en", "claims": []}
     assert read_claims([write_rows(tmp_path / "rows.jsonl", [CLAIM, entry])])
     with pytest.raises(TrainingError, match=fault):
         read_claims([write_rows(tmp_path / "rows.jsonl", [CLAIM, {**entry, **changed}])])

@@ -35,7 +35,7 @@ from training.edits import read_paragraphs
 from training.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
 from training.evaluate_support import evaluate_support, threshold_of
 from training.giveaways import guessed
-from training.grounding_rows import ClaimRow, EvidenceRow, Label, fingerprint, read_claims, read_evidence
+from training.grounding_rows import ClaimRow, EvidenceRow, Label, key_of, read_claims, read_evidence
 from training.intervals import area, balanced_accuracy, best_threshold, interval, mean, told
 from training.manifest import adapter_sha256
 from training.pair_run import PairRun, tempered
@@ -301,7 +301,7 @@ def test_built_pairs_say_what_they_are_built_of_and_are_kept_out_with_it(tmp_pat
 def named(path, folder):
     """Claims on a training passage of a folder of documents, which they name."""
     passage = next(each.passage for each in read_paragraphs([folder]) if each.split == "train")
-    entry = {"passage_sha256": fingerprint(passage), "source": "mine", "licence": "MIT"}
+    entry = {"passage_key": key_of(passage), "source": "mine", "licence": "MIT"}
     return write_rows(path, [{**entry, "claims": [["A rose.", "supported"], ["A key.", "not_stated"]]}])
 
 
