@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rag.pairs import Base, Pair, PairReader, Task, logits, room
+from rag.segments import segments
 from rag.types import Support
 
 SHIPPED = Path(__file__).parent / "assets" / "support-minilm"
@@ -18,22 +19,35 @@ CLAIM = 1  # the span that is judged
 class SupportReader(PairReader):
     """Pairs of passage and claim in, judgements out; an `rag.types.SupportModel`.
 
-    A passage that is longer than a window is read in several, which overlap by a quarter. The window that says most
-    about the claim decides: the one where *not stated* is least likely. A claim is read up to half a window.
+    A claim of several sentences holds if each does, and is contradicted if one is. A sentence is read up to half a
+    window. A passage that is longer than a window is read in several, which overlap by a quarter, and the one
+    that says most about the sentence decides: where *not stated* is least likely.
     """
 
     task: ClassVar[Task] = "support"
 
     def support(self, pairs: Sequence[tuple[str, str]]) -> list[Support]:
         """One judgement for each pair of passage and claim, in order."""
-        windows = [support_windows(self._base, *pair, self.settings.window) for pair in pairs]
-        found = logits(self.model, self._base, [window for each in windows for window in each], self._batch)
+        windows = [
+            [support_windows(self._base, passage, said, self.settings.window) for said in claim_sentences(claim)]
+            for passage, claim in pairs
+        ]
+        read = [window for claim in windows for sentence in claim for window in sentence]
+        found = logits(self.model, self._base, read, self._batch)
         judged = []
-        for each in windows:
-            probabilities = [next(found)[CLAIM].softmax(-1).tolist() for _ in each]
-            decisive = min(probabilities, key=lambda values: values[NOT_STATED])
-            judged.append(Support(decisive[SUPPORTED], decisive[CONTRADICTED], decisive[NOT_STATED]))
+        for claim in windows:
+            probabilities = [[next(found)[CLAIM].softmax(-1).tolist() for _ in sentence] for sentence in claim]
+            decisive = [min(sentence, key=lambda values: values[NOT_STATED]) for sentence in probabilities]
+            supported = min(values[SUPPORTED] for values in decisive)
+            contradicted = max(values[CONTRADICTED] for values in decisive)
+            judged.append(Support(supported, contradicted, max(0.0, 1 - supported - contradicted)))
         return judged
+
+
+def claim_sentences(claim: str) -> list[str]:
+    """The sentences of a claim; the claim itself if it has one at most."""
+    found = segments(claim)
+    return [claim[each.start : each.end] for each in found] if len(found) > 1 else [claim]
 
 
 def support_windows(base: Base, passage: str, claim: str, window: int) -> list[Pair]:

@@ -53,6 +53,18 @@ def test_odd_texts_are_judged_too(reader, pair):
     assert judged.supported + judged.contradicted + judged.not_stated == pytest.approx(1)
 
 
+def test_a_claim_of_several_sentences_holds_if_each_does_and_is_contradicted_if_one_is(reader):
+    right, wrong, odd = (f"Tulip {word} {word}." for word in (KEY, DENIAL, NOISE))
+    alone = {said: reader.support([("rose lawn .", said)])[0] for said in (right, wrong, odd)}
+    assert alone[right].supported > 0.5 < alone[wrong].contradicted
+    for parts in ([right, wrong, odd], [odd, wrong, right], [right, right], [right, odd]):
+        for claim in (" ".join(parts), "\n".join(f"- {part}" for part in parts)):
+            (judged,) = reader.support([("rose lawn .", claim)])
+            assert judged.supported == pytest.approx(min(alone[part].supported for part in parts), abs=1e-4)
+            assert judged.contradicted == pytest.approx(max(alone[part].contradicted for part in parts), abs=1e-4)
+            assert judged.supported + judged.contradicted + judged.not_stated == pytest.approx(1)
+
+
 def test_the_window_that_says_most_decides(reader, monkeypatch):
     values = iter([[0.2, 0.1, 3.0], [2.0, 0.0, 0.0], [0.1, 0.3, 4.0]])
 
