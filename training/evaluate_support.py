@@ -21,14 +21,18 @@ _TWO_WAY = ("balanced_accuracy", "auroc")
 _ORDER = (Label.SUPPORTED, Label.CONTRADICTED, Label.NOT_STATED)
 
 
-def choose_threshold(reader: SupportReader, rows: Sequence[ClaimRow]) -> float:
-    """The probability of *supported* that best tells supported rows from others; see `threshold_of`."""
-    judged = reader.support([(row.passage, row.claim) for row in rows])
-    return threshold_of(np.array([support.supported for support in judged]), rows)
+def judge_rows(reader: SupportReader, rows: Sequence[ClaimRow]) -> list[Support]:
+    """What the model says of each row."""
+    return reader.support([(row.passage, row.claim) for row in rows])
+
+
+def supported(judged: Sequence[Support]) -> Values:
+    """The probabilities of *supported*."""
+    return np.array([each.supported for each in judged])
 
 
 def threshold_of(scores: Values, rows: Sequence[ClaimRow]) -> float:
-    """Where the balanced accuracy is best: the mean of that on labelled and that on built rows.
+    """The score from which supported rows are told best: by the mean balanced accuracy of labelled and of built rows.
 
     Args:
         scores: at least 0, at most 1; higher for supported rows.
@@ -50,6 +54,7 @@ def evaluate_support(
     rows: Sequence[ClaimRow],
     *,
     seed: int,
+    judged: Sequence[Support] | None = None,
     held_out: Sequence[str] = (),
     others: Sequence[str] = (),
     encoder: Encoder | None = None,
@@ -66,6 +71,7 @@ def evaluate_support(
         reader: the model.
         rows: that it was not trained on.
         seed: of the bootstrap.
+        judged: what the model says of the rows, if it was asked before.
         held_out: sources that were kept out of its training; they, and pairs built of them, are a group of their own.
         others: further sources that it was not trained on; another group, `others`, in which each source counts the
             same: `by_source` averaged.
@@ -73,8 +79,8 @@ def evaluate_support(
             similarity of both.
         dev: rows on which the thresholds of the baselines are chosen.
     """
-    judged = reader.support([(row.passage, row.claim) for row in rows])
-    scores = {"model": (np.array([found.supported for found in judged]), reader.settings.threshold("supported"))}
+    judged = judge_rows(reader, rows) if judged is None else judged
+    scores = {"model": (supported(judged), reader.settings.threshold("supported"))}
     if encoder and dev:
         for name, score in (("word_overlap", _overlaps), ("similarity", _similarities(encoder))):
             scores[name] = (score(rows), threshold_of(score(dev), dev))

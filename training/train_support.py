@@ -15,7 +15,7 @@ from classifier.encoder import load_encoder
 from rag.pairs import Base, Pair
 from rag.support import CLAIM, CONTRADICTED, NOT_STATED, SUPPORTED, SupportReader, support_windows
 from training.edits import SOURCE, build_edits, read_paragraphs
-from training.evaluate_support import choose_threshold, evaluate_support
+from training.evaluate_support import evaluate_support, judge_rows, supported, threshold_of
 from training.fit_pairs import Example
 from training.giveaways import guessed
 from training.grounding_rows import ClaimRow, Label, in_language, read_claims, trainable
@@ -90,9 +90,9 @@ def train_support(
         ]
     finished, made = run.fit(base, learnt, held, support_loss)
     with torch.autocast("cpu", torch.bfloat16, enabled=run.recipe.precision == "bf16"):
-        threshold = choose_threshold(SupportReader.load(finished, base), dev)
-        run.settings(base, {"supported": threshold}).save(finished)
-        figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed)
+        judged = judge_rows(SupportReader.load(finished, base), dev)
+        run.settings(base, {"supported": threshold_of(supported(judged), dev)}).save(finished)
+        figures = evaluate_support(SupportReader.load(finished, base), dev, seed=seed, judged=judged)
     counts = {"train": len(train), "built": sum(row.source == SOURCE for row in train), "dev": len(dev)}
     return run.complete(finished, {**made, "rows": counts, "figures": figures}, train)
 

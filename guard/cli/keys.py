@@ -32,7 +32,7 @@ def new(
     models: Annotated[list[str] | None, typer.Option("--models", help="Models it opens, as gpt-*; repeatable.")] = None,
     endpoints: Annotated[
         list[str] | None,
-        typer.Option("--endpoints", help="Endpoints it opens, as chat, models or airlock/*; repeatable."),
+        typer.Option("--endpoints", help="Endpoints it opens, as chat, models, check or ask; repeatable."),
     ] = None,
     expires: Expires = None,
     file: KeysFile = None,

@@ -29,8 +29,9 @@ _NO_WEBSOCKETS = "wss://unguarded.invalid"
 def guarded(client: C, guard: Guard | Config | Path | str | None = None, *, raise_on_block: bool = False) -> C:
     """A copy of a client whose requests and answers pass the guard, in this process.
 
-    `chat.completions` is guarded, streamed or not, and `models` passes. Whatever else would go to the model unguarded
-    is answered with HTTP 404; the client that was given still does it. Both share their connections.
+    `chat.completions`, `completions`, `responses` and `embeddings` are guarded, streamed or not, and `models` passes.
+    Whatever else would go to the model is answered with HTTP 404; the client that was given still does it. Both share
+    their connections.
 
     Args:
         client: `OpenAI` or `AsyncOpenAI`, or what derives from them, such as `AzureOpenAI`.

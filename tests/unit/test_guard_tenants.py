@@ -147,8 +147,8 @@ def test_keys_are_long_and_of_one_form():
 
 
 def test_scopes_are_patterns():
-    grant = Grant("a", ("gpt-*", "llama-3"), ("chat", "airlock/*"))
+    grant = Grant("a", ("gpt-*", "llama-3"), ("chat", "a*"))
     assert [grant.may_ask(model) for model in ("gpt-4", "llama-3", "llama-33", "GPT-4", "")] == [1, 1, 0, 0, 0]
-    assert [grant.may_use(name) for name in ("chat", "airlock/ask", "embeddings", "")] == [1, 1, 0, 0]
+    assert [grant.may_use(name) for name in ("chat", "ask", "embeddings", "")] == [1, 1, 0, 0]
     assert Grant("a").may_ask("")
     assert Grant("a").may_use("anything")
