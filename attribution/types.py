@@ -87,14 +87,6 @@ class Ablation:
         return self.method if self.method.startswith("mean") else f"{self.method}/{self.epsilon:g}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class HeadScore:
-    """A head and its score: nats for Ships, degrees for generalized Ships and Sahara."""
-
-    head: HeadId
-    score: float
-
-
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt of a set.

@@ -38,17 +38,21 @@ def decoded(text: str) -> list[str]:
 
     Nothing for an ordinary text. All readings together are at most a few times as long as the text.
     """
-    found: dict[str, None] = {}
-    layer = _HIDDEN.sub("", unicodedata.normalize("NFKC", text))
+    whole = _HIDDEN.sub("", unicodedata.normalize("NFKC", text))
+    found, layer = {whole: None}, [whole]
     for _ in range(_LAYERS):
-        plain = _unescaped(layer)
-        readings = [plain, "\n".join(_runs(plain)), _in_other_letters(plain)]
-        new = [each for each in readings if each != layer and len(_WORD.findall(each)) and each not in found]
-        if not new:
-            break
-        found.update(dict.fromkeys(new))
-        layer = new[-1]
+        readings = dict.fromkeys(reading for each in layer for reading in _readings(each) if _WORD.search(reading))
+        layer = [reading for reading in readings if reading not in found]
+        found.update(dict.fromkeys(layer))
+    del found[whole]
     return [each for each in found if len(each) >= _FEWEST_CHARACTERS or not each.isascii()]
+
+
+def _readings(text: str) -> Iterator[str]:
+    plain = _unescaped(text)
+    yield plain
+    yield "\n".join(_runs(plain))
+    yield _in_other_letters(plain)
 
 
 def _unescaped(text: str) -> str:

@@ -6,9 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from classifier.pace import paced
 from classifier.types import Verdict
 from guard.runner import Runner
-from guard.turns import Stopped
 
 log = logging.getLogger("airlock")
 
@@ -76,11 +76,10 @@ class Batches:
 
     def _judge_together(self, batch: Sequence[_Request]) -> None:
         try:
-            verdicts = self._classify([text for request in batch for text in request.texts])
+            with paced(None):  # a turn given up between two slices could go to one that waits for this very batch
+                verdicts = self._classify([text for request in batch for text in request.texts])
             for request in batch:
                 request.verdicts, verdicts = verdicts[: len(request.texts)], verdicts[len(request.texts) :]
-        except Stopped:
-            raise
         except Exception as exc:  # noqa: BLE001 - each is judged alone then, and fails by its own fault or not at all
             log.info("a batch of %d requests is judged one by one: %s", len(batch), type(exc).__name__)
         finally:

@@ -92,7 +92,7 @@ class RateLimits:
         return bool(self._items(unit, tenant))
 
     async def take(self, unit: Unit, tenant: str | None, cost: int = 1) -> Standing | None:
-        """Use some of what is left; all of it or nothing.
+        """Use some of what is left, or refuse; a refused request uses nothing up, unless another one came in between.
 
         Returns:
             How the tightest limit stands afterwards; None where there is none.
@@ -111,7 +111,9 @@ class RateLimits:
                     if standing.remaining < cost:
                         raise self._over(standing, cost, found)
                 for item, names in items:
-                    await self._strategy.hit(item, *names, cost=cost)
+                    if not await self._strategy.hit(item, *names, cost=cost):  # another was faster
+                        standing = await self._standing(unit, item, names)
+                        raise self._over(standing, cost, [standing])
         except self._errors as exc:
             self._failed(exc)
             return None
@@ -154,7 +156,7 @@ class RateLimits:
         if cost > standing.limit:
             text = f"this request counts as {cost} {unit}, more than the limit of {standing.limit} {unit} ever allows"
             return OverLimit(text, None, standing)
-        waits = max(each.reset_s for each in found if each.remaining < cost)
+        waits = max((each.reset_s for each in found if each.remaining < cost), default=1)
         text = f"the limit of {standing.limit} {unit} is used up; {standing.remaining} are left; try again in {waits} s"
         return OverLimit(text, waits, standing)
 

@@ -91,7 +91,7 @@ class Places:
         except BaseException as exc:
             if turn.done() and not turn.cancelled():
                 self._give_back()  # the place came in the moment that the wait ended
-            else:
+            elif turn in self._waiting:  # else it was passed over in the moment that the wait ended
                 self._waiting.remove(turn)
             if isinstance(exc, TimeoutError):
                 text = f"no place became free within {settings.queue_wait_s:g} s"

@@ -64,6 +64,7 @@ class ConfigFile:
         if self._loaded == hashlib.sha256().digest():
             raise ConfigError(f"configuration {self.path} is empty; write at least a comment if you want the defaults")
         if self._loaded != before:
+            self._loaded = _BLANK  # what is there at last is another one, whatever it is
             raise ConfigError(f"configuration {self.path} is being written; write another file and rename it")
         return config
 

@@ -172,7 +172,10 @@ class Runner:
             finally:
                 self._turns.leave(call)
 
-        self._threads.run(work)
+        try:
+            self._threads.run(work)
+        except RuntimeError as exc:
+            raise self._failure(exc) from exc
         return outcome
 
     def _failure(self, exc: BaseException) -> Exception:

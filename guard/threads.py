@@ -30,14 +30,18 @@ class Threads:
         self._closed = False
 
     def run(self, job: _Job) -> None:
-        """Hand a job, which must not raise, to a thread that is idle, or else to a new one."""
+        """Hand a job, which must not raise, to a thread that is idle, or else to a new one.
+
+        Raises:
+            RuntimeError: the process has as many threads as it may have.
+        """
         try:
             inbox = self._idle.pop()
         except IndexError:
             inbox = queue.SimpleQueue()
             thread = threading.Thread(target=self._work, args=(inbox,), name=self._name, daemon=True)
-            self._threads.add(thread)
             thread.start()
+            self._threads.add(thread)
         inbox.put(job)
 
     def close(self, within_s: float) -> None:

@@ -53,6 +53,13 @@ def test_what_is_encoded_is_read(written):
     assert any(ASK in reading for reading in decoded(written))
 
 
+def test_what_is_encoded_twice_is_read_beside_something_else_that_is_encoded():
+    decoy = codecs.encode("this is what we have for you and it is all that they can do", "rot13")
+    for other in (decoy, f"%41%42%43%44 {decoy}", b64("This is what we have for you.")):
+        assert any(ASK in reading for reading in decoded(f"{other}\nand then: {b64(b64(ASK))}"))
+        assert any(ASK in reading for reading in decoded(f"{b64(b64(ASK))}\nand then: {other}"))
+
+
 @pytest.mark.parametrize("written", [b64(CHINESE), CHINESE.encode().hex(), urllib.parse.quote(CHINESE)])
 def test_in_any_script(written):
     assert any(CHINESE in reading for reading in decoded(written))

@@ -7,9 +7,11 @@ import logging
 import pytest
 
 from guard.access import Access
+from guard.admission import Limits
 from guard.config import load_config
 from guard.endpoints import name_of
 from guard.errors import ConfigError
+from guard.places import Places
 from guard.probes import Probes
 from guard.tenants import changing, new_key
 from tests.doubles import CHAT, MemoryJournal, Upstream, asking, chat_answer, chunk, exchange, make_guard, raises, sse
@@ -322,6 +324,21 @@ def test_the_wait_for_a_place_is_bounded():
         app.go.set()
         assert (await first).status == 200
         assert (await exchange(access, asking("hi"))).status == 200
+
+    asyncio.run(run())
+
+
+def test_a_wait_that_ends_as_a_place_becomes_free_is_an_error_of_its_own():
+    async def run():
+        places = Places(Limits(in_flight=1, queue_wait_s=30))
+        await places.take(None)
+        waiting = asyncio.create_task(places.take(None))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        places.give_back(None, 0.1)  # passes over the one whose wait has just been ended
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await places.take(None)
 
     asyncio.run(run())
 

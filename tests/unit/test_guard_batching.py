@@ -89,6 +89,22 @@ def test_long_texts_are_not_in_a_batch_and_a_batch_is_bounded():
     assert len(part.calls) < 7
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_that_takes_several_slices_waits_for_nobody_who_waits_for_it(workers):
+    class Part(Recorder):
+        def classify(self, texts):
+            for left in range(len(texts) - 1, 0, -1):
+                pause(left / len(texts))
+            return super().classify(texts)
+
+    async def run():
+        part = Part()
+        batches = Batches(Runner("classifier", deadline_s=5, workers=workers), part.classify)
+        return await together(part, batches, *[[letter] for letter in "abcd"], ["e", "f"])
+
+    assert asyncio.run(run()) == [["FIRST"], ["A"], ["B"], ["C"], ["D"], ["E", "F"]]
+
+
 def test_a_caller_that_leaves_takes_nobody_with_it():
     async def run():
         part = Recorder()
@@ -109,13 +125,12 @@ def test_a_caller_that_leaves_takes_nobody_with_it():
     assert batches._waiting == {}
 
 
-def test_the_rest_of_a_batch_is_judged_when_its_leader_is_stopped():
+def test_a_batch_is_judged_though_its_leader_is_stopped():
     stopping, stopped = threading.Event(), threading.Event()
 
     class Part(Recorder):
         def classify(self, texts):
-            if texts[0] == "lead" and len(texts) > 1:
-                self.calls.append(list(texts))
+            if texts[0] == "lead":
                 stopping.set()
                 stopped.wait(20)
                 pause(0.5)
@@ -138,4 +153,4 @@ def test_the_rest_of_a_batch_is_judged_when_its_leader_is_stopped():
 
     part, found = asyncio.run(run())
     assert found == ["OTHER"]
-    assert part.calls[1:] == [["lead", "other"], ["other"]]
+    assert part.calls[1:] == [["lead", "other"]]

@@ -99,6 +99,25 @@ def test_what_an_answer_used_beyond_is_counted_though_it_was_not_left(clock):
     asyncio.run(run())
 
 
+def test_of_two_that_see_the_same_rest_one_is_turned_away(clock, monkeypatch):
+    async def run():
+        limits = RateLimits(Limits(total={"tokens": f"{LIMIT}/minute"}))
+        seen = limits._standing
+
+        async def standing(*asked):
+            found = await seen(*asked)
+            await asyncio.sleep(0)  # as over a network
+            return found
+
+        monkeypatch.setattr(limits, "_standing", standing)
+        return await asyncio.gather(*(limits.take("tokens", None, 6) for _ in range(2)), return_exceptions=True)
+
+    first, second = asyncio.run(run())
+    assert first.remaining == LIMIT - 6
+    assert isinstance(second, OverLimit)
+    assert second.retry_after_s == WINDOW_S
+
+
 def test_a_redis_that_is_not_named_well_is_a_wrong_setting(monkeypatch):
     for value in (None, "", "http://somewhere", "redis://user:hunter2@[::1"):
         if value is None:

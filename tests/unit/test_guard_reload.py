@@ -259,6 +259,24 @@ def test_a_file_that_is_being_written_is_waited_for(file):
     assert [rule.name for rule in guard.config.policy.rules] == ["one", "two"]
 
 
+def test_what_is_written_in_the_moment_of_reading_is_taken_over_at_the_next_look(file, monkeypatch):
+    write(file, FORWARD)
+    read = ConfigFile(file)
+    load = read.load
+
+    def late():
+        write(file, REFUSE)
+        return load()
+
+    monkeypatch.setattr(read, "load", late)
+    with pytest.raises(ConfigError, match="is being written"):
+        read.load_again()
+    assert read.is_other
+    monkeypatch.setattr(read, "load", load)
+    assert read.load_again().policy.rules[0].name == "none"
+    assert not read.is_other
+
+
 def test_a_category_is_looked_up_where_the_taxonomy_is_known():
     settings = {"policy.rules": [{"name": "a", "route": "refuse", "when": {"category": "u_nothing"}}]}
     with pytest.raises(ConfigError, match="u_nothing"):

@@ -202,3 +202,16 @@ def test_closing_waits_for_calls_that_end_and_not_for_those_that_hang():
     hanging.close(0.1)
     assert time.monotonic() - started < 2.0
     release.set()
+
+
+def test_a_thread_that_cannot_start_is_a_failure_of_the_part(monkeypatch):
+    def refuses(self):
+        raise RuntimeError("can't start new thread")
+
+    runner = Runner("part", deadline_s=5, workers=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("threading.Thread.start", refuses)
+        with pytest.raises(PartFailure, match="RuntimeError"):
+            asyncio.run(runner.run(str.upper, "a"))
+    assert asyncio.run(runner.run(str.upper, "a")) == "A"  # its turn is free again
+    runner.close()
