@@ -29,6 +29,7 @@ from training.frozen import FrozenLayers
 from training.losses import contrast_loss, label_loss
 from training.mixture import draw
 from training.operating_point import Budgets
+from training.optimizer import optimizer_of, set_rates
 from training.teachers import Teachers
 
 _SURE = 0.95
@@ -183,8 +184,7 @@ class Fit:
         drawn = self._drawn(rows, torch.zeros(len(rows)), random.Random(settings.seed))
         size = math.ceil(len(drawn) / settings.batch / self.devices)
         steps = size * settings.epochs
-        optimizer, schedule = _optimizer(self._model, settings, steps)
-        model, optimizer = self._accelerator.prepare(self._model, optimizer)
+        model, optimizer = self._accelerator.prepare(self._model, optimizer_of(self._model, settings.lr))
         self._standardize(rows)
         mean = {name: value.detach().clone() for name, value in self._learnt.items()}
         best = {name: value.clone() for name, value in mean.items()}
@@ -192,8 +192,6 @@ class Fit:
         sure = {"before": torch.zeros(len(rows)), "now": torch.full((len(rows),), -1.0)}
         kept: Groups = {"learnt": self._learnt, "mean": mean, "best": best, "sure": sure}
         state = checkpoint.restore(kept, optimizer.optimizer)
-        for _ in range(state.step):
-            schedule.step()
         held = self._examples(list(enumerate(validation)), None) if validation else []
         self._model.train()
         self._model.encoder.eval()  # dropout inside the encoder triples a step on a CPU; the head keeps its own
@@ -203,12 +201,12 @@ class Fit:
                 batches = itertools.islice(self._turns(rows, epoch, sure["before"]), done, size)
                 for turn, batch in enumerate(batches, done):
                     torch.manual_seed(hash((settings.seed, epoch, turn, self._accelerator.process_index)))  # dropout
+                    set_rates(optimizer, state.step, steps)
                     loss, right = self._loss(model, batch)
                     _note(sure["now"], batch, right)
                     self._accelerator.backward(loss)
                     self._accelerator.clip_grad_norm_(self._learnt.values(), 1.0)
                     optimizer.step()
-                    schedule.step()
                     optimizer.zero_grad(set_to_none=True)
                     state.step += 1
                     state.total += loss.item()
@@ -396,20 +394,6 @@ def _progress(steps: int, done: int, *, quiet: bool) -> Progress:
     )
     progress.add_task("train", total=steps, completed=done, epoch=1, loss=float("nan"))
     return progress
-
-
-def _optimizer(
-    model: TierModel, settings: TrainSettings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    adapter = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": adapter, "lr": settings.lr}, {"params": model.head.parameters(), "lr": 2 * settings.lr}],
-        weight_decay=0.01,
-    )
-    warm = max(1, steps // 20)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
-    )
 
 
 def _note(now: Tensor, batch: Sequence[Example], right: Tensor) -> None:

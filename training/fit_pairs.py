@@ -17,6 +17,7 @@ from torch import Tensor
 from rag.pairs import Base, Pair, PairModel, collate
 from training.checkpoint import Checkpoint, Groups
 from training.frozen import adapted_modules
+from training.optimizer import optimizer_of, set_rates
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -104,7 +105,7 @@ def fit_pairs(
     size = math.ceil(len(train) / recipe.batch)
     steps = size * recipe.epochs
     learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    optimizer = _optimizer(model, recipe)
+    optimizer = optimizer_of(model, recipe.lr)
     mean = {name: value.detach().clone() for name, value in learnt.items()}
     best = {name: value.clone() for name, value in mean.items()}
     standard = {"centre": model.centre, "spread": model.spread}
@@ -117,7 +118,7 @@ def fit_pairs(
             _batches(train, recipe.batch, random.Random(f"{recipe.seed}/{epoch}")), done, size
         ):
             torch.manual_seed(hash((recipe.seed, state.step)))  # dropout
-            _set_rates(optimizer, state.step, steps)
+            set_rates(optimizer, state.step, steps)
             value = _loss(model, base, batch, loss, recipe)
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
@@ -193,19 +194,3 @@ def _reading(model: PairModel) -> None:
     """Training mode for the head only: dropout inside the encoder triples a step on a CPU."""
     model.train()
     model.encoder.eval()
-
-
-def _optimizer(model: PairModel, recipe: PairRecipe) -> torch.optim.Optimizer:
-    adapter = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
-        [{"params": adapter, "peak": recipe.lr}, {"params": model.head.parameters(), "peak": 2 * recipe.lr}],
-        weight_decay=0.01,
-    )
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
-    """The learning rates of a step: linear warm-up, then linear decay."""
-    warm = max(1, steps // 20)
-    share = min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * share
