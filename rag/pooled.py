@@ -83,12 +83,16 @@ class PooledEncoder:
 
     def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
         most = min(_TOKENS, int(self._model.config.max_position_embeddings))
-        inputs: Any = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=most, split_special_tokens=True, return_tensors="pt"
-        )
+        # Cut and padded here: the tokenizer is the classifier's too, and would keep either for all its callers.
+        encoded: Any = self._tokenizer(texts, split_special_tokens=True, return_attention_mask=False, verbose=False)
+        rows = [ids if len(ids) <= most else [*ids[: most - 1], ids[-1]] for ids in encoded["input_ids"]]
+        width = max(map(len, rows))
+        pad = self._tokenizer.pad_token_id
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         with torch.inference_mode():
-            states = self._model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
-        mask = inputs["attention_mask"].unsqueeze(-1)
+            inputs = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+            states = self._model(input_ids=inputs, attention_mask=mask)[0]
+        mask = mask.unsqueeze(-1)
         mean = (states * mask).sum(1) / mask.sum(1)
         return np.asarray(torch.nn.functional.normalize(mean, dim=1).numpy(), dtype=np.float32)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.stats import beta
 
 from rag.answer import Answerer
@@ -18,6 +19,7 @@ from rag.segments import segments
 from rag.store import KnowledgeBase
 from rag.types import Citation, Document, Gate, GroundedAnswer, Status, Support, SupportModel
 from training.edits import Paragraph, read_paragraphs
+from training.intervals import interval
 from training.lies import HONEST, Case, Place
 
 Gated = Callable[[Case], GroundedAnswer]
@@ -92,28 +94,33 @@ def _of_paragraph(name: str, paragraph: Paragraph) -> list[Place]:
 def evaluate_gate(cases: Sequence[Case], gated: Gated) -> dict[str, Any]:
     """The share of lies that is released, with a bound that is above it 95 times in 100, and of honest sentences kept.
 
+    Lies on one passage stand or fall together, so the bound on all of them counts passages (`upper_of`); of a kind there
+    is about one on each.
+
     Args:
         cases: what was proposed.
         gated: what is released of it.
     """
     made: Counter[str] = Counter()
     out: Counter[str] = Counter()
-    groups: dict[str, set[str]] = {}
+    lied: list[tuple[str, bool]] = []  # the passage of each lie, and whether it was released
     examples: dict[str, list[str]] = {}
     for case in cases:
         released = case.released(gated(case))
         made[case.kind] += 1
         out[case.kind] += released
-        groups.setdefault(case.kind, set()).add(case.group)
-        if released and case.kind not in HONEST:
-            examples.setdefault(case.kind, []).append(case.target)
+        if case.kind not in HONEST:
+            lied.append((case.group, released))
+            if released:
+                examples.setdefault(case.kind, []).append(case.target)
     lies = [kind for kind in made if kind not in HONEST]
-    total, passed = sum(made[kind] for kind in lies), sum(out[kind] for kind in lies)
+    total, passed = len(lied), sum(released for _, released in lied)
     return {
         "lies": total,
+        "passages": len({passage for passage, _ in lied}),
         "released": passed,
         "released_share": round(passed / total, 4) if total else None,
-        "released_upper": upper(passed, total),
+        "released_upper": upper_of(lied),
         "kept": {
             kind: {"sentences": made[kind], "share": round(out[kind] / made[kind], 4)} for kind in HONEST if made[kind]
         },
@@ -149,6 +156,19 @@ def off(case: Case) -> GroundedAnswer:
     at = text.find(target)
     blank = Citation("", "", "", "", "", 0, 0, "", 0.0, Status.UNVERIFIABLE, at, at + len(target), verbatim=False)
     return replace(case.answer, citations=(blank,))
+
+
+def upper_of(lied: Sequence[tuple[str, bool]]) -> float | None:
+    """The bound on a share of lies of which those on one passage go together: each with its passage.
+
+    Where none was released, that of the share of passages; else that of the bootstrap over passages, or of lies that
+    are each by themselves if that is higher.
+    """
+    groups, released = [passage for passage, _ in lied], np.array([gone for _, gone in lied], dtype=float)
+    if not released.any():
+        return upper(0, len(set(groups)))
+    high = interval(lambda at: float(released[at].mean()), len(lied), seed=0, groups=groups)["high"]
+    return max(high or 0.0, upper(int(released.sum()), len(lied)) or 0.0)
 
 
 def upper(events: int, of: int) -> float | None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModel, AutoTokenizer
 
 from guard.assemble_classifier import Encoders
@@ -46,6 +47,21 @@ def test_vectors_are_units_of_the_dimension(encoder):
     assert vectors.shape == (4, encoder.dimension)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1, 1], abs=1e-5)
+
+
+def test_a_tokenizer_that_others_use_keeps_no_length():
+    model = AutoModel.from_pretrained(FOLDER, local_files_only=True).eval()
+    shared, own = (AutoTokenizer.from_pretrained(FOLDER, local_files_only=True) for _ in range(2))
+    texts = ["a text of six words here " * 400, "short"]
+    vectors = PooledEncoder(model, shared, "x").encode(texts)
+    assert shared.backend_tokenizer.truncation is None
+    assert shared.backend_tokenizer.padding is None
+    inputs = own(texts, padding=True, truncation=True, max_length=512, return_tensors="pt")
+    with torch.inference_mode():
+        states = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    expected = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+    assert vectors == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_no_texts_give_no_vectors(encoder):

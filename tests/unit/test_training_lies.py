@@ -7,7 +7,7 @@ from rag.segments import segments
 from rag.types import DEFAULT_GATE, GroundedAnswer
 from tests.doubles import citation
 from tests.unit.rag_cases import write_source
-from training.evaluate_grounding import Credulous, evaluate_gate, off, places, through, upper
+from training.evaluate_grounding import Credulous, evaluate_gate, off, places, through, upper, upper_of
 from training.lies import HONEST, Liar
 
 SOURCE = Path(__file__).parents[2] / "data" / "knowledge" / "road_safety"
@@ -97,3 +97,13 @@ def test_the_bound_is_above_the_share():
     assert upper(0, 300) == pytest.approx(0.00994, abs=1e-4)
     assert upper(0, 0) is None
     assert upper(5, 5) == 1.0
+
+
+def test_lies_on_one_passage_bound_their_share_as_one():
+    none = [(str(number // 10), False) for number in range(300)]
+    assert upper_of(none) == upper(0, 30) > upper(0, 300)
+    apart = [(passage, number % 100 == 0) for number, (passage, _) in enumerate(none)]
+    together = [(passage, passage == "7") for passage, _ in none]
+    assert upper(3, 300) <= upper_of(apart) < upper_of(together)
+    assert upper_of(together) > upper(10, 300)
+    assert upper_of([]) is None
