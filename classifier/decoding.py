@@ -14,12 +14,12 @@ import regex
 
 _LAYERS = 3  # an encoded text may be encoded once more
 _HIDDEN = regex.compile(r"\p{Cf}")
-_BASE64 = regex.compile(r"(?<![\w+/=-])[\w+/-]{16,}={0,2}(?:\s[\w+/-]{16,}={0,2})*(?:\s[\w+/-]+={1,2})?", regex.ASCII)
-_HEX = regex.compile(r"(?<!\w)(?:0x)?(?:[0-9A-Fa-f]{2}(?:,? ?0x|[ :,])?){12,}(?!\w)", regex.ASCII)
-_HEX_MARKS = regex.compile(r"0x|[ :,]")
+_BASE64 = regex.compile(r"(?<![\w+/-])[\w+/-]{16,}={0,2}(?:\s[\w+/-]{16,}={0,2})*(?:\s[\w+/-]+={1,2})?", regex.ASCII)
+_HEX = regex.compile(r"(?<!\w)(?:0x)?(?:[0-9A-Fa-f]{2}(?:,? ?0x|[ :,-])?){12,}(?!\w)", regex.ASCII)
+_HEX_MARKS = regex.compile(r"0x|[ :,-]")
 _URL = regex.compile(r"%[0-9A-Fa-f]{2}")
 _HTML = regex.compile(r"&#(?:\d{2,7}|[xX][0-9A-Fa-f]{2,6});")
-_ESCAPED = regex.compile(r"\\u([0-9A-Fa-f]{4})|\\x([0-9A-Fa-f]{2})")
+_ESCAPED = regex.compile(r"\\u([0-9A-Fa-f]{4})|(?:\\x[0-9A-Fa-f]{2})+")
 _FEWEST_ESCAPES = 4
 _WORD = regex.compile(r"\p{L}{2,}")
 _FEWEST_CHARACTERS = 8
@@ -61,9 +61,18 @@ def _unescaped(text: str) -> str:
         text = urllib.parse.unquote(text, errors="replace")
     if len(_HTML.findall(text)) >= _FEWEST_ESCAPES:
         text = html.unescape(text)
-    if len(_ESCAPED.findall(text)) >= _FEWEST_ESCAPES:
-        text = _ESCAPED.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
+    if text.count("\\u") + text.count("\\x") >= _FEWEST_ESCAPES:
+        text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else _from_bytes(match[0]), text)
     return text
+
+
+def _from_bytes(escapes: str) -> str:
+    """Escaped bytes, as UTF-8 where they are that."""
+    found = bytes.fromhex(escapes.replace("\\x", ""))
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        return found.decode("latin-1")
 
 
 def _runs(text: str) -> Iterator[str]:
@@ -85,8 +94,9 @@ def _from_base64(run: str) -> bytes:
 
 
 def _readable(found: bytes) -> Iterator[str]:
-    """Decoded bytes, if they are nearly nothing but letters, digits, blanks and punctuation in UTF-8."""
-    text = found.decode("utf-8", "replace")
+    """Decoded bytes, if they are nearly nothing but letters, digits, blanks and punctuation in UTF-8 or UTF-16."""
+    wide = len(found) >= 2 * _FEWEST_CHARACTERS and not any(found[1::2])  # as PowerShell writes it
+    text = found.decode("utf-16-le" if wide else "utf-8", "replace")
     if text and len(_READABLE.findall(text)) >= 0.9 * len(text):
         yield text
 

@@ -125,6 +125,8 @@ def _walk(folder: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _is_source(name: str) -> bool:
+    if name.startswith(("~$", ".#")):  # where an editor notes that it has a document open
+        return False
     return name.endswith(SIDECAR) or Path(name).suffix.lower() in SUFFIXES
 
 

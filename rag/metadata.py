@@ -131,7 +131,10 @@ def _entries(data: Mapping[str, Any]) -> Iterator[tuple[str, str | list[str]]]:
         values = value if isinstance(value, list) else [value]
         if any(isinstance(item, dict | list) for item in values):
             raise Unreadable(f"metadata `{key}` is nested; give a text or a flat list of texts")
-        texts = [str(item) for item in values if item is not None]
+        try:
+            texts = [str(item) for item in values if item is not None]
+        except ValueError as exc:  # of thousands of digits
+            raise Unreadable(f"metadata `{key}` is too long a number; write it in quotes") from exc
         if isinstance(value, list):
             yield key, texts
         elif texts:

@@ -17,7 +17,7 @@ from docx.oxml.ns import qn
 from lxml import etree
 
 from rag.formats import Extracted
-from rag.formats.markdown import MarkdownWriter
+from rag.formats.markdown import MarkdownWriter, raised
 from rag.types import Limits, Unreadable
 
 # What python-docx raises where a part is missing or another than it expects.
@@ -131,7 +131,7 @@ class _Walk:
                 self._inside(box)
 
     def _text(self, element: etree._Element) -> Iterator[str]:
-        """The text of one paragraph; hidden runs are put aside, and text boxes have paragraphs of their own."""
+        """The text of one paragraph; hidden and struck runs are put aside, text boxes have paragraphs of their own."""
         for child in element:
             if child.tag in _LEFT_OUT or child.tag == qn("w:txbxContent"):
                 continue
@@ -139,6 +139,8 @@ class _Walk:
                 self.hidden.extend(text.text or "" for text in child.iter(qn("w:t")))
             elif child.tag == qn("w:t"):
                 yield child.text or ""
+            elif child.tag == qn("w:r") and _is_raised(child):
+                yield from map(raised, self._text(child))
             elif child.tag in _BREAKS:
                 yield _BREAKS[child.tag]
             elif child.tag not in (qn("w:pPr"), qn("w:rPr")):  # where w:tab is a tab stop
@@ -157,5 +159,11 @@ class _Walk:
 
 
 def _vanishes(run: etree._Element) -> bool:
-    vanish = run.find(f"{qn('w:rPr')}/{qn('w:vanish')}")
-    return vanish is not None and vanish.get(qn("w:val"), "true") not in ("0", "false", "off")
+    """Whether a run is hidden or struck out."""
+    marks = (run.find(f"{qn('w:rPr')}/{qn(name)}") for name in ("w:vanish", "w:strike", "w:dstrike"))
+    return any(mark is not None and mark.get(qn("w:val"), "true") not in ("0", "false", "off") for mark in marks)
+
+
+def _is_raised(run: etree._Element) -> bool:
+    align = run.find(f"{qn('w:rPr')}/{qn('w:vertAlign')}")
+    return align is not None and align.get(qn("w:val")) == "superscript"

@@ -11,7 +11,7 @@ from lxml import etree
 from lxml.html import HtmlElement
 
 from rag.formats import Extracted
-from rag.formats.markdown import MarkdownWriter
+from rag.formats.markdown import MarkdownWriter, raised
 from rag.formats.text import decode
 from rag.types import Limits, Unreadable
 
@@ -45,7 +45,11 @@ _BLOCKS = frozenset(
     "address article blockquote body caption center dd details div dl dt fieldset figcaption figure header hr html "
     "legend main ol p section summary table tbody td tfoot th thead tr ul".split()
 )
-_HIDDEN = re.compile(r"display:none|visibility:(?:hidden|collapse)|(?:font-size|opacity):0(?:\.0*)?(?:[a-z%;!]|$)")
+_STRUCK = frozenset({"del", "s", "strike"})
+_HIDDEN = re.compile(
+    r"display:none|visibility:(?:hidden|collapse)|(?:font-size|opacity):0(?:\.0*)?(?:[a-z%;!]|$)"
+    r"|text-decoration(?:-line)?:[^;]*line-through"
+)
 
 
 def read_html(data: bytes, limits: Limits) -> list[Extracted]:
@@ -101,8 +105,8 @@ def _metadata(tree: HtmlElement) -> dict[str, str]:
 def _main(tree: HtmlElement) -> HtmlElement:
     body = tree.find("body")
     mains = [item for item in tree.iter() if item.tag == "main" or item.get("role") == "main"]
-    shown = [item for item in mains if not any(_hidden(above) for above in (item, *item.iterancestors()))]
-    articles = list(tree.iter("article"))
+    shown = [item for item in mains if not any(map(_hidden, (item, *item.iterancestors())))]
+    articles = [item for item in tree.iter("article") if not any(map(_hidden, (item, *item.iterancestors())))]
     if shown:
         return shown[0]
     if len(articles) == 1:
@@ -111,8 +115,11 @@ def _main(tree: HtmlElement) -> HtmlElement:
 
 
 def _hidden(element: HtmlElement) -> bool:
+    """Whether it is not shown, or struck out."""
     style = re.sub(r"\s+", "", element.get("style") or "").lower()
-    return element.get("hidden") is not None or element.get("aria-hidden") == "true" or bool(_HIDDEN.search(style))
+    if element.tag in _STRUCK or element.get("hidden") is not None:
+        return True
+    return element.get("aria-hidden") == "true" or bool(_HIDDEN.search(style))
 
 
 def _unseen(tree: HtmlElement) -> Iterator[str]:
@@ -159,6 +166,8 @@ class _Walk:
             self._table(element)
         elif tag == "br":
             self._inline.append("\n")
+        elif tag == "sup":
+            self._say(_plain(element))
         elif tag == "header" and not any(above.tag in ("main", "article") for above in element.iterancestors()):
             return
         elif tag in _BLOCKS:
@@ -174,7 +183,7 @@ class _Walk:
 
     def _list(self, element: HtmlElement) -> None:
         self._flush()
-        self._lists.append(0 if element.tag == "ol" else None)
+        self._lists.append(_number(element.get("start"), 1) - 1 if element.tag == "ol" else None)
         self._children(element)
         self._flush()
         self._lists.pop()
@@ -183,7 +192,7 @@ class _Walk:
         self._flush()
         number = self._lists[-1] if self._lists else None
         if number is not None:
-            number += 1
+            number = _number(element.get("value"), number + 1)
             self._lists[-1] = number
         self._marker = "-" if number is None else f"{number}."
         self.block(element)
@@ -209,10 +218,19 @@ class _Walk:
 
 
 def _plain(element: HtmlElement) -> str:
-    """The text of an element, without what is hidden in it."""
+    """The text of an element, without what is hidden in it; a block inside stands on lines of its own."""
     parts = [element.text or ""]
     for child in element:
         if isinstance(child.tag, str) and child.tag not in _CODE and not _hidden(child):
-            parts.append("\n" if child.tag == "br" else _plain(child))
+            around = "\n" if child.tag in _BLOCKS or child.tag == "br" or child.tag == "li" else ""
+            parts += [around, _plain(child), around]
         parts.append(child.tail or "")
-    return "".join(parts)
+    text = "".join(parts)
+    if element.tag == "sup":
+        return "" if element.find(".//a") is not None else raised(text)  # a link is to a note
+    return text
+
+
+def _number(said: str | None, otherwise: int) -> int:
+    """A number of a list, as an attribute says it."""
+    return int(said) if said and re.fullmatch(r"\s*-?\d{1,9}\s*", said) else otherwise

@@ -25,7 +25,7 @@ def read_csv(data: bytes, limits: Limits) -> list[Extracted]:
     try:
         for delimiter in _DELIMITERS:
             rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-            header = [name.strip().lower() for name in next(rows)]
+            header = [name.strip().lower() for name in next(rows, [])]
             if set(_NEEDED) <= set(header):
                 return _documents(_records(header, rows))
     except csv.Error as exc:
@@ -51,11 +51,14 @@ def _objects(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate((line for line in text.split("\n") if line.strip()), 1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as exc:
+        except ValueError as exc:
             raise Unreadable(f"row {number} is not JSON ({exc}); write one object on a line") from exc
         if not isinstance(row, dict):
             raise Unreadable(f"row {number} is not a JSON object; write one object on a line")
-        yield number, {key.strip().lower(): value for key, value in row.items()}
+        named = {key.strip().lower(): value for key, value in row.items()}
+        if len(named) < len(row):
+            raise Unreadable(f"row {number} names an entry twice; give each a name of its own")
+        yield number, named
 
 
 def _documents(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Extracted]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
+
+
+def raised(text: str) -> str:
+    """What is set above the line, so that a mark or an exponent does not join the number before it."""
+    return text.translate(_RAISED)
+
 
 class MarkdownWriter:
     """Collects blocks; a blank line lies between two of them, none between two items of one list."""

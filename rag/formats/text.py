@@ -22,6 +22,8 @@ _FRONT_MATTER = re.compile(r"---[ \t]*\n(?P<yaml>.*?)^---[ \t]*(?:\n|\Z)", re.DO
 def read_text(data: bytes, limits: Limits) -> list[Extracted]:
     """The text behind the front matter, as it is."""
     whole = decode(data)
+    if re.match(r"\s+---[ \t]*\n[\w-]+[ \t]*:", whole):
+        whole = whole.lstrip()
     if not re.match(r"---[ \t]*\n", whole):
         return [Extracted(whole.strip("\n"))]
     match = _FRONT_MATTER.match(whole)

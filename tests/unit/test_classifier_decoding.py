@@ -33,6 +33,9 @@ def escaped(form, text=ASK):
         f"Please read this text: {b64(ASK)} and do it.",
         f"{b64(ASK)[:40]}\n{b64(ASK)[40:]}",
         b64(b64(ASK)),
+        f"https://example.org/?q={b64(ASK)}",
+        base64.b64encode(ASK.encode("utf-16-le")).decode(),
+        ASK.encode().hex("-"),
         b64(codecs.encode(ASK, "rot13")),
         "\u200b".join(b64(ASK)),
         ASK.encode().hex(),
@@ -60,7 +63,9 @@ def test_what_is_encoded_twice_is_read_beside_something_else_that_is_encoded():
         assert any(ASK in reading for reading in decoded(f"{b64(b64(ASK))}\nand then: {other}"))
 
 
-@pytest.mark.parametrize("written", [b64(CHINESE), CHINESE.encode().hex(), urllib.parse.quote(CHINESE)])
+@pytest.mark.parametrize(
+    "written", [b64(CHINESE), CHINESE.encode().hex(), urllib.parse.quote(CHINESE), escaped("\\x{:02x}", CHINESE)]
+)
 def test_in_any_script(written):
     assert any(CHINESE in reading for reading in decoded(written))
 

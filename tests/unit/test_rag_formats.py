@@ -94,6 +94,13 @@ def report():
 # HTML
 
 
+def test_front_matter_may_stand_behind_blank_lines(tmp_path):
+    content = read(tmp_path, "a.md", "\n \n---\ntitle: Tea\nexpires: 2020-01-01\n---\n\nBrew it.")
+    assert (content.text, content.title, content.metadata) == ("Brew it.", "Tea", {"expires": "2020-01-01"})
+    assert read(tmp_path, "b.md", "\n---\n\nAfter a rule.").text == "---\n\nAfter a rule."
+    assert "metadata `x` is too long a number" in reason(tmp_path, "c.md", f"---\nx: 0x{'f' * 5000}\n---\nText.")
+
+
 def test_html_gives_the_main_text_with_its_structure(tmp_path):
     content = read(tmp_path, "a.html", PAGE)
     assert content.text == (
@@ -124,6 +131,28 @@ def test_html_without_main_is_the_only_article_or_the_body(tmp_path):
     assert read(tmp_path, "a.html", f"<body>{two}</body>").text == "One.\n\nTwo.\n\nRest."
     assert read(tmp_path, "a.html", "<p>Around.</p><article><p>One.</p></article>").text == "One."
     assert read(tmp_path, "a.html", "<main hidden>Not shown.</main><p>Shown.</p>").text == "Shown."
+    assert read(tmp_path, "a.html", "<article hidden>Not shown.</article><p>Shown.</p>").text == "Shown."
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("<p>Take 8<sup>1</sup> tablets, 10<sup>9</sup> or 10<sup>-3</sup>.</p>", "Take 8¹ tablets, 10⁹ or 10⁻³."),
+        ('<p>Take 8<sup><a href="#n1">1</a></sup> tablets on the 2<sup>nd</sup>.</p>', "Take 8 tablets on the 2nd."),
+        ("<table><tr><th>10<sup>9</sup></th></tr><tr><td><div>Tablets: 1</div><div>500 mg each</div></td></tr></table>",
+         "| 10⁹ |\n| --- |\n| Tablets: 1 500 mg each |"),
+        ("<p><del>Take 8 tablets.</del> <ins>Take 4.</ins> <s>Or 9.</s></p>", "Take 4."),
+        ('<p>Take 4. <span style="text-decoration: underline line-through">Take 8.</span></p>', "Take 4."),
+        ("<ol start=3><li>Three.</li><li value=7>Seven.</li><li>Eight.</li></ol>", "3. Three.\n7. Seven.\n8. Eight."),
+        ("<ol start=x><li>One.</li></ol>", "1. One."),
+    ],
+)  # fmt: skip
+def test_html_says_the_numbers_that_a_reader_sees(tmp_path, markup, expected):
+    assert read(tmp_path, "a.html", f"<body>{markup}</body>").text == expected
+
+
+def test_what_is_struck_out_in_html_is_screened(tmp_path):
+    assert "carries an instruction to a model" in reason(tmp_path, "a.html", f"<p>Text. <s>{ATTACK}</s></p>")
 
 
 @pytest.mark.parametrize(
@@ -275,11 +304,13 @@ def test_docx_is_read_as_it_stands_with_all_changes_accepted(tmp_path):
         "<w:sectPr",
         "<w:p><w:r><w:t>Kept </w:t></w:r><w:del><w:r><w:delText>deleted </w:delText></w:r></w:del>"
         "<w:ins><w:r><w:t>inserted</w:t></w:r></w:ins><w:moveFrom><w:r><w:t> moved away</w:t></w:r></w:moveFrom>"
-        "<w:r><w:rPr><w:vanish/></w:rPr><w:t> hidden</w:t></w:r></w:p>"
+        "<w:r><w:rPr><w:vanish/></w:rPr><w:t> hidden</w:t></w:r>"
+        "<w:r><w:rPr><w:strike/></w:rPr><w:t> struck</w:t></w:r><w:r><w:t> 10</w:t></w:r>"
+        '<w:r><w:rPr><w:vertAlign w:val="superscript"/></w:rPr><w:t>9</w:t></w:r></w:p>'
         "<w:sdt><w:sdtContent><w:p><w:r><w:t>In a control.</w:t></w:r></w:p></w:sdtContent></w:sdt><w:sectPr",
     )
     content = read(tmp_path, "a.docx", repacked(data, {"word/document.xml": changed.encode()}))
-    assert content.text.endswith("\n\nKept inserted\n\nIn a control.")
+    assert content.text.endswith("\n\nKept inserted 10⁹\n\nIn a control.")
 
 
 def test_a_zip_bomb_is_refused_by_its_declared_size_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -451,6 +482,7 @@ def test_the_delimiter_is_the_one_that_names_the_columns(tmp_path, delimiter):
     [
         ("frage,antwort\nQ,A\n", "has no columns `question` and `answer`"),
         ("question,answer\n", "has no rows"),
+        ("\ufeff", "has no columns `question` and `answer`"),
         ("question,answer,answer\nQ,A,B\n", "names a column twice"),
         ("question,answer\nQ,A,B\n", "row 1 has 3 cells and the first line 2"),
         ("question,answer\nQ,A\nQ\n", "row 2 has 1 cells and the first line 2"),
@@ -472,6 +504,8 @@ def test_a_csv_that_cannot_be_used(tmp_path, data, expected):
     ("data", "expected"),
     [
         ("{", "row 1 is not JSON"),
+        (f'{{"question": "Q", "answer": "A", "id": {"1" * 5000}}}', "row 1 is not JSON"),
+        ('{"question": "Q", "Question": "R", "answer": "A"}', "row 1 names an entry twice"),
         ('{"question": "Q", "answer": "A"}\n[]', "row 2 is not a JSON object"),
         ('{"question": "Q", "answer": 7}', "row 1 has no text as `answer`"),
         ('{"question": "Q"}', "row 1 has no text as `answer`"),
