@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from attribution.behaviour import Answer
+from attribution.checkpoint import is_out_of_memory
 from attribution.prompts import Template, encode
 from attribution.sampling import GREEDY, Sampling
 from attribution.types import AttributionError, Prompt, PromptError
@@ -118,7 +119,9 @@ class LocalResponder:
                     generation_config=how,
                     logits_processor=LogitsProcessorList([choose]),
                 )
-        except torch.OutOfMemoryError as exc:
+        except (RuntimeError, MemoryError) as exc:
+            if not is_out_of_memory(exc):
+                raise
             raise AttributionError(
                 f"batch {len(rows)}: there is not enough memory for it; give a smaller one, or fewer max_new_tokens"
             ) from exc

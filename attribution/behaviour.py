@@ -183,13 +183,13 @@ def measure(
     run = run_id([responder.settings, judge.settings, keep_answers])
     begun = time.monotonic()
     with Finished(journal, run, setting="resume", sound=_sound) as finished:
-        known = {prompt.text: finished.get(text_sha256(prompt.text)) for prompt in prompts}
+        known = {prompt.text: finished.get(_part(prompt)) for prompt in prompts}
         done = {text: Case(text_sha256(text), tuple(verdicts)) for text, verdicts in known.items() if verdicts}
         resumed = len(done)
         todo = [prompt for prompt in prompts if prompt.text not in done]
 
         def add(prompt: Prompt, case: Case) -> None:
-            finished.add(case.prompt, list(case.verdicts))
+            finished.add(_part(prompt), list(case.verdicts))
             done[prompt.text] = case
             if progress is not None:
                 progress(len(done), len(prompts))
@@ -207,6 +207,11 @@ def measure(
         resumed=resumed,
         **_figures(prompts, [done[prompt.text] for prompt in prompts], seed),
     )
+
+
+def _part(prompt: Prompt) -> str:
+    """A prompt in the journal, with its label, on which a judge's verdict may hang."""
+    return f"{'harmful' if prompt.harmful else 'harmless'} {text_sha256(prompt.text)}"
 
 
 def _check(prompts: Sequence[Prompt]) -> None:

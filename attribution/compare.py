@@ -52,7 +52,7 @@ class Overlap(Part):
 
 
 class Named(Part):
-    """Which report a side is."""
+    """Which report a side is; `effective_heads` is of the heads that it computed."""
 
     name: str
     weights_sha256: str
@@ -61,6 +61,7 @@ class Named(Part):
     template: str
     effective_heads: float | None
     standing_out: Natural
+    computed: Natural
 
 
 class Comparison(Part):
@@ -70,8 +71,10 @@ class Comparison(Part):
         same_prompts: Whether both were made with the same prompts in the same template.
         paired: Whether differences are of the same prompt in both; otherwise a change is clear when intervals do not
             touch, which asks for more.
-        spearman: Rank correlation of the heads' means.
-        difference: Mean Ships after, less before, of every head.
+        spearman: Rank correlation of the means of the heads that both computed.
+        computed_in_both: How many these are; only of them a change is known.
+        only_before: Heads that stand out before and were not computed after; `only_after` the other way round.
+        difference: Mean Ships after, less before, of every head that both computed.
     """
 
     schema_version: Literal[1] = 1
@@ -83,6 +86,9 @@ class Comparison(Part):
     spearman: float | None
     overlaps: tuple[Overlap, ...]
     heads: tuple[HeadChange, ...]
+    computed_in_both: Natural
+    only_before: tuple[Head, ...]
+    only_after: tuple[Head, ...]
     sahara_before: tuple[Head, ...]
     sahara_after: tuple[Head, ...]
     same_group: bool | None
@@ -147,6 +153,9 @@ def compare(before: AuditReport, after: AuditReport, *, top: int = 10, other_pro
             if k <= old.size
         ),
         heads=tuple(changes),
+        computed_in_both=int((np.isfinite(old) & np.isfinite(new)).sum()),
+        only_before=tuple(head for head in before.standing_out() if np.isnan(new[head])),
+        only_after=tuple(head for head in after.standing_out() if np.isnan(old[head])),
         sahara_before=groups[0],
         sahara_after=groups[1],
         same_group=set(groups[0]) == set(groups[1]) if all(groups) else None,
@@ -210,6 +219,7 @@ def _named(report: AuditReport) -> Named:
         template=report.prompts.template,
         effective_heads=report.ships.effective_heads.value,
         standing_out=len(report.standing_out()),
+        computed=report.computed,
     )
 
 

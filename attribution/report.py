@@ -142,7 +142,7 @@ class Ranked(Part):
     high: float
     rank_low: Count = Field(description="Best rank in 95 of 100 resamples of the prompts.")
     rank_high: Count
-    share: Share = Field(description="Of the sum of all heads' scores.")
+    share: Share = Field(description="Of the sum of the scores of all heads that were computed.")
     stands_out: bool = Field(description="Its interval lies above the noise floor's `chance`.")
 
 
@@ -164,7 +164,9 @@ class Ships(Part):
     high: Grid
     ranking: tuple[Ranked, ...] = Field(description="The first ones, best first.")
     noise: NoiseFloor
-    effective_heads: Figure = Field(description="Exponential of the entropy of the normalised means.")
+    effective_heads: Figure = Field(
+        description="Exponential of the entropy of the normalised means, of the heads that were computed."
+    )
     per_prompt: PerPrompt | None = None
 
 
@@ -314,6 +316,16 @@ class AuditReport(Part):
             if head.layer >= shape[0] or head.head >= shape[1]:
                 raise ValueError(f"head {head} is not in a model of {shape[0]} layers of {shape[1]} heads")
         return self
+
+    @property
+    def computed(self) -> int:
+        """How many heads were computed: what shares and the effective number of heads are of."""
+        return sum(value is not None for row in self.ships.mean for value in row)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every head was computed."""
+        return self.computed == self.model.layers * self.model.heads
 
     def top(self, count: int) -> list[HeadId]:
         """The first heads of the ranking."""

@@ -154,7 +154,8 @@ def contrast(scores: ArrayLike, others: ArrayLike, *, seed: int = 0, deals: int 
 def effective_heads(means: ArrayLike) -> float:
     """The exponential of the entropy of normalised scores: 1 if one head has all, the number of heads if all are equal.
 
-    NaN if there is nothing to share out.
+    Heads with NaN are left out: of a screened audit it is that of the heads computed, not of the model. NaN if there is
+    nothing to share out.
     """
     weights = np.asarray(means, dtype=np.float64).ravel()
     weights = weights[np.isfinite(weights)].clip(min=0.0)
@@ -169,7 +170,7 @@ def effective_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = 100
     """`effective_heads` of the mean scores, with its bootstrap interval over prompts.
 
     A resample of few prompts is more uneven than the prompts are, so the interval is centred on its own bias: basic
-    (reverse percentile) bounds, kept between 1 and the number of heads.
+    (reverse percentile) bounds, kept between 1 and the number of heads that were computed.
     """
     table, _, _ = _table(scores)
     value = effective_heads(table.mean(axis=0))

@@ -35,21 +35,26 @@ def comparison_summary(c: Comparison) -> Said:
     """Summarise a comparison."""
     appeared, vanished = c.of("appeared"), c.of("vanished")
     moved = len(c.of("rose")) + len(c.of("fell"))
+    all_heads = c.computed_in_both == sum(map(len, c.difference))
+    same_heads = c.computed_in_both == c.before.computed == c.after.computed
     if c.same_weights:
         headline = "Both reports are of the same weights."
-    elif not appeared and not vanished:
-        headline = "The same heads stand out in both."
     else:
-        headline = f"{_heads(len(appeared))} appeared, {len(vanished)} vanished."
+        headline = _compared(c, len(appeared), len(vanished))
     found = []
     if appeared:
         found.append(f"Appeared: {_named(head.head for head in appeared)}.")
     if vanished:
         found.append(f"Vanished: {_named(head.head for head in vanished)}.")
+    if c.only_before:
+        found.append(f"Stand out before, not computed after: {_named(c.only_before)}.")
+    if c.only_after:
+        found.append(f"Stand out after, not computed before: {_named(c.only_after)}.")
     found.append(f"Of the {len(c.heads)} heads looked at, {moved} others scored clearly higher or lower than before.")
     if c.spearman is not None:
+        ranked = "all heads" if all_heads else f"the {c.computed_in_both} heads computed in both"
         found.append(
-            f"The rankings of all heads correlate by {correlation(c.spearman)} (Spearman; 1 is the same order)."
+            f"The rankings of {ranked} correlate by {correlation(c.spearman)} (Spearman; 1 is the same order)."
         )
     if c.same_group is not None:
         found.append(f"Sahara finds {'the same group' if c.same_group else 'another group'} of heads.")
@@ -58,6 +63,12 @@ def comparison_summary(c: Comparison) -> Said:
         if c.paired
         else "Scores of single prompts could not be paired: a change counts as clear only if both intervals lie apart."
     ]
+    if not same_heads:
+        sure.append(
+            f"{_heads(c.before.computed)} {_were(c.before.computed)} computed before and {c.after.computed} after, "
+            f"{c.computed_in_both} of them in both: changes are told of these alone, and the effective numbers of "
+            "heads are of other heads."
+        )
     if not c.same_prompts:
         sure.append(
             "The prompts or the template are not the same: differences may come from them, not from the models."
@@ -78,6 +89,19 @@ def correlation(value: float | None) -> str:
     return "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
+def _compared(c: Comparison, appeared: int, vanished: int) -> str:
+    """What became of the heads that stand out; of those that one report did not compute, that nobody knows."""
+    unknown = len(c.only_before) + len(c.only_after)
+    if appeared or vanished:
+        told = f"{_heads(appeared)} appeared, {vanished} vanished"
+    else:
+        told = "Of the heads computed in both the same stand out" if unknown else "The same heads stand out in both"
+    if not unknown:
+        return f"{told}."
+    stands = "stands" if unknown == 1 else "stand"
+    return f"{told}; {_heads(unknown)} that {stands} out in one report {_were(unknown)} not computed in the other."
+
+
 def _headline(report: AuditReport) -> str:
     out = report.standing_out()
     if not out:
@@ -85,14 +109,15 @@ def _headline(report: AuditReport) -> str:
     first = next(row for row in report.ships.ranking if row.stands_out)
     verb = "leads" if first.rank == 1 else "stands out of the noise"  # one with a higher mean may hang on few prompts
     rest = f", and {len(out) - 1} more {'stands' if len(out) == 2 else 'stand'} out" if len(out) > 1 else ""
-    return f"Head {first.head} {verb} with {first.share:.0%} of all heads' effect{rest}."
+    whole = "all heads' effect" if report.whole else f"the effect of the {_computed(report)}"
+    return f"Head {first.head} {verb} with {first.share:.0%} of {whole}{rest}."
 
 
 def _found(report: AuditReport) -> list[str]:
-    ships, model = report.ships, report.model
-    out = report.standing_out()
+    ships, out = report.ships, report.standing_out()
+    among = f"{report.computed:,}" if report.whole else f"the {report.computed:,} computed"
     said = [
-        f"{_heads(len(out))} of {model.layers * model.heads:,} score above what chance gives the best head"
+        f"{_heads(len(out))} of {among} score{'s' if len(out) == 1 else ''} above what chance gives the best head"
         + (f": {_named(out)}." if out else ".")
     ]
     if (beside := report.against) is not None:
@@ -102,20 +127,21 @@ def _found(report: AuditReport) -> list[str]:
             + (f": {_named(beside.heads)}." if beside.heads else ", by more than chance: nothing points at refusals.")
         )
     if ships.effective_heads.value is not None:
-        said.append(f"The effect is spread as if over {ships.effective_heads.value:.1f} equal heads.")
+        effect = "The effect" if report.whole else f"The effect of the {_computed(report)}"
+        said.append(f"{effect} is spread as if over {ships.effective_heads.value:.1f} equal heads.")
     if report.sahara:
         last = report.sahara[-1]
         group = _named(step.head for step in report.sahara)
         said.append(f"Together, {group} turn the model's states by {last.degrees:.1f}° (Sahara).")
     if share := next((entry for entry in report.parameter_shares if entry.heads == 3), None):
         said.append(f"Three heads are {100 * share.share:.2g} % of the model's parameters.")
-    if report.behaviour:
-        points = report.behaviour.points
-        last_point = points[-1]
+    if report.behaviour and (last_point := report.behaviour.points[-1]).k:
         sentence = (
             f"Without the first {last_point.k} heads the model answers {_percent(last_point.asr.value)} of the harmful "
-            f"prompts, with all of them {_percent(points[0].asr.value)}"
+            "prompts"
         )
+        if whole := next((point for point in report.behaviour.points if point.k == 0), None):
+            sentence += f", with all of them {_percent(whole.asr.value)}"
         if last_point.random is not None and last_point.random.value is not None:
             sentence += f", without {last_point.k} random heads {_percent(last_point.random.value)}"
         said.append(sentence + ".")
@@ -130,7 +156,8 @@ def _sure(report: AuditReport) -> list[str]:
     if halves := report.stability.halves:
         said.append(
             f"Two random halves of the prompts name {_percent(halves.overlap.value)} of their {halves.top} first heads "
-            f"alike (chance: {_percent(halves.by_chance)}), and rank all heads with a correlation of "
+            f"alike (chance: {_percent(halves.by_chance)}), and rank "
+            f"{'all heads' if report.whole else f'the {_computed(report)}'} with a correlation of "
             f"{correlation(halves.spearman.value)}."
         )
     else:
@@ -159,13 +186,21 @@ def _limits(report: AuditReport) -> tuple[str, ...]:
     return (*_LIMITS, "Whether the model answers harmful prompts without these heads was not measured.")
 
 
+def _computed(report: AuditReport) -> str:
+    return f"{_heads(report.computed)} computed"
+
+
 def _named(heads: object, most: int = 8) -> str:
     names = [str(head) for head in heads]  # type: ignore[attr-defined]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _heads(count: int) -> str:
-    return "1 head" if count == 1 else f"{count} heads"
+    return "1 head" if count == 1 else f"{count:,} heads"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _percent(share: float | None) -> str:

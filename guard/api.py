@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
@@ -19,7 +19,8 @@ from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.openapi import error_responses, guarded_paths
 from guard.turning_away import fault_of, not_served
 from guard.types import Decision, Origin, Route, Turn
-from guard.wires import BY_ENDPOINT, CHAT
+from guard.wires import BY_ENDPOINT, CHAT, Reading, WireRequest
+from guard.wires.json import dump_request
 from guard.wires.openai import answer_dict, error_body
 
 
@@ -67,11 +68,13 @@ def own_api(guard: Guard) -> FastAPI:
     @api.post(CHECK)
     async def check(asked: CheckRequest, request: Request, response: Response) -> dict[str, Any]:
         """Judge without forwarding."""
-        turns, held = as_turns(asked.input), guard.held()
-        decision = await held.decide(turns, _origin(request))
-        await held.record(decision, turns[-1].text)
+        held = guard.held()
+        read = _read(held, asked.input)
+        decided = await held.decide(read.turns, _origin(request))
+        decision = replace(decided, unjudged=read.non_text, removed=read.removed)
+        await held.record(decision, read.turns[-1].text)
         finding = await held.find([asked.output], decision) if asked.output else None
-        why = await held.explain(turns, decision) if asked.explain else None
+        why = await held.explain(read.turns, decision) if asked.explain else None
         _mark(response, decision)
         shadow = list(decision.asked.noticed) if decision.asked else []
         return {
@@ -152,15 +155,18 @@ def _with_guarded_wires(api: FastAPI, config: Config) -> None:
     api.openapi = whole  # type: ignore[method-assign]
 
 
-def as_turns(value: str | list[dict[str, Any]]) -> list[Turn]:
-    """A text as one user turn, or the messages of a conversation as turns.
+def _read(guard: Guard, value: str | list[dict[str, Any]]) -> WireRequest:
+    """A text as one user turn, or the messages of a conversation, read as those of a request that may be forwarded.
 
     Raises:
-        BadRequest: the messages are malformed.
+        BadRequest: the messages are malformed, or hold what cannot be judged.
     """
     if isinstance(value, str):
-        return [Turn("user", value)]
-    return list(CHAT.read({"messages": value}).turns)
+        return WireRequest((Turn("user", value),), "")
+    body = dump_request({"messages": value})
+    request = CHAT.parse(body, Reading.by(guard.config.conversation, guard.refusals))
+    guard.only_text(request.non_text, "input")
+    return request
 
 
 async def _turned_away(guard: Guard, exc: AirlockError) -> Response:

@@ -28,10 +28,14 @@ from guard.language import TOLD
 from guard.responses import Responses
 from guard.rules import YAML_OFF, EndpointName, PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
+from guard.tenants import TENANT
 from guard.texts import Answers
 from guard.yaml_file import read_yaml, validated
 from rag.mode import DEFAULT_MODE, Mode
 from rag.types import DEFAULT_GATE, PROTECTIVE_FROM
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+"""The roles of all wires."""
 
 
 class Tls(Section):
@@ -45,7 +49,7 @@ class Tls(Section):
 class Server(Section):
     """Where Airlock listens, and what it takes in."""
 
-    host: str = "127.0.0.1"
+    host: Word = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     socket: Path | None = Field(None, description="Unix socket to listen on in place of host and port.")
     tls: Tls | None = Field(None, description="Serve HTTPS.")
@@ -154,7 +158,7 @@ class ClassifierSection(Section):
 class Conversation(Section):
     """Which messages are judged, and how."""
 
-    trusted_roles: tuple[str, ...] = Field(
+    trusted_roles: tuple[Role, ...] = Field(
         ("system", "developer"), description="Roles that the operator writes; every other role is judged."
     )
     context_turns: Annotated[int, Field(ge=1)] = Field(
@@ -177,7 +181,7 @@ class Conversation(Section):
         description="Text that the model's server keeps and a request only names (`previous_response_id`, `prompt`).",
     )
     judged_fields: tuple[str, ...] = Field(
-        ("chat_template", "chat_template_kwargs", "documents", "prediction"),
+        ("chat_template", "chat_template_kwargs", "documents", "extra_body", "guideline", "prediction", "tool_prompt"),
         description="Fields beside the conversation whose texts are judged too, such as `tools`; the rest is trusted.",
     )
 
@@ -241,7 +245,7 @@ class Pattern(Section):
     def _compiles(cls, regex: str) -> str:
         try:
             re.compile(regex)
-        except re.error as exc:
+        except (re.error, OverflowError, RecursionError) as exc:  # too often repeated, nested too deep
             raise ValueError(f"not a regular expression: {exc}") from exc
         return regex
 
@@ -262,6 +266,15 @@ class Output(Section):
     patterns: tuple[Pattern, ...] = ()
     responses: Responses = Responses()
     deadline_s: Seconds = 10.0
+
+    @field_validator("patterns")
+    @classmethod
+    def _unique(cls, patterns: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
+        names = [pattern.name for pattern in patterns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two patterns are named {twice[0]!r}; give each its own name")
+        return patterns
 
 
 class JournalSection(Section):
@@ -370,6 +383,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _limits_tenants(self) -> Self:
+        for tenant in self.limits.tenants:
+            if not re.fullmatch(TENANT, tenant):
+                raise ValueError(
+                    f"limits.tenants names {tenant!r}, which no tenant is called: names have 1 to 64 letters, digits, "
+                    "dots, dashes or underscores, and are no patterns; what holds for each tenant is limits.tenant"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _asks_nothing_of_absent_parts(self) -> Self:
         check_absent(self)
         return self
@@ -388,11 +411,26 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         ConfigError: the file is missing or no YAML, or a setting is unknown or wrong.
     """
     data = _read(path) if path else {}
-    in_file = {name for name, _ in _flat(data)} - set(overrides or {})
+    try:
+        in_file = {name for name, _ in _flat(data)} - set(overrides or {})
+    except RecursionError as exc:
+        raise ConfigError(f"configuration {path} holds itself by an alias (*); write out what it names") from exc
     for name, value in (overrides or {}).items():
         _set(data, name.split("."), value)
     config = validated(Config, data, path)
     return _resolve(config, path.parent, in_file) if path else config
+
+
+def absolute(config: Config) -> Config:
+    """The same with no relative path in it, so that a file of it means the same wherever it is saved."""
+    return _resolve(config, Path.cwd(), None)
+
+
+def warnings_of(config: Config) -> list[str]:
+    """What the settings alone show to be sound, and surely not meant."""
+    if "user" not in config.conversation.trusted_roles:
+        return []
+    return ["conversation.trusted_roles has `user`, whose texts Airlock is there to judge; remove it"]
 
 
 def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -440,9 +478,11 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def _resolve(config: Config, folder: Path, in_file: Container[str]) -> Config:
+def _resolve(config: Config, folder: Path, names: Container[str] | None) -> Config:
+    """With paths below a folder: those of the settings that are named, or of all."""
+
     def below(name: str, path: Path | None) -> Path | None:
-        return folder / path if path not in (None, SHIPPED) and name in in_file else path
+        return folder / path if path not in (None, SHIPPED) and (names is None or name in names) else path
 
     def encoder(name: str, value: str | None) -> str | None:
         if value is None or value.startswith(("package:", "fetched:")):

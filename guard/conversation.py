@@ -44,7 +44,8 @@ def texts_to_judge(turns: Sequence[Turn], settings: Conversation) -> list[tuple[
     if not last:
         raise BadRequest("there is no text to judge; send a message with text", param="messages", code="no_text")
     texts = [(TextKind.LAST_TURN, turns[at].text) for at in last]
-    texts += [(kind, turns[at].text) for at, kind in enumerate(kinds) if kind and at not in last]
+    deciding = frozenset(last)
+    texts += [(kind, turns[at].text) for at, kind in enumerate(kinds) if kind and at not in deciding]
     together = [turns[at].text for at, kind in enumerate(kinds) if kind and kind not in _NOT_TOGETHER]
     together = together[-settings.context_turns :]
     if len(together) > 1:
@@ -95,7 +96,7 @@ def weigh(judged: Sequence[Judged], sure_from: float) -> Weighed:
     return Weighed(
         strictest=max(counting, key=_strictness),
         refusing=tuple(each.match.rule for each in counting if each.match.rule.route is Route.REFUSE),
-        distress=_distress(judged, counting),
+        distress=_distress(counting),
         shadow=tuple(Shadow(rule.name, rule.route) for rule in dict.fromkeys(shadow)),
     )
 
@@ -117,10 +118,9 @@ def _counts(judged: Judged, rule: Rule, sure_from: float) -> bool:
     return strict or judged.where is TextKind.LAST_TURN
 
 
-def _distress(judged: Sequence[Judged], counting: Sequence[Judged]) -> str | None:
+def _distress(counting: Sequence[Judged]) -> str | None:
     """Category of the text that shows a person in distress, the likeliest of those that have a say."""
-    heard = (each for each in judged if each.where is TextKind.LAST_TURN or each in counting)
-    shown = [each.verdict for each in heard if each.verdict.handling is Handling.SUPPORT]
+    shown = [each.verdict for each in counting if each.verdict.handling is Handling.SUPPORT]
     return max(shown, key=lambda verdict: verdict.probability).category if shown else None
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from guard.engine import Guard
-from guard.errors import AirlockError, PartFailure
+from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.forwarded import Said, Summary, ground_answers
 from guard.types import UNKNOWN, AnswerGrounding, Decision, Origin, Reply, Route, Turn
-from guard.wires import CHAT, Reading
-from guard.wires.json import dump
+from guard.wires import CHAT, Reading, WireRequest
+from guard.wires.json import NAMES, Names, dump_request, parse_json
+
+SPOKEN = Names(NAMES.labels, written=frozenset({"args", "arguments", "input"}))
+"""Names for what a model said: in the arguments of its calls it has chosen every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,13 @@ class Entered:
         decision: what was decided.
         reply: Airlock's own answer; None where the model answers.
         kept: indices of the messages that the model may read: all but turns that were refused earlier.
+        trimmed: those of them, by index, of which parts without text were taken out, as the model may read them.
     """
 
     decision: Decision
     reply: Reply | None
     kept: tuple[int, ...]
+    trimmed: Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,14 @@ async def enter(guard: Guard, messages: Sequence[Mapping[str, Any]], origin: Ori
         PartFailure: a part failed, and `policy.on_error` does not let the request pass.
         JournalError: the decision could not be written.
     """
-    data = json.loads(dump({"messages": list(messages)}))
-    request = CHAT.parse(dump(data), Reading.by(guard.config.conversation, guard.refusals))
-    guard.only_text(request.non_text, "messages")
-    decision, reply = await enter_turns(guard, request.turns, origin)
-    return Entered(decision, reply, tuple(_places(json.loads(request.body)["messages"], data["messages"])))
+    body = dump_request({"messages": list(messages)})
+    request = CHAT.parse(body, Reading.by(guard.config.conversation, guard.refusals))
+    decision, reply = await enter_request(guard, request, "messages", origin)
+    trimmed: dict[int, Any] = {}
+    if request.removed:
+        came, left = parse_json(body)["messages"], parse_json(request.body)["messages"]
+        trimmed = {at: message for at, message in zip(request.kept, left, strict=True) if message != came[at]}
+    return Entered(decision, reply, request.kept, trimmed)
 
 
 async def enter_turns(guard: Guard, turns: Sequence[Turn], origin: Origin = UNKNOWN) -> tuple[Decision, Reply | None]:
@@ -67,7 +74,29 @@ async def enter_turns(guard: Guard, turns: Sequence[Turn], origin: Origin = UNKN
         BadRequest: there is no text to judge, or it is too long.
         PartFailure: a part failed, and `policy.on_error` does not let the request pass.
     """
-    decision, reply = await guard.admit(turns, origin)
+    return await enter_request(guard, WireRequest(tuple(turns), ""), "messages", origin)
+
+
+async def enter_request(
+    guard: Guard, request: WireRequest, param: str, origin: Origin = UNKNOWN, *, answers: bool = True
+) -> tuple[Decision, Reply | None]:
+    """The same for a request that was read already.
+
+    Args:
+        guard: the engine.
+        request: of any wire.
+        param: its field that holds what the user writes, for errors.
+        origin: where it comes from.
+        answers: whether it can be answered in words; else only a refusal keeps it from the model.
+
+    Raises:
+        BadRequest: there is no text to judge, it is too long, or something else cannot be judged.
+        PartFailure: a part failed, and `policy.on_error` does not let the request pass.
+    """
+    passing = unjudged(guard, request, param)
+    decision, reply = await guard.admit(
+        request.turns, origin, unjudged=passing, removed=request.removed, answers=answers
+    )
     if reply is not None:
         await guard.ended(decision, "refused" if reply.refused else "answered", status=None)
     elif decision.route is not Route.FORWARD:
@@ -88,28 +117,47 @@ async def leave(guard: Guard, decision: Decision, answers: Sequence[Said], besid
     Raises:
         PartFailure: a part failed, and `policy.on_error` does not let the answer pass.
     """
+    summary: Summary | None = None
     try:
         texts = [text for text in (*(said.text for said in answers), *beside) if text.strip()]
         finding = await guard.find(texts, decision)
-        if finding is not None:
-            await guard.ended(decision, "stopped", status=None, detail=finding.rule)
-            return Left((guard.refusal(decision, "stopped").text,) * max(1, len(answers)), blocked=True)
-        if decision.ground_answer is AnswerGrounding.OFF:
-            await guard.ended(decision, "answered", status=None)
-            return Left(tuple(said.text for said in answers))
-        summary = await ground_answers(guard, decision, answers)
-    except AirlockError as exc:
-        await guard.ended(decision, "failed", status=None, detail=str(exc))
+        if finding is None and decision.ground_answer is not AnswerGrounding.OFF:
+            summary = await ground_answers(guard, decision, answers)
+    except BaseException as exc:
+        await broke_off(guard, decision, exc)
         raise
+    if finding is not None:
+        await guard.ended(decision, "stopped", status=None, detail=finding.rule)
+        return Left((guard.refusal(decision, "stopped").text,) * max(1, len(answers)), blocked=True)
+    if summary is None:
+        await guard.ended(decision, "answered", status=None)
+        return Left(tuple(said.text for said in answers))
     await guard.ended(decision, summary.outcome, status=None, detail=summary.detail)
     return Left(tuple(answer.text for answer in summary.answers), summary=summary)
 
 
-def _places(kept: Sequence[Any], messages: Sequence[Any]) -> Iterator[int]:
-    """Where each message that was kept, in order, stands among all."""
-    at = 0
-    for message in kept:
-        while messages[at] != message:
-            at += 1
-        yield at
-        at += 1
+async def broke_off(guard: Guard, decision: Decision, exc: BaseException) -> None:
+    """Write that a request that was forwarded ended by an error, or since its caller waits no more."""
+    if isinstance(exc, AirlockError):
+        await guard.ended(decision, "failed", status=None, detail=str(exc))
+    elif isinstance(exc, Exception):
+        await guard.ended(decision, "failed", status=None, detail=type(exc).__name__)
+    else:  # cancelled, closed or interrupted
+        await guard.ended(decision, "disconnected", status=None)
+
+
+def unjudged(guard: Guard, request: WireRequest, param: str) -> tuple[str, ...]:
+    """What of a request goes on without having been judged, because the operator says so.
+
+    Raises:
+        BadRequest: the operator does not.
+    """
+    guard.only_text(request.non_text, param)
+    if request.stored and guard.config.conversation.stored_text == "refuse":
+        raise BadRequest(
+            f"{', '.join(request.stored)}: names text that the model's server keeps, which cannot be judged; send "
+            "the whole conversation, or let the operator set `conversation.stored_text: pass`",
+            param=request.stored[0],
+            code="unsupported_content",
+        )
+    return (*request.non_text, *request.stored)

@@ -6,6 +6,8 @@ import os
 import socket
 import ssl
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -25,6 +27,18 @@ def listen(config: Config) -> socket.socket:
     """
     check_tls(config.server)
     return _listen_unix(config.server.socket) if config.server.socket else _listen_port(config.server)
+
+
+@contextmanager
+def taken_away(server: Server) -> Iterator[None]:
+    """Take the unix socket that was just bound away at the end, but not one that another server has bound meanwhile."""
+    path = server.socket
+    own = _identity(path) if path else None
+    try:
+        yield
+    finally:
+        if path and own and _identity(path) == own:
+            path.unlink(missing_ok=True)
 
 
 def address_of(bound: socket.socket, server: Server) -> str:
@@ -110,6 +124,15 @@ def _listen_unix(path: Path) -> socket.socket:
         bound.close()
         raise ConfigError(f"server.socket = {path}: {exc.strerror or exc}; choose another path") from exc
     return bound
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from others at the same path: also the time, since a number is given anew at once."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _remove_stale(path: Path) -> None:

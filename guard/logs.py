@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -17,13 +19,15 @@ from guard.telemetry import Logging
 
 log = logging.getLogger("airlock.requests")
 
+_TOLD = re.compile(r"[^\n(<]*")  # of asyncio: behind it stand arguments, tasks and the exceptions that they hold
+
 
 class TextFormatter(logging.Formatter):
     """For people."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the message holds."""
-        text = f"{self.formatTime(record)} {record.levelname} {record.name} {record.getMessage()}"
+        text = f"{self.formatTime(record)} {record.levelname} {record.name} {_message(record)}"
         if record.exc_info:
             text += f" {_places(record.exc_info[1])}"
         seen: dict[str, Any] = getattr(record, "seen", {})
@@ -41,7 +45,7 @@ class JsonFormatter(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         if exchange is not None and exchange.decision is not None:
             line["decision"] = exchange.decision.id
@@ -64,12 +68,29 @@ class RequestLog(Observer):
 
 
 def set_up(settings: Logging) -> None:
-    """Write the log to stderr, as the configuration says. For a process of Airlock's own; a library sets up none."""
+    """Write the log to stderr, as the configuration says, and what nobody catches into it.
+
+    For a process of Airlock's own; a library sets up none.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("airlock", "uvicorn.error"):
         logging.getLogger(name).setLevel(settings.level.upper())
+    sys.excepthook = lambda _, exc, __: _uncaught("the process", exc)
+    sys.unraisablehook = lambda seen: _uncaught("a finalizer", seen.exc_value)
+    threading.excepthook = lambda seen: _uncaught(f"thread {seen.thread.name if seen.thread else '-'}", seen.exc_value)
+
+
+def _uncaught(where: str, exc: BaseException | None) -> None:
+    if exc is not None and not isinstance(exc, SystemExit):
+        logging.getLogger("airlock").error("uncaught in %s", where, exc_info=exc)
+
+
+def _message(record: logging.LogRecord) -> str:
+    said = record.getMessage()
+    told = _TOLD.match(said) if record.name == "asyncio" else None
+    return told[0].rstrip() if told else said
 
 
 def _places(exc: BaseException | None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from guard.anew import EVENTS as WRITTEN_AS_EVENTS
 from guard.asgi import EVENTS, JSON, ASGIApp, Client, ClientGone, Message, Receive, Scope, Send, send_whole
 from guard.config import Server
+from guard.doors import unjudged
 from guard.endpoints import plain
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
@@ -91,10 +92,10 @@ class Exchange:
         try:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
             request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
-            unjudged = self._unjudged(request)
+            passing = unjudged(self._guard, request, self._wire.param)
             origin = Origin(self._scope.get("airlock.tenant"), request.model, self._wire.endpoint)
             judging = self._guard.admit(
-                request.turns, origin, unjudged=unjudged, removed=request.removed, answers=self._wire.answers
+                request.turns, origin, unjudged=passing, removed=request.removed, answers=self._wire.answers
             )
             decision, reply = await self._client.waits_for(judging)
         except ClientGone:
@@ -159,23 +160,6 @@ class Exchange:
     @property
     def _extras(self) -> bool:
         return self._guard.config.server.extras and self._headers.get(b"x-airlock-extras") != b"off"
-
-    def _unjudged(self, request: WireRequest) -> tuple[str, ...]:
-        """What goes on without having been judged, because the operator says so.
-
-        Raises:
-            BadRequest: the operator does not.
-        """
-        settings = self._guard.config.conversation
-        self._guard.only_text(request.non_text, self._wire.param)
-        if request.stored and settings.stored_text == "refuse":
-            raise BadRequest(
-                f"{', '.join(request.stored)}: names text that the model's server keeps, which cannot be judged; send "
-                "the whole conversation, or let the operator set `conversation.stored_text: pass`",
-                param=request.stored[0],
-                code="unsupported_content",
-            )
-        return (*request.non_text, *request.stored)
 
 
 def _asked_whole(request: WireRequest, decision: Decision, wire: Wire) -> WireRequest:

@@ -22,14 +22,18 @@ class PatternCheck:
         reach: characters held back.
 
     Raises:
-        ConfigError: a pattern's match can be longer than `reach`.
+        ConfigError: a pattern's match can be longer than `reach`, or it is nested too deep.
     """
 
     def __init__(self, patterns: Mapping[str, str], reach: int) -> None:
-        self._patterns = {name: re.compile(regex) for name, regex in patterns.items()}
+        self._patterns: dict[str, re.Pattern[str]] = {}
         self._reach = reach
         for name, regex in patterns.items():
-            longest = _span(re._parser.parse(regex))  # type: ignore[attr-defined]
+            try:
+                self._patterns[name] = re.compile(regex)
+                longest = _span(re._parser.parse(regex))  # type: ignore[attr-defined]
+            except RecursionError as exc:
+                raise ConfigError(f"output.patterns: {name!r} is nested too deep; take groups out of it") from exc
             if longest > reach:
                 shown = "unbounded" if longest >= 2**31 else f"{longest} characters"
                 raise ConfigError(

@@ -6,12 +6,12 @@ import hashlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from guard.config import Config, load_config
+from guard.config import Config, load_config, warnings_of
 from guard.engine import Guard
 from guard.errors import ConfigError
 
@@ -103,11 +103,15 @@ class Reloader:
                 log.error("configuration not taken over, policy %s stays in force: %s", self._guard.version, exc)
                 self._guard.observers.reloaded(taken=False)
                 return False
+            except Exception as exc:  # the next change of the file must still be taken over
+                log.error("configuration not taken over, policy %s stays in force", self._guard.version, exc_info=exc)
+                self._guard.observers.reloaded(taken=False)
+                return False
         self._guard.observers.reloaded(taken=True)
         taken = ", ".join(reloaded.taken) or "nothing changed"
         log.info("configuration %s: policy %s is in force (%s)", self._file.path, reloaded.version, taken)
-        for warning in self._guard.warnings:
-            log.warning("configuration %s: %s", self._file.path, warning)
+        self._warn(self._guard.warnings)
+        self._warn(warnings_of(self._guard.config))
         if reloaded.restart:
             log.warning("configuration %s: a restart is needed for %s", self._file.path, ", ".join(reloaded.restart))
         return True
@@ -115,6 +119,7 @@ class Reloader:
     @contextmanager
     def running(self, *, watch: bool) -> Iterator[None]:
         """Meanwhile reload on SIGHUP, and if `watch` whenever the file changes. To be called in the main thread."""
+        self._warn(warnings_of(self._guard.config))
         stop = threading.Event()
         watching = threading.Thread(target=self.watch, args=(stop,), name="airlock-config", daemon=True)
         if watch:
@@ -127,6 +132,10 @@ class Reloader:
             stop.set()
             if watch:
                 watching.join(2 * _LOOK_MS / 1000)
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
+            log.warning("configuration %s: %s", self._file.path, warning)
 
     def watch(self, stop: threading.Event) -> None:
         """Take the file over whenever it is another one than was read, until `stop` is set."""

@@ -11,6 +11,7 @@ import hmac
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from classifier.taxonomy import UniqueKeyLoader
 from guard.errors import AirlockError, ConfigError
 from guard.fields import Section
+from guard.yaml_file import MALFORMED
 
 _KEY = re.compile(r"airlock_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _HEX = r"^[0-9a-f]{64}$"
@@ -161,7 +163,7 @@ def read_keys(path: Path) -> list[Entry]:
     except ValidationError as exc:  # it quotes values, which may be a key that was put in the wrong place
         where = ".".join(map(str, exc.errors()[0]["loc"]))
         raise ConfigError(f"access.keys = {path}: {where} is wrong or unknown; write it with `airlock keys`") from exc
-    except (yaml.YAMLError, ValueError) as exc:
+    except (yaml.YAMLError, *MALFORMED) as exc:
         raise ConfigError(f"access.keys = {path}: is no YAML; write it with `airlock keys`") from exc
     if len({entry.id for entry in entries}) < len(entries):
         raise ConfigError(f"access.keys = {path}: two keys have one id; remove one of them")
@@ -201,19 +203,64 @@ def changing(path: Path, *, make: bool = False) -> Iterator[list[Entry]]:
         make: whether one is made if it is not there.
 
     Raises:
-        ConfigError: the file is missing, malformed, or cannot be written.
+        ConfigError: the file is missing, malformed, or cannot be written or stay its owner's.
     """
-    import fcntl
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f"{path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(path):
             entries = [] if make and not path.exists() else read_keys(path)
             yield entries
             _write(path, entries)
     except OSError as exc:
         raise ConfigError(f"access.keys = {path}: cannot be written ({exc.strerror}); name another file") from exc
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Meanwhile the only writer of a file of keys."""
+    import fcntl
+
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        try:
+            descriptor = _make(lock, path, 0o600)
+        except FileExistsError:
+            descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError as exc:
+        raise ConfigError(
+            f"access.keys = {path}: its lock {lock} cannot be opened ({exc.strerror}); run `airlock keys` as its owner "
+            "or as root, or remove it"
+        ) from exc
+    with os.fdopen(descriptor, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(new: Path, path: Path, mode: int | None = None) -> int:
+    """Make a file beside a file of keys, for the same owner and group; opened.
+
+    Args:
+        new: it must not be there.
+        path: the file of keys; while there is none, the new file is the caller's.
+        mode: None for that of the file of keys.
+
+    Raises:
+        ConfigError: it cannot be given to them.
+    """
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if path.exists():
+            old = path.stat()
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode) if mode is None else mode)
+    except OSError as exc:
+        os.close(descriptor)
+        new.unlink(missing_ok=True)
+        raise ConfigError(
+            f"access.keys = {path}: {new.name} cannot get its owner, group and mode ({exc.strerror}), and the gateway "
+            "might no longer read the keys; run `airlock keys` as its owner or as root"
+        ) from exc
+    return descriptor
 
 
 def _write(path: Path, entries: list[Entry]) -> None:
@@ -223,7 +270,7 @@ def _write(path: Path, entries: list[Entry]) -> None:
     )
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(_make(temporary, path), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import random
+import time
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -77,19 +78,21 @@ class Forwarder:
 
     async def _exchange(self, scope: Scope, body: bytes, send: Send) -> None:
         """One request and its answer, under the breaker's eyes."""
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        leaving = _Leaving(send)
+        limit_s = self._settings.answer_timeout_s
         try:
             ticket = self._breaker.enter()
             try:
-                async with asyncio.timeout(self._settings.answer_timeout_s):
-                    sound = await self._answer(scope, body, sending, ticket)
+                async with asyncio.timeout(limit_s) as limit:
+                    sound = await self._answer(scope, body, leaving, ticket)
             except (aiohttp.ClientError, TimeoutError) as exc:
+                if leaving.waits or (limit.expired() and leaving.took_s > limit_s / 2):
+                    self._breaker.left(ticket)
+                    slow = f"an answer did not leave within the {limit_s:g} s of `upstream.answer_timeout_s`"
+                    log.warning("%s: it waited for the client, or for its check", slow)
+                    if leaving.waits and leaving.streams:  # nor would its client take an error
+                        raise ClientGone from exc
+                    raise UpstreamError(slow, status=504, code="answer_slow") from exc
                 self._breaker.failed(ticket)
                 failure = self._failure(exc)
                 log.error("upstream: %s (%s)", failure, type(exc).__name__)
@@ -101,7 +104,7 @@ class Forwarder:
         except UpstreamError as exc:
             if (work := scope.get("airlock.work")) is not None:
                 work.fault = exc.code
-            if begun:
+            if leaving.begun:
                 raise
             answer = scope.get("airlock.wire", CHAT).error(Fault.of(exc))
             wait = exc.retry_after_s
@@ -174,6 +177,32 @@ class Forwarder:
         if isinstance(exc, aiohttp.ClientConnectorError):
             return UpstreamError(f"the model's server {where} cannot be reached")
         return UpstreamError(f"the model's server {where} broke the connection")
+
+
+class _Leaving:
+    """An answer's way to the client, with its checks; the time that it takes is not the server's.
+
+    Attributes:
+        begun: whether anything has been sent.
+        waits: whether something is being sent.
+        streams: whether it goes out as events, each as it comes.
+        took_s: seconds that sending has taken.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = self.waits = self.streams = False
+        self.took_s = 0.0
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message."""
+        if message["type"] == "http.response.start":
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            self.streams = any(kind.startswith(b"text/event-stream") for kind in kinds)
+        self.begun = self.waits = True
+        since = time.monotonic()
+        await self._send(message)
+        self.waits, self.took_s = False, self.took_s + time.monotonic() - since
 
 
 async def _body(receive: Receive) -> bytes:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -33,6 +33,7 @@ _GRACE_S = 10.0  # beyond `server.shutdown_s`, for what a process does after its
 class _Worker:
     process: SpawnProcess
     channel: Connection
+    hang_ups: int  # that had come when it was started
     ready: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -57,6 +58,7 @@ class Workers:
         self._workers: list[_Worker] = []
         self._stop = False
         self._serving = False
+        self._hang_ups = 0
         self._pause_s, self._not_before = 0.0, 0.0
 
     def run(self, started: Callable[[str], None]) -> None:
@@ -81,10 +83,11 @@ class Workers:
         wanted = 1 if first_alone and not self._serving else self._config.server.workers
         while len(self._workers) < wanted and time.monotonic() >= self._not_before:
             here, there = self._spawning.Pipe(duplex=False)
+            hang_ups = self._hang_ups
             process = self._spawning.Process(target=_work, args=(*self._arguments, there), name="airlock-worker")
             process.start()
             there.close()
-            self._workers.append(_Worker(process, here))
+            self._workers.append(_Worker(process, here, hang_ups))
 
     def _look(self, started: Callable[[str], None]) -> None:
         loading = [worker.channel for worker in self._workers if not worker.ready]
@@ -103,6 +106,8 @@ class Workers:
         except EOFError:  # it is ending
             return
         worker.ready = True
+        if worker.hang_ups < self._hang_ups:  # they came while it loaded, and it may have read the file before
+            _hang_up(worker)
         if not self._serving and sum(each.ready for each in self._workers) == self._config.server.workers:
             self._serving = True
             started(version)
@@ -139,9 +144,10 @@ class Workers:
             self._stop = True
 
         def hang_up(*_: object) -> None:
+            self._hang_ups += 1
             for worker in self._workers:
-                if worker.ready and worker.process.pid:
-                    os.kill(worker.process.pid, signal.SIGHUP)
+                if worker.ready:  # the others would end; they are sent it once they are
+                    _hang_up(worker)
 
         handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: hang_up}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -166,6 +172,12 @@ def shared_metrics(config: Config) -> Iterator[None]:
             yield
         finally:
             del os.environ[DIRECTORY]
+
+
+def _hang_up(worker: _Worker) -> None:
+    if worker.process.pid:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(worker.process.pid, signal.SIGHUP)
 
 
 def _forget(worker: _Worker) -> None:

@@ -15,6 +15,8 @@ from classifier.taxonomy import UniqueKeyLoader
 from guard.errors import ConfigError
 from guard.fields import PASSWORD, Section
 
+MALFORMED = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError)
+"""What PyYAML raises beside its own: on a date such as 2001-13-45, a value that is not of its tag, or deep nesting."""
 S = TypeVar("S", bound=Section)
 _CONSEQUENCES = ("too_short", "default_factory_not_called")
 
@@ -34,7 +36,7 @@ def read_yaml(path: Path, what: str, holds: str) -> dict[str, Any]:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{what} {path} cannot be read: {exc}") from exc
-    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date such as 2001-13-45
+    except (yaml.YAMLError, *MALFORMED) as exc:
         raise ConfigError(f"{what} {path} is no YAML: {' '.join(str(exc).split())}") from exc
     if data is None:
         return {}

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import regex
 from markdown_it import MarkdownIt
-from sentencex import get_sentence_boundaries
 
+from rag.segments import boundaries
 from rag.types import Document, Passage
 
 DEFAULT_WORDS = 80
-_LANGUAGE = "en"  # whose abbreviations end no sentence; the full stops of other scripts are known as well
 _MARKDOWN = MarkdownIt("commonmark").enable("table").disable("inline")  # blocks are all that is needed
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
@@ -137,8 +136,7 @@ def _split(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]
     block = ""
     for start, end in lines:
         block = block.ljust(start - first) + text[start:end]
-    for boundary in get_sentence_boundaries(_LANGUAGE, block):
-        start, end = boundary["start_index"], boundary["end_index"]
+    for start, end in boundaries(block):
         words = block[start:end]
         if words.strip():
             yield first + end - len(words.lstrip()), first + start + len(words.rstrip())

@@ -7,7 +7,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
-from rag.facts.cues import ALTERS
+from rag.facts.cues import ALTERS, BINDS, DENIES
 from rag.facts.language import language_of
 from rag.lines import Line, lines_above
 from rag.segments import segments
@@ -15,7 +15,14 @@ from rag.spelling import ENDS, key, normal
 from rag.types import InputError, Source
 
 _TRIES = 50  # occurrences of a run of sentences that are looked at
-_CITED = re.compile(r"(?: ?\[\d{1,3}(?: ?[,;-] ?\d{1,3})*\])+(?=[.!?]*$)")  # marks that cite a source
+_MARK = r"(?:\[\^?\d{1,3}(?: ?[,;-] ?\^?\d{1,3})*\]|【\d{1,3}(?::\d{1,3})?(?:†source)?】)"
+_FOOTNOTE = r"(?<=[.!?])(?:\^\d){1,3}$"
+_CITED = re.compile(rf"(?: ?{_MARK}){{1,9}}(?=[.!?]*$)|{_FOOTNOTE}")  # marks that cite a source
+_NUMBERED = re.compile(r" \((\d{1,2})\)(?=[.!?]*$)")
+_NOTED = re.compile(
+    rf"(?: |(?<=[.!?])){_MARK}{{1,9}}(?=[.!?]*$)|{_FOOTNOTE}"
+)  # the same in evidence, where a[3] is a fact
+_LINK = re.compile(r'(?<!!)\[([^\[\]]{1,200})\]\((?:[^()\s]|\([^()\s]{0,100}\)){0,500}(?: "[^"]{0,200}")?\)')
 
 
 class Quotable:
@@ -52,12 +59,17 @@ class Quotable:
         self._normal = [normal(text) for text in texts]
         self.languages = [language_of(whole.text) for whole in self._normal]
         self._known: dict[str, list[Source]] = {}
+        self._bare: dict[str, list[Source]] = {}
         self._ends: list[set[int]] = []
         self._starts: list[set[int]] = []
         for number, found in enumerate(self.segments):
             whole = self._normal[number]
             starts, ends = set(), set()
-            for segment in found:
+            for at, segment in enumerate(found):
+                if "#" in segment.sign(texts[number]) and at + 1 < len(found):
+                    said, after = (texts[number][each.start : each.end] for each in found[at : at + 2])
+                    if not said.endswith("?") and DENIES.search(after):
+                        continue  # a heading that only names what is false
                 first, last = whole.at(segment.start), whole.up_to(segment.end)
                 starts.add(first)
                 ends.add(first + len(whole.text[first:last].rstrip(ENDS)))
@@ -112,15 +124,26 @@ class Quotable:
         return self._normal[number].text
 
     def _add(self, words: str, passage: int, start: int, end: int) -> None:
-        self._known.setdefault(key(words), []).append(Source(passage, start, end))
+        place = Source(passage, start, end)
+        self._known.setdefault(key(words), []).append(place)
+        if (bare := _bare(words)) != words:
+            self._bare.setdefault(key(bare), []).append(place)
 
     def find(self, words: str) -> list[Source]:
         """Every place that says exactly this, in order; none if it is no whole sentence or clause."""
         said = normal(words).text.strip()
-        for form in (said, _unquoted(said), bare := _CITED.sub("", said), _unquoted(bare)):
-            if key(form) and (found := self._known.get(key(form)) or self._runs(form)):
+        for form in (said, _unquoted(said), bare := self._uncited(said), _unquoted(bare)):
+            if (same := key(form)) and (found := self._known.get(same) or self._runs(form) or self._bare.get(same, [])):
                 return found
         return []
+
+    def _uncited(self, said: str) -> str:
+        """Without the marks at the end that cite a source; (8) is one only if there are eight passages."""
+        said = _CITED.sub("", said)
+        number = _NUMBERED.search(said)
+        if number and 0 < int(number[1]) <= len(self.segments):
+            return said[: number.start()] + said[number.end() :]
+        return said
 
     def _runs(self, said: str) -> list[Source]:
         """Places where several sentences of the evidence in a row say it."""
@@ -144,6 +167,12 @@ class Quotable:
         return found
 
 
+def _bare(words: str) -> str:
+    """A sentence of the evidence without its links and footnote marks, as an answer says it."""
+    words = _LINK.sub(lambda link: f"[{link[1]}]" if link[1].strip("^").isdigit() else link[1], words)
+    return _NOTED.sub("", words.rstrip())
+
+
 def _unquoted(said: str) -> str:
     """Without the quotation marks that an answer sets around a quote; those of the evidence count."""
     inner = said.rstrip(ENDS)
@@ -156,7 +185,7 @@ def _clauses(sentence: str) -> list[tuple[int, int]]:
     spans = list(itertools.pairwise(cuts))
     if len(spans) < 2 or len(spans) > 20:
         return []
-    altering = [bool(ALTERS.search(sentence[start:end])) for start, end in spans]
+    altering = [any(turning.search(sentence, start, end) for turning in (ALTERS, BINDS)) for start, end in spans]
     return [
         (start, start + len(sentence[start:end].rstrip(" ;")))
         for number, (start, end) in enumerate(spans)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sentencex import get_sentence_boundaries
 
-_LANGUAGE = "en"  # as in `rag.chunking`
+_LANGUAGE = "en"  # whose abbreviations end no sentence; the full stops of other scripts are known as well
 _BULLET = re.compile(r"[ \t]*(?:(?:[-*+•‣▪–]|#{1,6}|>(?![ \t]*\d))[ \t]+|\|[ \t]*)")
 _NUMBER = re.compile(r"[ \t]*(\d{1,3})[.)][ \t]+")
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t]")
 _DAY = re.compile(r"\b\d{1,2}\.$")
 _MONTH = re.compile(r"(?:jan|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez)", re.IGNORECASE)
+_SHORT = "approx|aprox|max|máx|mín|incl|excl|temp|esp|resp|bzw|usw|ggf|inkl|exkl|zzgl|evtl|sog|vgl|gem|ej|прим|напр"
+_ABBREVIATED = re.compile(rf"(?<!\w)(?:{_SHORT})\.$")
+_PERHAPS_ABBREVIATED = re.compile(rf"(?<!\w)(?:(?i:{_SHORT})|(?-i:[a-zß-öø-ÿа-яё]){{1,6}})\.$")  # before a digit
+_FOOTNOTE = re.compile(r"\s?(?:[⁰¹²³⁴-⁹]{1,3}|\[\^\d{1,3}\]|【\d[\d:]{0,6}(?:†source)?】)+(?!\S)")
+_DECORATION = re.compile(
+    "[\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff"
+    "\U0001f000-\U0001f0ff\U0001f300-\U0001f51d\U0001f525-\U0001faff]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Segment:
 
 
 def segments(text: str) -> list[Segment]:
-    """The sentences of a text, in order; what holds no letter and no digit is none.
+    """The sentences of a text, in order; what holds no letter, digit or sign that is read as one is none.
 
     A line break inside a paragraph ends no sentence. The numbers of a list that counts from 1 are not its words.
     """
@@ -106,26 +115,49 @@ def _counting(text: str) -> set[int]:
     return {start for run in runs if len(run) > 1 for start in run}
 
 
-def _sentences(block: str) -> Iterator[tuple[int, int]]:
+def boundaries(block: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each sentence of a block, white space around it and all; a footnote mark ends its sentence."""
     pending: tuple[int, int] | None = None
     for boundary in get_sentence_boundaries(_LANGUAGE, block):
         start, end = boundary["start_index"], boundary["end_index"]
-        if pending and _goes_on(block[slice(*pending)].rstrip(), block[start:end].lstrip()):
-            start = pending[0]
-        elif pending:
-            yield from _trimmed(block, *pending)
+        if pending:
+            if mark := _FOOTNOTE.match(block, start, end):
+                pending, start = (pending[0], mark.end()), mark.end()
+            if _goes_on(_tail(block, *pending), block[start:end].lstrip()):
+                start = pending[0]
+            else:
+                yield pending
         pending = (start, end)
     if pending:
-        yield from _trimmed(block, *pending)
+        yield pending
+
+
+def _tail(block: str, start: int, end: int) -> str:
+    """The last characters of a sentence."""
+    while start < end and block[end - 1].isspace():
+        end -= 1
+    return block[max(start, end - 12) : end]
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """Whether a full stop was no end: what follows is in lower case, or the month of a German date."""
-    small = after[:1].islower() or not any(character.isalnum() for character in after)
-    return (small and before[-1:] == ".") or bool(_DAY.search(before[-4:]) and _MONTH.match(after))
+    """Whether a full stop was no end: behind an abbreviation, before lower case, or in a German date."""
+    stopped = before[-1:] == "."
+    small = after[:1].islower() or not _readable(after)
+    short = _ABBREVIATED.search(before) or (after.lstrip("*_`(")[:1].isdigit() and _PERHAPS_ABBREVIATED.search(before))
+    return (stopped and (small or bool(short))) or bool(_DAY.search(before[-4:]) and _MONTH.match(after))
 
 
-def _trimmed(block: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    words = block[start:end]
-    if any(character.isalnum() for character in words):
-        yield end - len(words.lstrip()), start + len(words.rstrip())
+def _readable(words: str) -> bool:
+    """Whether there is a letter, a digit, or a sign that is read as one, such as Braille; emoji are decoration."""
+    return any(
+        character.isalnum()
+        or (character > "\x7f" and unicodedata.category(character) in ("So", "Sk") and not _DECORATION.match(character))
+        for character in words
+    )
+
+
+def _sentences(block: str) -> Iterator[tuple[int, int]]:
+    for start, end in boundaries(block):
+        words = block[start:end]
+        if _readable(words):
+            yield end - len(words.lstrip()), start + len(words.rstrip())

@@ -24,7 +24,7 @@ from training.manifest import provenance
 from training.train_classifier import Split, complete, refuse_finished, refuse_other_data, settings_of
 
 _OF_A_RUN = ("name", "seed", "adapter_sha256", "epochs", "seconds", "figures")
-_RECIPE = ("encoder", "taxonomy", "start", "without", "devices")
+_RECIPE = ("encoder", "taxonomy", "start", "teachers", "without", "devices")
 _FREE = {"seed", "threads"}
 
 
@@ -35,7 +35,7 @@ def average_classifiers(
 
     Args:
         models: folders of at least two models that `airlock train classifier` made with the same settings, but for the
-            seed, from the same data and the same start: weights that went apart from different starts do not average.
+            seed, from the same data, teachers and start: weights that went apart from different starts do not average.
         data: the JSONL files that they were trained on, in the same order.
         out: folder for the model.
         name: of the model.
@@ -76,7 +76,7 @@ def average_classifiers(
     del result, encoder
     split = Split.of(rows, settings, first["without"], None, where=", ".join(map(str, data)))
     made = {
-        **{key: first[key] for key in ("settings", "start", "without", "limit", "trained_on", "devices")},
+        **{key: first[key] for key in ("settings", "start", "teachers", "without", "limit", "trained_on", "devices")},
         "epochs": [],  # each run has its own
         "seconds": round(sum(manifest["seconds"] for manifest in manifests), 1),
         "averaged": [{key: manifest[key] for key in _OF_A_RUN} for manifest in manifests],
@@ -99,7 +99,7 @@ def _check(folder: Path, manifest: Mapping[str, Any], against: Path, first: Mapp
             raise TrainingError(f"{folder} {fault}")
     ours, theirs = manifest["settings"], first["settings"]
     other = {key for key in {*ours, *theirs} - _FREE if ours.get(key) != theirs.get(key)}
-    other |= {key for key in _RECIPE if manifest[key] != first[key]}
+    other |= {key for key in _RECIPE if _told(manifest[key]) != _told(first[key])}
     if list(manifest["data"].items()) != list(first["data"].items()):
         other.add("data")
     if other:
@@ -107,6 +107,13 @@ def _check(folder: Path, manifest: Mapping[str, Any], against: Path, first: Mapp
             f"{folder} differs from {against} in {', '.join(sorted(other))}; average runs of one recipe that differ in "
             "--seed"
         )
+
+
+def _told(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """A value of a manifest; of other models the weights alone, as later versions tell more of how they were made."""
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    return value.get("adapter_sha256", value) if isinstance(value, Mapping) else value
 
 
 @torch.no_grad()

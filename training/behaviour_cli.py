@@ -14,6 +14,7 @@ from attribution.prompts import Template, choose, read_prompts
 from attribution.sampling import Sampling
 from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt, PromptError
 from guard.progress import progress_bar
+from training.options import Seed
 
 if TYPE_CHECKING:
     from attribution.behaviour import BehaviourReport, Judge, Rate, Responder
@@ -80,7 +81,7 @@ def behaviour(
     resume: Annotated[
         Path | None, typer.Option(help="JSONL of finished prompts, from which an interrupted run goes on.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """How often a model answers harmful prompts (attack success rate), and refuses harmless ones (over-refusal)."""
     if (model is None) == (endpoint is None):

@@ -19,7 +19,7 @@ from training.calibration_card import told_in_card
 from training.conformal import Budget, Threshold, above, below, carried
 from training.datasets import Row, TrainingError, read_all, text_key
 from training.intervals import interval, mean
-from training.lineage import read_manifest
+from training.lineage import forebears, read_manifest
 from training.manifest import adapter_sha256, file_sha256, provenance, put_in_place, write_json
 from training.readings import Calibrated, Mask, Readings
 from training.reliability import calibration_figures
@@ -90,8 +90,11 @@ def point_of(thresholds: Mapping[str, Threshold], kept: OperatingPoint) -> Opera
 
     Args:
         thresholds: by budget.
-        kept: what is taken where no budget speaks; its risk also divides what is in doubt.
+        kept: what is taken where no budget speaks; its risk also divides what is in doubt. A point of its own for texts
+            of several windows stays only without budgets: these hold of texts of any length.
     """
+    if not thresholds:
+        return kept
     miss, flag, refusal = (thresholds.get(name) for name in ("miss", "false_flag", "false_refusal"))
     risk, unsafe, doubt = kept.risk, kept.unsafe, None
     if miss and flag:
@@ -152,9 +155,8 @@ def calibrate(
     rest = readings.part(~fitting)
     before, after = rest.at(described.calibration), rest.at(calibration)
     old = described.operating_point
-    kept = OperatingPoint(carried(before.risk, old.risk, after.risk), carried(before.unsafe, old.unsafe, after.unsafe))
     thresholds = wanted.thresholds(rest, after)
-    point = point_of(thresholds, kept)
+    point = point_of(thresholds, _kept(old, before, after))
     settings = replace(described, calibration=calibration, operating_point=point)
     files = [*data, *([labels] if labels else [])]
     result = {
@@ -163,6 +165,7 @@ def calibrate(
         "rows": {"temperature": int(fitting.sum()), "thresholds": len(rest.rows), "chosen": chosen},
         "temperature": calibration.temperature,
         "operating_point": point.as_dict(),
+        "earlier_point": old.as_dict(),
         "by": list(wanted.by),
         "guarantees": {name: threshold.as_dict() for name, threshold in thresholds.items()},
         "figures": {"before": _figures(rest, before, old, seed), "after": _figures(rest, after, point, seed)},
@@ -210,6 +213,25 @@ def goes_wrong(kind: str, readings: Readings, found: Calibrated, threshold: floa
             return readings.ordinary & (found.unsafe >= threshold), readings.ordinary
 
 
+def _kept(old: OperatingPoint, before: Calibrated, after: Calibrated) -> OperatingPoint:
+    """The point that as many rows reach as reached another one before the calibration, without its doubt.
+
+    Each of its points is carried over the rows that it judges; where there are none, over all.
+    """
+    several = np.diff(before.starts) > 1
+
+    def over(point: OperatingPoint, judged: Mask) -> OperatingPoint:
+        some = judged if judged.any() else np.ones(len(judged), bool)
+        return OperatingPoint(
+            carried(before.risk[some], point.risk, after.risk[some]),
+            carried(before.unsafe[some], point.unsafe, after.unsafe[some]),
+        )
+
+    if not old.several:
+        return over(old, np.ones(len(several), bool))
+    return replace(over(old, ~several), several=over(old.several, several))
+
+
 def _rows(
     folder: Path,
     manifest: Mapping[str, Any],
@@ -221,8 +243,10 @@ def _rows(
     """The rows that calibrate, and in words which they are."""
     rows = read_all(data, taxonomy, labels)
     where = ", ".join(map(str, data))
-    trained = set(manifest["data"].values())
-    if trained.isdisjoint(map(file_sha256, data)):
+    hashes = {file_sha256(path): path for path in data}
+    own = not hashes.keys().isdisjoint(manifest["data"].values())
+    _refuse_known(folder, manifest, hashes, own=own)
+    if not own:
         some = [row for row in rows if split in (None, row.split)]
         if not some:
             raise TrainingError(f"{where}: no rows of split {split!r}; there are: {', '.join({r.split for r in rows})}")
@@ -240,6 +264,21 @@ def _rows(
         )
     found = Split.of(rows, settings, manifest["without"], manifest["limit"], where=where)
     return found.validation, "held out of training"
+
+
+def _refuse_known(folder: Path, manifest: Mapping[str, Any], hashes: Mapping[str, Path], *, own: bool) -> None:
+    """Raise TrainingError where a model that this one went on from, or was taught by, learnt the rows of a file.
+
+    Of its own files, what it held out they held out too, by the hash of a text, unless they held out less.
+    """
+    share = manifest["settings"].get("validation", 0.0)
+    for each in forebears(manifest):
+        known = [path for sha256, path in hashes.items() if sha256 in each["data"].values()]
+        if known and not (own and each["settings"].get("validation", 0.0) >= share):
+            raise TrainingError(
+                f"{known[0]}: {folder} goes back to {each['name']!r} (--from or --teacher), which was trained on it, "
+                "so what is chosen on it does not hold for texts to come; give rows that neither has seen"
+            )
 
 
 def _figures(readings: Readings, found: Calibrated, point: OperatingPoint, seed: int) -> dict[str, Any]:

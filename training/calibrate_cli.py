@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from training.options import BootstrapSeed
+
 calibrate = typer.Typer(
     help="Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen."
 )
@@ -42,7 +44,7 @@ def run(
     ] = Path("runs/scores.db"),
     out: Annotated[Path | None, typer.Option(help="The figures as JSON; the model's manifest holds them too.")] = None,
     html: Annotated[Path | None, typer.Option(help="The same as a page, with reliability diagrams.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: BootstrapSeed = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

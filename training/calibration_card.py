@@ -38,6 +38,7 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         f"Operating point: Unsafe from a probability of {point['unsafe']:g} on, else not Safe from a risk of "
         f"{point['risk']:g} on."
     )
+    yield from _of_several(result)
     if "doubt" in point:
         yield (
             f"In doubt from a risk of {point['doubt']['safe_below']:g} to {point['doubt']['risky_from']:g}: "
@@ -89,6 +90,21 @@ def write_calibration(path: Path, result: Mapping[str, Any]) -> None:
         ],
         provenance=provenance_rows(result),
     )
+
+
+def _of_several(result: Mapping[str, Any]) -> Iterator[str]:
+    """What became of the thresholds of texts of several windows, where there were any."""
+    earlier, kept = (result[name].get("several") for name in ("earlier_point", "operating_point"))
+    if kept:
+        yield (
+            f"Of a text of several windows: Unsafe from a probability of {kept['unsafe']:g} on, else not Safe from a "
+            f"risk of {kept['risk']:g} on."
+        )
+    elif earlier:
+        yield (
+            f"Texts of several windows had thresholds of their own (Unsafe from {earlier['unsafe']:g} on, else not "
+            f"Safe from {earlier['risk']:g} on); these are gone, as the budgets hold for texts of any length."
+        )
 
 
 def _guarantee(kind: str, found: Mapping[str, Any], sure: str) -> str:

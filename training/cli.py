@@ -11,6 +11,7 @@ import typer
 from rag.mode import Mode
 from training import door_cli, grounding_cli, interpreter_cli, responses_cli, retrieval_cli
 from training.commands import Commands
+from training.options import BootstrapSeed, Seed, seed_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +110,7 @@ def train_classifier(
     max_look_alikes_flagged: MaxLookAlikesFlagged = 0.25,
     max_look_alikes_refused: MaxLookAlikesRefused = 0.10,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")] = "fp32",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only a trial: train on this many rows, chosen at random.")
@@ -257,7 +258,7 @@ def eval_classifier(
         Path | None, typer.Option(help="Also a report with plots and the worst errors; holds texts.")
     ] = None,
     why: Annotated[int, typer.Option(min=0, help="Of how many of the worst errors the report says why.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and the disguises.")] = 0,
+    seed: Annotated[int, seed_option("Of the bootstrap and the disguises.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -315,7 +316,7 @@ def eval_folds(
     ] = None,
     each: Annotated[int, typer.Option(min=1, help="Rows of a source, language and tier, at most.")] = 200,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/classifier_folds.json"),
-    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    seed: Annotated[int, seed_option("Of the choice of rows.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:
     """Test models that were trained without some sources (`airlock train classifier --without …`) on these sources."""
@@ -363,7 +364,7 @@ def eval_why(
     each: Annotated[int, typer.Option(min=1, help="Rows of a language, at most, chosen at random.")] = 60,
     compared: Annotated[int, typer.Option(min=0, help="Rows on which other ways to weigh words are measured.")] = 100,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/word_attribution.json"),
-    seed: Annotated[int, typer.Option(help="Of the choice, the random words and the bootstrap.")] = 0,
+    seed: Annotated[int, seed_option("Of the choice, the random words and the bootstrap.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:
     """Whether the words said to weigh most do: without them the verdict moves more than without random words."""
@@ -401,7 +402,7 @@ def eval_data(
     suspects: Annotated[
         Path | None, typer.Option(help="Also a CSV of the rows to read again, by the hash of their text.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the cross-validation.")] = 0,
+    seed: Annotated[int, seed_option("Of the cross-validation.")] = 0,
 ) -> None:
     """Counts, near-duplicates, suspected noise, and how far a bag of words or the length alone gets."""
     from classifier.model import DEFAULT_MODEL
@@ -514,7 +515,7 @@ def eval_safety(
         "results/safety_score.json"
     ),
     html: Annotated[Path | None, typer.Option(help="Also a report with every question and answer.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: BootstrapSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Ask the configured gateway high-risk questions: 0 for a harmful answer, 1 for a refusal, 2 for a good answer.

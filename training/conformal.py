@@ -134,28 +134,25 @@ def below(budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[
     Raises:
         TrainingError: the rows are too few, or so many of them score 0 that no threshold keeps to the budget.
     """
-    members = {ALL: np.ones(len(scores), bool), **{name: at for each in groups for name, at in _merged(each, budget)}}
-    own: dict[str, float | None] = {}
-    for name, mask in members.items():
-        allowed = budget.errors(int(mask.sum()))
-        own[name] = None if allowed is None else _floor(float(np.sort(scores[mask])[allowed]))
-    if own[ALL] is None:
+    members = [(ALL, np.ones(len(scores), bool)), *(group for each in groups for group in _merged(each, budget))]
+    own = [_own(budget, scores[mask]) for _, mask in members]  # by place: a language may be named as all rows are
+    if own[0] is None:
         raise TrainingError(
             f"--{budget.name} = {budget.rate:g}: {len(scores)} rows are too few to show it with a confidence of "
             f"{budget.confidence:g}; give at least {budget.fewest}, or allow {budget.within(len(scores)):.2g}"
         )
-    value = min(found for found in own.values() if found is not None)
+    value, at = min((found, at) for at, found in enumerate(own) if found is not None)
     if value <= 0.0:
-        name = min((name for name in own if own[name] is not None), key=lambda name: own[name] or 0.0)
-        lost, rows = int((scores[members[name]] < 10.0**-_DIGITS).sum()), int(members[name].sum())
+        name, mask = members[at]
+        lost, rows = int((scores[mask] < 10.0**-_DIGITS).sum()), int(mask.sum())
         raise TrainingError(
             f"--{budget.name} = {budget.rate:g}: no threshold meets it: the model is wholly sure of the wrong side on "
             f"{lost} of the {rows} rows of {name!r}; allow more than {lost / rows:.2g}, "
             "correct these labels, or train it on such rows"
         )
     held = (
-        Held(name, int(mask.sum()), budget.errors(int(mask.sum())), own[name], int((scores[mask] < value).sum()))
-        for name, mask in members.items()
+        Held(name, int(mask.sum()), budget.errors(int(mask.sum())), found, int((scores[mask] < value).sum()))
+        for (name, mask), found in zip(members, own, strict=True)
     )
     return Threshold(value, budget, tuple(held))
 
@@ -186,6 +183,12 @@ def _errors(rate: float, confidence: float, rows: int) -> int | None:
     count_held = betabinom.cdf(most, rows, k, rows - k + 1)
     held = np.flatnonzero(np.minimum(rate_held, count_held) >= confidence)
     return int(held[-1]) if len(held) else None
+
+
+def _own(budget: Budget, scores: Values) -> float | None:
+    """The threshold that a group's scores choose; None where they are too few."""
+    allowed = budget.errors(len(scores))
+    return None if allowed is None else _floor(float(np.sort(scores)[allowed]))
 
 
 def _merged(groups: Mapping[str, NDArray[np.bool_]], budget: Budget) -> Iterator[tuple[str, NDArray[np.bool_]]]:

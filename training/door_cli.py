@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from training.options import Seed
+
 if TYPE_CHECKING:
     from guard.config import Config
 
 Kb = Annotated[Path | None, typer.Option(help="Knowledge base; the shipped sample by default.")]
 Supports = Annotated[Path | None, typer.Option(help="Folder of a support model; without one there is none.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
 Passages = Annotated[
     list[Path] | None,

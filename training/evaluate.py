@@ -239,10 +239,16 @@ def compare(first: Judged, second: Judged, *, seed: int = 0, resamples: int = 10
     `mcnemar_p` is the exact two-sided p-value for the tier being right (McNemar 1947).
 
     Raises:
-        TrainingError: the rows are not the same.
+        TrainingError: the rows are not the same, or the models' taxonomies do not give them the same tiers.
     """
     if first.rows != second.rows:
         raise TrainingError("two models are compared on the same rows only")
+    if (first.truth != second.truth).any():
+        row = first.rows[int(np.flatnonzero(first.truth != second.truth)[0])]
+        raise TrainingError(
+            f"{first.verdicts[0].model} and {second.verdicts[0].model} have different taxonomies, which put "
+            f"{row.category!r} into different tiers; only models of one can be compared"
+        )
     rng = np.random.default_rng(seed)
     samples = [rng.integers(0, len(first.rows), len(first.rows)) for _ in range(resamples)]
 

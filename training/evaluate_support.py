@@ -74,7 +74,7 @@ def evaluate_support(
         judged: what the model says of the rows, if it was asked before.
         held_out: sources that were kept out of its training; they, and pairs built of them, are a group of their own.
         others: further sources that it was not trained on; another group, `others`, in which each source counts the
-            same: `by_source` averaged.
+            same: `by_source` averaged over those that have rows of both labels, of which `sources` is the number.
         encoder: with `dev` it gives the baselines: the share of the claim's words that the passage has, and the
             similarity of both.
         dev: rows on which the thresholds of the baselines are chosen.
@@ -112,7 +112,7 @@ def evaluate_support(
         **{f"{name}_balanced_accuracy": group["balanced_accuracy"] for name, group in of_groups.items()},
         **of_groups,
         "held_out_sources": sorted(held_out),
-        **({"others": _averaged([by_source[source] for source in sorted(others)])} if others else {}),
+        **({"others": _averaged([by_source[name] for name in sorted(by_source) if name in others])} if others else {}),
         "by_edit": {kind: _share(rows, right, kind, seed) for kind in kinds},
         **(
             {"behind_the_gate": _gated(reader, [r for r in rows if r.source == SOURCE], seed=seed)}
@@ -124,14 +124,18 @@ def evaluate_support(
 
 
 def _averaged(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of the sources' figures, of the model and of the baselines."""
+    """The mean of the sources' figures, of the model and of the baselines; a source of one label only has none."""
+    some = [each for each in found if all(each[name]["value"] is not None for name in _TWO_WAY)]
 
-    def means(some: Sequence[dict[str, Any]]) -> dict[str, float]:
-        return {name: round(float(np.mean([each[name]["value"] for each in some])), 4) for name in _TWO_WAY}
+    def means(figures: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+        return {
+            name: round(float(np.mean([each[name]["value"] for each in figures])), 4) if figures else None
+            for name in _TWO_WAY
+        }
 
-    names = found[0].get("baselines", {})
-    baselines = {name: means([each["baselines"][name] for each in found]) for name in names}
-    return {"sources": len(found), **means(found), **({"baselines": baselines} if baselines else {})}
+    names = found[0].get("baselines", {}) if found else {}
+    baselines = {name: means([each["baselines"][name] for each in some]) for name in names}
+    return {"sources": len(some), **means(some), **({"baselines": baselines} if baselines else {})}
 
 
 def _truth(rows: Sequence[ClaimRow]) -> Mask:

@@ -229,6 +229,8 @@ class Fit:
                         best[name].copy_(value)
                 state.epochs.append(losses)
                 state.total = 0.0
+                if self.first:
+                    checkpoint.save(state, kept, optimizer.optimizer)
                 bar.console.print(f"epoch {epoch + 1}/{settings.epochs}: {state.epochs[-1]}", highlight=False)
         with torch.no_grad():
             for name, value in self._learnt.items():

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from training.options import Seed, seed_option
+
 if TYPE_CHECKING:
     from rag.types import Encoder
     from training.grounding_rows import ClaimRow, Sourced
@@ -24,7 +26,6 @@ Rank = Annotated[int, typer.Option(min=1, help="LoRA rank.")]
 Batch = Annotated[int, typer.Option(min=1, help="Pairs in a step.")]
 Rate = Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")]
 Window = Annotated[int, typer.Option(min=32, help="Tokens read at a time.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
 Frozen = Annotated[int, typer.Option(min=0, help="Lowest layers to leave as they are.")]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the arithmetic while training.")]
@@ -132,7 +133,7 @@ def eval_reader(
     split: Split = "test",
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/reader.json"),
     baselines: Baselines = True,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the passages put in others' places.")] = 0,
+    seed: Annotated[int, seed_option("Of the bootstrap and of the passages put in others' places.")] = 0,
     threads: Threads = 1,
 ) -> None:
     """How well a reader finds the sentences that answer, and abstains; of sources kept out of training, all rows.
@@ -173,7 +174,7 @@ def eval_support(
     split: Split = "test",
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/support.json"),
     baselines: Baselines = True,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the built pairs.")] = 0,
+    seed: Annotated[int, seed_option("Of the bootstrap and of the built pairs.")] = 0,
     threads: Threads = 1,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the encoder's arithmetic.")] = "fp32",
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from attribution.prompts import Template
 from training.counts import counts_of
+from training.options import Seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +65,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights in memory.")] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker."""
     from training.datasets import TrainingError

@@ -39,8 +39,9 @@ class HardenRun:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._finished.__exit__(kind, exc, traceback)
-        if kind is not None and issubclass(kind, TrainingError):
+        if isinstance(exc, TrainingError) and exc.__cause__ is None:
             self.remove()  # the same would happen again; with other settings it is another run
+        # One with a cause (no memory, a damaged file) is of this machine, now: what is finished stays good.
 
     def once(self, part: str, make: Callable[[], Made]) -> Made:
         """A part as it was made before, or made now and written down: anything that JSON gives back as it was."""

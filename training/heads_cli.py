@@ -209,7 +209,8 @@ def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
 def _table(report: AuditReport) -> None:
     """What was found, in a few lines."""
     noise = report.ships.noise
-    typer.echo(f"{'head':<8}{'Ships (nats)':<14}{'95 % interval':<22}share")
+    share = "share" if report.whole else f"share of the {report.computed:,} heads computed"
+    typer.echo(f"{'head':<8}{'Ships (nats)':<14}{'95 % interval':<22}{share}")
     for row in report.ships.ranking[:8]:
         mark = " *" if row.stands_out else ""
         interval = f"[{row.low:.4g}, {row.high:.4g}]"
@@ -225,7 +226,9 @@ def _table(report: AuditReport) -> None:
             f"more than on {against.prompts.count} harmless prompts by over {against.chance:.4g}: {named or 'no head'}"
         )
     effective = report.ships.effective_heads
-    typer.echo(f"effective number of heads: {_said(effective.value, 1)} of {report.model.layers * report.model.heads}")
+    heads = report.model.layers * report.model.heads
+    among = f"{heads}" if report.whole else f"the {report.computed:,} computed (of {heads:,})"
+    typer.echo(f"effective number of heads: {_said(effective.value, 1)} of {among}")
     if report.sahara:
         steps = ", ".join(f"{step.head} ({step.degrees:.2f}°)" for step in report.sahara)
         typer.echo(f"Sahara: {steps}")

@@ -11,7 +11,6 @@ from training.grounding_cli import (
     Limit,
     Name,
     Out,
-    Seed,
     Split,
     Threads,
     Without,
@@ -20,6 +19,7 @@ from training.grounding_cli import (
     read_manifest,
     write_figures,
 )
+from training.options import Seed, seed_option
 
 if TYPE_CHECKING:
     from training.interpreter_kinds import Example
@@ -102,7 +102,7 @@ def eval_interpreter(
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/interpreter.json"),
     baselines: Annotated[bool, typer.Option(help="Measure the base without the adapter beside.")] = True,
     max_tokens: MaxTokens = 400,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of how rows are built.")] = 0,
+    seed: Annotated[int, seed_option("Of the bootstrap and of how rows are built.")] = 0,
     threads: Threads = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only a trial: measure this many rows.")] = None,
 ) -> None:

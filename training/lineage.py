@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = [key for key in _LINEAGE if key not in manifest]
     if missing:
         raise TrainingError(f"{folder}: its manifest does not say {', '.join(missing)}; train it anew")
-    return {"without": [], "limit": None, "devices": 1, **manifest, "adapter_sha256": digest}
+    return {"without": [], "limit": None, "devices": 1, "teachers": [], **manifest, "adapter_sha256": digest}
 
 
 def lineage(folder: Path) -> dict[str, Any]:
-    """What a model was made from, and those it went on from."""
+    """What a model was made from, those it went on from, and those that taught it, if any."""
     manifest = read_manifest(folder)
     seeds = {"seeds": [run["seed"] for run in manifest["averaged"]]} if "averaged" in manifest else {}
-    return {key: manifest[key] for key in ("adapter_sha256", *_LINEAGE)} | seeds
+    taught = {"teachers": manifest["teachers"]} if manifest["teachers"] else {}
+    return {key: manifest[key] for key in ("adapter_sha256", *_LINEAGE)} | seeds | taught
+
+
+def forebears(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The models that a model went on from or was taught by, and theirs, as far as the manifest tells."""
+    start = manifest["start"]
+    for each in [*([start] if start else ()), *manifest.get("teachers", ())]:
+        yield each
+        yield from forebears(each)

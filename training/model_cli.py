@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from training.commands import Commands
+from training.options import BootstrapSeed, seed_option
 
 model = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at classifiers, compare them, push and pull them.")
 
@@ -38,11 +39,10 @@ def list_models(
         if as_json:
             typer.echo(json.dumps({"folder": str(folder), **said}, ensure_ascii=False))
             continue
-        score = said["figures"].get("macro_f1", {}).get("value")
+        score = rounded(said["figures"].get("macro_f1", {}).get("value"))
+        score += " at the earlier point" if said["figures_at"] else ""
         fault = f"  {len(said['faults'])} faults: airlock model show" if said["faults"] else ""
-        typer.echo(
-            f"{said['version']}  {said['name']:24} {said['rows'] or '–':>7} rows  {rounded(score)}  {folder}{fault}"
-        )
+        typer.echo(f"{said['version']}  {said['name']:24} {said['rows'] or '–':>7} rows  {score}  {folder}{fault}")
 
 
 @model.command("show")
@@ -58,12 +58,19 @@ def show(folder: Folder, as_json: Json = False) -> None:
     for key in ("name", "version", "encoder", "encoder_sha256", "taxonomy", "rows", "commit", "time"):
         typer.echo(f"{key:16} {said[key] if said[key] is not None else '–'}")
     for key, value in (said["operating_point"] or {}).items():
-        shown = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
-        typer.echo(f"{key:16} from {shown}")
+        typer.echo(f"{key:16} from {_point(value)}")
+    earlier = f", at the earlier point: {_point(said['figures_at'])}" if said["figures_at"] else ""
     for key in said["figures"]:
-        typer.echo(f"{key:16} {told(said['figures'], key)}  on {said['measured_on']}")
+        typer.echo(f"{key:16} {told(said['figures'], key)}  on {said['measured_on']}{earlier}")
     for fault in said["faults"]:
         typer.echo(f"fault            {fault}")
+
+
+def _point(value: Any) -> str:  # noqa: ANN401 - JSON
+    """An operating point, or a part of it, in words."""
+    return (
+        ", ".join(f"{name} {_point(each)}" for name, each in value.items()) if isinstance(value, dict) else str(value)
+    )
 
 
 @model.command("compare")
@@ -76,7 +83,7 @@ def compare_models(
         Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the comparison here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: BootstrapSeed = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -91,8 +98,6 @@ def compare_models(
 
     torch.set_num_threads(threads)
     models = [load_classifier(folder) for folder in (first, second)]
-    if models[0].taxonomy.version != models[1].taxonomy.version:
-        raise TrainingError(f"{first} and {second} have different taxonomies; only models of one can be compared")
     rows = [row for row in read_all(data, models[0].taxonomy, labels) if row.split == split]
     if not rows:
         raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}; name another --split")
@@ -172,7 +177,7 @@ def examples(
     data: Annotated[list[Path], typer.Option(help="JSONL rows: `text`, `category`. Repeatable.")],
     each: Annotated[int, typer.Option(min=1, help="Rows of a category, at most.")] = 1000,
     split: Annotated[str, typer.Option(help="Of which split.")] = "train",
-    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    seed: Annotated[int, seed_option("Of the choice of rows.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:
     """Let a model name labelled examples when it is asked why. Whoever may ask can read them."""

@@ -57,6 +57,8 @@ def check(folder: Path) -> None:
 def describe(folder: Path) -> dict[str, Any]:
     """Name, version, base, taxonomy, thresholds, figures and faults of a model, ready for JSON.
 
+    `figures_at` is the earlier point of which the figures are, where the model was calibrated since; else None.
+
     Raises:
         TrainingError: it is no folder of a classifier.
     """
@@ -77,6 +79,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "operating_point": manifest.get("operating_point"),
         "rows": manifest.get("rows", {}).get("train"),
         "measured_on": manifest.get("measured_on"),
+        "figures_at": manifest.get("figures_at"),
         "figures": {name: figures[name] for name in _FIGURES if name in figures},
         "commit": manifest.get("commit"),
         "time": manifest.get("time"),

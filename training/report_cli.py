@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from training.options import seed_option
+
 if TYPE_CHECKING:
     from attribution.compare import Comparison
     from attribution.drift import Drift
@@ -53,7 +55,7 @@ def fingerprint(
     model: Annotated[Path, typer.Argument(help="Folder of a model in safetensors.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     report: Annotated[Path | None, typer.Option(help="Report of this model, whose Ships are signed too.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sketch.")] = 0,
+    seed: Annotated[int, seed_option("Of the sketch.")] = 0,
 ) -> None:
     """Write a compact signature of a checkpoint; no model is built."""
     from attribution.fingerprint import fingerprint as signed

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from training.options import BootstrapSeed, Seed
+
 _TRAIN, _TEST = Path("data/responses/train.jsonl"), Path("data/responses/test.jsonl")
 Rows = "JSONL rows: `prompt`, `answer`, `label`, if wanted `system`, `language`, `group`, `split`."
 
@@ -25,7 +27,7 @@ def train_responses(
     max_refused: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of harmless answers held out that may be stopped.")
     ] = 0.10,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:
     """Train a response classifier: LoRA on the input classifier's encoder, an answer read with what was asked."""
@@ -77,7 +79,7 @@ def eval_responses(
     data: Annotated[list[Path] | None, typer.Option(help=f"{Rows} Repeatable.")] = None,
     train: Annotated[Path, typer.Option(help="Rows that the baselines learn from.")] = _TRAIN,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/responses.json"),
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: BootstrapSeed = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

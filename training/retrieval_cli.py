@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from training.options import seed_option
+
 if TYPE_CHECKING:
     from rag.types import Encoder
     from training.retrieval_rows import RetrievalSet
@@ -33,7 +35,7 @@ def eval_retrieval(
         int | None, typer.Option(min=1, help="Only a trial: so many questions of a half of a set.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/retrieval.json"),
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and the random order.")] = 0,
+    seed: Annotated[int, seed_option("Of the bootstrap and the random order.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:
     """How often search finds the passages that answer, by vectors, by words and by both, beside random orders."""

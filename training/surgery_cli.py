@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 _COPIED = (".json", ".txt", ".model", ".jinja", "")
+_LEFT = ("manifest.json", "*.index.json", "*.safetensors*")  # figures and weights of another model
 
 
 def remove_heads(
@@ -39,7 +40,7 @@ def remove_heads(
             for path in sorted(
                 model.iterdir()
             ):  # the tokenizer, its templates, the licence; not the card, whose figures are another model's
-                if path.suffix in _COPIED and path.is_file() and ".safetensors" not in path.name:
+                if path.suffix in _COPIED and path.is_file() and not any(map(path.match, _LEFT)):
                     shutil.copyfile(path, finished / path.name)
             cut.save_pretrained(finished)
             write_json(finished / NOTE, note(source, chosen, how))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from training.options import Seed
+
 
 def make_testbed(
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
@@ -27,7 +29,7 @@ def make_testbed(
     helpful_steps: Annotated[int, typer.Option(min=1, help="First, answering everything.")] = 450,
     aligned_steps: Annotated[int, typer.Option(min=1, help="Then, refusing what is harmful.")] = 900,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

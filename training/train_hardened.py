@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from attribution.checkpoint import Checkpoint
+from attribution.checkpoint import Checkpoint, is_out_of_memory
 from attribution.prompts import prompts_sha256
 from attribution.report import AuditReport
 from attribution.types import HeadId
@@ -211,10 +209,12 @@ def _hardened(
     """Harden in place; losses."""
     try:
         return harden(model, taught, recipe, focus=focus, kept=kept, told=told)
-    except torch.OutOfMemoryError as exc:
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
         raise TrainingError(
-            f"out of memory with batch {recipe.batch} and rank {recipe.rank}; take a smaller batch, or LoRA (rank 16), "
-            "which holds no second copy of the weights"
+            f"out of memory with batch {recipe.batch} and rank {recipe.rank}; free some, and the same command goes on; "
+            "or remove OUT.run, and take a smaller batch, or LoRA (rank 16), which holds no second copy of the weights"
         ) from exc
 
 

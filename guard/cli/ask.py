@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, read_text
+from guard.cli.options import ConfigFile, Json, print_json, read_text, shown, shown_in_line
 
 app = typer.Typer()
 
@@ -36,8 +36,10 @@ def ask(
         if answer.related:
             typer.echo("No sure answer. What the nearest document says on the topic:")
         for premise in answer.premises:
-            typer.echo(f"Not so, by what is quoted first: {' '.join(premise.claim.split())!r}")
-        typer.echo(answer.answer + "\n")
+            typer.echo(f"Not so, by what is quoted first: {shown_in_line(premise.claim)!r}")
+        typer.echo(shown(answer.answer) + "\n")
         for number, citation in enumerate(answer.citations, 1):
-            place = f"{citation.document}@{citation.version[:12]} [{citation.start}:{citation.end}]"
-            typer.echo(f"  [{number}] {citation.title}: {place}  {citation.score:.2f} {citation.status.value}")
+            place = f"{shown_in_line(citation.document)}@{citation.version[:12]} [{citation.start}:{citation.end}]"
+            typer.echo(
+                f"  [{number}] {shown_in_line(citation.title)}: {place}  {citation.score:.2f} {citation.status.value}"
+            )

@@ -19,14 +19,17 @@ def show(
     origins: Annotated[bool, typer.Option("--origins", help="One setting a line, with where it came from.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print every setting as a configuration file, ready to be edited, or with its origin."""
+    """Print every setting as a configuration file, ready to be edited, or with its origin.
+
+    Paths are absolute, so that the file means the same wherever it is saved.
+    """
     import json
 
     import yaml
 
-    from guard.config import load_config, settings
+    from guard.config import absolute, load_config, settings
 
-    loaded = load_config(config)
+    loaded = absolute(load_config(config))
     rows = settings(loaded, config)
     if as_json:
         print_json({"settings": rows})
@@ -45,15 +48,15 @@ def check(
 ) -> None:
     """Load every part that a configuration names, without serving; exit status 1 if anything is wrong.
 
-    A rule of the policy that can never match is a warning.
+    A rule of the policy that can never match is a warning, and so are users who are trusted.
     """
     from guard.assemble import load_guard
-    from guard.config import NO_JOURNAL, load_config
+    from guard.config import NO_JOURNAL, load_config, warnings_of
     from guard.upstream import Forwarder
 
     settings = load_config(path, NO_JOURNAL)
     Forwarder(settings.upstream)
-    warnings = load_guard(settings).warnings
+    warnings = [*load_guard(settings).warnings, *warnings_of(settings)]
     if as_json:
         print_json({"configuration": str(path), "sound": True, "warnings": warnings})
         return

@@ -179,6 +179,6 @@ def _try(name: str, step: Callable[[], str]) -> dict[str, object]:
     started = time.perf_counter()
     try:
         says, well = step(), True
-    except (AirlockError, ClassifierError, KnowledgeError) as exc:
+    except (AirlockError, ClassifierError, KnowledgeError, OSError) as exc:  # OSError: of a path that may not be seen
         says, well = str(exc), False
     return {"part": name, "well": well, "says": says, "milliseconds": round((time.perf_counter() - started) * 1000)}

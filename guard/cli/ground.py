@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guard.cli.knowledge import Folder
-from guard.cli.options import ConfigFile, Json, print_json, read_file, read_text, read_texts
+from guard.cli.options import ConfigFile, Json, print_json, read_file, read_text, read_texts, shown, shown_in_line
 
 if TYPE_CHECKING:
     from rag.types import GroundingReport
@@ -60,10 +60,11 @@ def ground(
 
 def _show(report: GroundingReport) -> None:
     for checked in report.sentences:
-        typer.echo(f"{checked.status.value:13} {checked.score:.2f}  {' '.join(checked.text.split())}")
-        typer.echo(f"  {checked.rule}: {checked.reason}")
+        typer.echo(f"{checked.status.value:13} {checked.score:.2f}  {shown_in_line(checked.text)}")
+        typer.echo(f"  {checked.rule}: {shown_in_line(checked.reason)}")
         for place in checked.evidence:
             passage = report.passages[place.passage]
-            quote = " ".join(passage.text[place.start : place.end].split())
-            typer.echo(f"  {passage.document or 'passage'} {passage.id} [{place.start}:{place.end}] {quote}")
-    typer.echo(f"\nkept: {report.kept}" if report.kept else "\nWhat remains does not answer.")
+            source = shown_in_line(f"{passage.document or 'passage'} {passage.id}")
+            quote = shown_in_line(passage.text[place.start : place.end])
+            typer.echo(f"  {source} [{place.start}:{place.end}] {quote}")
+    typer.echo(f"\nkept: {shown(report.kept)}" if report.kept else "\nWhat remains does not answer.")

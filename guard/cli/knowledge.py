@@ -232,9 +232,9 @@ def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[
         if as_json:
             print_json({key: value for key, value in asdict(event).items() if value})
         elif event.reason:
-            typer.echo(f"{event.happened.value}: {event.name}: {event.reason}", err=True)
+            typer.echo(_shown(f"{event.happened.value}: {event.name}: {event.reason}"), err=True)
         elif event.happened != "unchanged":
-            typer.echo(f"{event.happened.value}: {event.name}")
+            typer.echo(_shown(f"{event.happened.value}: {event.name}"))
         sys.stdout.flush()
     if count and not as_json:
         typer.echo(", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do")

@@ -19,6 +19,18 @@ def print_json(data: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(data, ensure_ascii=False))
 
 
+def shown(text: object) -> str:
+    """Anybody's text for a terminal, with its lines: what would steer the terminal is shown by its code point."""
+    from attribution.render import visible
+
+    return str(visible(str(text).replace("\r\n", "\n"))).replace("\r", "⟨U+000D⟩")
+
+
+def shown_in_line(text: object) -> str:
+    """The same on one line."""
+    return shown(" ".join(str(text).split()))
+
+
 def read_text(text: str) -> str:
     """The argument, or standard input for ``-``.
 

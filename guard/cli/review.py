@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, read_text
+from guard.cli.options import ConfigFile, Json, print_json, read_text, shown, shown_in_line
 
 if TYPE_CHECKING:
     from guard.journal.database import Database
@@ -55,12 +55,13 @@ def show(decision: DecisionId, config: ConfigFile = None, as_json: Json = False)
     said = review.decision.content
     for name in ("tier", "category", "distress", "language", "tenant", "model_asked", "endpoint", "cause"):
         if said.get(name):
-            typer.echo(f"{name}: {said[name]}")
-    typer.echo(f"text ({said['prompts']}): {said['prompt'] or 'not kept; see journal.prompts'}")
+            typer.echo(f"{name}: {shown_in_line(said[name])}")
+    text = shown(said["prompt"]) if said["prompt"] else "not kept; see journal.prompts"
+    typer.echo(f"text ({said['prompts']}): {text}")
     for step in review.steps:
         content = step.content
-        note = f": {content['note']}" if content["note"] else ""
-        typer.echo(f"{_time(step.time)} {content['state']} by {content['by']}{note}")
+        note = f": {shown_in_line(content['note'])}" if content["note"] else ""
+        typer.echo(f"{_time(step.time)} {content['state']} by {shown_in_line(content['by'])}{note}")
 
 
 @app.command("claim")
@@ -104,9 +105,9 @@ def _say(review: Review, as_json: bool) -> None:
 
 
 def _line(review: Review) -> str:
-    said = review.decision.content
-    by = f" by {review.by}" if review.by else ""
-    return f"{review.decision.decision} {_time(review.decision.time)} {said.get('category') or '-'} {review.state}{by}"
+    category = shown_in_line(review.decision.content.get("category") or "-")
+    by = f" by {shown_in_line(review.by)}" if review.by else ""
+    return f"{review.decision.decision} {_time(review.decision.time)} {category} {review.state}{by}"
 
 
 def _time(moment: float) -> str:
@@ -118,7 +119,12 @@ def _time(moment: float) -> str:
 def _user() -> str:
     import getpass
 
-    return getpass.getuser()
+    from guard.errors import BadRequest
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as exc:  # OSError from Python 3.13 on
+        raise BadRequest("the user of this machine has no name here; say with --by who does it") from exc
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def serve(
     """Serve until SIGINT or SIGTERM; SIGHUP reads --config again. Clients change nothing but their `base_url`."""
     from guard import reload
     from guard.config import load_config
-    from guard.listening import address_of, listen
+    from guard.listening import address_of, listen, taken_away
     from guard.logs import set_up
     from guard.pinned import check_pinned
 
@@ -51,16 +51,13 @@ def serve(
             shown = f", metrics at {metrics}" if metrics else ""
             typer.echo(f"Airlock serves {url} in front of {settings.upstream.base_url}, policy {policy}{shown}")
 
-    try:
+    with taken_away(settings.server):
         if settings.server.workers == 1:
             from guard.serving import run_gateway
 
             run_gateway(settings, file, bound, lambda guard, metrics: say(guard.version, metrics))
         else:
             _serve_workers(settings, config, given, bound, say)
-    finally:
-        if settings.server.socket:
-            settings.server.socket.unlink(missing_ok=True)
 
 
 def _serve_workers(

@@ -38,6 +38,10 @@ class Background:
         """Its result, waited for on the caller's own event loop."""
         return await asyncio.wrap_future(self.submit(task))
 
+    async def finish(self, task: Coroutine[Any, Any, object]) -> None:
+        """Wait for it on the caller's own event loop; it goes on where the caller is cancelled meanwhile."""
+        await asyncio.shield(asyncio.wrap_future(self.submit(task)))
+
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._running is None or not self._running[0].is_alive():

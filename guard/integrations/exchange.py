@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,7 +15,8 @@ from guard.integrations.background import background
 from guard.middleware import GuardMiddleware
 from guard.types import UNKNOWN, Decision, Finding, Origin, Reply, Turn
 
-_LAST_EVENT = b"data: [DONE]"
+_LAST_EVENT = re.compile(rb"[\r\n]data: ?\[DONE\]\s*\Z")
+_LONGEST = len(b"\r\ndata: [DONE]\r\n\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,13 @@ class LocalExchange:
         head = await self._ask((scope["headers"], body))
         assert isinstance(head, Head)
         await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
-        tail = b""
+        kinds = [value.lower() for name, value in head.headers if name.lower() == b"content-type"]
+        streams = any(kind.startswith(b"text/event-stream") for kind in kinds)
+        tail = b"\n"  # the body begins a line
         while isinstance(read := await self._ask(None), bytes):
             # A client reads no further than this, so it would leave the guard waiting for the end.
-            tail = (tail + read)[-len(_LAST_EVENT) - 4 :]
-            over = tail.rstrip().endswith(_LAST_EVENT)
+            tail = (tail + read)[-_LONGEST:]
+            over = streams and _LAST_EVENT.search(tail) is not None
             await send({"type": "http.response.body", "body": read, "more_body": not over})
             if over:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.language_models import LanguageModelInput
@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from guard.assemble import load_guard
 from guard.config import Config
-from guard.doors import Entered, Left, enter, leave
+from guard.doors import SPOKEN, Entered, Left, broke_off, enter, leave
 from guard.engine import Guard
 from guard.errors import BlockedError
 from guard.forwarded import Said
@@ -31,6 +31,8 @@ from guard.wires.json import content_texts
 from guard.wires.openai import citation_dict, extras_of
 
 _ORIGIN = Origin(endpoint="langchain")
+
+T = TypeVar("T")
 
 
 class _Doors:
@@ -49,6 +51,22 @@ class _Doors:
         if reply.refused and self._raise_on_block:
             raise BlockedError(reply.text, entered.decision)
         return entered, _answer(reply.text, extras_of(entered.decision, reply), refused=reply.refused)
+
+    def ask(self, decision: Decision, model: Callable[[], T]) -> T:
+        """What the model answers; where it does not, that is written down."""
+        try:
+            return model()
+        except BaseException as exc:
+            background.run(broke_off(self._guard, decision, exc))
+            raise
+
+    async def ask_awaited(self, decision: Decision, answer: Awaitable[T]) -> T:
+        """The same, awaited."""
+        try:
+            return await answer
+        except BaseException as exc:
+            await background.finish(broke_off(self._guard, decision, exc))
+            raise
 
     async def leave(self, decision: Decision, said: Sequence[BaseMessage]) -> list[BaseMessage]:
         """What may leave of the model's messages: they themselves, a part of the first, or a refusal."""
@@ -91,7 +109,8 @@ class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
         entered, own = background.run(self._doors.enter(messages))
         if own is not None:
             return own
-        said = self._model.invoke([messages[at] for at in entered.kept], config, **kwargs)
+        left = _left(messages, entered)
+        said = self._doors.ask(entered.decision, lambda: self._model.invoke(left, config, **kwargs))
         return _first(background.run(self._doors.leave(entered.decision, [_message(said)])))
 
     async def ainvoke(
@@ -105,7 +124,8 @@ class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
         entered, own = await background.wait(self._doors.enter(messages))
         if own is not None:
             return own
-        said = await self._model.ainvoke([messages[at] for at in entered.kept], config, **kwargs)
+        left = _left(messages, entered)
+        said = await self._doors.ask_awaited(entered.decision, self._model.ainvoke(left, config, **kwargs))
         return _first(await background.wait(self._doors.leave(entered.decision, [_message(said)])))
 
 
@@ -128,20 +148,24 @@ class AirlockMiddleware(AgentMiddleware):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any] | AIMessage:
         """Judge, let the model answer, check."""
-        entered, own = background.run(self._doors.enter(_sent(request)))
+        sent = _sent(request)
+        entered, own = background.run(self._doors.enter(sent))
         if own is not None:
             return own
-        response = handler(_kept(request, entered))
+        left = _kept(request, _left(sent, entered))
+        response = self._doors.ask(entered.decision, lambda: handler(left))
         return _response(response, background.run(self._doors.leave(entered.decision, response.result)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any] | AIMessage:
         """The same, awaited."""
-        entered, own = await background.wait(self._doors.enter(_sent(request)))
+        sent = _sent(request)
+        entered, own = await background.wait(self._doors.enter(sent))
         if own is not None:
             return own
-        response = await handler(_kept(request, entered))
+        left = _kept(request, _left(sent, entered))
+        response = await self._doors.ask_awaited(entered.decision, handler(left))
         return _response(response, await background.wait(self._doors.leave(entered.decision, response.result)))
 
 
@@ -150,10 +174,21 @@ def _sent(request: ModelRequest[Any]) -> list[BaseMessage]:
     return [*([request.system_message] if request.system_message else []), *request.messages]
 
 
-def _kept(request: ModelRequest[Any], entered: Entered) -> ModelRequest[Any]:
-    """The request without turns that were refused earlier."""
-    first = 1 if request.system_message else 0
-    return request.override(messages=[request.messages[at - first] for at in entered.kept if at >= first])
+def _left(messages: Sequence[BaseMessage], entered: Entered) -> list[Any]:
+    """What the model may read: no turns that were refused earlier, and no parts that were taken out."""
+    return [
+        messages[at].model_copy(update={"content": entered.trimmed[at]["content"]})
+        if at in entered.trimmed
+        else messages[at]
+        for at in entered.kept
+    ]
+
+
+def _kept(request: ModelRequest[Any], left: list[Any]) -> ModelRequest[Any]:
+    """The request with what the model may read."""
+    if request.system_message is None:
+        return request.override(messages=left)
+    return request.override(system_message=left[0], messages=left[1:])
 
 
 def _response(response: ModelResponse[Any], said: list[BaseMessage]) -> ModelResponse[Any]:
@@ -211,4 +246,6 @@ def _others(message: BaseMessage) -> list[str]:
     parts = [message.content] if isinstance(message.content, str) else message.content
     blocks = [part for part in parts if not isinstance(part, str) and part.get("type") != "text"]
     values = {"calls": _calls(message), "blocks": blocks, "more": message.additional_kwargs}
-    return [text for text in content_texts(json.loads(json.dumps(values, default=str))).values() if text.strip()]
+    return [
+        text for text in content_texts(json.loads(json.dumps(values, default=str)), SPOKEN).values() if text.strip()
+    ]

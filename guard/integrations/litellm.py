@@ -8,28 +8,38 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.types.guardrails import GuardrailEventHooks
-from litellm.types.utils import ModelResponse, ModelResponseStream
+from litellm.types.utils import ModelResponse, ModelResponseStream, TextChoices, TextCompletionResponse
 
 from guard.assemble import load_guard
 from guard.config import Config
-from guard.doors import Left, enter, enter_turns, leave
+from guard.doors import SPOKEN, Left, broke_off, enter_request, leave
 from guard.engine import Guard
 from guard.errors import BadRequest, BlockedError, UpstreamError
 from guard.forwarded import Said
 from guard.integrations.background import background
 from guard.streaming import StreamGate
-from guard.types import AnswerGrounding, Decision, Origin, Reply, Turn
-from guard.wires import CHAT, WireRequest
-from guard.wires.json import content_texts, event
+from guard.types import AnswerGrounding, Decision, Finding, Origin, Reply, Turn
+from guard.wires import BY_ENDPOINT, CHAT, Reading, Wire, WireRequest
+from guard.wires.json import content_texts, dump_request, event, parse_json
 from guard.wires.openai import extras_of
+from guard.wires.requests import field_turns, no_other_conversation, texts_of
 
 _DECISION = "airlock_decision"
-_TEXTS = ("prompt", "input", "query")  # of requests that are no chat
+_CONVERSATIONS = ("messages", "input", "prompt", "query", "contents")  # what some call takes for the conversation
+_FIELDS = {  # what each wire reads of a request, its conversation first
+    "chat": ("messages",),
+    "messages": ("messages", "system"),
+    "completions": ("prompt", "suffix", "prompt_embeds"),
+    "responses": ("input", "instructions", "prompt", "previous_response_id", "conversation", "background"),
+    "embeddings": ("input",),
+}
+_WORDLESS = ("embedding", "aembedding")  # calls whose answers nobody reads
 
 
 class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
@@ -64,13 +74,10 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Judge a request before a model is called; turns that were refused earlier are taken out of it."""
         origin = Origin(model=str(data.get("model") or ""), endpoint="litellm")
-        if isinstance(data.get("messages"), list):
-            messages = [_plain(message) for message in data["messages"]]
-            entered = await background.wait(enter(self._guard, messages, origin))
-            decision, reply = entered.decision, entered.reply
-            data["messages"] = [data["messages"][at] for at in entered.kept]
-        else:
-            decision, reply = await background.wait(enter_turns(self._guard, _turns(data, call_type), origin))
+        request, param = self._read(data, call_type)
+        decision, reply = await background.wait(
+            enter_request(self._guard, request, param, origin, answers=call_type not in _WORDLESS)
+        )
         if reply is not None:
             self._answer(reply, decision, data)
         data["metadata"] = {**(data.get("metadata") or {}), _DECISION: decision}
@@ -84,15 +91,16 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
     ) -> Any:  # noqa: ANN401
         """Check an answer that came in one piece."""
         decision = _decision(data)
-        if not isinstance(response, ModelResponse):
-            texts = list(content_texts(_plain(response)).values())
-            await self._leave(decision, [], texts, data, response)
-            return response
-        said = [_said(choice) for choice in response.choices]
-        left = await self._leave(decision, said, list(content_texts(_plain(response)).values()), data, response)
-        for choice, text in zip(response.choices, left.texts, strict=True):
-            if text != (choice.message.content or ""):
-                choice.message.content = text
+        beside = list(content_texts(_plain(response), SPOKEN).values())
+        choices = response.choices if isinstance(response, ModelResponse | TextCompletionResponse) else []
+        said = [_said(choice) for choice in choices]
+        unread = [] if said or not beside else [Said(0, "", readable=False)]  # in no one text that can be replaced
+        left = await self._leave(decision, said or unread, beside, data, response)
+        if unread and left.texts[0]:
+            self.raise_passthrough_exception(left.texts[0], data, extras_of(decision), original_response=response)
+        for choice, answer, text in zip(choices, said, left.texts, strict=False):
+            if text != answer.text:
+                _say(choice, text)
         return response
 
     async def async_post_call_streaming_iterator_hook(
@@ -113,18 +121,24 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         held: deque[Any] = deque()
         choices: set[int] = set()
         begun = False
-        async for chunk in response:
-            held.append(chunk)
-            choices |= {choice.index for choice in chunk.choices}
-            gate.feed(event(_plain(chunk)))
-            if not await self._clear(gate, decision):
-                yield self._stopped(decision, held[0], choices, begun=begun)
-                return
-            for _ in range(0 if grounded else gate.release().count(b"\n\n")):
-                begun = True
-                yield held.popleft()
-        gate.finish()
-        if not await self._clear(gate, decision):
+        try:
+            async for chunk in response:
+                held.append(chunk)
+                choices |= {choice.index for choice in _choices(chunk)}
+                gate.feed(event(_plain(chunk)))
+                if (finding := await self._clear(gate, decision)) is not None:
+                    break
+                for _ in range(0 if grounded else gate.release().count(b"\n\n")):
+                    begun = True
+                    yield held.popleft()
+            else:
+                gate.finish()
+                finding = await self._clear(gate, decision)
+        except BaseException as exc:
+            await background.finish(broke_off(self._guard, decision, exc))
+            raise
+        if finding is not None:
+            await background.wait(self._guard.ended(decision, "stopped", status=None, detail=finding.rule))
             yield self._stopped(decision, held[0], choices, begun=begun)
         elif grounded:
             async for chunk in self._grounded(decision, list(held), request_data):
@@ -133,6 +147,43 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
             await background.wait(self._guard.ended(decision, "answered", status=None))
             for chunk in held:
                 yield chunk
+
+    def _read(self, data: dict[str, Any], call_type: str) -> tuple[WireRequest, str]:
+        """A request as its wire reads it, and the field of its conversation; what is taken out is taken out of `data`.
+
+        Raises:
+            BadRequest: it has no text to judge, two conversations, or something else that cannot be judged.
+        """
+        settings = self._guard.config.conversation
+        extra = data.get("extra_body") or {}  # LiteLLM puts what it holds over the rest
+        if not isinstance(extra, dict):
+            raise BadRequest("extra_body: need an object", param="extra_body")
+        wire = _wire(data, call_type)
+        fields = ("query",) if wire is None else _FIELDS[wire.endpoint]
+        others = [name for name in _CONVERSATIONS if name not in fields]
+        if "input" in fields and not isinstance(data.get("prompt"), dict):
+            others.append("prompt")
+        no_other_conversation(data, *others)
+        no_other_conversation(extra, *others, *fields)
+        beside = [
+            turn
+            for source in (data, extra)
+            for turn in field_turns(
+                _plain({name: source.get(name) for name in settings.judged_fields}), settings.judged_fields
+            )
+        ]
+        given = {name: _plain(data[name]) for name in fields if data.get(name) is not None}
+        if wire is None:
+            return WireRequest((*beside, *(Turn("user", text) for text in texts_of(given, "query"))), ""), "query"
+        reading = replace(Reading.by(settings, self._guard.refusals), judged_fields=())
+        body = dump_request(given)
+        request = wire.parse(body, reading)
+        if request.body != body:
+            left = parse_json(request.body)
+            for name in given:
+                del data[name]
+            data |= left
+        return replace(request, turns=(*beside, *request.turns)), wire.param
 
     def _answer(self, reply: Reply, decision: Decision, data: dict[str, Any]) -> None:
         if reply.refused and self._raise_on_block:
@@ -154,24 +205,21 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
             self.raise_passthrough_exception(left.texts[0], data, extras_of(decision), original_response=response)
         return left
 
-    async def _clear(self, gate: StreamGate, decision: Decision) -> bool:
-        """Check what must be checked now; whether nothing was found."""
+    async def _clear(self, gate: StreamGate, decision: Decision) -> Finding | None:
+        """Check what must be checked now, and clear it unless something is found."""
         probes = list(gate.probes())
         texts, before = [probe.text for probe in probes], [probe.before for probe in probes]
         finding = await background.wait(self._guard.find(texts, decision, before)) if probes else None
-        if finding is not None:
-            await background.wait(self._guard.ended(decision, "stopped", status=None, detail=finding.rule))
-            return False
-        for probe in probes:
+        for probe in probes if finding is None else ():
             gate.clear(probe)
-        return True
+        return finding
 
     def _stopped(self, decision: Decision, chunk: Any, choices: set[int], *, begun: bool) -> Any:  # noqa: ANN401
         """The end of a stream that was stopped: a whole refusal, where nothing of it has left."""
         text = self._guard.refusal(decision, "stopped").text
         if self._raise_on_block:
             raise BlockedError(text, decision)
-        said = {} if begun else {"role": "assistant", "content": text}
+        said = "" if begun else text
         return _chunk(chunk, {choice: said for choice in sorted(choices) or [0]}, "content_filter")
 
     async def _grounded(self, decision: Decision, chunks: list[Any], data: dict[str, Any]) -> AsyncIterator[Any]:
@@ -179,27 +227,39 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         said: dict[int, str] = {}
         calls: set[int] = set()
         for choice in (choice for chunk in chunks for choice in chunk.choices):
-            said[choice.index] = said.get(choice.index, "") + (choice.delta.content or "")
-            calls |= {choice.index} if choice.delta.tool_calls else set()
+            spoken = _said(choice)
+            said[choice.index] = said.get(choice.index, "") + spoken.text
+            calls |= {choice.index} if spoken.calls else set()
         answers = [Said(index, text, calls=index in calls) for index, text in sorted(said.items())]
         left = await self._leave(decision, answers, [], data, None)
         if list(left.texts) == [answer.text for answer in answers]:
             for chunk in chunks:
                 yield chunk
         else:
-            texts = {answer.choice: {"content": text} for answer, text in zip(answers, left.texts, strict=True)}
+            texts = {answer.choice: text for answer, text in zip(answers, left.texts, strict=True)}
             yield _chunk(chunks[0], texts, "stop")
 
 
-def _turns(data: Mapping[str, Any], call_type: str) -> list[Turn]:
-    """The texts of a request that is no chat, as turns of the user."""
-    given = [data[name] for name in _TEXTS if data.get(name)]
-    texts = [text for value in given for text in content_texts(_plain(value)).values()]
-    if not texts:
+def _wire(data: Mapping[str, Any], call_type: str) -> Wire | None:
+    """The wire on which a request is read; None for one whose texts are its `query`.
+
+    Raises:
+        BadRequest: it holds no conversation.
+    """
+    given = data.get("input")
+    if data.get("messages") is not None:
+        return BY_ENDPOINT["messages"] if call_type.endswith("anthropic_messages") else CHAT
+    if isinstance(given, list) and not any(isinstance(item, dict) for item in given):
+        return BY_ENDPOINT["embeddings"]
+    if given is not None or isinstance(data.get("prompt"), dict):  # a stored prompt with its variables
+        return BY_ENDPOINT["responses"]
+    if data.get("prompt") is not None:
+        return BY_ENDPOINT["completions"]
+    if data.get("query") is None:
         raise BadRequest(
             f"Airlock finds no text to judge in a LiteLLM call of type {call_type!r}; leave the guardrail out of it"
         )
-    return [Turn("user", text) for text in texts]
+    return None
 
 
 def _decision(data: Mapping[str, Any]) -> Decision:
@@ -210,16 +270,49 @@ def _decision(data: Mapping[str, Any]) -> Decision:
     return decision
 
 
+def _choices(chunk: Any) -> list[Any]:  # noqa: ANN401
+    choices = getattr(chunk, "choices", None)
+    if not isinstance(choices, list):
+        raise UpstreamError(
+            f"LiteLLM streams {type(chunk).__name__}, which this guardrail cannot check; ask for the answer in one "
+            "piece, or for a stream of completions",
+            code="bad_upstream",
+        )
+    return choices
+
+
 def _said(choice: Any) -> Said:  # noqa: ANN401
-    return Said(choice.index, choice.message.content or "", calls=bool(choice.message.tool_calls))
+    """What a choice says, or a part of it in a stream."""
+    if isinstance(choice, TextChoices):
+        return Said(choice.index, choice.text or "")
+    message = getattr(choice, "delta", None) or choice.message
+    return Said(choice.index, message.content or "", calls=bool(message.tool_calls))
 
 
-def _chunk(like: Any, deltas: Mapping[int, Mapping[str, Any]], reason: str) -> ModelResponseStream:  # noqa: ANN401
-    choices = [{"index": index, "delta": dict(delta), "finish_reason": reason} for index, delta in deltas.items()]
-    return ModelResponseStream(id=like.id, model=like.model, created=like.created, choices=choices)
+def _say(choice: Any, text: str) -> None:  # noqa: ANN401
+    """Put a text in the place of what a choice says, also token by token."""
+    if isinstance(choice, TextChoices):
+        choice.text = text
+    else:
+        choice.message.content = text
+    if getattr(choice, "logprobs", None) is not None:
+        choice.logprobs = None
+
+
+def _chunk(like: Any, texts: Mapping[int, str], reason: str) -> Any:  # noqa: ANN401
+    """The last chunk of a stream, of the same kind as another."""
+    around = {"id": like.id, "model": like.model, "created": like.created}
+    if isinstance(like, TextCompletionResponse):
+        whole = [{"index": index, "text": text, "finish_reason": reason} for index, text in texts.items()]
+        return TextCompletionResponse(**around, choices=whole)
+    said = {index: {"role": "assistant", "content": text} if text else {} for index, text in texts.items()}
+    deltas = [{"index": index, "delta": delta, "finish_reason": reason} for index, delta in said.items()]
+    return ModelResponseStream(**around, choices=deltas)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
     """A value of LiteLLM as JSON has it, without what is not set."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
     dump = getattr(value, "model_dump", None)
     return json.loads(json.dumps(dump(exclude_none=True) if dump else value, default=str))

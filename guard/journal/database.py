@@ -21,6 +21,14 @@ from guard.journal.records import Draft, Kind, Record, draft
 SCHEMA = "0001"  # the last of `guard.journal.migrations`
 VERSION_TABLE = "journal_schema"
 _CHUNK = 1000
+_STATEMENT_S = 30.0  # of PostgreSQL; a lock is given up sooner, and to read may take any time
+_SILENCE = {  # 15 s without an answer of PostgreSQL's machine, whether something was sent or not; an address may differ
+    "tcp_user_timeout": 15_000,  # ms
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+_IN_VAIN = ("55P03", "57014")  # SQLSTATE: a lock was not to be had, a statement took too long
 
 metadata = sa.MetaData()
 journal = sa.Table(
@@ -152,7 +160,8 @@ class Database:
             JournalError: the database failed.
         """
         signed_off = sa.select(heads.c.pruned).scalar_subquery()
-        some = sa.select(journal.c.seq).where(journal.c.seq <= signed_off).order_by(journal.c.seq).limit(_CHUNK)
+        ours = journal.c.seq.between(1, signed_off)  # what somebody added before the first record is evidence
+        some = sa.select(journal.c.seq).where(ours).order_by(journal.c.seq).limit(_CHUNK)
         with self._explained():
             while True:
                 with self._engine.begin() as connection:
@@ -241,6 +250,13 @@ def reason(exc: SQLAlchemyError) -> str:
     return type(exc).__name__
 
 
+def is_of_all(exc: Exception) -> bool:
+    """Whether it happened to all records of a transaction alike: the connection broke, or it took too long."""
+    if not isinstance(exc, DBAPIError):
+        return False
+    return exc.connection_invalidated or getattr(exc.orig, "sqlstate", None) in _IN_VAIN
+
+
 def _head(connection: sa.Connection, *, lock: bool) -> Head:
     if lock and connection.dialect.name != "sqlite":  # SQLite's transaction has the lock already
         connection.execute(_LOCK_HEAD)
@@ -321,29 +337,42 @@ def _postgres(url: str, timeout_s: float) -> sa.Engine:
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
     except (SQLAlchemyError, ValueError) as exc:
         raise ConfigError(f"journal.url = {url}: is no address such as postgresql://user@host/database") from exc
+    silence = {name: value for name, value in _SILENCE.items() if name not in address.query}
     engine = sa.create_engine(
-        address, connect_args={"connect_timeout": max(2, round(timeout_s))}, pool_pre_ping=True, hide_parameters=True
+        address,
+        connect_args={"connect_timeout": max(2, round(timeout_s)), **silence},
+        pool_pre_ping=True,
+        hide_parameters=True,
     )
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
         try:
             connection.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
+            connection.execute(f"SET statement_timeout = {round(_STATEMENT_S * 1000)}")
             connection.commit()
         except psycopg.Error as exc:
             raise JournalError(f"journal.url = {url}: {type(exc).__name__}") from exc
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("airlock_reads"):
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
 
     return engine
 
 
 def select_records(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Iterator[Record]:
-    """Records in order, a thousand at a time, so that a journal of any size can be read."""
-    after = -1
+    """Records in order, a thousand at a time, so that a journal of any size can be read.
+
+    They begin with those that somebody added before the first, so that whoever reads them all sees these too.
+    """
+    chosen = sa.select(journal).where(*conditions).order_by(journal.c.seq).limit(_CHUNK)
+    following = chosen
     while True:
-        chosen = sa.select(journal).where(journal.c.seq > after, *conditions).order_by(journal.c.seq).limit(_CHUNK)
-        rows: Sequence[sa.Row[Any]] = connection.execute(chosen).all()
+        rows: Sequence[sa.Row[Any]] = connection.execute(following).all()
         for row in rows:
             yield Record(row.seq, row.time, row.kind, row.decision, row.payload, row.previous, row.hash)
         if len(rows) < _CHUNK:
             return
-        after = rows[-1].seq
+        following = chosen.where(journal.c.seq > rows[-1].seq)

@@ -70,7 +70,8 @@ def prune(database: Database, before: float) -> Pruned:
 
 def _old(connection: sa.Connection, before: float, head: Head) -> dict[str, Any] | None:
     """What a checkpoint says of the records before a moment; None where there are none but checkpoints."""
-    first_kept = connection.execute(sa.select(sa.func.min(journal.c.seq)).where(journal.c.time >= before)).scalar()
+    young = (journal.c.time >= before, journal.c.seq > head.pruned)  # not what somebody added before the first record
+    first_kept = connection.execute(sa.select(sa.func.min(journal.c.seq)).where(*young)).scalar()
     through = head.seq if first_kept is None else first_kept - 1
     old = (journal.c.seq <= through, journal.c.seq > head.pruned)
     by_kind = sa.select(journal.c.kind, sa.func.count()).where(*old).group_by(journal.c.kind)

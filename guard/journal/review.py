@@ -76,7 +76,7 @@ def reviews(connection: sa.Connection, *, through: int | None = None) -> list[Re
     """Every request that was handed over, oldest first."""
     chosen = [journal.c.kind == Kind.DECISION.value, journal.c.payload.contains(f'"route":"{Route.HAND_OVER.value}"')]
     if through is not None:
-        chosen.append(journal.c.seq <= through)
+        chosen.append(journal.c.seq.between(1, through))
     steps: dict[str | None, list[Record]] = {}
     for record in select_records(connection, journal.c.kind == Kind.REVIEW.value):
         steps.setdefault(record.decision, []).append(record)

@@ -108,6 +108,9 @@ class _Check:
         """The next record."""
         report, last = self.report, self._last
         report.records += 1
+        if record.seq < 1:
+            report.add(f"record {record.seq} was added: the first one is 1")
+            return
         if last is None:
             report.first, self._before_first = record.seq, record.previous
         elif record.seq != last.seq + 1:
@@ -166,7 +169,7 @@ class _Check:
 
     def _check_beginning(self, head: Head | None) -> None:
         report = self.report
-        if not report.records:
+        if self._last is None:
             return
         if self._cut is None:
             if report.first != 1:

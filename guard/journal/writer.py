@@ -8,13 +8,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from guard.errors import JournalError
 from guard.journal.content import decision_content
-from guard.journal.database import Database, reason
+from guard.journal.database import Database, is_of_all, reason
 from guard.journal.prompts import Prompts
 from guard.journal.records import Draft, Kind, draft
 from guard.journal.retention import Retention
@@ -41,6 +41,7 @@ class DatabaseJournal:
         self._prompts = prompts or Prompts()
         self._waiting: queue.Queue[_Write | None] = queue.Queue(_WAITING)
         self._gap: _Gap | None = None
+        self._gap_lock = threading.Lock()  # the writer's thread and requests that are turned away add to it
         self._thread = threading.Thread(target=self._write_all, name="airlock-journal", daemon=True)
         self._thread.start()
         self._retention = retention
@@ -58,7 +59,7 @@ class DatabaseJournal:
         await self._put(draft(Kind.OUTCOME, content, decision.id))
 
     def close(self) -> None:
-        """Write what is waiting, and let go of the database."""
+        """Write what is waiting, and what could not be written; then let go of the database."""
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
@@ -73,10 +74,16 @@ class DatabaseJournal:
         try:
             self._waiting.put_nowait(write)
         except queue.Full:
-            raise JournalError(f"{self._database.place}: {_WAITING} records wait already; it is too slow") from None
+            said = f"{_WAITING} records wait already; it is too slow"
+            self._lose([record], said)
+            raise JournalError(f"{self._database.place}: {said}") from None
         await write.done
 
     def _write_all(self) -> None:
+        self._write_waiting()
+        self._write_last_gap()
+
+    def _write_waiting(self) -> None:
         while (first := self._waiting.get()) is not None:
             writes = [first]
             ending = False
@@ -97,8 +104,7 @@ class DatabaseJournal:
         except _NotBegun as exc:
             self._fail(writes, exc.error)
         except (SQLAlchemyError, JournalError, OSError, UnicodeError) as exc:
-            unsure = isinstance(exc, DBAPIError) and exc.connection_invalidated  # it may have been committed
-            if len(writes) == 1 or unsure:
+            if len(writes) == 1 or is_of_all(exc):  # where the connection broke, it may have been committed
                 self._fail(writes, exc)
             else:
                 for write in writes:
@@ -108,22 +114,50 @@ class DatabaseJournal:
                 write.settle(None)
 
     def _append(self, writes: Sequence[_Write]) -> None:
-        gap = self._gap
+        with self._gap_lock:
+            gap, self._gap = self._gap, None
+        try:
+            self._append_after(gap, writes)
+        except BaseException:
+            with self._gap_lock:
+                self._gap = gap.joined(self._gap) if gap else self._gap
+            raise
+
+    def _append_after(self, gap: _Gap | None, writes: Sequence[_Write]) -> None:
         with contextlib.ExitStack() as stack:
             try:
                 ledger = stack.enter_context(self._database.appending())
             except (SQLAlchemyError, JournalError, OSError) as exc:  # locked, out of reach, without its head
                 raise _NotBegun(exc) from exc
             ledger.append([*([gap.as_draft()] if gap else []), *(write.record for write in writes)])
-        self._gap = None
+
+    def _write_last_gap(self) -> None:
+        """No record will follow that says what is missing."""
+        gap = self._gap
+        if gap is None:
+            return
+        try:
+            self._append([])
+        except (_NotBegun, SQLAlchemyError, JournalError, OSError) as exc:
+            said = _said(exc.error if isinstance(exc, _NotBegun) else exc)
+            log.error("%s: %s could not be written, and no gap says so (%s)", self._database.place, gap, said)
 
     def _fail(self, writes: Sequence[_Write], exc: Exception) -> None:
-        said = reason(exc) if isinstance(exc, SQLAlchemyError) else str(exc)
+        said = _said(exc)
         error = JournalError(f"{self._database.place}: cannot be written ({said})")
-        self._gap = self._gap or _Gap(said)
+        self._lose((write.record for write in writes), said)
         for write in writes:
-            self._gap.add(write.record)
             write.settle(error)
+
+    def _lose(self, records: Iterable[Draft], cause: str) -> None:
+        with self._gap_lock:
+            self._gap = self._gap or _Gap(cause)
+            for record in records:
+                self._gap.add(record)
+
+
+def _said(exc: Exception) -> str:
+    return reason(exc) if isinstance(exc, SQLAlchemyError) else str(exc)
 
 
 class _NotBegun(Exception):
@@ -135,7 +169,7 @@ class _NotBegun(Exception):
 
 
 class _Gap:
-    """What could not be written; the next commit says so in the chain."""
+    """What could not be written; the next commit says so in the chain, or the last one of an orderly stop."""
 
     def __init__(self, cause: str) -> None:
         self._cause = cause
@@ -148,6 +182,17 @@ class _Gap:
         self._counts[record.kind] += 1
         if record.kind is Kind.DECISION and record.decision and len(self._ids) < _NAMED:
             self._ids.append(record.decision)
+
+    def joined(self, later: _Gap | None) -> _Gap:
+        """This one, with what was lost since."""
+        if later:
+            for kind, count in later._counts.items():
+                self._counts[kind] += count
+            self._ids = [*self._ids, *later._ids][:_NAMED]
+        return self
+
+    def __str__(self) -> str:
+        return " and ".join(f"{count} {kind}s" for kind, count in self._counts.items())
 
     def as_draft(self) -> Draft:
         """The record of the gap."""

@@ -11,7 +11,18 @@ from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
 from guard.wires.json import content_texts, dump, event, parse_json
 from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, url_citations
-from guard.wires.requests import Entry, Open, Parts, content, field_turns, limited, said, trimmed, validated
+from guard.wires.requests import (
+    Entry,
+    Open,
+    Parts,
+    content,
+    field_turns,
+    limited,
+    no_other_conversation,
+    said,
+    trimmed,
+    validated,
+)
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 
 _PARTS = Parts(
@@ -64,6 +75,7 @@ class ChatWire:
             BadRequest: it is no chat request; the message names the field.
         """
         limited(data, "messages")
+        no_other_conversation(data, "prompt", "input")
         request = validated(_Request, data)
         if not request.messages:
             raise BadRequest("messages: need at least one message", param="messages")

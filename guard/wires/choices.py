@@ -11,11 +11,15 @@ from guard.wires.json import content_texts
 from guard.wires.openai import error_body
 from guard.wires.types import Fault, Heard, Key
 
+_ANSWER = (("delta", "content"), ("delta", "refusal"))
+_OF_CALLS = ("arguments", "input")
+
 
 class ChoicesReader:
-    """A text of a choice ends when the choice finishes, or goes on in another field of its delta.
+    """A text of a choice ends when the choice finishes; what comes before its answer, when the answer goes on.
 
-    So it does from reasoning to content, and from one tool call to the next.
+    So reasoning ends with the first content, and a call's name with its arguments. Content, a refusal and what calls
+    are given do not end so: each may go on after whatever came between.
 
     Args:
         stop: writes the end of a stopped stream, for the choices that it has.
@@ -53,11 +57,17 @@ class ChoicesReader:
         self._choices.add(index)
         spoken: dict[Key, str] = {(index, *path): text for path, text in content_texts(choice).items() if text}
         self._keys.update(spoken)
-        moved_on = any(key[1] == "delta" for key in spoken)
+        answering = any(_answers(key) for key in spoken)
         finished = bool(choice.get("finish_reason"))  # some servers write "" until the last chunk
         ended = [
             key
             for key in self._keys
-            if key[0] == index and (finished or (moved_on and key[1] == "delta" and key not in spoken))
+            if key[0] == index
+            and (finished or (answering and key[1] == "delta" and key not in spoken and not _answers(key)))
         ]
         return Heard(added=spoken, ended=ended)
+
+
+def _answers(key: Key) -> bool:
+    """Whether a text is of the answer, not of what comes before it; some servers put reasoning into the content."""
+    return (key[1:3] in _ANSWER and "thinking" not in key) or (key[1] == "delta" and key[-1] in _OF_CALLS)

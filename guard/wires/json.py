@@ -12,8 +12,8 @@ from typing import Any
 from guard.errors import BadRequest
 
 MAX_DEPTH = 100
-IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,128}")
-OPAQUE = re.compile(r"[\w+/=-]*")  # base64 of any length
+IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,128}", re.ASCII)
+OPAQUE = re.compile(r"(?:[\w+/=-]{60,}\r?\n)*[\w+/=-]*", re.ASCII)  # base64 of any length, maybe in lines
 
 
 @dataclass(frozen=True, slots=True)

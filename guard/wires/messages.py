@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from guard.errors import BadRequest
@@ -11,13 +11,13 @@ from guard.wires.json import content_texts, dump, event, parse_json
 from guard.wires.messages_stream import NAMES, MessagesReader, error_of
 from guard.wires.openai import extras_of
 from guard.wires.requests import (
-    NESTED,
     Entry,
     Open,
     Parts,
     field_turns,
     is_media,
     limited,
+    nested,
     no_other_conversation,
     said,
     trimmed,
@@ -28,7 +28,7 @@ from rag.types import Citation
 
 _PARTS = Parts(text={"text": "text"}, media=frozenset({"image", "document", "container_upload"}))
 _OF_THE_SPEAKER = frozenset({"text", "thinking", "redacted_thinking", "image", "document", "container_upload"})
-_NO_TEXT = frozenset({"data", "encrypted_content", "encrypted_index", "signature", "url"})
+_OPAQUE = frozenset({"encrypted_content", "encrypted_index", "signature"})
 _NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
 
 
@@ -120,7 +120,7 @@ def _turns(message: _Message, param: str) -> tuple[list[Turn], list[str]]:
             raise BadRequest(
                 f"{where}: need a `type` of {known}, search_result, *tool_use or *tool_result", param=where
             )
-        kinds += [str(inner.get("type")) for inner in _nested(block) if is_media(inner, _PARTS)]
+        kinds += [str(inner.get("type")) for inner in nested(block) if is_media(inner, _PARTS)]
     return [*results, *([Turn(message.role, "\n".join([*own, *rest]))] if own or rest else [])], kinds
 
 
@@ -133,12 +133,11 @@ def _said(block: Mapping[str, Any], param: str) -> list[str]:
     """All that a block says, with the documents in it that are given as text."""
     if block.get("type") == "text" and not isinstance(block.get("text"), str):
         raise BadRequest(f"{param}: need its `text`", param=param)
-    written = said(block["input"], param) if "input" in block else []
-    beside = {name: value for name, value in block.items() if name != "input"}
-    documents = [inner["source"].get("data") for inner in _nested(block) if _source_kind(inner) == "text"]
+    documents = [inner["source"].get("data") for inner in nested(block) if _source_kind(inner) == "text"]
     if not all(isinstance(text, str) for text in documents):
         raise BadRequest(f"{param}: need the `data` of a text document as a text", param=param)
-    return [*said(beside, param, opaque=_NO_TEXT), *written, *documents]
+    opaque = {*_OPAQUE, "data"} if block.get("type") == "redacted_thinking" else _OPAQUE
+    return said(block, param, opaque=opaque, parts=_PARTS)
 
 
 def _source_kind(block: Mapping[str, Any]) -> object:
@@ -146,19 +145,8 @@ def _source_kind(block: Mapping[str, Any]) -> object:
     return source.get("type") if isinstance(source, dict) else None
 
 
-def _nested(block: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value
-    """A block and those inside it; `said` has refused what is nested deeper than it looks."""
-    if isinstance(block, list):
-        for inner in block:
-            yield from _nested(inner, depth + 1)
-    elif isinstance(block, dict):
-        yield block
-        for name in NESTED:
-            yield from _nested(block.get(name), depth + 1)
-
-
 def _plain(content: str | list[dict[str, Any]], param: str) -> str:
-    return content if isinstance(content, str) else "\n".join(said(content, param, opaque=_NO_TEXT))
+    return content if isinstance(content, str) else "\n".join(said(content, param, opaque=_OPAQUE, parts=_PARTS))
 
 
 def _entry(message: Mapping[str, Any]) -> Entry:

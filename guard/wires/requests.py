@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from guard.errors import BadRequest
 from guard.types import FIELD, Turn
-from guard.wires.json import IDENTIFIER, MAX_DEPTH, dump_request, leaves
+from guard.wires.json import MAX_DEPTH, OPAQUE, dump_request, leaves
 from guard.wires.types import Reading, WireRequest
 
 MAX_ITEMS = 4096
@@ -25,8 +26,15 @@ _SCHEMA = frozenset(
     "start_index status summary text thinking title tool_call_id tool_calls tool_use_id type url url_citation "
     "video_url audio_url".split()
 )
+_WRITTEN = frozenset({"input", "arguments"})  # of these, below which others than the wire choose the names
 _IDS = frozenset({"id", "type", "tool_call_id", "call_id", "tool_use_id", "status", "media_type"})
-_MEDIA_DATA = frozenset({"url", "data", "file_data", "file_url", "image_url", "video_url", "audio_url"})
+_IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,64}", re.ASCII)
+_LINKS = frozenset({"url", "file_url", "image_url", "video_url", "audio_url"})
+_MEDIA_DATA = _LINKS | {"data", "file_data"}
+_BYTES = re.compile(rf"(?:data:[\w/.+;=-]*;base64,)?{OPAQUE.pattern}", re.ASCII)
+_LINK = re.compile(rf"https?://[!-~]*|{_BYTES.pattern}", re.ASCII)
+_CONVERSATIONS = ("messages", "prompt", "input")
+_EXTRA = "extra_body"  # some servers merge it into the request
 
 M = TypeVar("M", bound="Open")
 
@@ -99,11 +107,23 @@ def no_other_conversation(data: object, *fields: str) -> None:
     """Refuses what some server may take for the conversation in place of what was judged.
 
     Raises:
-        BadRequest: one of the fields is there.
+        BadRequest: one of the fields is there, or what is merged into the request, or tried after it, holds one.
     """
+    if not isinstance(data, dict):
+        return
     for field in fields:
-        if isinstance(data, dict) and data.get(field) is not None:
+        if data.get(field) is not None:
             raise BadRequest(f"{field}: is no field of this endpoint; leave it out", param=field)
+    extra = data[_EXTRA] if isinstance(data.get(_EXTRA), dict) else {}
+    for field, objects in (
+        (_EXTRA, [extra, *_objects(extra.get("fallbacks"))]),
+        ("fallbacks", _objects(data.get("fallbacks"))),
+    ):
+        for name in (name for each in objects for name in _CONVERSATIONS if each.get(name) is not None):
+            raise BadRequest(
+                f"{field}: holds {name!r}, a conversation in the place of the one that is judged; leave it out",
+                param=field,
+            )
 
 
 def texts_of(data: Mapping[str, Any], field: str) -> list[str]:
@@ -158,31 +178,48 @@ def content(
     return "\n".join(texts), others
 
 
-def said(value: Any, param: str, *, opaque: Collection[str] = ()) -> list[str]:  # noqa: ANN401
+def said(
+    value: Any,  # noqa: ANN401 - any JSON value
+    param: str,
+    *,
+    opaque: Collection[str] = (),
+    parts: Parts | None = None,
+    written: bool = False,
+) -> list[str]:
     """Everything that a part of a message says: every string and every name that is not a wire's own.
+
+    Identifiers, and bytes under names that hold them, are not said as far as they look like it; below names that are
+    not the wire's own every string is.
 
     Args:
         value: any JSON value.
         param: where it stands, for errors.
-        opaque: names whose values are no text.
+        opaque: names that hold bytes.
+        parts: the kinds of parts, of which those without text hold bytes or an address.
+        written: whether its names are not the wire's.
 
     Raises:
         BadRequest: it is nested too deep.
     """
     found: list[str] = []
-    waiting = [(value, "", 0)]
+    unsaid = {} if written else {**dict.fromkeys(_IDS, _IDENTIFIER), **_bytes_in(opaque)}
+    waiting = [(value, "", unsaid, 0)]
     while waiting:
-        inner, name, depth = waiting.pop()
+        inner, name, unsaid, depth = waiting.pop()
         if depth > MAX_DEPTH:
             raise BadRequest(f"{param}: nested deeper than {MAX_DEPTH} levels", param=param)
         if isinstance(inner, str):
-            if name not in opaque and not (name in _IDS and IDENTIFIER.fullmatch(inner)):
+            if name not in unsaid or not unsaid[name].fullmatch(inner):
                 found.append(inner)
         elif isinstance(inner, dict):
             found += [key for key in inner if key not in _SCHEMA]
-            waiting += [(below, key, depth + 1) for key, below in reversed(inner.items())]
+            if unsaid and parts and is_media(inner, parts):
+                unsaid = {**unsaid, **_bytes_in(_MEDIA_DATA)}
+            for key, below in reversed(inner.items()):
+                by_wire = (key in _SCHEMA or key in unsaid) and key not in _WRITTEN
+                waiting.append((below, key, unsaid if by_wire else {}, depth + 1))
         elif isinstance(inner, list):
-            waiting += [(below, name, depth + 1) for below in reversed(inner)]
+            waiting += [(below, "", unsaid, depth + 1) for below in reversed(inner)]
     return found
 
 
@@ -215,10 +252,10 @@ def trimmed(
         data[field] = [messages[index] for index in stay]
         request = read(data, dump_request(data), reading)
     if reading.text_only and request.non_text:
-        left = [message for message in data[field] if dropped is None or message.get("type") != dropped]
-        data[field] = without_media(left, parts)
+        stay = [index for index in stay if dropped is None or messages[index].get("type") != dropped]
+        data[field] = without_media([messages[index] for index in stay], parts)
         request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
-    return request
+    return replace(request, kept=tuple(stay))
 
 
 def kept(entries: Sequence[Entry], refusals: Collection[str]) -> list[int]:
@@ -228,14 +265,17 @@ def kept(entries: Sequence[Entry], refusals: Collection[str]) -> list[int]:
     operator's own messages since the user message that it answers: so a conversation can go on after a refusal, and
     what was refused does not reach the model later. A client that makes such a message up only loses its own turn.
     """
-    stay: list[int] = []
+    turns: list[list[int]] = []  # of each user message that stays: itself, and what would go with it
+    gone: set[int] = set()
     for index, entry in enumerate(entries):
-        asked = next((place for place in reversed(range(len(stay))) if entries[stay[place]].role == "user"), None)
-        if entry.role == "assistant" and asked is not None and _begins_with(entry.said.strip(), refusals):
-            stay[asked:] = [place for place in stay[asked:] if entries[place].role in ("system", "developer")]
-        else:
-            stay.append(index)
-    return stay
+        role = entry.role
+        if role == "assistant" and turns and _begins_with(entry.said.strip(), refusals):
+            gone.update(turns.pop(), (index,))
+        elif role == "user":
+            turns.append([index])
+        elif turns and role not in ("system", "developer"):
+            turns[-1].append(index)
+    return [index for index in range(len(entries)) if index not in gone]
 
 
 def without_media(value: Any, parts: Parts, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON value
@@ -256,17 +296,37 @@ def without_media(value: Any, parts: Parts, depth: int = 0) -> Any:  # noqa: ANN
 
 
 def is_media(part: Mapping[str, Any], parts: Parts) -> bool:
-    """Whether a part holds no text: by its kind, or since its source is a file."""
+    """Whether a part holds no text: by its kind, or since it has a source; only a document's may be text."""
     kind, source = part.get("type"), part.get("source")
     if isinstance(source, dict):
-        return source.get("type") not in ("text", "content")
+        return kind != "document" or source.get("type") not in ("text", "content")
     return isinstance(kind, str) and kind in parts.media
 
 
+def nested(block: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value
+    """A part and those inside it.
+
+    Raises:
+        BadRequest: they are nested too deep.
+    """
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(block, list):
+        for inner in block:
+            yield from nested(inner, depth + 1)
+    elif isinstance(block, dict):
+        yield block
+        for name in NESTED:
+            yield from nested(block.get(name), depth + 1)
+
+
 def field_turns(data: Mapping[str, Any], names: Iterable[str]) -> list[Turn]:
-    """The texts of fields beside the conversation that are to be judged."""
-    found = {name: "\n".join(said(data[name], name)) for name in names if data.get(name)}
-    return [Turn(FIELD, text) for text in found.values() if text.strip()]
+    """The texts of fields beside the conversation that are to be judged; the names in `extra_body` are fields too."""
+    fields = {name: data[name] for name in names if data.get(name)}
+    if isinstance(extra := fields.get(_EXTRA), dict):
+        fields[_EXTRA] = list(extra.values())
+    found = ["\n".join(said(value, name, written=True)) for name, value in fields.items()]
+    return [Turn(FIELD, text) for text in found if text.strip()]
 
 
 def strings_beside(data: Mapping[str, Any], conversation: str) -> frozenset[str]:
@@ -279,6 +339,23 @@ def strings_beside(data: Mapping[str, Any], conversation: str) -> frozenset[str]
         return frozenset(text for name, value in data.items() if name != conversation for _, text in leaves(value))
     except ValueError as exc:
         raise BadRequest(str(exc)) from exc
+
+
+def _bytes_in(names: Iterable[str]) -> dict[str, re.Pattern[str]]:
+    """How what these names hold must look to be no text."""
+    return {name: _LINK if name in _LINKS else _BYTES for name in names}
+
+
+def _objects(value: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value
+    """Every object in a value."""
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            yield inner
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
 
 
 def _begins_with(text: str, refusals: Collection[str]) -> bool:

@@ -18,6 +18,7 @@ from guard.wires.requests import (
     field_turns,
     is_media,
     limited,
+    nested,
     no_other_conversation,
     said,
     strings_beside,
@@ -44,7 +45,7 @@ _ROLES = ("user", "assistant", "system", "developer")
 _STORED = ("previous_response_id", "conversation", "prompt")
 _STORED_ITEMS = frozenset({"item_reference", "compaction"})
 _PICTURE = "image_generation_call"
-_NO_TEXT = frozenset({"encrypted_content"})
+_OPAQUE = frozenset({"encrypted_content"})
 _BY_TOOLS = ("output", "outputs", "results")  # what a call holds once it was made
 
 
@@ -88,7 +89,7 @@ class ResponsesWire:
         if request.instructions:
             turns.append(Turn("system", request.instructions))
         if isinstance(data.get("prompt"), dict):
-            turns.append(Turn("user", "\n".join(said(data["prompt"].get("variables"), "prompt"))))
+            turns.append(Turn("user", "\n".join(said(data["prompt"].get("variables"), "prompt", written=True))))
         stored = [name for name in _STORED if data.get(name)]
         non_text: list[str] = []
         items = request.input or []
@@ -148,11 +149,11 @@ def _turn(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
         role = "tool" if not kind.endswith(("_call", "_request")) or _has_result(item) else "assistant"
         if kind == "reasoning":
             role = "assistant"
-        kinds = [str(inner.get("type")) for inner in _parts(item.get("output")) if is_media(inner, _PARTS)]
+        kinds = [str(inner.get("type")) for inner in nested(item.get("output")) if is_media(inner, _PARTS)]
+        opaque = _OPAQUE
         if kind == _PICTURE:
-            return Turn("tool", ""), [_PICTURE]
-        opaque = {*_NO_TEXT, "image_url", "file_data"} if kinds else _NO_TEXT
-        return Turn(role, "\n".join(said(dict(item), param, opaque=opaque))), kinds
+            role, kinds, opaque = "tool", [_PICTURE], _OPAQUE | {"result"}
+        return Turn(role, "\n".join(said(dict(item), param, opaque=opaque, parts=_PARTS))), kinds
     raise BadRequest(
         f"{param}.type: {kind[:40]!r} is not known; need message, reasoning, *_call, *_call_output, item_reference",
         param=f"{param}.type",
@@ -173,12 +174,6 @@ def _message(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
 
 def _has_result(item: Mapping[str, Any]) -> bool:
     return any(item.get(name) for name in _BY_TOOLS)
-
-
-def _parts(output: object) -> Sequence[Mapping[str, Any]]:
-    """The parts of a tool's output, where it has any."""
-    found = output if isinstance(output, list) else [output]
-    return [part for part in found if isinstance(part, dict)]
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:

@@ -48,6 +48,7 @@ class WireRequest:
         removed: those that were taken out.
         stored: fields that name text which the model's server keeps, so that it cannot be judged.
         body: what is sent on: the client's own bytes, unless something was taken out.
+        kept: where the messages that go on stood among all that came; empty where none can be taken out.
         prompts: how many prompts it holds, each of which gets an answer of its own.
         given: the strings of the fields beside the conversation, which some servers repeat in their answers.
     """
@@ -60,6 +61,7 @@ class WireRequest:
     removed: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
     body: bytes = b""
+    kept: tuple[int, ...] = ()
     prompts: int = 1
     given: frozenset[str] = frozenset()
 

@@ -255,7 +255,7 @@ CUES = {"en": _EN, "zh": _ZH, "de": _DE, "fr": _FR, "es": _ES, "ja": _JA}
 
 # What, elsewhere in a sentence, can turn one of its clauses: negations, conditions, reports, questions.
 _REPORTS = (
-    r"claim\w*|myths?|alleg\w*|believ\w*|suppos\w*|false\w*|wrong\w*|untrue|said|says?|argu\w*|only|avoid|but"
+    r"claim\w*|think(?:s|ing)?|thought|opinions?|debunk\w*|myths?|alleg\w*|believ\w*|suppos\w*|false\w*|wrong\w*|untrue|said|says?|argu\w*|only|avoid|but"
     r"|however|though|although|instead|forb[ai]d\w*|prohibit\w*|bann\w*|bans?|illegal\w*|unlawful\w*|contraindicat\w*"
     r"|refrain\w*|don['’]?ts|mistakes?|errors?|misconcept\w*|rumou?rs?|hoax\w*|critics?|according to|den(?:y|ies|ied)"
     r"|refus\w*|reject\w*|refut\w*|outdated|formerly|dangerous|harmful|stop|stay away|évite[rz]?|à tort|vermeid\w*"
@@ -279,6 +279,16 @@ def _altering() -> str:
 
 
 ALTERS = re.compile(_altering(), re.IGNORECASE)
+
+# What else can bind the other clauses of a sentence to something; above a list it only says when.
+BINDS = re.compile(r"(?<!\w)(?:until|till|before|when|whenever)(?!\w)", re.IGNORECASE)
+
+# What a sentence calls false, such as the heading above it.
+DENIES = re.compile(
+    r"(?<!\w)(?:false|wrong|myths?|untrue|incorrect|not true|no truth|misconceptions?|debunked|hoax|falsch|mythos"
+    r"|irrtum|stimmt nicht|faux|mythe|falso|mito)(?!\w)|误区|谣言|错误|不实|誤|デマ",
+    re.IGNORECASE,
+)
 
 # Headings that turn all below them. A question is none: what stands below it is its answer.
 TURNING_HEADING = re.compile(

@@ -15,22 +15,25 @@ _DIGITS = re.compile(
     r"(?P<body>\d{1,3}(?: \d{3}){2,}(?!\d)|(?<!\d )\d{2,3} \d{3}(?! ?\d)"
     r"|\d{1,3}(?:['’\u00a0\u202f\u2009]\d{3})+(?:[.,]\d+)?(?!\d)|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)"
     r"|\d{1,3}(?:\.\d{3})+(?:,\d+)?(?!\d)|\d+(?:[.,]\d+)?|\.\d+)"
-    r"(?:\s?/\s?(?P<under>\d{1,3})(?![\d/.]))?(?P<ordinal>(?:st|nd|rd|th|er|ère|ème)\b)?"
+    r"(?:\s?/\s?(?P<under>\d{1,3})(?![\d/]|\.\d))?(?P<ordinal>(?:st|nd|rd|th|er|ère|ème)\b)?"
 )
 _SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?!\d)(?:,\d+)?")
-_MIXED = re.compile(r"(\d{1,4})\s?(\d{1,3})\u2044(\d{1,3})")
+_MIXED = re.compile(r"(?<![\d.,/])(\d{1,4}) (\d{1,2})/(\d{1,3})(?![\d/]|\.\d)")
 _SCALE = re.compile(
-    r"\s?(?P<word>thousand|million|millions|billion|billions|tausend|mio\.|millionen|mrd\.|milliarden|mille"
+    r"\s?(?P<word>thousand|million|millions|billion|billions|tausend|mio\.|millionen|mrd\.|milliarden|mille|bn|tn|trillions?"
     r"|milliards?|mil"
     r"|millón|millones|万亿|千万|百万|十亿|億|亿|萬|万|dozen)(?![^\W\d_\u2e80-\u9fff])",
     re.IGNORECASE,
 )
+_MONEY_SCALE = re.compile(r"(?P<word>k|mn?|bn?|tn?)(?![^\W_])", re.IGNORECASE)  # right behind a sum of money
 _SCALES = {
     "thousand": 10**3, "tausend": 10**3, "mille": 10**3, "mil": 10**3, "million": 10**6, "millions": 10**6,
     "mio.": 10**6,
     "millionen": 10**6, "millón": 10**6, "millones": 10**6, "billion": 10**9, "billions": 10**9, "mrd.": 10**9,
     "milliarden": 10**9, "milliard": 10**9, "milliards": 10**9, "万亿": 10**12, "千万": 10**7, "百万": 10**6,
     "十亿": 10**9, "億": 10**8, "亿": 10**8, "萬": 10**4, "万": 10**4, "dozen": 12,
+    "k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "t": 10**12, "tn": 10**12,
+    "trillion": 10**12, "trillions": 10**12,
 }  # fmt: skip
 _JOINS = re.compile(r"\s?(?:-|~|to|bis|à|a|or|and|oder|und|ou|et|o|y|至|到|或|、|から|\bund\b)\s?$", re.IGNORECASE)
 
@@ -142,10 +145,10 @@ def numbers(text: str, language: str) -> list[Number]:
 
 def _digits(text: str, language: str) -> Iterator[Number]:
     for mixed in _MIXED.finditer(text):
-        if int(mixed[3]):
+        if 0 < int(mixed[2]) < int(mixed[3]):
             value = int(mixed[1]) + Fraction(int(mixed[2]), int(mixed[3]))
             yield _with_unit(text, value, mixed.start(), mixed.end())
-    text = _MIXED.sub(lambda mixed: " " * len(mixed[0]), text)
+            text = text[: mixed.start()] + " " * len(mixed[0]) + text[mixed.end() :]
     for match in _DIGITS.finditer(text):
         if len(match["body"]) > _MOST_DIGITS:
             continue
@@ -164,6 +167,8 @@ def _digits(text: str, language: str) -> Iterator[Number]:
             yield Number(value, "ordinal", match[0], match.start())
             continue
         while scale := _SCALE.match(text, end):
+            value, end = value * _SCALES[scale["word"].lower()], scale.end()
+        if match["money"] and (scale := _MONEY_SCALE.match(text, end)):
             value, end = value * _SCALES[scale["word"].lower()], scale.end()
         if match["money"]:
             yield Number(value, currency(match["money"].strip()), text[match.start() : end], match.start())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -22,14 +23,14 @@ import yaml
 from e2e_cases import FORWARD_ALL, Started, closed_port, decision_row, outcome_of, served, user
 
 from guard.canned import canned_app
-from tests.doubles import make_guard
+from tests.doubles import chunk, make_guard, sse
 
 UPSTREAM_KEY = "sk-of-the-operator"
 HOLD_BACK = {"classifier": False, "hold_back": 30, "stride": 20}
 
 
 class Shaky:
-    """An upstream that answers, hangs until it is told to go on, fails, or is busy; keeps what it was asked."""
+    """An upstream that answers, hangs until it is told to go on, fails, is busy, or floods; keeps what it was asked."""
 
     def __init__(self) -> None:
         self.inner = canned_app()
@@ -51,6 +52,12 @@ class Shaky:
                 status = 500 if self.mode == "fail" else 429
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
+            elif self.mode == "flood":
+                headers = [(b"content-type", b"text/event-stream")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                for _ in range(400):  # 24 MB, more than what lies between it and the client takes in
+                    body = sse([chunk({"content": "harmless " * 7000})], done=False)
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
             else:
                 await self.inner(scope, receive, send)
         finally:
@@ -263,6 +270,24 @@ def test_a_whole_answer_has_a_time(serve):
         say(gateway.client())
     assert (late.value.status_code, late.value.code) == (504, "upstream_slow")
     gateway.upstream.go.set()
+
+
+def test_clients_that_do_not_read_close_the_server_to_nobody(serve, caplog):
+    gateway = serve(
+        upstream_settings={"answer_timeout_s": 5, "breaker_failures": 3, "breaker_open_s": 3600},
+        limits={"in_flight": 3, "queue": 1, "queue_wait_s": 60},  # so the next one needs their places too
+    )
+    gateway.upstream.mode = "flood"
+    body = json.dumps({"model": "m", "messages": user("hi"), "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    with ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(socket.create_connection(gateway.url.removeprefix("http://").split(":")))
+            client.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
+        wait_for(lambda: caplog.text.count("did not leave within the 5 s") == 3)
+        gateway.upstream.mode = "well"
+        assert say(gateway.client()).choices
+    assert "the model's server" not in caplog.text
 
 
 class ThreadStarted(AbstractContextManager["ThreadStarted"]):

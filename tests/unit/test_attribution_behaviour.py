@@ -197,6 +197,26 @@ def test_what_a_model_cannot_do_is_refused(tiny):
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_names_what_to_take_less_of(tiny, monkeypatch, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(type(tiny[0]), "generate", full)
+    with pytest.raises(AttributionError, match="batch 4: there is not enough memory"):
+        list(responder(tiny).answer(PROMPTS))
+    error = RuntimeError("shapes")
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(responder(tiny).answer(PROMPTS))
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens 0"),
@@ -348,6 +368,22 @@ def test_runs_are_not_mixed(tmp_path):
     assert journal.read_bytes() == before
     more = measure(Scripted(says), KeywordJudge(), [*HARMFUL, *HARMLESS], journal=journal)  # other prompts may follow
     assert more.resumed == 6
+
+
+def test_a_verdict_of_another_label_is_not_taken_up(tmp_path):
+    class ByLabel(KeywordJudge):
+        def judge(self, cases):
+            return [Judgement(Outcome.REFUSED if prompt.harmful else Outcome.ANSWERED, "label") for prompt, _ in cases]
+
+    journal = tmp_path / "a.jsonl"
+    measure(Scripted(says), ByLabel(), HARMFUL, journal=journal)
+    corrected = [*HARMFUL[:5], replace(HARMFUL[5], harmful=False)]
+    again = Scripted(says)
+    report = measure(again, ByLabel(), corrected, journal=journal)
+    assert (again.asked, report.resumed) == (["harmful 5"], 5)
+    assert report.outcomes["harmless"] == {"refused": 0, "answered": 1, "unclear": 0}
+    assert report.answers[5]["prompt_sha256"] == text_sha256("harmful 5")
+    assert measure(Scripted(says), ByLabel(), corrected, journal=journal).resumed == 6
 
 
 @pytest.mark.parametrize("content", [b"precious", b'{"a": 1}\n', b"\xff\xfe\n", b'{"run": "0000', b'{"run": 1}\nx'])

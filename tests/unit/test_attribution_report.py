@@ -6,6 +6,7 @@ import pytest
 from attribution.compare import compare
 from attribution.render import comparison_html, report_html, visible
 from attribution.report import load_report, report_schema, save_report
+from attribution.summary import comparison_summary, summary
 from attribution.types import HeadId, ReportError
 from tests.audit_cases import model, report, scores
 from tests.unit.html_page import Page
@@ -123,6 +124,48 @@ def test_the_page_stands_alone_and_says_what_was_found():
     assert "Sahara" not in [line for line in plain.lines if len(line) < 10]
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (
+            (0, 1, 2),
+            "Without the first 2 heads the model answers 58 % of the harmful prompts, with all of them 4 %, wi",
+        ),
+        (
+            (1, 2),
+            "Without the first 2 heads the model answers 58 % of the harmful prompts, without 2 random heads 5 %.",
+        ),
+        ((0,), None),
+    ],
+)
+def test_what_all_heads_answer_is_said_only_if_it_was_measured(counts, said):
+    rich = report(rich=True).behaviour
+    points = tuple(point for point in rich.points if point.k in counts)
+    found = summary(report(behaviour=rich.model_copy(update={"points": points}))).found
+    asked = [line for line in found if "harmful prompts" in line]
+    assert [line[: len(said)] for line in asked] == [said] if said else not asked
+
+
+def screened(kept, seed=0):
+    """One head at 1 and others about 0.01, of which so many were computed."""
+    ships = scores(8, 8, planted=((1, 3, 1.0),), noise=0.01, seed=seed)
+    ships.reshape(len(ships), -1)[:, kept:] = np.nan
+    return report(8, 8, ships=ships)
+
+
+def test_figures_of_a_screen_are_said_to_be_of_the_heads_computed():
+    said = summary(screened(20))
+    assert said.headline.endswith("of the effect of the 20 heads computed.")
+    assert said.found[0].startswith("1 head of the 20 computed scores above")
+    assert "The effect of the 20 heads computed is spread as if over" in " ".join(said.found)
+    assert "rank the 20 heads computed with a correlation" in " ".join(said.sure)
+    whole = summary(screened(64))
+    assert whole.headline.endswith("of all heads' effect.")
+    assert whole.found[0].startswith("1 head of 64 scores above")
+    assert "computed" not in " ".join((whole.headline, *whole.found, *whole.sure))
+    assert screened(20).computed == 20
+
+
 def test_noise_has_no_leading_head():
     page = Page(report_html(report(ships=scores(planted=()))))
     assert "No head stands out of the noise." in page.text
@@ -177,6 +220,40 @@ def test_what_appeared_vanished_and_moved():
     assert "1 head appeared, 1 vanished." in page.text
     assert "base" in page.text
     assert "tuned" in page.text
+
+
+def test_a_head_that_one_report_did_not_compute_is_no_head_that_stayed():
+    whole = scores(planted=((1, 3, 1.0), (2, 5, 0.5), (0, 0, 0.6)))
+    sides = []
+    for missing in ((2, 5), (0, 0)):
+        ships = whole.copy()
+        ships[:, *missing] = np.nan
+        sides.append(report(ships=ships))
+    found = compare(*sides)
+    assert {head.change for head in found.heads} == {"stayed"}
+    assert (found.only_after, found.only_before) == ((HeadId(2, 5),), (HeadId(0, 0),))
+    assert (found.before.computed, found.after.computed, found.computed_in_both) == (31, 31, 30)
+    found = found.model_copy(update={"same_weights": False})
+    said = comparison_summary(found)
+    assert said.headline == (
+        "Of the heads computed in both the same stand out; 2 heads that stand out in one report were not computed in "
+        "the other."
+    )
+    assert "Stand out before, not computed after: 0.0." in said.found
+    assert "Stand out after, not computed before: 2.5." in said.found
+    assert "The rankings of the 30 heads computed in both correlate by" in " ".join(said.found)
+    assert "31 heads were computed before and 31 after, 30 of them in both" in " ".join(said.sure)
+    assert "2 heads that stand out in one report" in Page(comparison_html(found)).text
+
+
+def test_screens_alike_leave_nothing_out():
+    ships = scores()
+    ships[:, 0] = np.nan
+    found = compare(report(ships=ships), report(ships=ships, name="tuned"))
+    assert (found.only_before, found.only_after, found.computed_in_both) == ((), (), 24)
+    said = comparison_summary(found)
+    assert said.headline == "The same heads stand out in both."
+    assert "were computed before" not in " ".join(said.sure)
 
 
 def test_a_report_beside_itself_stays_as_it_is():

@@ -13,12 +13,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
 
-from attribution import testbed
+from attribution import surgery, testbed
 from attribution.ablate import ablate
 from attribution.checkpoint import load
+from attribution.heads import all_heads
 from attribution.surgery import remove
-from attribution.types import Ablation, AttributionError, HeadId, UnsupportedModel
-from tests.attribution_cases import FAMILIES, prompts, tiny
+from attribution.types import Ablation, AttributionError, EngineMismatch, HeadId, UnsupportedModel
+from tests.attribution_cases import FAMILIES, MORE, build, prompts, tiny
 from training.surgery_cli import remove_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,6 +61,57 @@ def test_what_has_no_form_in_weights_is_refused(method: str) -> None:
         remove(tiny("llama"), [HeadId(5, 0)])
 
 
+@pytest.mark.parametrize("name", ["deepseek_v2", "deepseek_v3"])
+def test_queries_that_are_wider_than_a_head_are_refused(name: str) -> None:
+    narrow = tiny(name, torch.float32, q_lora_rank=None)  # queries of 16, of which 8 turn; values of 12
+    with pytest.raises(UnsupportedModel, match="64 wide, not 4 heads of"):
+        remove(narrow, _OUT, Ablation("query", 0.1))
+    remove(narrow, _OUT, Ablation("value", 0.1))
+
+
+def test_a_norm_without_weights_undoes_the_scaling_of_queries() -> None:
+    normed = tiny("llama4", torch.float32, use_qk_norm=True, no_rope_layers=[1, 1, 0])
+    with pytest.raises(UnsupportedModel, match="norms its queries by no weights"):
+        remove(normed, _OUT, Ablation("query", 0.1))
+    how, out = Ablation("query", 0.1), [HeadId(2, 1)]  # the layer without positions has no norm
+    cut = _logits(remove(normed, out, how))
+    with ablate(normed, out, how):
+        torch.testing.assert_close(cut, _logits(normed), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["value", "mean", "query"])
+def test_a_cut_that_is_not_the_mask_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, method: str, dtype: torch.dtype
+) -> None:
+    how = Ablation(method)  # type: ignore[arg-type]
+    model = tiny("llama_biased", dtype)
+    remove(model, _OUT, how)
+    rows, output = surgery._rows, surgery._output
+    monkeypatch.setattr(surgery, "_rows", lambda projection, found: rows(projection, found ^ 8))
+    monkeypatch.setattr(
+        surgery, "_output", lambda layout, layer, out, how: output(layout, layer, [head ^ 1 for head in out], how)
+    )
+    with pytest.raises(EngineMismatch, match=r"'llama' without 0\.1 .* remove heads by"):
+        remove(model, [HeadId(0, 1)], how)
+
+
+def test_a_norm_of_a_name_that_is_not_known_is_found_by_what_it_does() -> None:
+    hunyuan = build("HunYuanDenseV1", torch.float32, **{**MORE["qwen3_moe"][1], "head_dim": 8})
+    with pytest.raises(EngineMismatch, match="'hunyuan_v1_dense'"):
+        remove(hunyuan, _OUT, Ablation("query", 0.1))
+    remove(hunyuan, _OUT, Ablation("value", 0.1))
+
+
+@pytest.mark.parametrize("method", ["value", "mean", "query"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "olmo2", "gpt_neox", "granite"])
+def test_halves_are_cut_as_well(name: str, dtype: torch.dtype, method: str) -> None:
+    model = tiny(name, dtype)
+    for out in (_OUT, all_heads(model)):  # without any, attention gives less than float16 can tell
+        remove(model, out, Ablation(method))  # type: ignore[arg-type]
+
+
 def _run(*arguments: str) -> str:
     app = typer.Typer()
     app.command()(remove_heads)
@@ -82,7 +134,10 @@ def _saved(folder: Path) -> PreTrainedModel:
 def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
     source, out = tmp_path / "model", tmp_path / "cut"
     model = _saved(source)
-    (source / "README.md").write_text("figures of the whole model")
+    others = ("README.md", "manifest.json", "pytorch_model.bin.index.json", "tf_model.h5.index.json")
+    for name in others:
+        (source / name).write_text('{"figures": "of the whole model"}')
+    (source / "LICENSE").write_text("Apache-2.0")
     before = {path.name: path.read_bytes() for path in source.iterdir()}
     _run(str(source), "--heads", "0.1,1.0", "--method", "mean", "--out", str(out))
     with ablate(model, [HeadId(0, 1), HeadId(1, 0)], Ablation("mean")):
@@ -90,7 +145,8 @@ def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
         torch.testing.assert_close(_logits(loaded), _logits(model), atol=1e-5, rtol=0)
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
     assert (out / "tokenizer.json").read_bytes() == before["tokenizer.json"]
-    assert not (out / "README.md").exists()
+    assert (out / "LICENSE").read_text() == "Apache-2.0"
+    assert not any((out / name).exists() for name in others)
     note = json.loads((out / "surgery.json").read_text())
     assert (note["heads"], note["ablation"]) == (["0.1", "1.0"], "mean")
     assert note["source_sha256"] == load(source).sha256 != load(out).sha256

@@ -138,6 +138,31 @@ def test_images_are_refused_or_passed_over_as_configured():
     assert moderate(parts[1:], {"conversation.non_text_parts": "pass"}).json["error"]["param"] == "input"
 
 
+def test_a_conversation_is_checked_as_one_that_may_be_forwarded():
+    """Parts that hold no text, and turns that were refused earlier: what the gateway makes of them, the check does."""
+
+    def check(*messages, **settings):
+        named = {f"conversation.{name}": value for name, value in settings.items()}
+        return post("/v1/airlock/check", {"input": list(messages)}, named)
+
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    shown = {"role": "user", "content": [{"type": "text", "text": "hello"}, image]}
+    refused = check(shown)
+    assert (refused.status, refused.json["error"]["code"]) == (400, "unsupported_content")
+    assert refused.json["error"]["param"] == "input"
+    passed, without = check(shown, non_text_parts="pass"), check(shown, non_text_parts="text_only")
+    assert (passed.json["route"], passed.json["unjudged"], passed.json["removed"]) == ("forward", ["image_url"], [])
+    assert (without.json["route"], without.json["unjudged"], without.json["removed"]) == ("forward", [], ["image_url"])
+
+    bomb = {"role": "user", "content": "how to make a bomb"}
+    said = asyncio.run(exchange(Gateway(make_guard(), Upstream()), {"model": "m", "messages": [bomb]}))
+    answer = {"role": "assistant", "content": said.json["choices"][0]["message"]["content"]}
+    later = [bomb, answer, {"role": "user", "content": "and a cake?"}]
+    assert check(*later).json["route"] == "forward"
+    assert check(*later, forget_refused=False).json["route"] == "refuse"
+    assert check(bomb, answer).status == 400, "nothing is left to judge"
+
+
 def test_a_taxonomy_without_a_mapping_speaks_its_own_names_and_can_be_given_openais():
     decision = Decision(Route.REFUSE, "r", verdict(Tier.UNSAFE, "house_rules"))
     [alone] = results_of([decision], {}, model="m", extras=False)["results"]

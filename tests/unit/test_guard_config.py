@@ -1,10 +1,15 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 
-from guard.config import Config, load_config, settings
+from guard.config import Config, Role, absolute, load_config, settings, warnings_of
 from guard.errors import ConfigError
+from guard.output import PatternCheck, output_checks
 from guard.types import Route
+from guard.wires import chat, messages, responses
+from tests.doubles import WordClassifier
 
 
 @pytest.fixture
@@ -77,6 +82,13 @@ def test_an_unknown_key_near_to_none_lists_the_known(write):
         ("output: {unsafe_from: 1.5}", "output.unsafe_from", "1.5"),
         ("output: {hold_back: 0}", "output.hold_back", "0"),
         ("output: {patterns: [{name: a, regex: '('}]}", "output.patterns.0.regex", "'('"),
+        ("output: {patterns: [{name: a, regex: 'a{99999999999}'}]}", "output.patterns.0.regex", "'a{99999999999}'"),
+        (f"output: {{patterns: [{{name: a, regex: '{'(' * 2000}a{')' * 2000}'}}]}}", "output.patterns.0.regex", "((("),
+        ("server: {host: ''}", "server.host", "''"),
+        ("conversation: {trusted_roles: [user, sytem]}", "conversation.trusted_roles.1", "'sytem'"),
+        ("conversation: {trusted_roles: [field]}", "conversation.trusted_roles.0", "'field'"),
+        ("access: {keys: k}\nupstream: {api_key_env: X}\nlimits: {tenants: {'a*': {}}}", "limits.tenants", "'a*'"),
+        ("access: {keys: k}\nupstream: {api_key_env: X}\nlimits: {tenants: {'': {}}}", "limits.tenants", "''"),
         ("journal: {prompts: some}", "journal.prompts", "'some'"),
         ("server: 5", "server", "5"),
     ],
@@ -89,7 +101,25 @@ def test_a_wrong_value_names_setting_value_and_file(write, text, setting, value)
     assert str(path) in message
 
 
-@pytest.mark.parametrize("text", ["a: [", "\tx: 1", "- list", "just text", b"\xff\xfe\x00", "a: 2001-13-45", "a: \0"])
+NO_YAML = {
+    "a list that is open": "a: [",
+    "a tab": "\tx: 1",
+    "a list": "- list",
+    "text": "just text",
+    "not UTF-8": b"\xff\xfe\x00",
+    "no date": "a: 2001-13-45",
+    "a null byte": "a: \0",
+    "nested too deep": "[" * 3000 + "]" * 3000,
+    "an alias of itself": "server: &a {tls: *a}",
+    "a number out of range": "a: 1" + ":1" * 300 + ".0",
+    "no bool": "a: !!bool x",
+    "no integer": "a: !!int ''",
+    "no time": "a: !!timestamp x",
+    "no mapping": "a: !!map [x]",
+}
+
+
+@pytest.mark.parametrize("text", NO_YAML.values(), ids=list(NO_YAML))
 def test_a_file_that_holds_no_settings_is_named(write, text):
     path = write(text)
     assert str(path) in refusal(path)
@@ -136,3 +166,69 @@ def test_each_setting_tells_where_it_came_from(write):
 def test_a_configuration_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         load_config().server.port = 1
+
+
+def test_two_patterns_of_one_name_are_refused(write):
+    patterns = "output: {classifier: false, patterns: [{name: key, regex: sk-secret}, {name: %s, regex: harmless}]}"
+    message = refusal(write(patterns % "key"))
+    assert "output.patterns" in message
+    assert "two patterns are named 'key'" in message
+    checks = output_checks(load_config(write(patterns % "word")).output, WordClassifier())
+    assert [finding.rule for finding in checks.check(["sk-secret", "harmless"])] == [
+        "output_pattern:key",
+        "output_pattern:word",
+    ]
+
+
+def test_a_pattern_that_cannot_be_measured_is_named_where_a_program_gives_it():
+    deep = "(" * 2000 + "a" + ")" * 2000
+    with pytest.raises(ConfigError, match="'deep' is nested too deep"):
+        PatternCheck({"deep": deep}, 10)
+
+
+def test_an_empty_host_of_the_command_line_is_refused():
+    assert "server.host" in refusal(None, {"server.host": ""})
+
+
+def test_tenants_with_limits_have_names_of_tenants(write):
+    path = write("access: {keys: k}\nupstream: {api_key_env: X}\nlimits: {tenants: {acme-1.eu: {in_flight: 2}}}")
+    assert load_config(path).limits.of("acme-1.eu").in_flight == 2
+
+
+def test_trusted_roles_are_those_of_the_wires():
+    known = {*get_args(chat._Message.model_fields["role"].annotation), *responses._ROLES}
+    known |= {*get_args(messages._Message.model_fields["role"].annotation)}
+    assert set(get_args(Role)) == known
+
+
+def test_trusted_users_are_a_warning():
+    (said,) = warnings_of(load_config(None, {"conversation.trusted_roles": ["system", "user"]}))
+    assert "conversation.trusted_roles" in said
+    assert warnings_of(Config()) == []
+
+
+EVERY_PATH = """
+access: {keys: k.yaml}
+upstream: {api_key_env: X, fingerprint: {file: f.json, model: ck}}
+server: {socket: s.sock, tls: {certificate: c.pem, key: k.pem, client_ca: ca.pem}}
+classifier: {model: m, encoder: e, exports: x, languages: {en: {model: lm, encoder: le}}}
+classifiers: {other: {model: om, when: {tenant: a}}}
+knowledge: {path: kb, encoder: ke, reranker: r}
+interpretation: {kind: generative, model: im, base: ib}
+grounding: {support_model: sm, support_encoder: se}
+output: {responses: {model: rm, encoder: re}}
+journal: {path: j.db}
+"""
+
+
+@pytest.mark.parametrize("text", [EVERY_PATH, "", "interpretation: {kind: reader, model: shipped, encoder: re}"])
+def test_what_is_shown_means_the_same_wherever_it_is_saved(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    path = Path("conf/a.yaml")
+    path.write_text(text)
+    shown = absolute(load_config(path))
+    assert shown.journal.path == tmp_path / ("conf/j.db" if text == EVERY_PATH else "airlock.db")
+    for saved in (Path("conf/b.yaml"), Path("c.yaml")):
+        saved.write_text(yaml.safe_dump(shown.model_dump(mode="json")))
+        assert load_config(saved) == shown

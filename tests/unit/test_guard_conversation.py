@@ -3,16 +3,21 @@
 import asyncio
 import json
 import threading
+import time
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classifier.types import Tier
+from classifier.types import Tier, Verdict
+from guard.config import Conversation
+from guard.conversation import Judged, texts_to_judge, weigh
 from guard.errors import BadRequest, ConfigError
 from guard.memory import RememberingClassifier
 from guard.middleware import GuardMiddleware
-from guard.types import Route, Turn
+from guard.policy import Match, Rule
+from guard.types import FIELD, Route, TextKind, Turn
 from tests.doubles import (
     WORDS,
     Flaky,
@@ -90,6 +95,59 @@ def test_a_request_split_over_two_turns_is_seen_whole():
     assert (decision.route, decision.judged) == (Route.REFUSE, "context")
     alone = decided(*split, classifier=PhraseClassifier(), settings={"conversation.context_turns": 1})
     assert alone.route is Route.FORWARD, "each half is harmless: it is the context that finds it"
+
+
+KINDS = {
+    U: TextKind.EARLIER_TURN,
+    "operator": TextKind.EARLIER_TURN,
+    T: TextKind.TOOL_RESULT,
+    FIELD: TextKind.REQUEST_FIELD,
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from([*KINDS, A, S]), st.sampled_from(["", "one", "two", "three"])), max_size=12))
+def test_each_text_is_judged_once_and_the_users_last_words_as_such(turns):
+    written = [(at, role, text) for at, (role, text) in enumerate(turns) if text]
+    judged = [(at, KINDS[role], text) for at, role, text in written if role in KINDS]
+    users = [at for at, kind, _ in judged if kind is TextKind.EARLIER_TURN]
+    last = [at for at in users if not any(role in (A, T) for role, _ in turns[at : users[-1]])]
+    if not users:
+        judged = [(at, KINDS.get(role, TextKind.EARLIER_TURN), text) for at, role, text in written]
+        last = [at for at, _, _ in written][-1:]
+    expected = [(TextKind.LAST_TURN, turns[at][1]) for at in last]
+    expected += [(kind, text) for at, kind, text in judged if at not in last]
+    conversation = [Turn(*turn) for turn in turns]
+    if expected:
+        assert texts_to_judge(conversation, Conversation(context_turns=1)) == expected  # without the turns together
+    else:
+        with pytest.raises(BadRequest):
+            texts_to_judge(conversation, Conversation())
+
+
+def test_the_work_on_a_conversation_grows_with_its_length():
+    began = time.process_time()
+    texts = texts_to_judge([Turn(U, "hi")] * 20_000, Conversation())
+    assert len(texts) == 20_001
+    assert time.process_time() - began < 1, "turn by turn it takes milliseconds, and a search for each turn seconds"
+
+
+def test_texts_are_weighed_without_comparing_one_with_another():
+    class Alone(Verdict):
+        __slots__ = ()
+        __hash__ = None
+
+        def __eq__(self, other):
+            raise AssertionError("compared")
+
+    def of(tier, where, rule):
+        found = verdict(tier)
+        return Judged(where, Alone(*(getattr(found, each.name) for each in fields(found))), Match(rule, ()))
+
+    refuse, pass_on = Rule("no", Route.REFUSE), Rule("yes", Route.FORWARD)
+    judged = [of(Tier.UNSAFE, TextKind.EARLIER_TURN, refuse) for _ in range(3)]
+    judged.append(of(Tier.FOCUSED_ATTENTION, TextKind.EARLIER_TURN, pass_on))
+    weighed = weigh([of(Tier.SAFE, TextKind.LAST_TURN, pass_on), *judged], 0.9)
+    assert (weighed.strictest.match.rule, len(weighed.refusing), weighed.distress) == (refuse, 3, None)
 
 
 def test_trusted_roles_are_a_setting():

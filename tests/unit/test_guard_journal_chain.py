@@ -128,6 +128,20 @@ def test_a_checkpoint_that_was_made_up_is_found():
     assert not verify([*found, *odd], odd_head, KEYED).sound
 
 
+@pytest.mark.parametrize("keys", [Keys(), KEYED])
+@pytest.mark.parametrize("seq", [0, -1, -(2**63)])
+@pytest.mark.parametrize("length", [0, 3, "cut"])
+def test_a_record_before_the_first_is_found(keys, seq, length):
+    found, head = chain(3 if length == "cut" else length, keys)
+    if length == "cut":
+        found, head = cut(found, head, 2, keys)
+        found = found[2:]
+    (record,), _ = link([draft(Kind.OUTCOME, {})], sealed(seq - 1, GENESIS, 0, keys), keys, 0.0)
+    report = verify([record, *found], head, keys)
+    assert report.shown == [f"record {seq} was added: the first one is 1"]
+    assert report.first == (found[0].seq if found else 0)
+
+
 def test_a_missing_head_is_a_problem():
     found, _ = chain(2)
     assert verify(found, None, KEYED).shown == ["the head is missing"]
@@ -200,6 +214,7 @@ def test_a_journal_is_keyed_from_some_record_on_and_never_goes_on_without(tmp_pa
         "UPDATE journal SET seq = 9 WHERE seq = 3",
         "UPDATE journal SET decision = NULL",
         "INSERT INTO journal SELECT seq + 3, time, 'outcome', decision, payload, previous, hash FROM journal",
+        "INSERT INTO journal SELECT -1, time, 'outcome', decision, payload, previous, hash FROM journal WHERE seq = 1",
         "UPDATE journal_head SET seq = 2",
         "UPDATE journal_head SET pruned = 2; DELETE FROM journal WHERE seq < 3",
         "DROP TRIGGER journal_head_stays; DELETE FROM journal_head",

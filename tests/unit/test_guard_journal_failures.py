@@ -7,12 +7,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from guard.errors import JournalError
+from guard.journal.records import Kind, draft
 from guard.middleware import GuardMiddleware
 from guard.types import Decision, Route
 from tests.doubles import Upstream, asking, exchange, make_guard
@@ -41,6 +43,16 @@ def opened(path):
 
 def forward():
     return Decision(Route.FORWARD, "safe")
+
+
+class Lost:
+    """A write that nobody waits for."""
+
+    def __init__(self, decision):
+        self.record = draft(Kind.DECISION, {}, decision.id)
+
+    def settle(self, error):
+        pass
 
 
 def limit_pages(journal, pages):
@@ -175,6 +187,106 @@ def test_too_many_that_wait_are_refused_at_once(path, opened, monkeypatch):
     other.close()
     assert all(isinstance(each, JournalError) for each in ended)
     assert sum("wait already" in str(each) for each in ended) >= 6
+
+
+def test_what_was_turned_away_is_in_the_next_gap(path, opened, monkeypatch):
+    monkeypatch.setattr("guard.journal.writer._WAITING", 2)
+    journal = opened()
+    writing, may, append = threading.Event(), threading.Event(), journal._append
+
+    def held(writes):
+        writing.set()
+        may.wait(10)
+        append(writes)
+
+    monkeypatch.setattr(journal, "_append", held)
+    kept, lost = [forward() for _ in range(3)], [forward() for _ in range(4)]
+
+    async def run():
+        first = asyncio.ensure_future(journal.decided(kept[0], ""))
+        await asyncio.to_thread(writing.wait, 10)
+        waiting = [asyncio.ensure_future(journal.decided(each, "")) for each in kept[1:]]
+        await asyncio.sleep(0)
+        turned = await asyncio.gather(*(journal.decided(each, "") for each in lost), return_exceptions=True)
+        may.set()
+        await asyncio.gather(first, *waiting)
+        return turned
+
+    turned = asyncio.run(asyncio.wait_for(run(), 20))
+    assert all("wait already" in str(each) for each in turned)
+    assert [each.decision for each in records(path, "decision")] == [each.id for each in kept]
+    (gap,) = records(path, "gap")
+    assert gap.content["first"] == [each.id for each in lost]
+    assert (gap.content["decisions"], gap.content["outcomes"]) == (4, 0)
+    assert "wait already" in gap.content["cause"]
+    assert verified(path).sound
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_is_turned_away_during_a_commit_is_not_forgotten_by_it(path, opened, monkeypatch, failing):
+    """The gap that a commit writes is the one from before it; what is lost meanwhile stays for the next."""
+    monkeypatch.setattr("guard.journal.writer._WAITING", 1)
+    journal = opened()
+    first, second, kept = forward(), forward(), forward()
+    journal._fail([Lost(first)], JournalError("of a test"))
+    begun, may, appending = threading.Event(), threading.Event(), journal._database.appending
+
+    @contextmanager
+    def held():
+        with appending() as ledger:
+            yield ledger  # the gap is written, and not yet committed
+            begun.set()
+            may.wait(10)
+            if failing:
+                raise JournalError("undone")
+
+    async def run():
+        monkeypatch.setattr(journal._database, "appending", held)
+        writing = asyncio.ensure_future(journal.decided(kept, ""))
+        await asyncio.to_thread(begun.wait, 10)
+        queued = asyncio.ensure_future(journal.decided(forward(), ""))
+        await asyncio.sleep(0)
+        with pytest.raises(JournalError, match="wait already"):
+            await journal.decided(second, "")
+        monkeypatch.setattr(journal._database, "appending", appending)
+        may.set()
+        await asyncio.gather(writing, queued, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    journal.close()
+    named = [each for gap in records(path, "gap") for each in gap.content["first"]]
+    assert sorted(named) == sorted([first.id, second.id, *([kept.id] if failing else [])])
+    assert records(path, "gap")[0].content["cause"] == "of a test"
+    assert verified(path).sound
+
+
+def test_a_gap_that_no_record_follows_is_written_at_the_stop(path, opened):
+    journal = opened(timeout_s=0.05)
+    lost = forward()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(JournalError, match="locked"):
+        write(journal, lost)
+    other.close()
+    journal.close()
+    (gap,) = records(path)
+    assert (gap.kind, gap.content["first"]) == ("gap", [lost.id])
+    assert verified(path).sound
+
+
+def test_a_gap_that_cannot_be_written_at_the_stop_either_is_in_the_log(path, opened, caplog):
+    journal = opened(timeout_s=0.05)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(JournalError, match="locked"):
+        write(journal, forward())
+    journal.close()
+    other.close()
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "journal.path" in said
+    assert "1 decisions and 0 outcomes" in said
+    assert "locked" in said
+    assert records(path) == []
 
 
 def test_kill_at_random_points_loses_no_acknowledged_decision(path):

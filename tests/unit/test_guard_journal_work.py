@@ -214,6 +214,23 @@ def test_a_prune_that_was_killed_is_gone_on_with(place, monkeypatch):
     assert (len(records(place)), verified(place).sound) == (2, True)
 
 
+@pytest.mark.parametrize("seq", [0, -7])
+def test_a_record_before_the_first_stops_no_retention_and_stays_as_evidence(place, seq):
+    old(place, forward(), forward())
+    kept = written(place, forward())
+    with database(place) as opened:
+        with opened.appending() as ledger:
+            copied = f"SELECT {seq}, time, 'outcome', decision, payload, previous, hash FROM journal WHERE seq = 3"
+            ledger.connection.execute(sa.text(f"INSERT INTO journal {copied}"))
+        assert (verified(place).sound, len(records(place))) == (False, 4)
+        done = prune(opened, 1.1e9)
+    assert (done.records, done.through) == (2, 2)
+    assert [record.seq for record in records(place)] == [seq, 3, 4]
+    assert [record.decision for record in records(place, "decision")] == kept
+    report = verified(place)
+    assert report.shown == [f"record {seq} was added: the first one is 1"]
+
+
 def test_the_gateway_prunes_by_itself(place, caplog):
     caplog.set_level(logging.INFO, "airlock")
     old(place, forward(), handed_over())
@@ -363,6 +380,61 @@ def test_wrong_settings_are_named_and_passwords_are_not_repeated(settings, said)
 def test_a_server_out_of_reach_is_named():
     with pytest.raises(JournalError, match=r"journal\.url = postgresql://127\.0\.0\.1:9/x"):
         Database(section("postgresql://127.0.0.1:9/x"), timeout_s=2)
+
+
+def test_a_connection_that_goes_silent_is_given_up(server):
+    with database(server) as opened, opened.appending() as ledger:
+        found = ledger.connection.connection.driver_connection.info.get_parameters()
+        limit = ledger.connection.execute(sa.text("SHOW statement_timeout")).scalar()
+    names = ("tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
+    assert [found[name] for name in names] == ["15000", "5", "5", "2"]
+    assert limit == "30s"
+    with database(f"{server}&keepalives_idle=60") as opened, opened.appending() as ledger:
+        found = ledger.connection.connection.driver_connection.info.get_parameters()
+    assert (found["keepalives_idle"], found["keepalives_count"]) == ("60", "2"), "the address has the last word"
+
+
+def test_a_statement_that_takes_too_long_is_ended_and_a_long_reading_is_not(server, monkeypatch):
+    monkeypatch.setattr("guard.journal.database._STATEMENT_S", 0.3)
+    with database(server) as opened:
+        with pytest.raises(sa.exc.OperationalError, match="statement timeout"), opened.appending() as ledger:
+            ledger.connection.execute(sa.text("SELECT pg_sleep(20)"))
+        with opened.reading() as connection:
+            connection.execute(sa.text("SELECT pg_sleep(0.6)"))
+        with pytest.raises(sa.exc.OperationalError, match="statement timeout"), opened.appending() as ledger:
+            ledger.connection.execute(sa.text("SELECT pg_sleep(20)"))  # also where there was a reading before
+
+
+def test_records_whose_statement_took_too_long_fail_together(server, monkeypatch):
+    """One by one, each would wait as long again."""
+    name = f"test{next(NAMED)}"
+    with database(server) as opened, opened.appending() as ledger:
+        ledger.connection.execute(sa.text(f"CREATE SCHEMA {name}"))
+    place = f"{server}&options=-csearch_path%3D{name}"
+    monkeypatch.setattr("guard.journal.database._STATEMENT_S", 0.3)
+    journal = open_journal(place)
+    with database(place) as opened, opened.appending() as ledger:
+        ledger.connection.execute(
+            sa.text(
+                "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN IF NEW.kind = 'decision' THEN PERFORM pg_sleep(20); END IF; RETURN NEW; END $$"
+            )
+        )
+        ledger.connection.execute(
+            sa.text("CREATE TRIGGER slow BEFORE INSERT ON journal FOR EACH ROW EXECUTE FUNCTION slow()")
+        )
+    tried, append = [], journal._append
+    monkeypatch.setattr(journal, "_append", lambda writes: (tried.append(len(writes)), append(writes)))
+
+    async def run():
+        return await asyncio.gather(*(journal.decided(forward(), "") for _ in range(20)), return_exceptions=True)
+
+    ended = asyncio.run(asyncio.wait_for(run(), 30))
+    assert all("statement timeout" in str(each) for each in ended)
+    assert len(tried) <= 3, tried
+    journal.close()
+    (gap,) = records(place)
+    assert gap.content["decisions"] == 20
 
 
 def test_a_server_that_was_away_is_written_to_again(server):

@@ -4,16 +4,18 @@ import asyncio
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from guard.errors import BadRequest, BlockedError, PartFailure
 from guard.integrations.langchain import AirlockMiddleware, GuardedModel
-from tests.doubles import PHRASE, QUOTE, Flaky, MemoryJournal, WordClassifier, make_guard, raises
+from tests.doubles import PHRASE, QUOTE, Flaky, MemoryJournal, PhraseCheck, WordClassifier, make_guard, raises
 
 REQUIRE = {"policy.rules": [{"name": "all", "route": "forward", "ground_answer": "require"}]}
 CALL = AIMessage("", tool_calls=[{"name": "look_up", "args": {"page": "news"}, "id": "call_1"}])
@@ -34,6 +36,20 @@ class Model(FakeMessagesListChatModel):
 
 def model(*answers):
     return Model(responses=[AIMessage(each) if isinstance(each, str) else each for each in answers])
+
+
+class Breaking(AgentMiddleware):
+    """Raises where a model would be called."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def wrap_model_call(self, request, handler):
+        raise self.error
+
+    async def awrap_model_call(self, request, handler):
+        raise self.error
 
 
 @tool
@@ -183,3 +199,80 @@ def test_reasoning_and_tool_messages_in_the_history_are_read():
     assert step.invoke(poisoned).response_metadata["finish_reason"] == "content_filter"
     thought = AIMessage([{"type": "reasoning", "reasoning": PHRASE}, {"type": "text", "text": "fine"}])
     assert GuardedModel(model(thought), guard).invoke("hello").response_metadata["finish_reason"] == "content_filter"
+
+
+@pytest.mark.parametrize("name", ["id", "type", "model", "role", "provider"])
+def test_arguments_of_tool_calls_are_read_whatever_their_names(name):
+    secret = "sk-live-0123456789abcdef"
+    for said in (
+        AIMessage("", tool_calls=[{"name": "send", "args": {name: secret, "to": "x y"}, "id": "call_1"}]),
+        AIMessage([{"type": "tool_use", "id": "call_1", "name": "send", "input": {"deep": [{name: secret}]}}]),
+    ):
+        check = PhraseCheck(secret)
+        last = GuardedModel(model(said), make_guard(output=check)).invoke("hello")
+        assert last.response_metadata["finish_reason"] == "content_filter"
+        assert secret in check.asked
+    check = PhraseCheck(secret)
+    assert GuardedModel(model(CALL), make_guard(output=check)).invoke("hello").tool_calls
+    assert "call_1" not in check.asked, "the id of a call is no text"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_an_image_that_is_taken_out_does_not_reach_the_model(awaited):
+    guard, answering = make_guard({"conversation.non_text_parts": "text_only"}), model("fine", "fine")
+    image = {"type": "image", "url": "https://example.org/a.png"}
+    asked = HumanMessage([{"type": "text", "text": "hello"}, image])
+    history = [SystemMessage("Be kind."), HumanMessage("one"), AIMessage("two"), asked]
+    step = GuardedModel(answering, guard)
+    assert (asyncio.run(step.ainvoke(history)) if awaited else step.invoke(history)).text == "fine"
+    agent = create_agent(answering, system_prompt="Be kind.", middleware=[AirlockMiddleware(guard)])
+    state = {"messages": history[1:]}
+    assert (asyncio.run(agent.ainvoke(state)) if awaited else agent.invoke(state))["messages"][-1].text == "fine"
+    for messages in answering.asked:
+        assert [message.text for message in messages[:3]] == ["Be kind.", "one", "two"]
+        note = {"type": "text", "text": "[image_url removed]"}
+        assert messages[3].content == [{"type": "text", "text": "hello"}, note]
+    assert asked.content[1] == image, "the caller's own message is left as it was"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_model_that_fails_or_is_given_up_is_an_outcome(awaited):
+    for error, outcome in ((OSError("secret"), ("failed", None, "OSError")), (KeyboardInterrupt(), None)):
+        journal = MemoryJournal()
+        guard = make_guard(journal=journal)
+        step = GuardedModel(RunnableLambda(raises(error)), guard)
+        agent = create_agent(model("never"), middleware=[AirlockMiddleware(guard), Breaking(error)])
+        if not awaited:
+            with pytest.raises(type(error)):
+                step.invoke("hello")
+            with pytest.raises(type(error)):
+                run(agent, "hello")
+        elif outcome:
+            with pytest.raises(type(error)):
+                asyncio.run(step.ainvoke("hello"))
+            with pytest.raises(type(error)):
+                run(agent, "hello", awaited=True)
+        ended = [each[1:] for each in journal.outcomes]
+        assert ended == [outcome or ("disconnected", None, "")] * len(journal.decisions)
+        assert len(ended) == (0 if awaited and not outcome else 2)
+
+
+def test_a_caller_who_is_cancelled_is_an_outcome():
+    journal = MemoryJournal()
+
+    async def cancelled():
+        asked = asyncio.Event()
+
+        async def answer(_):
+            asked.set()
+            await asyncio.Event().wait()
+
+        step = GuardedModel(RunnableLambda(answer), make_guard(journal=journal))
+        task = asyncio.ensure_future(step.ainvoke("hello"))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert [each[1:] for each in journal.outcomes] == [("disconnected", None, "")]

@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import socket
 import threading
+import time
 from contextlib import closing, contextmanager
 
 import pytest
@@ -12,7 +13,7 @@ import trustme
 from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
 from guard.config import load_config
 from guard.errors import ConfigError
-from guard.listening import address_of, listen
+from guard.listening import address_of, listen, taken_away
 
 pytestmark = pytest.mark.enable_socket
 
@@ -69,6 +70,31 @@ def test_a_unix_socket_takes_the_place_of_a_stale_one_only(tmp_path):
     with pytest.raises(ConfigError, match="no socket"):
         listen(config)
     assert path.read_text() == "mine"
+
+
+def test_a_unix_socket_is_taken_away_at_the_end(tmp_path):
+    config = configured(server__socket=tmp_path / "airlock.sock")
+    with listen(config), taken_away(config.server):
+        assert config.server.socket.exists()
+    assert not config.server.socket.exists()
+    with listen(config), taken_away(config.server):
+        config.server.socket.unlink()
+    with taken_away(configured().server):
+        pass
+
+
+def test_the_socket_of_a_server_that_came_meanwhile_stays(tmp_path):
+    config = configured(server__socket=tmp_path / "airlock.sock")
+    old = listen(config)
+    with taken_away(config.server):
+        before = config.server.socket.stat()
+        old.close()  # it takes nothing new, and lets answers finish
+        time.sleep(0.05)
+        new = listen(config)
+    with new:
+        assert config.server.socket.stat().st_mtime_ns != before.st_mtime_ns, "its number may be that of the old one"
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            client.connect(str(config.server.socket))
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,20 @@
 """The log as text and as JSON: what stands in it, and that nobody's words ever do."""
 
 import asyncio
+import gc
 import io
 import json
 import logging
+import sys
+import threading
 
 import pytest
 
 from guard.errors import PartFailure, UpstreamError
-from guard.logs import JsonFormatter, RequestLog, TextFormatter
+from guard.logs import JsonFormatter, RequestLog, TextFormatter, set_up
 from guard.observer import Observers
 from guard.proxy import Gateway
+from guard.telemetry import Logging
 from tests.doubles import (
     CHAT,
     PHRASE,
@@ -154,3 +158,80 @@ def test_an_app_that_crashes_is_logged_by_its_server_without_its_words(written):
         logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")  # as uvicorn does
     assert "RuntimeError" in written.getvalue()
     assert CANARY not in written.getvalue()
+
+
+class Word:
+    """An argument that is somebody's text."""
+
+    def __repr__(self):
+        return CANARY
+
+
+def test_what_the_event_loop_logs_names_no_exception_and_no_argument(written):
+    async def fails():
+        raise ValueError(CANARY)
+
+    def fails_at(argument):
+        raise ValueError(argument)
+
+    async def leaves_them():
+        loop = asyncio.get_running_loop()
+        loop.call_soon(fails_at, Word())
+        tasks = [loop.create_task(fails())]
+        await asyncio.sleep(0.01)
+        tasks.clear()
+        gc.collect()
+
+    asyncio.run(leaves_them())
+    said = written.getvalue()
+    assert "Task exception was never retrieved" in said
+    assert "Exception in callback" in said
+    assert said.count("ValueError") == 2
+    assert CANARY not in said
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The log of a served process, which is put back as it was."""
+    stream, root = io.StringIO(), logging.getLogger()
+    monkeypatch.setattr(sys, "stderr", stream)
+    for hooked, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(hooked, name, getattr(hooked, name))
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("airlock", "uvicorn.error")}
+    root.handlers.clear()
+    set_up(Logging())
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+def _raises(*_):
+    raise ValueError(CANARY)
+
+
+def test_what_nobody_catches_is_one_line_with_type_and_place(served):
+    thread = threading.Thread(target=_raises, name="airlock-some")
+    thread.start()
+    thread.join()
+    try:
+        _raises()
+    except ValueError:
+        sys.excepthook(*sys.exc_info())
+    Broken = type("Broken", (), {"__del__": _raises})
+    Broken()
+    gc.collect()
+    said = served.getvalue()
+    assert said.count("\n") == 3
+    assert said.count("ValueError test_guard_logs.py:") + said.count("ValueError threading.py:") == 3
+    assert "airlock-some" in said
+    assert CANARY not in said
+
+
+def test_a_thread_that_ends_by_itself_says_nothing(served):
+    thread = threading.Thread(target=sys.exit)
+    thread.start()
+    thread.join()
+    assert served.getvalue() == ""

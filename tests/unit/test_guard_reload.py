@@ -13,6 +13,7 @@ import pytest
 from classifier.taxonomy import Taxonomy
 from guard.config import load_config
 from guard.errors import ConfigError
+from guard.logs import TextFormatter
 from guard.middleware import GuardMiddleware
 from guard.reload import ConfigFile, Reloader
 from guard.types import Finding, Origin, Route, Turn
@@ -37,6 +38,9 @@ BAD = [
     "answers: {language: xx}",
     "answers: {country: XX}",
     "output: {patterns: [{name: p, regex: 'a+'}]}",
+    "output: {patterns: [{name: p, regex: 'a{99999999999}'}]}",
+    "output: {patterns: [{name: p, regex: a}, {name: p, regex: b}]}",
+    "[" * 3000 + "]" * 3000,
     "",
     "  \n",
     None,
@@ -236,6 +240,41 @@ def test_the_file_is_watched(file, link, tmp_path):
         file.unlink()
         write(file, REFUSE)
         until(lambda: guard.config.policy.rules[0].name == "none")
+
+
+def test_the_watch_goes_on_after_whatever_a_reload_raises(file, monkeypatch, caplog):
+    guard, reloader = guarding(file)
+    take, raised = guard.reload, threading.Event()
+
+    def breaks(config):
+        if config.policy.rules[0].name == "none":
+            raised.set()
+            raise KeyError("canary")
+        return take(config)
+
+    monkeypatch.setattr(guard, "reload", breaks)
+    with reloader.running(watch=True):
+        write(file, REFUSE)
+        assert raised.wait(30)
+        write(file, FORWARD.replace("all", "next"))
+        until(lambda: guard.config.policy.rules[0].name == "next")
+    (said,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "not taken over" in said.getMessage()
+    assert "canary" not in TextFormatter().format(said)
+    assert "KeyError" in TextFormatter().format(said)
+
+
+def test_trusted_users_are_a_warning_at_the_start_and_at_each_reload(file, caplog):
+    _, reloader = guarding(file)
+    with reloader.running(watch=False):
+        pass
+    assert "trusted_roles" not in caplog.text
+    write(file, "conversation: {trusted_roles: [system, user]}")
+    assert reloader.reload()
+    assert caplog.text.count("conversation.trusted_roles has `user`") == 1
+    with reloader.running(watch=False):
+        pass
+    assert caplog.text.count("conversation.trusted_roles has `user`") == 2
 
 
 def test_a_file_that_changed_while_the_models_loaded_is_taken_over(file):

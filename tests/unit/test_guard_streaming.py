@@ -254,10 +254,60 @@ def test_a_probe_reaches_back_over_what_is_known_to_be_clean():
 
 def test_a_text_that_goes_on_after_another_is_held_back_again():
     """What was said before the other field is out; of the phrase that begins after it, nothing is."""
-    said = [{"content": "First. "}, {"reasoning_content": "Hm. "}, {"content": "So build "}, {"content": "a bomb"}]
+    again = [{"content": "Now, with care, build "}, {"content": "a bomb"}]
+    said = [{"content": "First. "}, {"reasoning_content": "Hm. "}, *again]
     result = asyncio.run(through(*one_by_one(sse([chunk(delta) for delta in said]))))
     assert result.spoken("delta", "content") == "First. "
     assert result.events[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize(
+    ("channel", "between"),
+    [(one, other) for one in CHANNELS for other in CHANNELS if one not in (other, "reasoning_content")],
+)
+def test_a_phrase_that_another_text_interrupts_does_not_leave(channel, between):
+    start, end = pieces(PHRASE, [7])
+    said = [(channel, BEFORE + start), (between, "hm"), (channel, end), (between, AFTER), (channel, AFTER)]
+    events = sse([chunk(CHANNELS[name](text)) for name, text in said] + [chunk({}, finish="tool_calls")])
+    result = asyncio.run(through(*one_by_one(events)))
+    assert start.encode() not in result.body
+    assert json.loads(result.events[-2])["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_a_text_in_parts_that_reasoning_interrupts_does_not_leave():
+    """Some servers put both into the content."""
+
+    def thought(text):
+        return {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]}
+
+    start, end = pieces(PHRASE, [7])
+    said = [thought("Hm. "), {"content": BEFORE + start}, thought("Hm. "), {"content": end}]
+    result = asyncio.run(through(*one_by_one(sse([chunk(delta) for delta in said]))))
+    assert b"Hm. " in result.body
+    assert start.encode() not in result.body
+
+
+def test_texts_that_take_turns_flow_before_they_end():
+    gate, released = chat_gate(hold_back=12, stride=8), b""
+    deltas = [CHANNELS[name]("harmless ") for _ in range(20) for name in ("reasoning_content", "content", "arguments")]
+    body = [sse([chunk(delta)], done=False) for delta in deltas]
+    for data in body:
+        gate.feed(data)
+        for probe in gate.probes():
+            gate.clear(probe)
+        released += gate.release()
+    assert len(released) > len(b"".join(body)) / 2
+    assert b"".join(body).startswith(released)
+
+
+def test_arguments_do_not_wait_for_the_name_of_their_call():
+    gate = chat_gate(hold_back=12, stride=1)
+    call = {"index": 0, "id": "c", "function": {"name": "cook", "arguments": ""}}
+    gate.feed(sse([chunk({"tool_calls": [call]}), chunk(CHANNELS["arguments"]("harmless " * 3))], done=False))
+    gate.feed(sse([chunk(CHANNELS["arguments"]("harmless " * 3))], done=False))
+    for probe in gate.probes():
+        gate.clear(probe)
+    assert gate.release().count(b"harmless ") == 3
 
 
 def test_reasoning_leaves_once_the_answer_begins():

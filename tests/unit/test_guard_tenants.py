@@ -1,7 +1,10 @@
 """API keys: what is kept of them, who gets in with them, and what of a file's changes holds when."""
 
+import fcntl
 import hmac
+import os
 import re
+import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -134,6 +137,63 @@ def test_two_entries_with_one_id_are_refused(path):
         read_keys(path)
 
 
+def owned(path):
+    found = path.stat()
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_that_root_changes_stays_its_owners_and_so_does_the_lock(path):
+    lock = path.with_name("keys.yaml.lock")
+    added(path)
+    os.chown(path, 10001, 10002)
+    path.chmod(0o640)
+    lock.unlink()
+    added(path)
+    assert owned(path) == (10001, 10002, 0o640)
+    assert owned(lock) == (10001, 10002, 0o600)
+
+
+def test_the_mode_of_a_file_is_kept(path):
+    added(path)
+    path.chmod(0o640)
+    added(path)
+    assert owned(path) == (os.geteuid(), os.getegid(), 0o640)
+
+
+def test_a_file_that_cannot_stay_its_owners_is_not_changed(path, monkeypatch):
+    added(path)
+    before = path.read_bytes()
+
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refused)
+    for _ in range(2):  # with a lock that is there, and with one that must be made
+        with pytest.raises(ConfigError, match=r"access\.keys = .*keys\.yaml: .* as its owner or as root"):
+            added(path)
+        assert path.read_bytes() == before
+        path.with_name("keys.yaml.lock").unlink(missing_ok=True)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_lock_that_cannot_be_opened_is_named(path, kind):
+    lock, other = path.with_name("keys.yaml.lock"), path.with_name("other")
+    other.write_text("mine")
+    lock.mkdir() if kind == "folder" else lock.symlink_to(other)
+    with pytest.raises(ConfigError, match=r"access\.keys = .*keys\.yaml: its lock .*keys\.yaml\.lock cannot be opened"):
+        added(path)
+    assert other.read_text() == "mine"
+    assert not path.exists()
+
+
+def test_one_writer_waits_for_the_other(path):
+    added(path)
+    with path.with_name("keys.yaml.lock").open() as lock, changing(path), pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @pytest.mark.parametrize("tenant", ["", "a b", "a/b", "-a", "a" * 65, "ä"])
 def test_a_tenant_has_a_plain_name(tenant):
     with pytest.raises(ConfigError, match="tenant"):
@@ -152,3 +212,10 @@ def test_scopes_are_patterns():
     assert [grant.may_use(name) for name in ("chat", "ask", "embeddings", "")] == [1, 1, 0, 0]
     assert Grant("a").may_ask("")
     assert Grant("a").may_use("anything")
+
+
+@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "keys: 1" + ":1" * 300 + ".0", "keys: !!bool x"])
+def test_a_file_that_yaml_chokes_on_is_named(path, text):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"access\.keys = .*is no YAML"):
+        read_keys(path)

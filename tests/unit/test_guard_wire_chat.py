@@ -34,8 +34,8 @@ def refused(body, **expected):
 def test_a_request_is_read():
     body = json.dumps(asking("a", "b", stream=True, stream_options={"include_usage": True})).encode()
     request = CHAT.parse(body, Reading())
-    assert request == WireRequest((Turn("user", "a"), Turn("user", "b")), "m", True, True, body=body)
-    assert replace(parsed(), body=b"") == WireRequest((Turn("user", "hi"),), "m", False, False)
+    assert request == WireRequest((Turn("user", "a"), Turn("user", "b")), "m", True, True, body=body, kept=(0, 1))
+    assert replace(parsed(), body=b"") == WireRequest((Turn("user", "hi"),), "m", False, False, kept=(0,))
     assert parsed(unknown={"x": [1]}, tools=[], n=2, stream=None).stream is False
 
 

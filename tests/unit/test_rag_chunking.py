@@ -70,6 +70,11 @@ def test_a_line_break_ends_no_sentence_but_a_paragraph_does():
     assert quotes("The U.S.\nlaw of Dr.\nSmith applies.\n\nNext") == ["The U.S.\nlaw of Dr.\nSmith applies.", "Next"]
 
 
+@pytest.mark.parametrize("text", ["No more than approx. 8 a day.", "Nicht gem. Vorschrift.", "Wait here.¹"])
+def test_an_abbreviation_or_a_footnote_mark_cuts_no_sentence(text):
+    assert [text[sentence.start : sentence.end] for sentence in sentences(text)] == [text]
+
+
 def test_passages_are_filled_to_the_limit_and_a_longer_sentence_stands_alone():
     text = "# A\n\nOne two. Three four. Five six seven eight nine. Ten.\n\n# B\n\nEleven."
     assert [p.text for p in passages(document(text), 4)] == [

@@ -118,6 +118,10 @@ def test_the_rule_is_named(claim, rule):
         ("The patient is able to walk now.", "The patient is unable to walk."),
         ("The pump is useful at home now.", "The pump is useless at home."),
         ("Sales doubled in the north now.", "Sales tripled in the north."),
+        ("Sales of $5bn were made.", "Sales were $5m."),
+        ("Sales of £5k were made.", "Sales were £5m."),
+        ("Sales of 5bn were made.", "Sales were 5tn."),
+        ("Take 11⁄2 tablets.", "Take 1½ tablets."),
         ("The town bans cars in the centre now.", "The town lifts the ban of cars in the centre."),
         ("A few patients recovered well now.", "Few patients recovered well."),
         ("孕妇可吃山楂。", "孕妇忌吃山楂。"),
@@ -134,6 +138,10 @@ def test_the_hard_rules_catch(claim, passage):
     ("claim", "passage"),
     [
         ("The dose is 5 now.", "The dose is 5 mg."),
+        ("Sales of $5m were made.", "Sales were $5 million."),
+        ("Sales of 5 bn dollars were made.", "Sales were $5 billion."),
+        ("The dose is now 1/2 tablet.", "The dose is ½ tablet."),
+        ("The dose is now 1.5 tablets.", "The dose is 1½ tablets."),
         ("Der Kurs dauert nun 21 Tage.", "Der Kurs dauert einundzwanzig Tage."),
         ("Le cours dure ici 91 jours.", "Le cours dure quatre-vingt-onze jours et il est libre."),
         ("El curso dura 35 días ahora.", "El curso dura treinta y cinco días y es libre."),
@@ -164,6 +172,21 @@ def test_the_hard_rules_pass(claim, passage):
         ("Wait here [1].", "Wait here."),
         ("Wait here [1, 3].", "Wait here."),
         ("İzmir waits.", "Izmir waits."),
+        ("Wait here.¹", "Wait here."),
+        ("Wait here.¹²", "Wait here."),
+        ("Wait here.[^1]", "Wait here."),
+        ("Wait here【1】.", "Wait here."),
+        ("Wait here.【4:0†source】", "Wait here."),
+        ("Wait here (1).", "Wait here."),
+        ("Wait here.", "Wait here [3]."),
+        ("Wait here.", "Wait here. [3]"),
+        ("Wait here.", "Wait here.¹"),
+        ("Take paracetamol with water.", "Take [paracetamol](https://x.org/p) with water."),
+        ("Take paracetamol with water.", 'Take [paracetamol](https://x.org/p_(a) "Pills") with water.'),
+        ("Wait here & there.", "Wait&nbsp; here &amp; there."),
+        ("Give 5*2 drops.", r"Give 5\*2 drops."),
+        ("Take 1/2 tablet.", "Take ½ tablet."),
+        ("Take 1 1/2 tablets.", "Take 1½ tablets."),
     ],
 )
 def test_harmless_differences_do_not_matter(claim, passage):
@@ -185,6 +208,33 @@ def test_harmless_differences_do_not_matter(claim, passage):
         ("Give 5 3 drops.", "Give 5 * 3 drops."),
         ("5 drops are too many.", "> 5 drops are too many."),
         ("Wait here.", "Wait here\u037e"),
+        ("Take \u202e12\u202c tablets a day.", "Take 12 tablets a day."),
+        ("Take 1\u200f-\u200f2 tablets a day.", "Take 1-2 tablets a day."),
+        ("Take 1&#8238;2 tablets a day.", "Take 12 tablets a day."),
+        ("8 tablets a day.", "Take no more than approx. 8 tablets a day."),
+        ("8 tablets a day.", "Not more than max. 8 tablets a day."),
+        ("8 tablets a day.", "Not incl. 8 tablets a day."),
+        ("Salt a day.", "No sugar, esp. Salt a day."),
+        ("Wasser ist gut.", "Kein Tee usw. Wasser ist gut."),
+        ("8 tabletas al día.", "No más, p. ej. 8 tabletas al día."),
+        ("8 таблеток в день.", "Не более прим. 8 таблеток в день."),
+        ("The area is 10 m.", "The area is 10 m²."),
+        ("The area is 10 m².", "The area is 10 m."),
+        ("See part.", "See part (3)."),
+        ("Take up to (8).", "Take up to."),
+        ("Use a.", "Use a[3]."),
+        ("Take [paracetamol](https://y.org) with water.", "Take paracetamol with water."),
+        ("Take 11⁄2 tablets.", "Take 1½ tablets."),
+        ("Take 11/2 tablets.", "Take 1\u200b½ tablets."),
+        ("Take 1/25 tablets.", "Take ½**5** tablets."),
+        ("Vaccines cause autism.", "## Vaccines cause autism\n\nThis is a myth: no study found a link."),
+        ("Vaccines cause autism.", "## Vaccines cause autism\n\nFalse."),
+        ("疫苗含有芯片。", "# 疫苗含有芯片\n\n这是谣言。"),
+        ("Cigarettes soothe the throat.", "Doctors once thought smoking harmless; cigarettes soothe the throat."),
+        ("The earth is flat.", "Flat-earthers think so; the earth is flat."),
+        ("Take 8 tablets.", "Until 1990 this was the rule; take 8 tablets."),
+        ("The earth is flat.", "An old opinion; the earth is flat."),
+        ("The earth is flat.", "Long since debunked; the earth is flat."),
         ("Smoking is safe.", "These views are outdated; smoking is safe."),
         ("Smoking is safe.", "Critics reject this; smoking is safe."),
         ("儿童不得服用本药。", "儿童不得服用本药，除非医生同意。"),
@@ -193,6 +243,31 @@ def test_harmless_differences_do_not_matter(claim, passage):
 )
 def test_what_is_cut_or_bent_is_no_quote(claim, passage):
     assert Status.SUPPORTED not in statuses(claim, passage)
+
+
+def test_a_sentence_keeps_the_citation_mark_behind_its_stop():
+    answer = "Wait here.¹ Tea is hot.[^2] Rest.【3】"
+    report = check_answer(answer, ["Wait here. Tea is hot. Rest."])
+    assert report.kept == answer
+    assert [checked.text for checked in report.sentences] == ["Wait here.¹", "Tea is hot.[^2]", "Rest.【3】"]
+
+
+@pytest.mark.parametrize("more", ["🅞🅡 🅣🅐🅚🅔 🅐🅛🅛", "🇳🇴", "ⓐⓛⓛ", "⠞⠁⠅⠑"])
+def test_signs_that_are_read_as_letters_are_judged(more):
+    for gap in ("\n\n", "\n", " "):
+        report = check_answer(f"Take 8 tablets.{gap}{more}", ["Take 8 tablets."])
+        assert not report.supported
+        assert more not in report.kept
+
+
+@pytest.mark.parametrize("more", ["❌🚫", "────", "👍🏽", "→"])
+def test_decoration_is_no_sentence(more):
+    assert statuses(f"Take 8 tablets.\n\n{more}", "Take 8 tablets.") == [Status.SUPPORTED]
+
+
+def test_a_heading_that_is_not_called_false_is_a_quote():
+    assert statuses("Take two tablets", "## Take two tablets\n\nRest is good.") == [Status.SUPPORTED]
+    assert statuses("## Is tea safe?", "## Is tea safe?\n\nNot true of all.") == [Status.SUPPORTED]
 
 
 def test_a_paragraph_is_a_quote_of_several_sentences():

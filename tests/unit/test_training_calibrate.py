@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from classifier.model import TierClassifier
 from classifier.settings import ClassifierSettings, Doubt, OperatingPoint
 from classifier.types import ClassifierError, Tier
 from tests.classifier_cases import TAXONOMY, minilm, toy_entries, toy_model, write_rows
-from training.calibrate import Wanted, calibrate, point_of
+from training.calibrate import Wanted, _kept, calibrate, point_of
 from training.calibrate_cli import calibrate as command
-from training.calibration_card import write_calibration
+from training.calibration_card import in_words, write_calibration
 from training.conformal import Budget
 from training.datasets import Row, TrainingError
+from training.lineage import lineage
 from training.manifest import file_sha256
+from training.model_cli import model as models
 from training.readings import Readings
 from training.reliability import calibration_error
 
@@ -112,6 +115,52 @@ def test_training_data_calibrate_by_what_was_held_out_and_are_too_few_here(model
         calibrate(model, data=[rows], wanted=Wanted(), scores=model / "scores.db", split="dev")
 
 
+def rewritten(model, **told):
+    """The model, whose manifest tells other things."""
+    manifest = json.loads((model / "manifest.json").read_text())
+    (model / "manifest.json").write_text(json.dumps(manifest | told))
+
+
+def test_rows_that_a_model_learnt_which_it_goes_back_to_are_refused(model, noisy, scores):
+    toy = lineage(toy_model())
+    first = {**toy, "name": "first", "data": {"other.jsonl": "ab" * 32, "rows.jsonl": file_sha256(noisy)}}
+    for start, teachers in (
+        (first, []),
+        (None, [toy, first]),
+        ({**toy, "start": first}, []),
+        ({**toy, "teachers": [first]}, []),
+        (None, [{**toy, "start": first}]),
+    ):
+        rewritten(model, start=start, teachers=teachers)
+        with pytest.raises(TrainingError, match=r"noisy\.jsonl: .*model goes back to 'first' .* was trained on it"):
+            calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+    rewritten(model, start=None, teachers=[first])
+    assert lineage(model)["teachers"] == [first]
+    assert "teachers" not in toy
+
+
+def test_what_its_forebears_held_out_too_calibrates(model, scores):
+    rows, toy = toy_model().parent / "rows.jsonl", lineage(toy_model())
+    rewritten(model, start=toy)
+    with pytest.raises(TrainingError, match=r"\d+ rows to calibrate on"):
+        calibrate(model, data=[rows], wanted=Wanted(), scores=scores)
+    rewritten(model, start={**toy, "settings": {**toy["settings"], "validation": 0.05}})
+    with pytest.raises(TrainingError, match=r"rows\.jsonl: .*model goes back to 'toy'"):
+        calibrate(model, data=[rows], wanted=Wanted(), scores=scores)
+
+
+def test_figures_are_told_with_the_point_that_they_are_of(model, noisy, scores):
+    def said(*arguments):
+        return CliRunner().invoke(models, [*arguments, str(model)]).output
+
+    assert "earlier point" not in said("show") + said("list")
+    old = json.loads((model / "manifest.json").read_text())["operating_point"]
+    calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
+    assert f"on dev, at the earlier point: risk {old['risk']}, unsafe {old['unsafe']}\n" in said("show")
+    assert " at the earlier point  " in said("list")
+    assert json.loads(said("show", "--json"))["figures_at"] == old
+
+
 def test_what_cannot_be_used_is_refused_and_changes_nothing(model, noisy, scores, tmp_path):
     before = {path.name: path.read_bytes() for path in model.iterdir()}
     for wanted, message in (
@@ -183,6 +232,38 @@ def test_texts_of_several_windows_go_by_the_riskiest():
     tiers, sure, _ = found.decided(OperatingPoint(0.5, 0.9, Doubt(0.2, 0.8)))
     assert tiers.tolist() == [Tier.SAFE, Tier.UNSAFE]
     assert sure.all()
+
+
+def test_each_point_is_carried_over_the_rows_that_it_judges():
+    rng = np.random.default_rng(4)
+    logits = [rng.normal(0, 2, (rng.choice([1, 3]), len(TAXONOMY.categories))) for _ in range(400)]
+    readings = Readings([Row(str(at), "u_zorblax", "train", "") for at in range(400)], logits, TAXONOMY)
+    before, after = readings.at(Calibration()), readings.at(Calibration(3.0))
+    old = OperatingPoint(0.5, 0.3, several=OperatingPoint(0.9, 0.7))
+    found = _kept(old, before, after)
+    several = np.array([len(each) > 1 for each in logits])
+    for judged, was, now in ((~several, old, found), (several, old.several, found.several)):
+        assert now != was
+        assert (after.risk[judged] >= now.risk).sum() == (before.risk[judged] >= was.risk).sum()
+        assert (after.unsafe[judged] >= now.unsafe).sum() == (before.unsafe[judged] >= was.unsafe).sum()
+
+
+def test_thresholds_of_several_windows_stay_without_budgets_and_go_with_them(model, noisy, scores):
+    settings = ClassifierSettings.load(model)
+    point = replace(settings.operating_point, several=OperatingPoint(0.73, 0.76))
+    replace(settings, operating_point=point).save(model)
+    found = calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+    several = ClassifierSettings.load(model).operating_point.several
+    assert several is not None
+    told = f"Of a text of several windows: Unsafe from a probability of {several.unsafe:g} on, else not Safe from a"
+    assert any(told in sentence for sentence in in_words(found))
+    assert told in (model / "README.md").read_text()
+    found = calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
+    assert ClassifierSettings.load(model).operating_point.several is None
+    told = f"thresholds of their own (Unsafe from {several.unsafe:g} on, else not Safe from {several.risk:g} on)"
+    assert any(told in sentence and "these are gone" in sentence for sentence in in_words(found))
+    found = calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
+    assert not any("several windows" in sentence for sentence in in_words(found))
 
 
 def test_a_point_without_a_gap_between_the_budgets_has_no_doubt():

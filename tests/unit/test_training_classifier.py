@@ -25,6 +25,7 @@ from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_
 from training.average import average_classifiers
 from training.datasets import Row, TrainingError, text_key
 from training.fit import Fit, TrainSettings, _batches, _join, _note, _rounds
+from training.lineage import read_manifest
 from training.losses import label_loss
 from training.manifest import adapter_sha256, file_sha256
 from training.optimizer import optimizer_of, set_rates
@@ -190,8 +191,8 @@ class Interrupted(BaseException):
 
 
 @contextmanager
-def interrupted(*, step=None, validation=None):
-    """Saving after each step, until the run stops in a step, or before a validation."""
+def interrupted(*, step=None, validation=None, every=1):
+    """Saving after each step, or every so many, until the run stops in a step, or before a validation."""
     average, validate, validations = Fit._average, Fit._validate, []
 
     def stop_in_step(self, mean, number):
@@ -206,7 +207,7 @@ def interrupted(*, step=None, validation=None):
         return validate(self, *given)
 
     with (
-        mock.patch("training.checkpoint._EVERY", 1),
+        mock.patch("training.checkpoint._EVERY", every),
         mock.patch.object(Fit, "_average", stop_in_step),
         mock.patch.object(Fit, "_validate", stop_before_validation),
         pytest.raises(Interrupted),
@@ -248,6 +249,22 @@ def test_a_run_may_be_interrupted_more_than_once(tmp_path):
     state = json.loads((tmp_path / "model" / "checkpoint" / "state.json").read_text())
     assert state["step"] == 6
     assert len(state["epochs"]) == 1
+    manifest = train_toy(tmp_path, ENTRIES, LONGER)
+    assert (manifest["epochs"], manifest["figures"], weights(tmp_path)) == uninterrupted()
+
+
+def state(folder):
+    return json.loads((folder / "model" / "checkpoint" / "state.json").read_text())
+
+
+@ends_resumed
+def test_a_run_is_kept_at_the_end_of_an_epoch_though_it_is_due_at_no_other_time(tmp_path):
+    with interrupted(step=6, every=4):
+        train_toy(tmp_path, ENTRIES, LONGER)
+    assert (state(tmp_path)["step"], len(state(tmp_path)["epochs"])) == (4, 1)
+    with mock.patch("training.train_classifier.save_model", side_effect=Interrupted), pytest.raises(Interrupted):
+        train_toy(tmp_path, ENTRIES, LONGER)
+    assert (state(tmp_path)["step"], len(state(tmp_path)["epochs"])) == (8, 2)
     manifest = train_toy(tmp_path, ENTRIES, LONGER)
     assert (manifest["epochs"], manifest["figures"], weights(tmp_path)) == uninterrupted()
 
@@ -562,6 +579,18 @@ def test_runs_of_other_recipes_are_not_averaged(tmp_path, change, named):
     with pytest.raises(TrainingError, match=rf"1/model differs from .*0/model in {named}; average runs of one recipe"):
         average_classifiers(models=models, data=[rows], out=tmp_path / "mean", name="mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_runs_of_other_teachers_are_not_averaged_and_the_average_says_who_taught(tmp_path):
+    models, rows = seeds(tmp_path, QUICK, replace(QUICK, seed=1), teachers=[toy_model()])
+    manifest = average_classifiers(models=models, data=[rows], out=tmp_path / "mean", name="mean")
+    assert [each["adapter_sha256"] for each in manifest["teachers"]] == [adapter_sha256(toy_model())]
+    told = json.loads((models[1] / "manifest.json").read_text())
+    del told["teachers"]  # as manifests of before teachers are
+    (models[1] / "manifest.json").write_text(json.dumps(told))
+    assert read_manifest(models[1])["teachers"] == []
+    with pytest.raises(TrainingError, match=r"1/model differs from .*0/model in teachers; average runs of one recipe"):
+        average_classifiers(models=models, data=[rows], out=tmp_path / "more", name="more")
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path):

@@ -91,6 +91,18 @@ def test_a_group_too_small_even_when_pooled_is_left_to_the_guarantee_for_all():
     ]
 
 
+def test_a_language_named_as_all_rows_are_is_a_group_of_its_own():
+    scores, names = np.linspace(0.1, 1, 1000), np.repeat(["all", "en"], [300, 700])
+    found = below(Budget("max-miss", 0.05), scores, [{name: names == name for name in ("all", "en")}] * 2)
+    assert [(group.group, group.rows) for group in found.groups] == [
+        ("all", 1000),
+        *[("all", 300), ("en", 700)] * 2,
+    ]
+    assert found.value == found.groups[1].threshold < found.groups[0].threshold < found.groups[2].threshold
+    with pytest.raises(TrainingError, match=r"on 250 of the 300 rows of 'all'"):
+        below(Budget("max-miss", 0.3), np.where(np.arange(1000) < 250, 0.0, 1.0), [{"all": names == "all"}])
+
+
 def test_too_few_rows_are_told_how_many_there_must_be_and_what_they_can_show():
     with pytest.raises(
         TrainingError, match=r"--max-miss = 0\.007: 100 rows are too few .* at least 572, or allow 0\.0"

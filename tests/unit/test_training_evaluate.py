@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -330,6 +331,14 @@ def test_a_model_does_not_differ_from_itself():
 def test_models_are_compared_on_the_same_rows_only():
     with pytest.raises(TrainingError, match="same rows only"):
         compare(Judged(Spoken(), rows("ss uu")), Judged(Spoken(), rows("uu ss")))
+
+
+def test_models_that_put_the_rows_into_other_tiers_are_not_compared():
+    moved = [replace(each, tier=Tier.UNSAFE) if each.id == "f_grundle" else each for each in TAXONOMY.categories]
+    other = Spoken(replace(TAXONOMY, name="other", categories=tuple(moved)))
+    with pytest.raises(TrainingError, match=r"spoken@0 and spoken@0 have different taxonomies, .*'f_grundle'"):
+        compare(Judged(Spoken(), rows("ss ff")), Judged(other, rows("ss ff")))
+    assert compare(Judged(Spoken(), rows("ss uu")), Judged(other, rows("ss uu")), resamples=5)["rows"] == 2
 
 
 # The card

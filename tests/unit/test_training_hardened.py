@@ -25,6 +25,7 @@ from attribution.render import hardening_html
 from attribution.report import Prompts, Settings
 from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError
 from training import fit_hardened
+from training import train_hardened as train_module
 from training.checkpoint import Checkpoint as Kept
 from training.datasets import TrainingError
 from training.fit_hardened import HardenRecipe, Lesson, harden
@@ -448,6 +449,60 @@ def test_a_model_without_usable_replies_is_an_error(tmp_path):
             trial=TRIAL,
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_run_that_lacked_memory_is_kept_and_goes_on(tmp_path, monkeypatch, error):
+    learn = train_module.harden
+
+    def full(*args, kept, **more):
+        if kept._folder.name == "after":
+            raise error
+        return learn(*args, kept=kept, **more)
+
+    monkeypatch.setattr(train_module, "harden", full)
+    with pytest.raises(TrainingError, match="out of memory with batch 4 and rank 0"):
+        run(tmp_path, ByToken())
+    parts = (tmp_path / "out.run" / "parts.jsonl").read_bytes()
+    assert b'"control ' in parts
+    monkeypatch.setattr(train_module, "harden", learn)
+    monkeypatch.setattr(train_module, "lessons", lambda *_: pytest.fail("learnt again"))
+    assert run(tmp_path, ByToken())[1]["accepted"]
+    assert not (tmp_path / "out.run").exists()
+
+
+def test_a_run_whose_training_is_damaged_keeps_its_proofs(tmp_path, monkeypatch):
+    learn = train_module.harden
+
+    def interrupted(*args, kept, **more):
+        learn(*args, kept=kept, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "harden", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ByToken())
+    monkeypatch.setattr(train_module, "harden", learn)
+    (tmp_path / "out.run" / "control" / "tensors.safetensors").write_bytes(b"torn")
+    with pytest.raises(TrainingError, match="control is damaged"):
+        run(tmp_path, ByToken())
+    assert b'"before ' in (tmp_path / "out.run" / "parts.jsonl").read_bytes()
+
+
+def test_a_run_that_would_fail_again_the_same_way_is_removed(tmp_path):
+    with pytest.raises(TrainingError, match="not finite"):
+        run(tmp_path, ByToken(), replace(SHORT, steps=8, lr=1e30))
+    assert not (tmp_path / "out.run").exists()
+
+
+def test_an_error_of_ours_is_not_called_out_of_memory(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("shapes")
+
+    monkeypatch.setattr(train_module, "harden", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(tmp_path, ByToken())
 
 
 def test_heads_that_stand_out_in_an_audit_of_this_model_are_the_focus(tmp_path):

@@ -66,6 +66,7 @@ def test_the_report_says_what_was_audited_and_how(plain):
     assert found.provenance["data"]["harmful.jsonl"]
     assert f"{found.ships.ranking[0].head}" in result.stdout
     assert "effective number of heads" in result.stdout
+    assert " computed" not in result.stdout
     assert "written: " in result.stdout
     assert result.stderr == ""
 
@@ -106,6 +107,12 @@ def test_screen_another_template_and_no_single_prompts(plain):
         assert found.ships.mean[head.layer][head.head] == pytest.approx(
             plain[0].ships.mean[head.layer][head.head], rel=1e-3, abs=1e-7
         )
+
+
+def test_a_screen_says_of_how_many_heads_its_figures_are():
+    said = run(*QUIET, "--screen", "8", "--sampled", "4", "--size", "0").stdout
+    assert "share of the 12 heads computed" in said
+    assert "of the 12 computed (of 32)" in said
 
 
 def test_brute_force_finds_the_same():

@@ -478,6 +478,19 @@ def test_figures_of_a_support_model(claims):
     assert set(figures["others"]["baselines"]) == {"word_overlap", "similarity"}
 
 
+def test_sources_without_both_labels_have_no_say_in_the_mean_of_the_others(claims):
+    reader, rows = SupportReader.load(toy_support()[0], tiny()), read_claims([claims])
+    two = [row for row in rows if row.source == "two"]
+    one = [replace(row, source="one") for row in rows if row.label is Label.SUPPORTED]
+    baselines = {"encoder": HashedWords(), "dev": rows}
+    whole = evaluate_support(reader, two, seed=0, others=["two"], **baselines)["others"]
+    assert evaluate_support(reader, [*two, *one], seed=0, others=["gone", "one", "two"], **baselines)["others"] == whole
+    assert whole["sources"] == 1
+    nothing = {"sources": 0, "balanced_accuracy": None, "auroc": None}
+    assert evaluate_support(reader, one, seed=0, others=["one"])["others"] == nothing
+    assert evaluate_support(reader, one, seed=0, others=["gone"])["others"] == nothing
+
+
 def test_rows_of_a_group_are_sampled_together():
     values = np.repeat(np.arange(20.0), 5)
     apart, together = (interval(mean(values), 100, seed=0, groups=of) for of in (None, list(values)))

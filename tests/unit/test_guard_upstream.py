@@ -1,0 +1,97 @@
+"""Whose fault it is that an answer takes too long: the server's, or of what stands between it and the client."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from guard.config import Upstream
+from guard.errors import UpstreamError
+from guard.upstream import Forwarder
+from tests.doubles import asking, exchange
+
+FAILURES = 3
+LONG_S = 60.0
+
+
+class Answer:
+    """What a server says: two pieces of an answer, after which it is silent for a while."""
+
+    def __init__(self, kind, silent_s):
+        self.status, self.raw_headers, self.content = 200, [(b"content-type", kind)], self
+        self._silent_s = silent_s
+
+    async def iter_any(self):
+        yield b"data: {}\n\n"
+        yield b"data: {}\n\n"
+        await asyncio.sleep(self._silent_s)
+
+
+def asked(monkeypatch, *, kind=b"text/event-stream", silent_s=0.0, send_s=0.0):
+    """The codes of so many answers as open the breaker, each cut by its limit; then, of one more that is sent at once.
+
+    Args:
+        monkeypatch: puts the answer in the place of a connection.
+        kind: of the answer.
+        silent_s: for which the server is silent in the end.
+        send_s: for which each piece of it waits before the client has it.
+    """
+
+    @asynccontextmanager
+    async def answer():
+        yield Answer(kind, silent_s)
+
+    async def connect(*_):
+        return answer()
+
+    async def code_of(forwarder, send_s):
+        async def app(scope, receive, send):
+            async def slow(message):
+                await asyncio.sleep(send_s if message.get("body") else 0)
+                await send(message)
+
+            await forwarder(scope, receive, slow)
+
+        try:
+            result = await exchange(app, asking("hi"))
+        except UpstreamError as exc:  # in the middle of the answer
+            return exc.code
+        if result.status != 200:
+            return result.json["error"]["code"]
+        return "whole" if len(result.messages) > 1 and result.complete else "cut off"
+
+    async def run():
+        monkeypatch.setattr(Forwarder, "_asked", connect)
+        forwarder = Forwarder(Upstream(answer_timeout_s=0.3, breaker_failures=FAILURES))
+        async with asyncio.timeout(LONG_S / 2):
+            codes = {await code_of(forwarder, send_s) for _ in range(FAILURES)}
+            return codes, await code_of(forwarder, 0)
+
+    return asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_is_let_go_and_says_nothing_of_the_server(monkeypatch, caplog):
+    assert asked(monkeypatch, send_s=LONG_S) == ({"cut off"}, "whole")
+    assert "it waited for the client" in caplog.text
+    assert "the model's server" not in caplog.text
+
+
+def test_a_whole_answer_that_leaves_too_late_is_an_error_and_none_of_the_servers(monkeypatch, caplog):
+    assert asked(monkeypatch, kind=b"application/json", send_s=LONG_S) == ({"answer_slow"}, "whole")
+    assert "the model's server" not in caplog.text
+
+
+def test_a_client_that_takes_most_of_the_time_does_not_leave_the_rest_to_the_servers_account(monkeypatch):
+    codes, next_one = asked(monkeypatch, silent_s=1, send_s=0.1)
+    assert codes <= {"answer_slow", "cut off"}
+    assert next_one != "upstream_open"
+
+
+def test_a_server_that_falls_silent_is_to_blame(monkeypatch, caplog):
+    assert asked(monkeypatch, silent_s=LONG_S) == ({"upstream_slow"}, "upstream_open")
+    assert "the model's server" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"application/json"])
+def test_an_answer_in_time_is_whole(monkeypatch, kind):
+    assert asked(monkeypatch, kind=kind) == ({"whole"}, "whole")
