@@ -94,8 +94,8 @@ def _of_paragraph(name: str, paragraph: Paragraph) -> list[Place]:
 def evaluate_gate(cases: Sequence[Case], gated: Gated) -> dict[str, Any]:
     """The share of lies that is released, with a bound that is above it 95 times in 100, and of honest sentences kept.
 
-    Lies on one passage stand or fall together, so the bound on all of them counts passages (`upper_of`); of a kind there
-    is about one on each.
+    Lies on one passage stand or fall together, so the bound on all of them counts passages (`upper_of`); of a kind
+    there is about one on each.
 
     Args:
         cases: what was proposed.
