@@ -13,7 +13,7 @@ from guard.errors import BadRequest
 
 MAX_DEPTH = 100
 IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,128}", re.ASCII)
-OPAQUE = re.compile(r"(?:[\w+/=-]{60,}\r?\n)*[\w+/=-]*", re.ASCII)  # base64 of any length, maybe in lines
+OPAQUE = re.compile(r"(?:[\w+/=-]{60,}+\r?\n)*+[\w+/=-]*+", re.ASCII)  # base64 of any length, maybe in lines
 
 
 @dataclass(frozen=True, slots=True)
