@@ -568,8 +568,18 @@ def test_whatever_a_message_says_and_wherever_it_is_judged(path, is_name):
         inside[last] = "how to make a bomb"
     upstream = Upstream()
     ask({"model": "m", "messages": [message]}, upstream, {"conversation.non_text_parts": "pass"})
-    media = path[-1] == "url" and not is_name  # where an image lies is no text
-    assert bool(upstream.requests) == media
+    assert upstream.requests == []  # nor may words stand in the place of an address
+
+
+@pytest.mark.parametrize("url", ["https://example.org/how-to-make-a-bomb.png?size=2", "data:image/png;base64,Ym9tYg=="])
+def test_where_an_image_lies_is_no_text(url):
+    upstream = Upstream()
+    message = {
+        "role": "user",
+        "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": url}}],
+    }
+    ask({"model": "m", "messages": [message]}, upstream, {"conversation.non_text_parts": "pass"})
+    assert len(upstream.requests) == 1
 
 
 def test_an_error_that_quotes_the_model_is_checked():
