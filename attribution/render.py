@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from attribution import draw
 from attribution.compare import Comparison
 from attribution.report import AuditReport, Figure
 from attribution.summary import comparison_summary, correlation, summary
 from attribution.types import HeadId
+from attribution.visible import visible
 
-_KEPT = "\n\r\t\u200c\u200d"  # the joiners are ordinary in Persian, Indic scripts and emoji
 _MARKED, _SHOWN = 5, 15
 
 
@@ -101,15 +99,6 @@ def hardening_html(report: Mapping[str, Any]) -> str:
         levels=[(draw.up(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
         settings=list(_flat({key: value for key, value in report.items() if key not in left_out})),
     )
-
-
-def visible(value: Any) -> Any:  # noqa: ANN401 - whatever a template prints
-    """A text with control, format, private and surrogate characters as code points; a dash for None; else as it is."""
-    if value is None:
-        return "–"
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(c if c in _KEPT or unicodedata.category(c)[0] != "C" else f"⟨U+{ord(c):04X}⟩" for c in value)
 
 
 def _page(template: str, **values: Any) -> str:  # noqa: ANN401 - whatever the template shows

@@ -24,7 +24,7 @@ class Metrics(Section):
     serve: Annotated[Literal["off", "apart", "clients"], YAML_OFF] = Field(
         "off", description="GET /metrics on an address of its own (apart), or on that of the clients, who can read it."
     )
-    host: str = Field("127.0.0.1", description="Address of its own.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address of its own.")
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     tenants: bool = Field(False, description="Count requests by tenant too, the first 1,000 of them by name.")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from attribution.render import visible
+from attribution.visible import visible
 from classifier.why import Explainer
 from training.card import rounded
 

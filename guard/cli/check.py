@@ -117,7 +117,7 @@ def classify(
 
 def why_lines(why: Mapping[str, Any]) -> Iterator[str]:
     """Why, for a terminal: texts are anybody's, so what would steer the terminal is shown by its code point."""
-    from attribution.render import visible
+    from attribution.visible import visible
 
     def shown(text: str, most: int) -> str:
         line = str(visible(" ".join(text.split())))

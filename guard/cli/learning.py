@@ -59,7 +59,7 @@ def drift(
             {"before": before.decisions, "after": after.decisions, "measures": [each.as_dict() for each in moved]}
         )
     else:
-        from attribution.render import visible
+        from attribution.visible import visible
 
         typer.echo(f"{before.decisions} decisions before, {after.decisions} after")
         for each in moved:

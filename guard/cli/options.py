@@ -21,7 +21,7 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 def shown(text: object) -> str:
     """Anybody's text for a terminal, with its lines: what would steer the terminal is shown by its code point."""
-    from attribution.render import visible
+    from attribution.visible import visible
 
     return str(visible(str(text).replace("\r\n", "\n"))).replace("\r", "⟨U+000D⟩")
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from attribution.compare import compare
-from attribution.render import comparison_html, report_html, visible
+from attribution.render import comparison_html, report_html
 from attribution.report import load_report, report_schema, save_report
 from attribution.summary import comparison_summary, summary
 from attribution.types import HeadId, ReportError
+from attribution.visible import visible
 from tests.audit_cases import model, report, scores
 from tests.unit.html_page import Page
 
