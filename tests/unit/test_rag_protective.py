@@ -96,7 +96,7 @@ def test_the_limits_of_the_gate_hold(knowledge):
     [
         ("One. Two. Three. Four. Five. Six.", 5),
         ("# Title\n\nOne. Two.\n\n## More\n\nThree.", 2),
-        (f"One. {'word ' * 200}end. Three.", 1),
+        (f"One. {'Word ' * 200}end. Three.", 1),
         (f"{'word ' * 200}end.", 0),
         ("", 0),
     ],
