@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from classifier.taxonomy import SHIPPED_SPECIALISTS
 from classifier.types import E5_SMALL
@@ -16,7 +16,19 @@ from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
 from guard.choosing import OtherClassifier, Specialist
 from guard.errors import ConfigError
-from guard.fields import PASSWORD, SHIPPED, Address, Count, OpenAICategory, Seconds, Section, Share, Word, one_or_many
+from guard.fields import (
+    PASSWORD,
+    SHIPPED,
+    Address,
+    Count,
+    OpenAICategory,
+    Seconds,
+    Section,
+    Share,
+    Word,
+    named_apart,
+    one_or_many,
+)
 from guard.interpretation import (
     DEFAULT_INTERPRETATION,
     DEFAULT_SUPPORT_MODEL,
@@ -263,18 +275,9 @@ class Output(Section):
         ("u_jailbreak", "u_prompt_injection"),
         description="Categories of manipulation: they say something of a query, nothing of an answer.",
     )
-    patterns: tuple[Pattern, ...] = ()
+    patterns: Annotated[tuple[Pattern, ...], AfterValidator(named_apart("patterns"))] = ()
     responses: Responses = Responses()
     deadline_s: Seconds = 10.0
-
-    @field_validator("patterns")
-    @classmethod
-    def _unique(cls, patterns: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
-        names = [pattern.name for pattern in patterns]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two patterns are named {twice[0]!r}; give each its own name")
-        return patterns
 
 
 class JournalSection(Section):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
 SHIPPED = Path("shipped")  # in the place of a folder: the model in the package
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -39,6 +47,19 @@ def _http(url: str) -> str:
 
 def _as_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
+
+
+def named_apart(what: str) -> Callable[[tuple[N, ...]], tuple[N, ...]]:
+    """A check that no two sections have one name; `what` they are, in the plural, for the error."""
+
+    def check(sections: tuple[N, ...]) -> tuple[N, ...]:
+        names = [section.name for section in sections]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two {what} are named {twice[0]!r}; give each its own name")
+        return sections
+
+    return check
 
 
 def one_or_many(item: Any) -> BeforeValidator:  # noqa: ANN401 - a type or an annotation

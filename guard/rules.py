@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from classifier.types import Handling, Tier
-from guard.fields import Section, Share, Word, Words, one_or_many
+from guard.fields import Section, Share, Word, Words, named_apart, one_or_many
 from guard.policy import Mode, Rule
 from guard.texts import Said
 from guard.types import AnswerGrounding, Route, TextKind
@@ -124,14 +124,6 @@ DEFAULT_RULES = (
 )
 
 
-def _unique(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
-    names = [rule.name for rule in rules]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"two rules are named {twice[0]!r}; give each its own name")
-    return rules
-
-
 Fallback = Literal["refuse", "hand_over", "forward"]
 
 
@@ -154,7 +146,7 @@ def _for_every_part(value: Any) -> Any:  # noqa: ANN401 - whatever the file hold
 class PolicySection(Section):
     """Verdict to route: the first rule that matches; what matches none is refused."""
 
-    rules: Annotated[tuple[RuleSection, ...], Field(min_length=1), AfterValidator(_unique)] = Field(
+    rules: Annotated[tuple[RuleSection, ...], Field(min_length=1), AfterValidator(named_apart("rules"))] = Field(
         DEFAULT_RULES, description="In order: the first that matches decides."
     )
     on_error: Annotated[OnError, BeforeValidator(_for_every_part, json_schema_input_type=Fallback | OnError)] = Field(

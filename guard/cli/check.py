@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, read_text, read_texts, text_of
+from guard.cli.options import ConfigFile, Json, print_json, read_text, read_texts, shown_in_line, text_of
 
 if TYPE_CHECKING:
     from classifier.types import Verdict
@@ -116,20 +116,19 @@ def classify(
 
 
 def why_lines(why: Mapping[str, Any]) -> Iterator[str]:
-    """Why, for a terminal: texts are anybody's, so what would steer the terminal is shown by its code point."""
-    from attribution.visible import visible
+    """Why, for a terminal."""
 
-    def shown(text: str, most: int) -> str:
-        line = str(visible(" ".join(text.split())))
+    def cut(text: str, most: int) -> str:
+        line = shown_in_line(text)
         return line if len(line) <= most else line[: most - 1] + "…"
 
     read = "decoded from the text" if why["encoded"] else "as read"
-    yield f"  window    {shown(why['window']['text'], _WINDOW)}  ({read})"
-    weighed = [f"{shown(each['word'], _WINDOW)} {each['weight']:+.2f}" for each in why["words"]]
+    yield f"  window    {cut(why['window']['text'], _WINDOW)}  ({read})"
+    weighed = [f"{cut(each['word'], _WINDOW)} {each['weight']:+.2f}" for each in why["words"]]
     alone = "" if why["words_alone"] else "  (words far from the weightiest were weighed together)"
     yield f"  words     {', '.join(weighed) or 'none weighs towards this tier'}{alone}"
     for each in why["examples"]:
-        yield f"  like      {each['similarity']:.2f} {each['category']:24} {shown(each['text'], _EXAMPLE)}"
+        yield f"  like      {each['similarity']:.2f} {each['category']:24} {cut(each['text'], _EXAMPLE)}"
 
 
 def _from_argument(text: str) -> list[str]:

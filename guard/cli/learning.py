@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json
+from guard.cli.options import ConfigFile, Json, print_json, shown_in_line
 
 if TYPE_CHECKING:
     from classifier.settings import OperatingPoint
@@ -59,14 +59,12 @@ def drift(
             {"before": before.decisions, "after": after.decisions, "measures": [each.as_dict() for each in moved]}
         )
     else:
-        from attribution.visible import visible
-
         typer.echo(f"{before.decisions} decisions before, {after.decisions} after")
         for each in moved:
             sign = "ALARM" if each.alarm else ""
             typer.echo(f"{each.measure:12} PSI {each.psi:.3f}  JS {each.divergence:.3f}  p {each.adjusted:.3f}  {sign}")
             for name, (first, second) in list(each.shares.items())[:3] if each.alarm else ():
-                typer.echo(f"    {visible(name):24} {first:.1%} -> {second:.1%}")
+                typer.echo(f"    {shown_in_line(name):24} {first:.1%} -> {second:.1%}")
     if fail and any(each.alarm for each in moved):
         raise typer.Exit(1)
 
