@@ -222,8 +222,8 @@ def _plain(element: HtmlElement) -> str:
     parts = [element.text or ""]
     for child in element:
         if isinstance(child.tag, str) and child.tag not in _CODE and not _hidden(child):
-            around = "\n" if child.tag in _BLOCKS or child.tag == "br" or child.tag == "li" else ""
-            parts += [around, _plain(child), around]
+            around = "\n" if child.tag in _BLOCKS or child.tag == "li" else ""
+            parts.append("\n" if child.tag == "br" else f"{around}{_plain(child)}{around}")
         parts.append(child.tail or "")
     text = "".join(parts)
     if element.tag == "sup":

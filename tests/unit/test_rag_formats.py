@@ -145,6 +145,7 @@ def test_html_without_main_is_the_only_article_or_the_body(tmp_path):
         ('<p>Take 4. <span style="text-decoration: underline line-through">Take 8.</span></p>', "Take 4."),
         ("<ol start=3><li>Three.</li><li value=7>Seven.</li><li>Eight.</li></ol>", "3. Three.\n7. Seven.\n8. Eight."),
         ("<ol start=x><li>One.</li></ol>", "1. One."),
+        ("<pre>8 tablets<br>a day</pre>", "```\n8 tablets\na day\n```"),
     ],
 )  # fmt: skip
 def test_html_says_the_numbers_that_a_reader_sees(tmp_path, markup, expected):
