@@ -127,9 +127,9 @@ def read_evidence(paths: Sequence[Path]) -> list[EvidenceRow]:
 def read_claims(paths: Sequence[Path], known: Iterable[Sourced] = ()) -> list[ClaimRow]:
     """Rows with `passage`, `claim` and `label`: supported, contradicted or not_supported.
 
-    A line may hold several of a passage: `claims`, a list of pairs of claim and label. In place of `passage` it may
-    name one of `known` or of an earlier line, by `passage_key`; see `key_of`. Split and language are then that
-    passage's.
+    A line may hold several of a passage: `claims`, a list of pairs of claim and label; or several of a claim:
+    `passages`, a list of pairs of passage and label. In place of `passage` it may name one of `known` or of an earlier
+    line, by `passage_key`; see `key_of`. Split and language are then that passage's.
 
     A source of which some row is contradicted tells three cases apart: its other unsupported rows are not stated.
 
@@ -305,15 +305,18 @@ def _evidence(entry: Mapping[str, Any]) -> EvidenceRow:
 def _claims(entry: Mapping[str, Any], named: dict[str, Sourced]) -> list[ClaimRow]:
     if "passage_key" in entry:
         entry = {**entry, **_named(entry, named)}
-    if "claims" not in entry:
+    several = next((name for name in ("claims", "passages") if name in entry), None)
+    if several is None:
         rows = [_claim(entry)]
     else:
-        pairs = entry["claims"]
+        pairs, one = entry[several], several.removesuffix("s")
+        if one in entry:
+            raise ValueError(f"both `{one}` and `{several}`; one of them says it")
         if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            raise ValueError("`claims` is not a list of pairs of claim and label")
-        rows = [_claim({**entry, "claim": claim, "label": label}) for claim, label in pairs]
-    if rows:
-        named.setdefault(key_of(rows[0].passage), rows[0])
+            raise ValueError(f"`{several}` is not a list of pairs of {one} and label")
+        rows = [_claim({**entry, one: text, "label": label}) for text, label in pairs]
+    for row in rows:
+        named.setdefault(key_of(row.passage), row)
     return rows
 
 

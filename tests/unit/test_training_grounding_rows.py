@@ -115,6 +115,39 @@ def test_a_line_may_hold_several_claims_of_a_passage(tmp_path):
     assert {(row.passage, row.source, row.split) for row in rows} == {("It rained.", "a", "train")}
 
 
+def test_a_line_may_hold_several_passages_of_a_claim(tmp_path):
+    shared = {key: CLAIM[key] for key in ("claim", "source", "split")}
+    several = {**shared, "passages": [["It rained.", "supported"], ["It drizzled in Ulm.", "not_stated"]]}
+    named = {"passage_key": key_of("It drizzled in Ulm."), "claims": [["Ulm got wet.", "supported"]], "source": "b"}
+    rows = read_claims([write_rows(tmp_path / "rows.jsonl", [several, named])])
+    assert [(row.passage, row.claim, row.label) for row in rows] == [
+        ("It rained.", "It was wet.", Label.SUPPORTED),
+        ("It drizzled in Ulm.", "It was wet.", Label.NOT_STATED),
+        ("It drizzled in Ulm.", "Ulm got wet.", Label.SUPPORTED),
+    ]
+    assert [(row.source, row.split) for row in rows] == [("a", "train")] * 2 + [("b", "train")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"passage": "It rained.", "claim": "It was wet.", "claims": []}, "both `claim` and `claims`"),
+        ({"passage": "It rained.", "claim": "It was wet.", "passages": []}, "both `passage` and `passages`"),
+        (
+            {"passage_key": key_of("It rained."), "claim": "It was wet.", "passages": []},
+            "both `passage` and `passages`",
+        ),
+        (
+            {"claim": "It was wet.", "passages": ["It rained."]},
+            "`passages` is not a list of pairs of passage and label",
+        ),
+    ],
+)
+def test_a_line_that_says_one_and_several_is_refused(tmp_path, entry, fault):
+    with pytest.raises(TrainingError, match=fault):
+        read_claims([write_rows(tmp_path / "rows.jsonl", [CLAIM, entry])])
+
+
 def test_every_passage_has_a_key():
     assert key_of("half a \ud800 character") == key_of("half a\n\ud800character") != key_of("half a character")
 
