@@ -15,6 +15,7 @@ from training.grounding_rows import Label, read_claims
 FOLDER = Path(__file__).parents[2] / "data" / "support"
 SHORT, LONG = [FOLDER / "claims.jsonl"], sorted((FOLDER / "documents").glob("*.jsonl"))
 LINES = [json.loads(line) for path in (*SHORT, *LONG) for line in path.read_text(encoding="utf-8").splitlines()]
+FOUND = sorted((FOLDER / "found").glob("*.jsonl"))
 NAMED, NAMED_LONG = sorted((FOLDER / "named").glob("*.jsonl")), FOLDER / "named_documents.jsonl"
 ROWS = [asdict(row) for row in read_claims([*SHORT, *LONG])]
 
@@ -104,3 +105,30 @@ def test_all_claims_on_a_document_share_as_many_words_with_it_whether_supported_
 
     assert area(first) < 0.3
     assert 0.4 < area(every) < 0.6
+
+
+def test_claims_made_elsewhere_are_held_against_several_passages_that_differ_in_label():
+    entries = [json.loads(line) for path in FOUND for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(entries) >= 2300
+    assert len({entry["claim"] for entry in entries}) == len(entries)
+    assert {entry["licence"] for entry in entries} == {"Apache-2.0"}
+    assert all(entry["source"].startswith("airlock_found_") for entry in entries)
+    labels = [{label for _, label in entry["passages"]} for entry in entries]
+    assert sum(len(found) == 3 for found in labels) / len(labels) > 0.9
+    assert all(len({text for text, _ in entry["passages"]}) == len(entry["passages"]) >= 3 for entry in entries)
+
+
+def test_passages_found_for_claims_are_in_one_split():
+    splits = defaultdict(set)
+    for row in read_claims(FOUND):
+        splits["".join(row.passage.split())].add(row.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert set().union(*splits.values()) == {"train", "dev", "test"}
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_neither_shared_words_nor_length_say_which_found_passages_support(path):
+    rows = read_claims([path])
+    supported = [row.label is Label.SUPPORTED for row in rows]
+    assert 0.39 < roc_auc_score(supported, [overlap(row.claim, row.passage) for row in rows]) < 0.61
+    assert 0.45 < roc_auc_score(supported, [len(row.passage) for row in rows]) < 0.55
