@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -74,7 +76,22 @@ def page() -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     table = ["| figure | measured | from |", "|---|---|---|"]
-    return "\n".join(table + [f"| {name} | {value} | `results/{file}.json` |" for name, value, file in rows])
+    return "\n".join(
+        table + [f"| {name} | {value} | `results/{file}.json`{_earlier(file)} |" for name, value, file in rows]
+    )
+
+
+def _earlier(file: str) -> str:
+    """What to say of a result whose model does not ship any more."""
+    measured = result(file).get("adapter_sha256", [])
+    models = {measured} if isinstance(measured, str) else {*measured}
+    return "" if models <= _shipped() else " (an earlier model's)"
+
+
+@cache
+def _shipped() -> frozenset[str]:
+    adapters = _RESULTS.parent.glob("*/assets/*/adapter_model.safetensors")
+    return frozenset(hashlib.sha256(path.read_bytes()).hexdigest() for path in adapters)
 
 
 def _sections() -> dict[str, list[Row]]:

@@ -36,4 +36,4 @@ def make_app(guard: Guard) -> FastAPI:
 if __name__ == "__main__":
     import uvicorn
 
-    uvicorn.run(make_app(load_guard("airlock.yaml")), port=8081)
+    uvicorn.run(make_app(load_guard()), port=8081)

@@ -41,4 +41,4 @@ def make_app(guard: Guard, base_url: str) -> Starlette:
 if __name__ == "__main__":
     import uvicorn
 
-    uvicorn.run(make_app(load_guard("airlock.yaml"), *sys.argv[1:]), port=8082)
+    uvicorn.run(make_app(load_guard(), *sys.argv[1:]), port=8082)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from typing import Annotated
 
 import typer
 from typer.models import TyperInfo
@@ -13,12 +14,28 @@ from guard.cli import ask, check, config, demo, doctor, export, ground, journal,
 
 app = typer.Typer(
     name="airlock",
-    help="Two locked doors for an LLM behind an API, and an audit of what lies between.",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help, three times as fast
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"airlock {version('llm-airlock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Two locked doors for an LLM behind an API, and an audit of what lies between."""
+
+
 for _module in (demo, serve, check, ask, ground, knowledge, journal, keys, config, policy, doctor, export):
     app.add_typer(_module.app, name=getattr(_module, "NAME", None))
 for _point in sorted(entry_points(group="airlock.commands"), key=lambda point: point.name):

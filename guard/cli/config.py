@@ -21,7 +21,8 @@ def show(
 ) -> None:
     """Print every setting as a configuration file, ready to be edited, or with its origin.
 
-    Paths are absolute, so that the file means the same wherever it is saved.
+    Paths are absolute, so that the file means the same wherever it is saved. `classifier.languages` is left out of it
+    where it is not set, as its default hangs on `classifier.model`.
     """
     import json
 
@@ -29,7 +30,8 @@ def show(
 
     from guard.config import absolute, load_config, settings
 
-    loaded = absolute(load_config(config))
+    given = load_config(config)
+    loaded = absolute(given)
     rows = settings(loaded, config)
     if as_json:
         print_json({"settings": rows})
@@ -38,7 +40,10 @@ def show(
             value = json.dumps(row["value"], ensure_ascii=False)
             typer.echo(f"{row['setting']:34} {row['origin']:8} {value}")
     else:
-        typer.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
+        shown = loaded.model_dump(mode="json")
+        if "languages" not in given.classifier.model_fields_set:
+            del shown["classifier"]["languages"]
+        typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120))
 
 
 @app.command("check")
