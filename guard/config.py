@@ -193,7 +193,18 @@ class Conversation(Section):
         description="Text that the model's server keeps and a request only names (`previous_response_id`, `prompt`).",
     )
     judged_fields: tuple[str, ...] = Field(
-        ("chat_template", "chat_template_kwargs", "documents", "extra_body", "guideline", "prediction", "tool_prompt"),
+        (
+            "assistant_continue_message",
+            "chat_template",
+            "chat_template_kwargs",
+            "documents",
+            "extra_body",
+            "guideline",
+            "prediction",
+            "prompt_variables",
+            "tool_prompt",
+            "user_continue_message",
+        ),
         description="Fields beside the conversation whose texts are judged too, such as `tools`; the rest is trusted.",
     )
 

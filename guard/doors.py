@@ -9,12 +9,9 @@ from typing import Any
 from guard.engine import Guard
 from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.forwarded import Said, Summary, ground_answers
-from guard.types import UNKNOWN, AnswerGrounding, Decision, Origin, Reply, Route, Turn
+from guard.types import UNKNOWN, AnswerGrounding, Decision, Origin, Reply, Route
 from guard.wires import CHAT, Reading, WireRequest
-from guard.wires.json import NAMES, Names, dump_request, parse_json
-
-SPOKEN = Names(NAMES.labels, written=frozenset({"args", "arguments", "input"}))
-"""Names for what a model said: in the arguments of its calls it has chosen every one."""
+from guard.wires.json import dump_request, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +62,6 @@ async def enter(guard: Guard, messages: Sequence[Mapping[str, Any]], origin: Ori
         came, left = parse_json(body)["messages"], parse_json(request.body)["messages"]
         trimmed = {at: message for at, message in zip(request.kept, left, strict=True) if message != came[at]}
     return Entered(decision, reply, request.kept, trimmed)
-
-
-async def enter_turns(guard: Guard, turns: Sequence[Turn], origin: Origin = UNKNOWN) -> tuple[Decision, Reply | None]:
-    """The same for turns that were read already.
-
-    Raises:
-        BadRequest: there is no text to judge, or it is too long.
-        PartFailure: a part failed, and `policy.on_error` does not let the request pass.
-    """
-    return await enter_request(guard, WireRequest(tuple(turns), ""), "messages", origin)
 
 
 async def enter_request(

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from guard.doors import enter_turns, leave
+from guard.doors import enter_request, leave
 from guard.engine import Guard
 from guard.errors import BadRequest
 from guard.forwarded import Said
 from guard.types import AnswerGrounding, Decision, Origin, Route, Turn
-from guard.wires import CHAT
+from guard.wires import CHAT, WireRequest
 from guard.wires.json import content_texts
 
 
@@ -48,14 +48,24 @@ async def apply(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[
 
 async def _request(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tuple[Decision, dict[str, Any]]:
     turns: list[Turn] = []
+    non_text = ["image_url"] if asked.images else []
+    param = "images" if asked.images else "structured_messages"
     if asked.structured_messages:
         conversation = CHAT.read({"messages": asked.structured_messages})
-        guard.only_text(conversation.non_text, "structured_messages")
         turns = list(conversation.turns)
-    guard.only_text(["image_url"] if asked.images else [], "images")
+        non_text += conversation.non_text
+    if non_text and guard.config.conversation.non_text_parts == "text_only":
+        raise BadRequest(
+            f"{param}: parts of type {', '.join(dict.fromkeys(non_text))} cannot be judged, nor taken out through this "
+            "API; send text, or let the operator set `conversation.non_text_parts` to `pass`",
+            param=param,
+            code="unsupported_content",
+        )
     # A text that is in no message was found elsewhere in the request: it is judged as an earlier turn of the user.
     loose = [text for text in asked.texts or [] if text.strip() and not any(text in turn.text for turn in turns)]
-    decision, reply = await enter_turns(guard, [*(Turn("user", text) for text in loose), *turns], origin)
+    turns = [*(Turn("user", text) for text in loose), *turns]
+    request = WireRequest(tuple(turns), "", non_text=tuple(dict.fromkeys(non_text)))
+    decision, reply = await enter_request(guard, request, param, origin)
     if reply is None:
         return decision, {"action": "NONE"}
     return decision, {"action": "BLOCKED", "blocked_reason": reply.text}

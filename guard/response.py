@@ -48,6 +48,9 @@ class CheckedResponse:
         decision: why it was forwarded.
         send: to the client.
         extras: whether Airlock's own answers carry an `airlock` object.
+
+    Attributes:
+        leaving: whether something is on its way to the client, which takes its time.
     """
 
     def __init__(
@@ -57,7 +60,8 @@ class CheckedResponse:
         self._wire = wire
         self._request = request
         self._decision = decision
-        self._send = send
+        self._to_client = send
+        self.leaving = False
         self._extras = extras
         self._start: Message = {}
         self._begun = False  # whether anything has left
@@ -78,7 +82,7 @@ class CheckedResponse:
         """Let the app answer; end with it, or when the output door closes, then with the app cancelled."""
         try:
             with self._cut:
-                await self._call(app, scope, receive)
+                await self._call(app, {**scope, "airlock.response": self}, receive)
         finally:
             await self._guard.ended(self._decision, self._outcome, status=self._status or None, detail=self._detail)
 
@@ -91,6 +95,12 @@ class CheckedResponse:
             if self._outcome == "disconnected":
                 self._outcome, self._detail = "failed", type(exc).__name__
             raise
+
+    async def _send(self, message: Message) -> None:
+        """To the client; `leaving` stays when this is cancelled."""
+        self.leaving = True
+        await self._to_client(message)
+        self.leaving = False
 
     async def _take(self, message: Message) -> None:
         """The app's `send`."""

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -19,6 +20,9 @@ from guard.breaker import Breaker
 from guard.config import Upstream
 from guard.errors import ConfigError, UpstreamError
 from guard.wires import CHAT, Fault
+
+if TYPE_CHECKING:
+    from guard.response import CheckedResponse
 
 log = logging.getLogger("airlock")
 
@@ -90,7 +94,7 @@ class Forwarder:
                     self._breaker.left(ticket)
                     slow = f"an answer did not leave within the {limit_s:g} s of `upstream.answer_timeout_s`"
                     log.warning("%s: it waited for the client, or for its check", slow)
-                    if leaving.waits and leaving.streams:  # nor would its client take an error
+                    if leaving.waits_for_client(scope.get("airlock.response")):  # nor would it take an error
                         raise ClientGone from exc
                     raise UpstreamError(slow, status=504, code="answer_slow") from exc
                 self._breaker.failed(ticket)
@@ -203,6 +207,10 @@ class _Leaving:
         since = time.monotonic()
         await self._send(message)
         self.waits, self.took_s = False, self.took_s + time.monotonic() - since
+
+    def waits_for_client(self, checked: CheckedResponse | None) -> bool:
+        """Whether what is being sent waits for the client, not for its check, as far as can be known."""
+        return self.waits and (self.streams if checked is None else checked.leaving)
 
 
 async def _body(receive: Receive) -> bytes:

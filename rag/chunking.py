@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from dataclasses import dataclass
 import regex
 from markdown_it import MarkdownIt
 
-from rag.segments import boundaries
+from rag.segments import boundaries, signs, struck
 from rag.types import Document, Passage
 
 DEFAULT_WORDS = 80
 _MARKDOWN = MarkdownIt("commonmark").enable("table").disable("inline")  # blocks are all that is needed
+_SIGNS = str.maketrans(">-.", "\ufdd0\ufdd1\ufdd2")  # of numbers, which would be read as markers
+_SIGNS_BACK = str.maketrans("\ufdd0\ufdd1\ufdd2", ">-.")
+_ABOVE = re.compile(r">[ \t]*\Z")
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
 
@@ -50,21 +54,31 @@ def headings(text: str) -> list[str]:
 def sentences(text: str) -> tuple[Sentence, ...]:
     """The sentences of a Markdown text's paragraphs and list items, in order.
 
-    Headings, code, tables and HTML are not quotable and give none. A line break inside a paragraph ends no sentence.
+    Headings, code, tables, HTML and what has struck words are not quotable and give none. A line break inside a
+    paragraph ends no sentence.
     """
+    out = struck(text)
     return tuple(
-        Sentence(start, end, section) for section, lines in _blocks(text) if lines for start, end in _split(text, lines)
+        Sentence(start, end, section)
+        for section, lines in _blocks(text)
+        if lines
+        for start, end in _split(text, lines)
+        if out.find(1, start, end) < 0
     )
 
 
 def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
-    """Consecutive sentences of one section, as many as `words` allow; a longer sentence is a passage of its own."""
+    """Consecutive sentences of one section, as many as `words` allow; a longer sentence is a passage of its own.
+
+    No passage goes over struck words.
+    """
+    out = struck(document.text)
     runs: list[list[Sentence]] = []
     for _, group in itertools.groupby(sentences(document.text), key=lambda sentence: sentence.section):
         room = 0
         for sentence in group:
             length = _length(document.text[sentence.start : sentence.end])
-            if length > room:
+            if length > room or out.find(1, runs[-1][-1].end, sentence.start) >= 0:
                 runs.append([])
                 room = words
             runs[-1].append(sentence)
@@ -112,13 +126,16 @@ def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:
     """Each heading, without lines, and each paragraph: where on each of its lines its words stand."""
     lines = text.replace("\r", "\n").split("\n")  # the same length: offsets stay true
     starts = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
+    marked = list("\n".join(lines))
+    for at in signs(text):
+        marked[at] = marked[at].translate(_SIGNS)
     section = Section("", 0)
     opened = ""
-    for token in _MARKDOWN.parse("\n".join(lines)):
+    for token in _MARKDOWN.parse("".join(marked)):
         if token.type != "inline" or token.map is None:
             opened = token.type
         elif opened == "heading_open":
-            section = Section(token.content.strip(), starts[token.map[0]])
+            section = Section(token.content.translate(_SIGNS_BACK).strip(), starts[token.map[0]])
             yield section, []
         elif opened == "paragraph_open":
             parts = enumerate(token.content.split("\n"), token.map[0])
@@ -126,9 +143,15 @@ def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:
 
 
 def _words(line: str, start: int, content: str) -> tuple[int, int]:
-    """The place of a line's content, which ends the line, behind list markers, quote marks and indentation."""
-    end = start + len(line.rstrip())
-    return end - len(content.strip()), end
+    """The place of a line's content, which ends the line, behind list markers, quote marks and indentation.
+
+    A > before a number is no quote mark.
+    """
+    length = len(line.rstrip())
+    first = length - len(content.strip())
+    if line[first : first + 1].isdigit() and (above := _ABOVE.search(line, 0, first)):
+        first = above.start()
+    return start + first, start + length
 
 
 def _split(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

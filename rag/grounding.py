@@ -18,7 +18,7 @@ from rag.judgement import judge
 from rag.lines import Line, lines_above
 from rag.quotes import Quotable
 from rag.references import opener, pronoun
-from rag.segments import Segment, segments
+from rag.segments import Segment, segments, underline
 from rag.spelling import normal
 from rag.types import (
     DEFAULT_GATE,
@@ -229,7 +229,7 @@ def _above(answer: str, found: Sequence[Segment]) -> list[list[Line]]:
     """Of each sentence of an answer, the lines above it."""
     above: dict[int, list[Line]] = {}
     for line in lines_above(answer, found):
-        if line.at != line.start:
+        if line.at != line.start and line.near:
             above.setdefault(line.start, []).append(line)
     return [above.get(segment.start, []) for segment in found]
 
@@ -248,7 +248,7 @@ def _elsewhere(answer: str, segment: Segment, lines: Sequence[Line], place: Sour
     if {words for words, turns in known.items() if turns} != {line.words for line in lines if line.turns}:
         return "stands below another line in the evidence, which turns what it says"
     if not {line.words for line in lines if line.words in evidence.heads} <= known.keys():
-        return "stands below another heading in the evidence"
+        return "stands below another heading or question in the evidence"
     numbers = (re.sub(r"\D", "", segment.sign(answer)), evidence.number(place))
     return f"is number {numbers[1]} in the evidence" if all(numbers) and numbers[0] != numbers[1] else ""
 
@@ -405,7 +405,7 @@ def _checked(
 
 
 def _joined(answer: str, kept: Sequence[Segment]) -> str:
-    """The sentences that are left, with their list markers, in their paragraphs."""
+    """The sentences that are left, with their list markers and the lines below headings, in their paragraphs."""
     text = ""
     before: Segment | None = None
     for segment in kept:
@@ -417,6 +417,8 @@ def _joined(answer: str, kept: Sequence[Segment]) -> str:
         else:
             text += " " if answer[before.end : before.end + 1].isspace() else ""
         text += answer[segment.start : segment.end]
+        if not segment.sign(answer) and segment.heading(answer):
+            text += answer[segment.end : underline(answer, segment.end)]
         before = segment
     return text
 

@@ -13,7 +13,7 @@ from rag.cache import INDEX, load_cached, stamp
 from rag.documents import version as version_of
 from rag.index import Vectors, seal
 from rag.metadata import asks, expiry, pairs
-from rag.schema import Manifest, corpus_hash
+from rag.schema import Manifest, corpus_hash, schema_faults
 from rag.types import Document
 
 
@@ -84,6 +84,7 @@ def faults(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> 
     for (said,) in connection.execute("PRAGMA integrity_check"):
         if said != "ok":
             yield f"the database is damaged: {said}"
+    yield from schema_faults(connection)
     current: list[tuple[str, str]] = []
     query = "SELECT row, id, version, title, text, metadata, expires, seal, asks_seal, died FROM documents ORDER BY row"
     for row, name, version, title, text, metadata, expires, sealed, asks_sealed, died in connection.execute(query):
@@ -106,8 +107,11 @@ def faults(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> 
 
 
 def _passage_faults(connection: sqlite3.Connection, row: int, document: Document, sealed: str) -> Iterator[str]:
-    query = "SELECT start, stop, vector FROM passages WHERE document = ? ORDER BY row"
-    found = connection.execute(query, (row,)).fetchall()
+    query = "SELECT number, start, stop, vector FROM passages WHERE document = ? ORDER BY row"
+    numbered = connection.execute(query, (row,)).fetchall()
+    found = [passage[1:] for passage in numbered]
+    if [number for number, *_ in numbered] != list(range(len(numbered))):
+        yield f"document {document.id} has passages that are not numbered in their order"
     if seal(found) != sealed:
         yield f"document {document.id} has passages or vectors that are not those it was stored with"
     if any(not 0 <= start < stop <= len(document.text) for start, stop, _ in found):

@@ -17,6 +17,7 @@ MAX_ASKS = 64
 ASK_CHARACTERS = 500
 DATES = ("published", "retrieved", "expires")
 _SINGLE = ("title", "url", "publisher", "licence", "trust", *DATES)  # `stance` and others may be lists
+_KNOWN = frozenset({*_SINGLE, ASKS, "stance", "positions", "protects"})
 
 Metadata = dict[str, str | list[str]]
 
@@ -30,18 +31,31 @@ class Trust(StrEnum):
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The entries of a YAML mapping; null for a key that has no value.
+    """The entries of a YAML mapping; null for a key that has no value. The known ones are in lower case.
 
     Raises:
-        Unreadable: it is no YAML, or something else than a mapping; `where` is named.
+        Unreadable: it is no YAML, something else than a mapping, or names an entry twice; `where` is named.
     """
+    loader = yaml.SafeLoader(text)
     try:
-        data = yaml.safe_load(text)
+        node = loader.get_single_node()
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        names = [_name(key.value) for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+        data = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date that does not exist
         raise Unreadable(f"{where} is not YAML: {exc}") from exc
+    finally:
+        loader.dispose()
     if not isinstance(data, dict | None):
         raise Unreadable(f"{where} is {type(data).__name__}, not `key: value` lines")
-    return {str(key): value for key, value in (data or {}).items()}
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise Unreadable(f"{where} names `{twice[0]}` twice; give each a name of its own")
+    return {_name(str(key)): value for key, value in (data or {}).items()}
+
+
+def _name(key: str) -> str:
+    lower = key.strip().lower()
+    return lower if lower in _KNOWN else key
 
 
 def merge(own: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Metadata:

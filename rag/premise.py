@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from rag.chunking import sentences
 from rag.facts.comparison import Facts, Fault, compare, facts
 from rag.facts.language import language_of
+from rag.facts.numbers import ranges
 from rag.facts.polarity import denied, reported
 from rag.facts.types import Number
 from rag.facts.words import coverage, words
@@ -40,6 +41,7 @@ _LIMIT = re.compile(  # before a number
     r"|no more than)|(?P<about>about|around|roughly|nearly|almost|approximately))\s+[£$€]?$",
     re.IGNORECASE,
 )
+_NOT = re.compile(r"\b(?:not|never)(?P<what>(?: (?:for|in|to|by|with|on|of|at|the|an?|\w+)){1,4})")
 _APART = re.compile(r"\b(?:before|after|prior to|(?:earlier|later) than)\s+$", re.IGNORECASE)  # a date
 _Strength = tuple[float, int, float]  # of what a sentence says: words shared, numbers shared, how little else it says
 _NEAR = 0.34  # the same for a sentence that a support model is asked about
@@ -209,7 +211,9 @@ def _meant(fault: Fault, own: Facts, place: _Place) -> bool:
     """
     if fault.rule == "negation" and _BOUND_NOT.search(place.said.text) and not denied(place.said.text):
         return False
-    if fault.rule == "number" and any(_holds(own.text, number, place.said.numbers) for number in own.numbers):
+    if fault.rule == "negation" and _denied_of(own.text, place.said.text):
+        return False
+    if fault.rule == "number" and any(_holds(own.text, number, place.said) for number in own.numbers):
         return False
     if fault.rule == "date" and any(_APART.search(own.text[: date.start]) for date in own.dates):
         return False
@@ -221,12 +225,31 @@ def _meant(fault: Fault, own: Facts, place: _Place) -> bool:
     )
 
 
-def _holds(text: str, number: Number, known: Sequence[Number]) -> bool:
-    """Whether a number with a word such as "over" before it holds for another one."""
+def _denied_of(text: str, said: str) -> bool:
+    """Whether both deny: "not safe for children", where the evidence has "safe for adults, and not for children"."""
+    mine = words(text)
+    denials = [
+        denial for denial in _NOT.finditer(said) if denial["what"] and coverage(words(denial["what"]), mine) == 1
+    ]
+    return bool(_NOT.search(text)) and any(words(denial["what"]) for denial in denials)
+
+
+def _holds(text: str, number: Number, said: Facts) -> bool:
+    """Whether a number holds by what the evidence says: "over 30" of 35, 8 of "7 to 9" and of "at least 7"."""
+    for low, high in ranges(said.text, said.numbers):
+        if low.unit == number.unit and low.value <= number.value <= high.value:
+            return True
+    known = [other for other in said.numbers if number.against(other)]
+    for other in known:
+        bound = _LIMIT.search(said.text[: other.start]) if other.unit == number.unit else None
+        if bound and (
+            (bound["least"] and number.value >= other.value) or (bound["most"] and number.value <= other.value)
+        ):
+            return True
     limit = _LIMIT.search(text[: number.start])
     if limit is None:
         return False
-    values = [other.value for other in known if number.against(other)]
+    values = [other.value for other in known]
     if limit["least"]:
         return any(value >= number.value for value in values)
     if limit["most"]:

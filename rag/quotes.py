@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rag.facts.cues import ALTERS, BINDS, DENIES
 from rag.facts.language import language_of
 from rag.lines import Line, lines_above
-from rag.segments import segments
+from rag.segments import segments, unstruck
 from rag.spelling import ENDS, key, normal
 from rag.types import InputError, Source
 
@@ -22,6 +22,32 @@ _NUMBERED = re.compile(r" \((\d{1,2})\)(?=[.!?]*$)")
 _NOTED = re.compile(
     rf"(?: |(?<=[.!?])){_MARK}{{1,9}}(?=[.!?]*$)|{_FOOTNOTE}"
 )  # the same in evidence, where a[3] is a fact
+_OTHER_SCRIPT = re.compile(r"[\u0400-\u1cff\u1ea0-\u1ef9\uac00-\ud7a3]|[\u0370-\u03ff\u1f00-\u1fff]{2}")
+_FUNCTION = 0.12  # share of words that the languages with tables have in common texts, and others do not
+# Negations of languages that share words with those of the tables.
+_DENIED_ABROAD = re.compile(
+    r"(?<!\w)(?:non|(?<!\d )(?-i:mai)|nessun\w*|senza|né|mica|tranne|salvo|vietat\w*|não|nem|sem|nenhum\w*|exceto"
+    r"|niet|nooit|geen|zonder|behalve|tenzij|inte|aldrig|ingen|inga|inget|utan|ikke|aldri|intet|uden|uten|nu|fără|nie|bez)(?!\w)",
+    re.IGNORECASE,
+)
+# What a clause begins with that limits the one before it.
+_LIMITS = re.compile(
+    r"\W*(?:(?:for|in|within|with|during|over|under|above|below|from|by|at|on|after|among|between|less|fewer|more|half"
+    r"|für|bei|mit|im|während|über|unter|ab|bis|von|nach|weniger|mehr|halb\w*"
+    r"|pour|chez|avec|dans|en|pendant|sous|sur|au|aux|dès|moins|plus"
+    r"|para|con|durante|por|desde|hasta|menos|más)(?!\w)|对|在|当|于|按)",
+    re.IGNORECASE,
+)
+_GROUPS = re.compile(
+    r"(?<!\w)(?:adults?|child(?:ren)?|kids?|infants?|bab(?:y|ies)|newborns?|toddlers?|teen\w*|adolescents?|wom[ae]n|m[ae]n"
+    r"|boys?|girls?|pregnan\w*|breastfeed\w*|elderly|seniors?|people|persons?|patients?|anyone|those"
+    r"|erwachsene\w*|kind(?:er\w*)?|säugling\w*|jugendliche\w*|frauen|männer\w*|schwanger\w*|stillend\w*|ältere\w*"
+    r"|personen|patient\w*|menschen|wer"
+    r"|adultes|enfants?|nourrissons?|bébés?|femmes?|hommes?|enceintes?|personnes?"
+    r"|adult[oa]s?|niñ[oa]s?|bebés?|lactantes|mujer(?:es)?|hombres?|embaraz\w*|personas?|pacientes?|ancian[oa]s?)(?!\w)"
+    r"|儿童|兒童|孩子|小孩|婴|幼儿|成人|成年人|老人|老年|孕妇|妇女|哺乳|患者|病人|男性|女性|小児|子ども|子供|大人|高齢|妊|授乳|乳児",
+    re.IGNORECASE,
+)
 _LINK = re.compile(r'(?<!!)\[([^\[\]]{1,200})\]\((?:[^()\s]|\([^()\s]{0,100}\)){0,500}(?: "[^"]{0,200}")?\)')
 
 
@@ -29,7 +55,8 @@ class Quotable:
     """Evidence, ready to be searched for quotes.
 
     A quote is a run of whole sentences, or a clause between semicolons if nothing else in its sentence could alter
-    what it says: no condition, negation, question or report of what others say.
+    what it says: no condition, negation, question, report of what others say, or word on whom or what it is for. Where
+    no table has the words for these, a clause is none. Nor is a sentence with struck words.
 
     Args:
         texts: the passages.
@@ -52,6 +79,7 @@ class Quotable:
         most: int = 20_000,
         outer: Mapping[int, Sequence[Line]] | None = None,
     ) -> None:
+        texts = [unstruck(text) for text in texts]
         self.segments = [segments(text) for text in texts]
         count = sum(len(found) for found in self.segments)
         if count > most:
@@ -64,9 +92,10 @@ class Quotable:
         self._starts: list[set[int]] = []
         for number, found in enumerate(self.segments):
             whole = self._normal[number]
+            claused = ";" in whole.text and _has_tables(whole.text)
             starts, ends = set(), set()
             for at, segment in enumerate(found):
-                if "#" in segment.sign(texts[number]) and at + 1 < len(found):
+                if segment.heading(texts[number]) and at + 1 < len(found):
                     said, after = (texts[number][each.start : each.end] for each in found[at : at + 2])
                     if not said.endswith("?") and DENIES.search(after):
                         continue  # a heading that only names what is false
@@ -74,7 +103,7 @@ class Quotable:
                 starts.add(first)
                 ends.add(first + len(whole.text[first:last].rstrip(ENDS)))
                 self._add(whole.text[first:last], number, segment.start, segment.end)
-                for left, right in _clauses(whole.text[first:last]):
+                for left, right in _clauses(whole.text[first:last]) if claused else ():
                     start, end = whole.starts[first + left], whole.ends[first + right - 1]
                     self._add(whole.text[first + left : first + right], number, start, end)
             self._starts.append(starts)
@@ -179,15 +208,32 @@ def _unquoted(said: str) -> str:
     return inner[1:-1] if len(inner) > 2 and inner[0] == inner[-1] and inner[0] in "\"'" else ""
 
 
+def _has_tables(text: str) -> bool:
+    """Whether a text is in a language that has a table of cues, and shows it."""
+    language = language_of(text, default="")
+    if language in ("zh", "ja"):
+        return True
+    words = re.findall(r"[^\W\d_]+", text[:2000])
+    known = sum(bool(language_of(word, default="")) for word in words)
+    return known >= max(1, _FUNCTION * len(words))
+
+
 def _clauses(sentence: str) -> list[tuple[int, int]]:
     """Start and end of each clause that can stand alone."""
     cuts = [0, *(found.end() for found in re.finditer(r";\s*", sentence)), len(sentence)]
     spans = list(itertools.pairwise(cuts))
-    if len(spans) < 2 or len(spans) > 20:
+    if len(spans) < 2 or len(spans) > 20 or _OTHER_SCRIPT.search(sentence):
         return []
-    altering = [any(turning.search(sentence, start, end) for turning in (ALTERS, BINDS)) for start, end in spans]
+    turning = (ALTERS, BINDS, _DENIED_ABROAD)
+    altering = [
+        _LIMITS.match(sentence, start, end) or any(words.search(sentence, start, end) for words in turning)
+        for start, end in spans
+    ]
+    groups = [bool(_GROUPS.search(sentence, start, end)) for start, end in spans]
     return [
         (start, start + len(sentence[start:end].rstrip(" ;")))
         for number, (start, end) in enumerate(spans)
-        if sentence[start:end].strip(" ;.") and not any(altering[:number] + altering[number + 1 :])
+        if sentence[start:end].strip(" ;.")
+        and not any(altering[:number] + altering[number + 1 :])
+        and (groups[number] or not any(groups))
     ]

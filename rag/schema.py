@@ -263,6 +263,19 @@ def read_manifest(connection: sqlite3.Connection, folder: Path) -> Manifest:
     return Manifest(FORMAT, *row)
 
 
+def schema_faults(connection: sqlite3.Connection) -> Iterator[str]:
+    """The tables and indexes that are missing, and those that are not as `create` makes them."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(_TABLES)
+        expected = _definitions(fresh)
+    found = _definitions(connection)
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            yield f"the database has no {name}"
+        elif found[name] != expected.get(name):
+            yield f"the database has another {name} than the one it was made with"
+
+
 def check_encoder(manifest: Manifest, encoder: Encoder, folder: Path) -> None:
     """Refuse vectors that are another encoder's.
 
@@ -316,6 +329,12 @@ def _access(folder: Path, path: Path) -> Access:
 def _tables(connection: sqlite3.Connection) -> int:
     (found,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return int(found)
+
+
+def _definitions(connection: sqlite3.Connection) -> dict[str, str]:
+    """Each table, index, trigger and view by its name; without SQLite's own and those that FTS5 keeps for itself."""
+    query = "SELECT name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*' AND name NOT GLOB 'words_*'"
+    return {name: sql for name, sql in connection.execute(query)}
 
 
 def _connect(path: Path, how: str, wait_s: float, pragma: str) -> sqlite3.Connection:

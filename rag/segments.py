@@ -11,14 +11,29 @@ from sentencex import get_sentence_boundaries
 
 _LANGUAGE = "en"  # whose abbreviations end no sentence; the full stops of other scripts are known as well
 _BULLET = re.compile(r"[ \t]*(?:(?:[-*+•‣▪–]|#{1,6}|>(?![ \t]*\d))[ \t]+|\|[ \t]*)")
-_NUMBER = re.compile(r"[ \t]*(\d{1,3})[.)][ \t]+")
+_NAMED = (  # months in German, whose dates are written "1. Mai"
+    "(?:jan(?:uar)?|jänner|feb(?:ruar)?|märz?|apr(?:il)?|mai|juni?|juli?|aug(?:ust)?|sept?(?:ember)?|okt(?:ober)?"
+    r"|nov(?:ember)?|dez(?:ember)?)(?![^\W_])"
+)
+_NUMBER = re.compile(rf"[ \t]*(\d{{1,3}})[.)][ \t]+(?!(?i:{_NAMED})\.?[ \t]+\d{{4}})")
+_SIGN = re.compile(
+    r"(?:^|(?<=\n))[ \t]*(?:(?P<above>>)[ \t]*\d|(?P<below>[-–])[ \t]+\d(?!\d?\.[ \t]+[^\W\d_])"
+    rf"|(?:[-*+>][ \t]+){{0,5}}\d{{1,2}}(?P<day>\.)[ \t]+{_NAMED})",
+    re.IGNORECASE,
+)
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t]")
+_UNDERLINE = re.compile(r"[^\S\n\r]*(?:\r\n|[\n\r]) {0,3}(?:={2,}|-{2,})[ \t]*(?=[\n\r]|\Z)")
+_HTML_HEADING = re.compile(r"<h[1-6]\b", re.IGNORECASE)
+_QUOTED = re.compile(r"[ \t]*>[> \t]*")
+_STRIKE = re.compile(r"(?<![~\\])~~(?!~)|<(?P<close>/?)(?:del|s|strike)(?:\s[^<>]{0,200})?>|\n[ \t]*\n", re.IGNORECASE)
 _DAY = re.compile(r"\b\d{1,2}\.$")
 _MONTH = re.compile(r"(?:jan|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez)", re.IGNORECASE)
 _SHORT = "approx|aprox|max|máx|mín|incl|excl|temp|esp|resp|bzw|usw|ggf|inkl|exkl|zzgl|evtl|sog|vgl|gem|ej|прим|напр"
 _ABBREVIATED = re.compile(rf"(?<!\w)(?:{_SHORT})\.$")
 _PERHAPS_ABBREVIATED = re.compile(rf"(?<!\w)(?:(?i:{_SHORT})|(?-i:[a-zß-öø-ÿа-яё]){{1,6}})\.$")  # before a digit
-_FOOTNOTE = re.compile(r"\s?(?:[⁰¹²³⁴-⁹]{1,3}|\[\^\d{1,3}\]|【\d[\d:]{0,6}(?:†source)?】)+(?!\S)")
+_FOOTNOTE = re.compile(
+    r"\s?(?:[⁰¹²³⁴-⁹]{1,3}|\[\^\d{1,3}\]|【\d[\d:]{0,6}(?:†source)?】|~~|</(?:del|s|strike)>)+(?!\S)"
+)
 _DECORATION = re.compile(
     "[\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff"
     "\U0001f000-\U0001f0ff\U0001f300-\U0001f51d\U0001f525-\U0001faff]"
@@ -47,6 +62,14 @@ class Segment:
         """The block's list marker or heading mark in the text; empty without one."""
         return text[self.marker : self.words].strip()
 
+    def heading(self, text: str) -> bool:
+        """Whether it is a heading: behind #, above a line of = or -, or in HTML."""
+        if sign := self.sign(text):
+            return "#" in sign
+        if _HTML_HEADING.match(text, self.start):
+            return True
+        return bool(underline(text, self.end)) and not re.search(r"[\n\r]", text[self.words : self.end])
+
 
 def segments(text: str) -> list[Segment]:
     """The sentences of a text, in order; what holds no letter, digit or sign that is read as one is none.
@@ -60,34 +83,128 @@ def segments(text: str) -> list[Segment]:
     return found
 
 
+def signs(text: str) -> set[int]:
+    """Where a line starts with a sign that belongs to its first number, as in > 5, - 5 or 1. Mai, and is no marker."""
+    text = text.replace("\r", "\n")  # the same length: offsets stay true
+    counted = _counting(text)
+    found = set()
+    for sign in _SIGN.finditer(text):
+        above, below = _line_above(text, sign.start()), _line_below(text, sign.end())
+        if sign["above"]:
+            fact = not any(line.lstrip().startswith(">") for line in (above, below))
+        elif sign["below"]:  # a wrapped line, and no list
+            own = above[-1:].isalnum() and not above[:1].isspace() and not _BULLET.match(above) and above[:1] != "|"
+            fact = own and not _NUMBER.match(above) and not _BULLET.match(below)
+        else:
+            fact = sign.start() not in counted
+        if fact:
+            found.add(max(sign.start(group) for group in ("above", "below", "day")))
+    return found
+
+
+def underline(text: str, end: int) -> int:
+    """The end of the line of = or - that makes a heading of the line which ends here; 0 without one.
+
+    One below which the sentence goes on in lower case is decoration.
+    """
+    found = _UNDERLINE.match(text, end)
+    return found.end() if found and not text[found.end() : found.end() + 80].lstrip()[:1].islower() else 0
+
+
+def struck(text: str) -> bytearray:
+    """1 for each character between marks that strike out, and of these: ~~…~~, <del>, <s> and <strike>; else 0."""
+    mask = bytearray(len(text))
+    wave = tag = edge = -1
+
+    def mark(start: int, end: int) -> None:
+        mask[start:end] = b"\1" * (end - start)
+
+    for found in _STRIKE.finditer(text.replace("\r", "\n")):
+        start, end = found.span()
+        if found[0] == "~~":
+            if wave >= 0 and not text[start - 1].isspace():
+                mark(wave, end)
+                wave = -1
+            elif not text[end : end + 1].isspace():
+                wave = start
+        elif found[0][0] == "\n":
+            wave = -1
+            edge = start if edge < tag else edge
+        elif not found["close"]:
+            tag = start if tag < 0 else tag
+        elif tag >= 0:
+            mark(tag, end)
+            tag = -1
+    if tag >= 0:  # never closed
+        mark(tag, edge if edge > tag else len(text))
+    return mask
+
+
+def unstruck(text: str) -> str:
+    """The text with white space in the place of each sentence that has struck words; as long as it was."""
+    mask = struck(text)
+    if 1 not in mask:
+        return text
+    for segment in segments(text):
+        if mask.find(1, segment.start, segment.end) >= 0:
+            mask[segment.start : segment.end] = b"\1" * (segment.end - segment.start)
+    return "".join(" " if gone and sign not in "\n\r" else sign for sign, gone in zip(text, mask, strict=True))
+
+
+def _line_above(text: str, start: int) -> str:
+    return text[text.rfind("\n", 0, max(0, start - 1)) + 1 : max(0, start - 1)].rstrip()
+
+
+def _line_below(text: str, at: int) -> str:
+    start = text.find("\n", at) + 1
+    return text[start : start + 80].split("\n")[0] if start else ""
+
+
 def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of each paragraph, heading, list item or table row."""
-    counted = _counting(text)
+    counted, facts = _counting(text), signs(text)
     block: tuple[int, int, int] | None = None
-    heading = False
+    heading = quoted = False
+    below = 0
     for line in re.finditer(r"[^\n\r]+", text):
-        start = _behind_markers(text, line.start(), line.end(), counted)
+        if line.end() == below:
+            heading = True
+            continue
+        start = _behind_markers(text, line.start(), line.end(), counted, facts)
         gap = block is not None and re.search(r"\n[^\S\n]*\n|\r[^\S\r\n]*\r", text[block[2] : line.start() + 1])
         if not text[start : line.end()].strip():
             new = True
             start = line.end()
         else:
-            new = block is None or heading or start != line.start() or bool(gap)
+            goes_on = quoted and text[start].islower() and bool(_QUOTED.fullmatch(text, line.start(), start))
+            new = block is None or heading or (start != line.start() and not goes_on) or bool(gap)
+        heading = bool(_HEADING.match(line[0]))
+        quoted = bool(_QUOTED.match(text, line.start(), start))
         if new:
             if block and block[1] < block[2]:
                 yield block
-            block = (line.start(), start, line.end()) if start < line.end() else None
+            end = start + len(_unclosed(text[start : line.end()])) if heading else line.end()
+            block = (line.start(), start, end) if start < line.end() else None
+            below = underline(text, line.end()) if start == line.start() else 0
         elif block:
             block = (block[0], block[1], line.end())
-        heading = bool(_HEADING.match(line[0]))
     if block:
         yield block
 
 
-def _behind_markers(text: str, start: int, end: int, counted: set[int]) -> int:
+def _unclosed(heading: str) -> str:
+    """Without the # that may close a heading."""
+    words = heading.rstrip()
+    bare = words.rstrip("#")
+    return bare if bare[-1:].isspace() else words
+
+
+def _behind_markers(text: str, start: int, end: int, counted: set[int], facts: set[int]) -> int:
     """Where the words of a line begin; the line's start if it has no marker."""
     while start < end:
         marker = _BULLET.match(text, start, end)
+        if marker and not facts.isdisjoint(range(start, marker.end())):
+            break
         if marker is None and start in counted:
             marker = _NUMBER.match(text, start, end)
         if marker is None:
@@ -116,7 +233,10 @@ def _counting(text: str) -> set[int]:
 
 
 def boundaries(block: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each sentence of a block, white space around it and all; a footnote mark ends its sentence."""
+    """Start and end of each sentence of a block, white space around it and all.
+
+    A mark of a footnote or behind struck words ends its sentence.
+    """
     pending: tuple[int, int] | None = None
     for boundary in get_sentence_boundaries(_LANGUAGE, block):
         start, end = boundary["start_index"], boundary["end_index"]

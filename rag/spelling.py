@@ -17,9 +17,10 @@ _ENTITY = r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,8}\d{0,2});"
 _ESCAPED = r"\\[!-/:-@\[-`{-~]"
 _EMPHASIS = r"(?<![^\W_])[*_`]+(?![\s*_`])|(?<![\s*_`])[*_`]+(?![^\W_])"
 _MARKS = r"[\u0300-\u036f\u3099\u309a]"
+_GREEK = r"\u0370-\u03ff\u1f00-\u1fff"
 _STABLE = r"\xc0-\u012f\u0400-\u045f\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 _ODD = re.compile(
-    rf"(?:[^\S ]|{_SPACE})(?:\s|{_SPACE})*|\s{{2,}}|{_ENTITY}|{_ESCAPED}|{_HIDDEN}|{_EMPHASIS}"
+    rf"(?:[^\S ]|{_SPACE})(?:\s|{_SPACE})*|\s{{2,}}|{_ENTITY}|{_ESCAPED}|{_HIDDEN}|{_EMPHASIS}|(?<=[{_GREEK}]);"
     rf"|[^\x00-\x7f{_STABLE}]{_MARKS}{{0,{_CLUSTER}}}"
     rf"|[\x21-\x7f{_STABLE}]{_MARKS}{{1,{_CLUSTER}}}"
 )
@@ -90,7 +91,9 @@ def normal(text: str) -> Normal:
 
 
 def _written(odd: str) -> str:
-    """What an entity or a backslash escape stands for; anything else as it is."""
+    """What an entity, a backslash escape or a Greek question mark stands for; anything else as it is."""
+    if odd == ";":
+        return "?"
     if len(odd) == 2 and odd[0] == "\\":
         return odd[1]
     if odd[0] != "&":

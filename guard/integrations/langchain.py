@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,24 +14,53 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     HumanMessage,
+    ToolMessage,
     convert_to_messages,
     convert_to_openai_messages,
 )
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from guard.anew.chat import calls_of
 from guard.assemble import load_guard
 from guard.config import Config
-from guard.doors import SPOKEN, Entered, Left, broke_off, enter, leave
+from guard.doors import Entered, Left, broke_off, enter, leave
 from guard.engine import Guard
-from guard.errors import BlockedError
+from guard.errors import BadRequest, BlockedError
 from guard.forwarded import Said
 from guard.integrations.background import background
-from guard.types import Decision, Origin
-from guard.wires.json import content_texts
+from guard.types import AnswerGrounding, Decision, Origin
+from guard.wires.json import NAMES, Names, content_texts
 from guard.wires.openai import citation_dict, extras_of
 
 _ORIGIN = Origin(endpoint="langchain")
+_MEDIA = {  # parts of the chat wire that stand for a model's blocks without text
+    "audio": "input_audio",
+    "document": "document",
+    "file": "file",
+    "image": "image_url",
+    "image_url": "image_url",
+    "input_audio": "input_audio",
+    "media": "file",
+    "video": "video_url",
+}
+_METADATA = replace(
+    NAMES,
+    labels=NAMES.labels
+    | {
+        "block_reason",
+        "category",
+        "created_at",
+        "done_reason",
+        "model_id",
+        "model_name",
+        "model_provider",
+        "probability",
+        "request_id",
+        "severity",
+        "stop_reason",
+    },
+)
 
 T = TypeVar("T")
 
@@ -44,7 +74,7 @@ class _Doors:
 
     async def enter(self, messages: Sequence[BaseMessage]) -> tuple[Entered, AIMessage | None]:
         """What is decided on a conversation, and Airlock's own answer, where the model must not answer."""
-        entered = await enter(self._guard, [_as_dict(message) for message in messages], _ORIGIN)
+        entered = await enter(self._guard, [_as_dict(message, at) for at, message in enumerate(messages)], _ORIGIN)
         reply = entered.reply
         if reply is None:
             return entered, None
@@ -69,17 +99,21 @@ class _Doors:
             raise
 
     async def leave(self, decision: Decision, said: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """What may leave of the model's messages: they themselves, a part of the first, or a refusal."""
-        answers = [Said(0, str(message.text), calls=bool(_calls(message))) for message in said[:1]]
-        beside = [text for message in said for text in _others(message)]
-        beside += [str(message.text) for message in said[1:]]
+        """What may leave of the model's messages: they themselves, a part of each, or a refusal."""
+        required = decision.ground_answer is AnswerGrounding.REQUIRE
+        answers = [_said(message, at) for at, message in enumerate(said if required else said[:1])]
+        beside = [
+            text for message in said for text in (*_others(message), *_texts(message.response_metadata, _METADATA))
+        ]
+        beside += [str(message.text) for message in said[len(answers) :]]
         left = await leave(self._guard, decision, answers, beside)
         extras = extras_of(decision)
         if left.blocked:
             if self._raise_on_block:
                 raise BlockedError(left.texts[0], decision)
             return [_answer(left.texts[0], extras, refused=True)]
-        return [_as_left(said[0], left, extras), *said[1:]] if said else []
+        leaving = [_as_left(said[answer.choice], left, answer.choice, extras, anew=required) for answer in answers]
+        return [*leaving, *said[len(leaving) :]]
 
 
 class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
@@ -177,11 +211,17 @@ def _sent(request: ModelRequest[Any]) -> list[BaseMessage]:
 def _left(messages: Sequence[BaseMessage], entered: Entered) -> list[Any]:
     """What the model may read: no turns that were refused earlier, and no parts that were taken out."""
     return [
-        messages[at].model_copy(update={"content": entered.trimmed[at]["content"]})
-        if at in entered.trimmed
-        else messages[at]
+        _trimmed(messages[at], entered.trimmed[at]["content"]) if at in entered.trimmed else messages[at]
         for at in entered.kept
     ]
+
+
+def _trimmed(message: BaseMessage, content: list[Any]) -> BaseMessage:
+    """A message with its content as it is left; one of the model's keeps its blocks of other kinds."""
+    if isinstance(message, AIMessage):
+        notes = iter(content[1:])
+        content = [next(notes) if _media(block) else block for block in message.content]
+    return message.model_copy(update={"content": content})
 
 
 def _kept(request: ModelRequest[Any], left: list[Any]) -> ModelRequest[Any]:
@@ -216,25 +256,68 @@ def _answer(text: str, extras: dict[str, Any], *, refused: bool) -> AIMessage:
     return AIMessage(text, response_metadata={"finish_reason": reason, "airlock": extras})
 
 
-def _as_left(message: BaseMessage, left: Left, extras: dict[str, Any]) -> BaseMessage:
-    """The model's message as it may leave, with what the knowledge base says of it."""
+def _as_left(message: BaseMessage, left: Left, at: int, extras: dict[str, Any], *, anew: bool) -> BaseMessage:
+    """The model's message as it may leave, with what the knowledge base says of it; anew, of text and calls alone."""
     if left.summary is not None:
-        [grounded] = left.summary.answers
+        grounded = left.summary.answers[at]
         citations = [citation_dict(citation) for citation in grounded.citations]
         extras = {**extras, "citations": citations, "grounding": [grounded.as_dict()]}
-    changes: dict[str, Any] = {"response_metadata": {**message.response_metadata, "airlock": extras}}
-    if left.texts[0] != str(message.text):
-        changes |= {"content": left.texts[0], "additional_kwargs": {}}
-    return message.model_copy(update=changes)
+    metadata = message.response_metadata
+    changes: dict[str, Any] = {}
+    if anew:
+        metadata = {name: value for name, value in metadata.items() if not _texts({name: value}, _METADATA)}
+        changes = {"content": left.texts[at], "additional_kwargs": calls_of(message.additional_kwargs)}
+    return message.model_copy(update={**changes, "response_metadata": {**metadata, "airlock": extras}})
 
 
-def _as_dict(message: BaseMessage) -> dict[str, Any]:
-    """A message as the chat wire has it."""
+def _as_dict(message: BaseMessage, at: int) -> dict[str, Any]:
+    """A message as the chat wire has it.
+
+    Raises:
+        BadRequest: it is not one message there.
+    """
     if not isinstance(message, AIMessage):
-        [said] = convert_to_openai_messages([message])
-        return said
-    said = {"role": "assistant", "content": str(message.text)}
-    return said | ({"reasoning_content": "\n".join(others)} if (others := _others(message)) else {})
+        try:
+            said = convert_to_openai_messages([message])
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise BadRequest(
+                f"messages[{at}]: holds a block that is neither text nor what chat completions know, so it cannot be "
+                "judged; send its text as a text block",
+                param="messages",
+                code="unsupported_content",
+            ) from exc
+        if len(said) > 1:
+            raise BadRequest(
+                f"messages[{at}]: holds several messages; send each result of a tool as a ToolMessage of its own",
+                param="messages",
+            )
+        return said[0]
+    text = str(message.text)
+    media = [{"type": kind} for block in message.content if (kind := _media(block))]
+    spoken = {"role": "assistant", "content": [{"type": "text", "text": text}, *media] if media else text}
+    return spoken | ({"reasoning_content": "\n".join(others)} if (others := _others(message)) else {})
+
+
+def _media(block: object) -> str:
+    """The kind of part that a block without text is on the chat wire; empty for any other."""
+    return _MEDIA.get(str(block.get("type")), "") if isinstance(block, Mapping) else ""
+
+
+def _said(message: BaseMessage, at: int) -> Said:
+    """What a message of the model says, or of what an agent puts behind it."""
+    blocks = [] if isinstance(message.content, str) else message.content
+    more = message.additional_kwargs
+    return Said(
+        choice=at,
+        text=str(message.text),
+        readable=not more.get("audio") and not any(map(_media, blocks)),
+        refused=bool(more.get("refusal")) or any(_is_refusal(block) for block in blocks),
+        calls=bool(_calls(message) or calls_of(more)) or isinstance(message, ToolMessage),
+    )
+
+
+def _is_refusal(block: object) -> bool:
+    return isinstance(block, Mapping) and block.get("type") == "refusal"
 
 
 def _calls(message: BaseMessage) -> list[Any]:
@@ -245,7 +328,10 @@ def _others(message: BaseMessage) -> list[str]:
     """What a message of the model says beside its text: arguments of tool calls, reasoning, parts of other kinds."""
     parts = [message.content] if isinstance(message.content, str) else message.content
     blocks = [part for part in parts if not isinstance(part, str) and part.get("type") != "text"]
-    values = {"calls": _calls(message), "blocks": blocks, "more": message.additional_kwargs}
-    return [
-        text for text in content_texts(json.loads(json.dumps(values, default=str)), SPOKEN).values() if text.strip()
-    ]
+    return _texts({"calls": _calls(message), "blocks": blocks, "more": message.additional_kwargs})
+
+
+def _texts(values: Mapping[str, Any], names: Names = NAMES) -> list[str]:
+    """Every string in these values that is not the server's."""
+    plain = json.loads(json.dumps(values, default=str))
+    return [text for text in content_texts(plain, names).values() if text.strip()]

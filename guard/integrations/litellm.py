@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import ModelResponse, ModelResponseStream, TextChoices, TextCompletionResponse
 
+from guard.anew.chat import AROUND, calls_of, said_of
 from guard.assemble import load_guard
 from guard.config import Config
-from guard.doors import SPOKEN, Left, broke_off, enter_request, leave
+from guard.doors import Left, broke_off, enter_request, leave
 from guard.engine import Guard
 from guard.errors import BadRequest, BlockedError, UpstreamError
 from guard.forwarded import Said
@@ -26,11 +27,12 @@ from guard.integrations.background import background
 from guard.streaming import StreamGate
 from guard.types import AnswerGrounding, Decision, Finding, Origin, Reply, Turn
 from guard.wires import BY_ENDPOINT, CHAT, Reading, Wire, WireRequest
-from guard.wires.json import content_texts, dump_request, event, parse_json
+from guard.wires.json import NAMES, content_texts, dump_request, event, parse_json
 from guard.wires.openai import extras_of
-from guard.wires.requests import field_turns, no_other_conversation, texts_of
+from guard.wires.requests import FALLBACKS, field_turns, no_other_conversation, stored_prompt, texts_of
 
 _DECISION = "airlock_decision"
+_ANSWERED = "airlock_answered"  # whether one of the hooks below has begun to write how the request ends
 _CONVERSATIONS = ("messages", "input", "prompt", "query", "contents")  # what some call takes for the conversation
 _FIELDS = {  # what each wire reads of a request, its conversation first
     "chat": ("messages",),
@@ -39,6 +41,7 @@ _FIELDS = {  # what each wire reads of a request, its conversation first
     "responses": ("input", "instructions", "prompt", "previous_response_id", "conversation", "background"),
     "embeddings": ("input",),
 }
+_FILES = ("file", "image", "input_reference", "mask")  # what calls for images, videos and transcripts send beside text
 _WORDLESS = ("embedding", "aembedding")  # calls whose answers nobody reads
 
 
@@ -80,8 +83,22 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         )
         if reply is not None:
             self._answer(reply, decision, data)
-        data["metadata"] = {**(data.get("metadata") or {}), _DECISION: decision}
+        data["metadata"] = {**(data.get("metadata") or {}), _DECISION: decision, _ANSWERED: False}
         return data
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,  # noqa: ANN401
+        traceback_str: str | None = None,
+    ) -> None:
+        """Write that a request that was let pass got no answer, unless it is written how its answer ended."""
+        metadata = request_data.get("metadata") or {}
+        decision = metadata.get(_DECISION)
+        if isinstance(decision, Decision) and not metadata.get(_ANSWERED):
+            metadata[_ANSWERED] = True
+            await background.finish(broke_off(self._guard, decision, original_exception))
 
     async def async_post_call_success_hook(
         self,
@@ -91,15 +108,16 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
     ) -> Any:  # noqa: ANN401
         """Check an answer that came in one piece."""
         decision = _decision(data)
-        beside = list(content_texts(_plain(response), SPOKEN).values())
+        beside = list(content_texts(_plain(response), NAMES).values())
         choices = response.choices if isinstance(response, ModelResponse | TextCompletionResponse) else []
         said = [_said(choice) for choice in choices]
         unread = [] if said or not beside else [Said(0, "", readable=False)]  # in no one text that can be replaced
         left = await self._leave(decision, said or unread, beside, data, response)
         if unread and left.texts[0]:
             self.raise_passthrough_exception(left.texts[0], data, extras_of(decision), original_response=response)
-        for choice, answer, text in zip(choices, said, left.texts, strict=False):
-            if text != answer.text:
+        if choices and decision.ground_answer is AnswerGrounding.REQUIRE:
+            _strip(response, (*AROUND, "choices"))
+            for choice, text in zip(choices, left.texts, strict=True):
                 _say(choice, text)
         return response
 
@@ -163,18 +181,28 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         others = [name for name in _CONVERSATIONS if name not in fields]
         if "input" in fields and not isinstance(data.get("prompt"), dict):
             others.append("prompt")
-        no_other_conversation(data, *others)
+        no_other_conversation(data, *others, own=fields)
         no_other_conversation(extra, *others, *fields)
         beside = [
             turn
             for source in (data, extra)
             for turn in field_turns(
-                _plain({name: source.get(name) for name in settings.judged_fields}), settings.judged_fields
+                _plain({name: source.get(name) for name in (*settings.judged_fields, *FALLBACKS)}),
+                settings.judged_fields,
             )
         ]
         given = {name: _plain(data[name]) for name in fields if data.get(name) is not None}
+        files = tuple(name for name in _FILES if data.get(name) or extra.get(name))
+        if files and settings.non_text_parts == "text_only":
+            raise BadRequest(
+                f"{', '.join(files)}: cannot be judged, nor taken out of this call; send text, or let the operator set "
+                "`conversation.non_text_parts` to `pass`",
+                param=files[0],
+                code="unsupported_content",
+            )
         if wire is None:
-            return WireRequest((*beside, *(Turn("user", text) for text in texts_of(given, "query"))), ""), "query"
+            texts = (Turn("user", text) for text in texts_of(given, "query"))
+            return WireRequest((*beside, *texts), "", non_text=files, stored=stored_prompt(data)), "query"
         reading = replace(Reading.by(settings, self._guard.refusals), judged_fields=())
         body = dump_request(given)
         request = wire.parse(body, reading)
@@ -183,7 +211,13 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
             for name in given:
                 del data[name]
             data |= left
-        return replace(request, turns=(*beside, *request.turns)), wire.param
+        request = replace(
+            request,
+            turns=(*beside, *request.turns),
+            non_text=(*request.non_text, *files),
+            stored=(*stored_prompt(data), *request.stored),
+        )
+        return request, wire.param
 
     def _answer(self, reply: Reply, decision: Decision, data: dict[str, Any]) -> None:
         if reply.refused and self._raise_on_block:
@@ -220,24 +254,33 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         if self._raise_on_block:
             raise BlockedError(text, decision)
         said = "" if begun else text
-        return _chunk(chunk, {choice: said for choice in sorted(choices) or [0]}, "content_filter")
+        deltas = {choice: _delta(said) if said else {} for choice in sorted(choices) or [0]}
+        return _chunk(chunk, deltas, dict.fromkeys(deltas, "content_filter"))
 
     async def _grounded(self, decision: Decision, chunks: list[Any], data: dict[str, Any]) -> AsyncIterator[Any]:
-        """A stream that was held whole: itself, or in its place one chunk with what may leave of it."""
-        said: dict[int, str] = {}
-        calls: set[int] = set()
-        for choice in (choice for chunk in chunks for choice in chunk.choices):
-            spoken = _said(choice)
-            said[choice.index] = said.get(choice.index, "") + spoken.text
-            calls |= {choice.index} if spoken.calls else set()
-        answers = [Said(index, text, calls=index in calls) for index, text in sorted(said.items())]
+        """A stream that was held whole: itself, or in its place what may leave of it, text first and then calls."""
+        answers = _spoken(choice for chunk in chunks for choice in chunk.choices)
         left = await self._leave(decision, answers, [], data, None)
-        if list(left.texts) == [answer.text for answer in answers]:
+        if not answers or decision.ground_answer is not AnswerGrounding.REQUIRE:
             for chunk in chunks:
                 yield chunk
-        else:
-            texts = {answer.choice: text for answer, text in zip(answers, left.texts, strict=True)}
-            yield _chunk(chunks[0], texts, "stop")
+            return
+        texts = {answer.choice: text for answer, text in zip(answers, left.texts, strict=True)}
+        yield _chunk(chunks[0], {index: _delta(text) for index, text in texts.items()}, {})
+        reasons: dict[int, Any] = dict.fromkeys(texts, "stop")
+        usage = None
+        for chunk in chunks:
+            calls = {choice.index: called for choice in chunk.choices if (called := _called(choice))}
+            if calls:
+                yield _chunk(chunk, calls, {})
+            reasons |= {
+                choice.index: why for choice in chunk.choices if (why := getattr(choice, "finish_reason", None))
+            }
+            usage = getattr(chunk, "usage", None) or usage
+        last = _chunk(chunks[0], {index: {} for index in texts}, reasons)
+        if usage is not None:
+            last.usage = usage
+        yield last
 
 
 def _wire(data: Mapping[str, Any], call_type: str) -> Wire | None:
@@ -263,10 +306,12 @@ def _wire(data: Mapping[str, Any], call_type: str) -> Wire | None:
 
 
 def _decision(data: Mapping[str, Any]) -> Decision:
-    """What was decided on the request; a client cannot make one up, since it sends JSON."""
-    decision = (data.get("metadata") or {}).get(_DECISION)
+    """What was decided on the request, now that its answer is here; a client cannot make one up: it sends JSON."""
+    metadata = data.get("metadata") or {}
+    decision = metadata.get(_DECISION)
     if not isinstance(decision, Decision):
         raise UpstreamError("an answer to a request that Airlock has not judged; set `mode: [pre_call, post_call]`")
+    metadata[_ANSWERED] = True
     return decision
 
 
@@ -285,29 +330,64 @@ def _said(choice: Any) -> Said:  # noqa: ANN401
     """What a choice says, or a part of it in a stream."""
     if isinstance(choice, TextChoices):
         return Said(choice.index, choice.text or "")
-    message = getattr(choice, "delta", None) or choice.message
-    return Said(choice.index, message.content or "", calls=bool(message.tool_calls))
+    return said_of(_plain(_message(choice)), choice.index)
+
+
+def _spoken(choices: Iterable[Any]) -> list[Said]:
+    """What the choices of a stream say, each from its parts."""
+    said: dict[int, Said] = {}
+    for part in map(_said, choices):
+        before = said.get(part.choice, Said(part.choice, ""))
+        said[part.choice] = Said(
+            part.choice,
+            before.text + part.text,
+            readable=before.readable and part.readable,
+            refused=before.refused or part.refused,
+            calls=before.calls or part.calls,
+        )
+    return [each for _, each in sorted(said.items())]
+
+
+def _called(choice: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The calls of tools in a choice, or in a part of it."""
+    return {} if isinstance(choice, TextChoices) else calls_of(_plain(_message(choice)))
+
+
+def _message(choice: Any) -> Any:  # noqa: ANN401
+    return getattr(choice, "delta", None) or choice.message
 
 
 def _say(choice: Any, text: str) -> None:  # noqa: ANN401
-    """Put a text in the place of what a choice says, also token by token."""
+    """Write a choice anew, of a text and of the calls in it: all else may repeat what the model said."""
     if isinstance(choice, TextChoices):
         choice.text = text
     else:
-        choice.message.content = text
-    if getattr(choice, "logprobs", None) is not None:
-        choice.logprobs = None
+        calls = _called(choice)
+        choice.message = type(choice.message)(role="assistant", content=text or (None if calls else ""), **calls)
+    _strip(choice, ("index", "message", "text", "finish_reason", "logprobs"))
+    for name in ("logprobs", "provider_specific_fields"):
+        if getattr(choice, name, None) is not None:
+            setattr(choice, name, None)
 
 
-def _chunk(like: Any, texts: Mapping[int, str], reason: str) -> Any:  # noqa: ANN401
-    """The last chunk of a stream, of the same kind as another."""
+def _strip(value: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
+    """Take out of an answer what its class does not know and is not among these names."""
+    for name in set(value.model_extra or ()).difference(names):
+        delattr(value, name)
+
+
+def _delta(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def _chunk(like: Any, deltas: Mapping[int, Mapping[str, Any]], reasons: Mapping[int, Any]) -> Any:  # noqa: ANN401
+    """A chunk of a stream, of the same kind as another, with why its choices end."""
     around = {"id": like.id, "model": like.model, "created": like.created}
+    ends = {index: {"index": index, "finish_reason": reasons.get(index)} for index in deltas}
     if isinstance(like, TextCompletionResponse):
-        whole = [{"index": index, "text": text, "finish_reason": reason} for index, text in texts.items()]
+        whole = [{**ends[index], "text": delta.get("content", "")} for index, delta in deltas.items()]
         return TextCompletionResponse(**around, choices=whole)
-    said = {index: {"role": "assistant", "content": text} if text else {} for index, text in texts.items()}
-    deltas = [{"index": index, "delta": delta, "finish_reason": reason} for index, delta in said.items()]
-    return ModelResponseStream(**around, choices=deltas)
+    return ModelResponseStream(**around, choices=[{**ends[index], "delta": delta} for index, delta in deltas.items()])
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

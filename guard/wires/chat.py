@@ -17,9 +17,12 @@ from guard.wires.requests import (
     Parts,
     content,
     field_turns,
+    inside,
     limited,
+    media_in,
     no_other_conversation,
     said,
+    stored_prompt,
     trimmed,
     validated,
 )
@@ -83,15 +86,17 @@ class ChatWire:
         non_text: list[str] = []
         for number, message in enumerate(request.messages):
             text, others = content(message.content, f"messages[{number}].content", _PARTS)
-            rest = said({"tool_calls": message.tool_calls, **(message.model_extra or {})}, f"messages[{number}]")
+            beside = {"tool_calls": message.tool_calls, **(message.model_extra or {})}
+            rest = said(beside, f"messages[{number}]")
             turns.append(Turn(message.role, "\n".join([text, *rest])))
-            non_text += others
+            non_text += [*others, *media_in(inside(beside), _PARTS)]
         return WireRequest(
             turns=tuple(turns),
             model=request.model or "",
             stream=bool(request.stream),
             include_usage=bool(request.stream_options and request.stream_options.include_usage),
             non_text=tuple(dict.fromkeys(non_text)),
+            stored=stored_prompt(data),
             body=body,
         )
 

@@ -10,7 +10,15 @@ from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
 from guard.wires.json import content_texts, dump, dump_request, event, parse_json
 from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of
-from guard.wires.requests import Open, field_turns, limited, no_other_conversation, texts_of, validated
+from guard.wires.requests import (
+    Open,
+    field_turns,
+    limited,
+    no_other_conversation,
+    stored_prompt,
+    texts_of,
+    validated,
+)
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 
 _EMBEDS = "prompt_embeds"  # vectors in the place of a prompt
@@ -40,7 +48,7 @@ class CompletionsWire:
         """Read a request; every prompt is a turn, and so is the suffix. Prompts of token ids are refused."""
         data = parse_json(body)
         limited(data, "prompt")
-        no_other_conversation(data, "messages", "input")
+        no_other_conversation(data, "messages", "input", own=("suffix", _EMBEDS))
         request = validated(_Request, data)
         prompts = texts_of(data, "prompt")
         embeds = (_EMBEDS,) if data.get(_EMBEDS) is not None else ()
@@ -53,6 +61,7 @@ class CompletionsWire:
             include_usage=bool(request.stream_options and request.stream_options.include_usage),
             non_text=() if removed else embeds,
             removed=removed,
+            stored=stored_prompt(data),
             body=dump_request({name: data[name] for name in data if name != _EMBEDS}) if removed else body,
             prompts=len(prompts),
         )

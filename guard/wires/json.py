@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ class Names:
     Attributes:
         labels: hold identifiers.
         opaque: hold base64.
-        written: below these the model has chosen the names too, so that nothing is taken for the server's.
+        written: below these the model has chosen the names too, so that nothing is taken for the server's, and the
+            names are texts of the model's.
     """
 
     labels: frozenset[str]
@@ -46,7 +47,8 @@ NAMES = Names(
             "system_fingerprint",
             "type",
         }
-    )
+    ),
+    written=frozenset({"args", "arguments", "input"}),
 )
 
 
@@ -139,7 +141,7 @@ def content_texts(
 
 def content_leaves(value: Any, names: Names = NAMES) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
     """The same one by one."""
-    for path, text in leaves(value):
+    for path, text in leaves(value, written=names.written):
         name = path[-1] if path else ""
         by_server = (name in names.labels and IDENTIFIER.fullmatch(text)) or (
             name in names.opaque and OPAQUE.fullmatch(text)
@@ -148,8 +150,12 @@ def content_leaves(value: Any, names: Names = NAMES) -> Iterator[tuple[tuple[str
             yield path, text
 
 
-def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
-    """Every string, with where it stands.
+def leaves(
+    value: Any,  # noqa: ANN401 - any JSON value
+    path: tuple[str, ...] = (),
+    written: Collection[str] = (),
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every string, with where it stands; of each object below the names in `written`, its names too, as one text.
 
     Raises:
         ValueError: it is nested too deep.
@@ -159,12 +165,14 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
+        if value and any(name in written for name in path):
+            yield (*path, ""), "".join(f"{key}\n" for key in value)
         for key, inner in value.items():
-            yield from leaves(inner, (*path, str(key)))
+            yield from leaves(inner, (*path, str(key)), written)
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         for inner in value:
             index = inner.get("index") if isinstance(inner, Mapping) else None
-            yield from leaves(inner, (*path, f"#{index}" if isinstance(index, int) else "*"))
+            yield from leaves(inner, (*path, f"#{index}" if isinstance(index, int) else "*"), written)
 
 
 def _no_constant(name: str) -> None:

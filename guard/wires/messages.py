@@ -15,11 +15,13 @@ from guard.wires.requests import (
     Open,
     Parts,
     field_turns,
-    is_media,
+    inside,
     limited,
+    media_in,
     nested,
     no_other_conversation,
     said,
+    stored_prompt,
     trimmed,
     validated,
 )
@@ -56,11 +58,13 @@ class MessagesWire:
         """Read a request; refused turns are taken out, and blocks without text where `reading` says so."""
         data = parse_json(body)
         request = self._read(data, body, reading)
-        return trimmed(data, request, reading, field="messages", parts=_PARTS, entry=_entry, read=self._read)
+        return trimmed(
+            data, request, reading, field="messages", parts=_PARTS, entry=_entry, read=self._read, beside="system"
+        )
 
     def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
         limited(data, "messages")
-        no_other_conversation(data, "prompt", "input")
+        no_other_conversation(data, "prompt", "input", own=("system",))
         request = validated(_Request, data)
         if not request.messages:
             raise BadRequest("messages: need at least one message", param="messages")
@@ -68,6 +72,7 @@ class MessagesWire:
         non_text: list[str] = []
         if request.system:
             turns.append(Turn("system", _plain(request.system, "system")))
+            non_text += media_in(nested(request.system), _PARTS)
         for number, message in enumerate(request.messages):
             more, kinds = _turns(message, f"messages[{number}]")
             turns += more
@@ -77,6 +82,7 @@ class MessagesWire:
             model=request.model or "",
             stream=bool(request.stream),
             non_text=tuple(dict.fromkeys(non_text)),
+            stored=stored_prompt(data),
             body=body,
         )
 
@@ -104,11 +110,11 @@ class MessagesWire:
 def _turns(message: _Message, param: str) -> tuple[list[Turn], list[str]]:
     """The turns of a message, results of tools first, and the kinds of its blocks that hold no text."""
     rest = said(message.model_extra or {}, param)
+    kinds = media_in(inside(message.model_extra or {}), _PARTS)
     if isinstance(message.content, str):
-        return [Turn(message.role, "\n".join([message.content, *rest]))], []
+        return [Turn(message.role, "\n".join([message.content, *rest]))], kinds
     results: list[Turn] = []
     own: list[str] = []
-    kinds: list[str] = []
     for number, block in enumerate(message.content):
         where = f"{param}.content[{number}]"
         if _is_result(block):
@@ -120,7 +126,7 @@ def _turns(message: _Message, param: str) -> tuple[list[Turn], list[str]]:
             raise BadRequest(
                 f"{where}: need a `type` of {known}, search_result, *tool_use or *tool_result", param=where
             )
-        kinds += [str(inner.get("type")) for inner in nested(block) if is_media(inner, _PARTS)]
+        kinds += media_in(nested(block), _PARTS)
     return [*results, *([Turn(message.role, "\n".join([*own, *rest]))] if own or rest else [])], kinds
 
 

@@ -14,7 +14,7 @@ from guard.wires.types import Fault, Heard, Key
 NAMES = Names(
     labels=json.NAMES.labels | {"stop_reason", "tool_use_id", "media_type"},
     opaque=frozenset({"signature", "data", "encrypted_content", "encrypted_index"}),
-    written=frozenset({"input"}),
+    written=json.NAMES.written,
 )
 _KINDS = {
     401: "authentication_error",

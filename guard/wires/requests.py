@@ -16,8 +16,6 @@ from guard.wires.types import Reading, WireRequest
 
 MAX_ITEMS = 4096
 _MOST_PARAGRAPHS = 8  # of a refusal before quotes
-NESTED = ("content", "output", "source")  # where a part may hold others
-
 # Names that the wires give; any other name in a message is something that somebody wrote.
 _SCHEMA = frozenset(
     "annotations arguments audio cache_control call_id citations content context custom data detail encrypted_content "
@@ -27,14 +25,17 @@ _SCHEMA = frozenset(
     "video_url audio_url".split()
 )
 _WRITTEN = frozenset({"input", "arguments"})  # of these, below which others than the wire choose the names
+_NESTED = _SCHEMA - _WRITTEN  # where a part may hold others
 _IDS = frozenset({"id", "type", "tool_call_id", "call_id", "tool_use_id", "status", "media_type"})
 _IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,64}", re.ASCII)
 _LINKS = frozenset({"url", "file_url", "image_url", "video_url", "audio_url"})
 _MEDIA_DATA = _LINKS | {"data", "file_data"}
 _BYTES = re.compile(rf"(?:data:[\w/.+;=-]*;base64,)?{OPAQUE.pattern}", re.ASCII)
 _LINK = re.compile(rf"https?://[!-~]*|{_BYTES.pattern}", re.ASCII)
-_CONVERSATIONS = ("messages", "prompt", "input")
-_EXTRA = "extra_body"  # some servers merge it into the request
+_PROMPT = "prompt_id"
+_CONVERSATIONS = ("messages", "prompt", "input", _PROMPT)
+EXTRA = "extra_body"  # some servers merge it into the request
+FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")  # tried in the request's place
 
 M = TypeVar("M", bound="Open")
 
@@ -103,23 +104,25 @@ def limited(data: object, field: str) -> None:
         raise BadRequest(f"{field}: {len(items)} of them; at most {MAX_ITEMS}", param=field)
 
 
-def no_other_conversation(data: object, *fields: str) -> None:
+def no_other_conversation(data: object, *fields: str, own: Collection[str] = ()) -> None:
     """Refuses what some server may take for the conversation in place of what was judged.
 
+    Args:
+        data: the body.
+        fields: of other wires.
+        own: what the wire reads of a request beside its conversation.
+
     Raises:
-        BadRequest: one of the fields is there, or what is merged into the request, or tried after it, holds one.
+        BadRequest: one of the fields is there, or what is merged into the request, or tried after it, holds one, or
+            one of the wire's own.
     """
     if not isinstance(data, dict):
         return
     for field in fields:
         if data.get(field) is not None:
             raise BadRequest(f"{field}: is no field of this endpoint; leave it out", param=field)
-    extra = data[_EXTRA] if isinstance(data.get(_EXTRA), dict) else {}
-    for field, objects in (
-        (_EXTRA, [extra, *_objects(extra.get("fallbacks"))]),
-        ("fallbacks", _objects(data.get("fallbacks"))),
-    ):
-        for name in (name for each in objects for name in _CONVERSATIONS if each.get(name) is not None):
+    for field, merged in _merged(data):
+        for name in (name for name in (*_CONVERSATIONS, *own) if merged.get(name) is not None):
             raise BadRequest(
                 f"{field}: holds {name!r}, a conversation in the place of the one that is judged; leave it out",
                 param=field,
@@ -165,16 +168,17 @@ def content(
     for number, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else None
         field = parts.text.get(kind, "") if isinstance(kind, str) else ""
-        no_text = isinstance(kind, str) and kind in parts.media
         if isinstance(kind, str) and isinstance(part.get(field), str):
             texts.append(part[field])
-        elif isinstance(kind, str) and no_text:
-            others.append(kind)
+            rest = {name: value for name, value in part.items() if name not in ("type", field)}
+            texts += said(rest, f"{param}[{number}]", opaque=opaque)
+            others += media_in(inside(part), parts)
+        elif isinstance(kind, str) and kind in parts.media:
+            texts += said(part, f"{param}[{number}]", opaque=opaque, parts=parts)
+            others += media_in(nested(part), parts)
         else:
             known = ", ".join((*parts.text, *sorted(parts.media)))
             raise BadRequest(f"{param}[{number}]: need a `type` of {known}, and for text its `text`", param=param)
-        rest = {name: value for name, value in part.items() if name not in ("type", field)}
-        texts += said(rest, f"{param}[{number}]", opaque={*opaque, *(_MEDIA_DATA if no_text else ())})
     return "\n".join(texts), others
 
 
@@ -233,6 +237,7 @@ def trimmed(
     entry: Callable[[Any], Entry],
     read: Callable[[Any, bytes, Reading], WireRequest],
     dropped: str | None = None,
+    beside: str | None = None,
 ) -> WireRequest:
     """A request without refused turns and, where `reading` says so, without parts that hold no text.
 
@@ -245,6 +250,7 @@ def trimmed(
         entry: how a refused turn is known.
         read: reads what is left.
         dropped: type of messages that are no text as a whole, and go with the parts.
+        beside: another field that holds parts.
     """
     messages = data[field]
     stay = kept([entry(message) for message in messages], reading.refusals)
@@ -254,6 +260,8 @@ def trimmed(
     if reading.text_only and request.non_text:
         stay = [index for index in stay if dropped is None or messages[index].get("type") != dropped]
         data[field] = without_media([messages[index] for index in stay], parts)
+        if beside in data:
+            data[beside] = without_media(data[beside], parts)
         request = replace(request, body=dump_request(data), removed=request.non_text, non_text=())
     return replace(request, kept=tuple(stay))
 
@@ -292,7 +300,7 @@ def without_media(value: Any, parts: Parts, depth: int = 0) -> Any:  # noqa: ANN
         return value
     if is_media(value, parts):
         return {"type": parts.note, "text": f"[{value.get('type')} removed]"}
-    return {name: without_media(inner, parts, depth + 1) if name in NESTED else inner for name, inner in value.items()}
+    return {name: without_media(inner, parts, depth + 1) if name in _NESTED else inner for name, inner in value.items()}
 
 
 def is_media(part: Mapping[str, Any], parts: Parts) -> bool:
@@ -316,27 +324,53 @@ def nested(block: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:  # noqa: 
             yield from nested(inner, depth + 1)
     elif isinstance(block, dict):
         yield block
-        for name in NESTED:
-            yield from nested(block.get(name), depth + 1)
+        yield from inside(block, depth + 1)
 
 
-def field_turns(data: Mapping[str, Any], names: Iterable[str]) -> list[Turn]:
-    """The texts of fields beside the conversation that are to be judged; the names in `extra_body` are fields too."""
-    fields = {name: data[name] for name in names if data.get(name)}
-    if isinstance(extra := fields.get(_EXTRA), dict):
-        fields[_EXTRA] = list(extra.values())
-    found = ["\n".join(said(value, name, written=True)) for name, value in fields.items()]
+def inside(block: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """The parts inside a part, or beside the content of a message.
+
+    Raises:
+        BadRequest: they are nested too deep.
+    """
+    for name, inner in block.items():
+        if name in _NESTED:
+            yield from nested(inner, depth)
+
+
+def media_in(blocks: Iterable[Mapping[str, Any]], parts: Parts) -> list[str]:
+    """The kinds of those parts that hold no text."""
+    return [str(block.get("type")) for block in blocks if is_media(block, parts)]
+
+
+def field_turns(data: Mapping[str, Any], names: Collection[str]) -> list[Turn]:
+    """The texts of fields beside the conversation that are to be judged; the names in `extra_body` are fields too.
+
+    So are the fields of what is merged into the request, or tried after it.
+    """
+    sources = [data, *(merged for field, merged in _merged(data) if field not in names)]
+    fields = [(name, source[name]) for source in sources for name in names if source.get(name)]
+    fields = [
+        (name, list(value.values()) if name == EXTRA and isinstance(value, dict) else value) for name, value in fields
+    ]
+    found = ["\n".join(said(value, name, written=True)) for name, value in fields]
     return [Turn(FIELD, text) for text in found if text.strip()]
 
 
-def strings_beside(data: Mapping[str, Any], conversation: str) -> frozenset[str]:
-    """Every string of a request that is not of its conversation.
+def stored_prompt(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The field by which LiteLLM puts a prompt that it keeps before the conversation, if it is there."""
+    return (_PROMPT,) if data.get(_PROMPT) else ()
+
+
+def strings_beside(data: Mapping[str, Any], conversation: str, written: Collection[str]) -> frozenset[str]:
+    """Every string of a request that is not of its conversation, and the names below those in `written`.
 
     Raises:
         BadRequest: it is nested too deep.
     """
     try:
-        return frozenset(text for name, value in data.items() if name != conversation for _, text in leaves(value))
+        beside = [leaves(value, (name,), written) for name, value in data.items() if name != conversation]
+        return frozenset(text for found in beside for _, text in found)
     except ValueError as exc:
         raise BadRequest(str(exc)) from exc
 
@@ -344,6 +378,14 @@ def strings_beside(data: Mapping[str, Any], conversation: str) -> frozenset[str]
 def _bytes_in(names: Iterable[str]) -> dict[str, re.Pattern[str]]:
     """How what these names hold must look to be no text."""
     return {name: _LINK if name in _LINKS else _BYTES for name in names}
+
+
+def _merged(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What some servers merge into a request, or try after it, each with the field that holds it."""
+    if isinstance(extra := data.get(EXTRA), dict):
+        yield EXTRA, extra
+        yield from ((EXTRA, each) for name in FALLBACKS for each in _objects(extra.get(name)))
+    yield from ((name, each) for name in FALLBACKS for each in _objects(data.get(name)))
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value

@@ -16,11 +16,12 @@ from guard.wires.requests import (
     Parts,
     content,
     field_turns,
-    is_media,
+    inside,
     limited,
-    nested,
+    media_in,
     no_other_conversation,
     said,
+    stored_prompt,
     strings_beside,
     trimmed,
     validated,
@@ -77,7 +78,7 @@ class ResponsesWire:
 
     def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
         limited(data, "input")
-        no_other_conversation(data, "messages")
+        no_other_conversation(data, "messages", own=("instructions", *_STORED, "background"))
         request = validated(_Request, data)
         if request.background:
             raise BadRequest(
@@ -90,7 +91,7 @@ class ResponsesWire:
             turns.append(Turn("system", request.instructions))
         if isinstance(data.get("prompt"), dict):
             turns.append(Turn("user", "\n".join(said(data["prompt"].get("variables"), "prompt", written=True))))
-        stored = [name for name in _STORED if data.get(name)]
+        stored = [*stored_prompt(data), *(name for name in _STORED if data.get(name))]
         non_text: list[str] = []
         items = request.input or []
         if isinstance(items, str):
@@ -110,7 +111,7 @@ class ResponsesWire:
             non_text=tuple(dict.fromkeys(non_text)),
             stored=tuple(dict.fromkeys(stored)),
             body=body,
-            given=strings_beside(data, "input"),
+            given=strings_beside(data, "input", NAMES.written),
         )
 
     def answer(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
@@ -149,7 +150,7 @@ def _turn(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
         role = "tool" if not kind.endswith(("_call", "_request")) or _has_result(item) else "assistant"
         if kind == "reasoning":
             role = "assistant"
-        kinds = [str(inner.get("type")) for inner in nested(item.get("output")) if is_media(inner, _PARTS)]
+        kinds = media_in(inside(item), _PARTS)
         opaque = _OPAQUE
         if kind == _PICTURE:
             role, kinds, opaque = "tool", [_PICTURE], _OPAQUE | {"result"}
@@ -169,7 +170,8 @@ def _message(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
         raise BadRequest(f"{param}.content: need a text, or a list of parts", param=f"{param}.content")
     text, kinds = content(value, f"{param}.content", _PARTS)
     rest = {name: each for name, each in item.items() if name not in ("type", "role", "content")}
-    return Turn(str(role), "\n".join([text, *said(rest, param)])), kinds
+    turn = Turn(str(role), "\n".join([text, *said(rest, param)]))
+    return turn, [*kinds, *media_in(inside(rest), _PARTS)]
 
 
 def _has_result(item: Mapping[str, Any]) -> bool:

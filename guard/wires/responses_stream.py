@@ -18,7 +18,7 @@ NAMES = Names(
     labels=json.NAMES.labels
     | {"call_id", "effort", "item_id", "reason", "status", "tool_choice", "truncation", "verbosity"},
     opaque=frozenset({"encrypted_content", "partial_image_b64", "result"}),
-    written=frozenset({"action", "operation", "outputs", "results"}),
+    written=json.NAMES.written | {"action", "operation", "outputs", "results"},
 )
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _BY_THE_MODEL = frozenset({"error", "output", "output_text"})  # of a response; the rest may repeat the request

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from rag.facts.dates import dates, terms
 from rag.facts.names import Name, codes, names
-from rag.facts.numbers import numbers
+from rag.facts.numbers import numbers, ranges
 from rag.facts.polarity import turned
 from rag.facts.types import Date, Number, Term
 from rag.facts.words import coverage, words
@@ -19,7 +19,18 @@ READ = 2000  # characters of a sentence that are compared
 _ALIKE = 0.5  # share of a claim's words from which a sentence is about the same thing
 _COPY = 0.6  # likeness from which one sentence is the other with a word replaced
 _TOKENS = 200  # of a sentence, for that: the comparison takes the square of them
+_SHORT_HAN = 20  # characters of a Chinese sentence of which a few changed ones change most words
 _SHORT = 6  # tokens that may take a name's place
+_BOUND = re.compile(  # a claim that may name one end of a range
+    r"(?<!\w)(?:at least|at most|up to|over|under|above|below|more|less|fewer|within|until|as|from|by|minimum|maximum"
+    r"|max|min"
+    r"|\w{3,}est|most|least|lower|upper|low|high|begins?|starts?|starting|initially|first|or|can|could|may|might"
+    r"|sometimes|possible|possibly|even|exceed\w*"
+    r"|mindestens|höchstens|maximal|bis|ab|über|unter|mehr|weniger|kann|können|könn\w*|manchmal|möglich"
+    r"|moins|plus|jusqu\w*|peut|peuvent|menos|más|hasta|puede|pueden)(?!\w)"
+    r"|至少|最[多少高低长短大小]|不?超过|以[上下内]|[高低多少]于|不到|可|能|起|也许",
+    re.IGNORECASE,
+)
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
 
@@ -99,13 +110,22 @@ def compare(claim: Facts, best: Facts, others: Sequence[Facts] = (), context: st
     alike = claim.alike(best)
     for fault in (*_missing(claim, best, others, alike), *_names(claim, best, context, alike)):
         return fault
+    if alike and (end := _end(claim, best, others)):
+        return end
     if order := _order(claim, best):
         return order
-    if alike and claim.language == best.language:
+    if (alike or _copied(claim, best)) and claim.language == best.language:
         turn = turned(_without(claim.text, claim.dates), _without(best.text, best.dates), claim.language)
         if turn:
             return Fault(turn.rule, turn.reason, contradicted=turn.opposed)
     return None
+
+
+def _copied(claim: Facts, best: Facts) -> bool:
+    """Whether two sentences in Chinese have most characters in common; in a short one, one changes most pairs."""
+    if claim.language != "zh" or not 3 < len(claim.text) < _SHORT_HAN or not 3 < len(best.text) < _SHORT_HAN:
+        return False
+    return SequenceMatcher(None, claim.text, best.text, autojunk=False).ratio() >= _COPY
 
 
 def _without(text: str, found: Sequence[Date | Term]) -> str:
@@ -122,17 +142,34 @@ def _missing(claim: Facts, best: Facts, others: Sequence[Facts], alike: bool) ->
     )
     for rule, of in kinds:
         for fact in of(claim):
-            if isinstance(fact, Number) and not fact.needed:
+            if isinstance(fact, Number) and not fact.needed and not fact.held:
                 continue
             if _known(fact, of(best)) or _in_other_form(fact, best):
                 continue
             name = rule or (fact.kind if isinstance(fact, Term) else "")
             said = [known for known in of(best) if fact.against(known) and not _known(known, of(claim))]  # type: ignore[arg-type]
+            if isinstance(fact, Number) and not fact.needed:  # "an hour" is not in the place of a bare number
+                said = [known for known in said if isinstance(known, Number) and known.unit == fact.unit]
             if said:
                 reason = f"the evidence says {said[0].text!r}, the claim {fact.text!r}"
                 yield Fault(name, reason, contradicted=alike)
+            elif isinstance(fact, Number) and not fact.needed:
+                continue
             elif not any(_known(fact, of(other)) or _in_other_form(fact, other) for other in others):
                 yield Fault(name, f"the evidence lacks {fact.text!r}", contradicted=False)
+
+
+def _end(claim: Facts, best: Facts, others: Sequence[Facts]) -> Fault | None:
+    """A range of which the claim says one end as if it were all."""
+    if _BOUND.search(claim.text):
+        return None
+    for low, high in ranges(best.text, best.numbers):
+        elsewhere = [number for facts in (best, *others) for number in facts.numbers if number not in (low, high)]
+        said = [end for end in (low, high) if any(number.unit and number.says(end) for number in claim.numbers)]
+        if len(said) == 1 and not _known(said[0], elsewhere):
+            text = best.text[low.start : high.start + len(high.text)]
+            return Fault("number", f"the evidence says {text!r}, the claim only an end of it", contradicted=False)
+    return None
 
 
 def _known(fact: Number | Date | Term, known: Sequence[Number | Date | Term]) -> bool:

@@ -35,7 +35,8 @@ def _pairs(text: str) -> tuple[tuple[str, str], ...]:
 
 _EN = Cues(
     negation=r"not|\w+n['’]t|cannot|never|no|none|nobody|nothing|nowhere|neither|nor|without|hardly|lacks?"
-    r"|fail(?:s|ed)? to|(?:refus|declin)(?:e|es|ed|ing) to",
+    r"|fail(?:s|ed)? to|(?:refus|declin)(?:e|es|ed|ing) to|barely|scarcely|far from being|exempt from"
+    r"|free (?:of|from)(?! (?:charge|cost))|(?:do|does|did|is|are|was|were|ca|should|would|could|has|had)nt",
     condition=r"unless|except|excluding|only if|if|provided that|as long as",
     classes={
         "quantifier": {
@@ -64,9 +65,11 @@ _EN = Cues(
         r"higher/lower safe|harmless/unsafe|dangerous|harmful possible/impossible likely/unlikely warm\w*|hot/cold"
         r"|cool\w* "
         r"open\w*/clos\w*|shut\w* begin\w*|start\w*|began/end|ends|ended|ending|stop\w*|finish\w*"
-        r" caus\w*/prevent\w*|protect\w* "
+        r" caus\w*/prevent\w*|protect\w* (?:bind|valid)\w*/void "
+        r"weekdays?/weekends? annual(?:ly)?|yearly/(?:bi|semi-?)annual(?:ly)?|biennial(?:ly)? "
+        r"last\s(?:week|month|year)/next\s(?:week|month|year) "
         r"improv\w*|better/worsen\w*|worse gain\w*|win|wins|won/los\w* win|wins|won/lost accept\w*"
-        r"|approv\w*/reject\w*|refus\w*|den(?:y|ies|ied) "
+        r"|approv\w*|granted/reject\w*|refus\w*|den(?:y|ies|ied) "
         r"includ\w*/exclud\w* effective/ineffective empty/full first/last north\w*/south\w* east\w*/west\w*"
         r" left/right "
         r"male|men|man|boys?/female|women|woman|girls? adults?/child|children|infants?|babies hard\w*/soft\w*"
@@ -114,7 +117,8 @@ _ZH = Cues(
         "|合法/禁止|不得|不准|违法|非法 "
         "多于/少于 高于/低于 安全/危险 有害/无害 可能/不可能 热/冷 开始/结束|停止 开放|打开/关闭 导致"
         "|引起/预防|防止 改善|好转/恶化 赢|胜/输|败 "
-        "可/忌(?!讳) 接受|批准|同意/拒绝|驳回|否决 包括|包含/不包括|排除 有效/无效 第一|首/最后|末 东/西 南/北 左/右"
+        "可/忌(?!讳)|禁[用服] 去年/明年 工作日/周末"
+        " 接受|批准|同意/拒绝|驳回|否决 包括|包含/不包括|排除 有效/无效 第一|首/最后|末 东/西 南/北 左/右"
         " 男/女 成人|成年人/儿童|小孩|婴儿 硬/软 快/慢 "
         "早/晚 以上/以下 内/外 真/假 成功/失败 进口/出口 买/卖 免费/收费 公立|公共/私立|私人 强/弱 阳性/阴性"
         " 最低|最少/最高|最多 至少/至多|最多 相同/不同 "
@@ -125,7 +129,7 @@ _ZH = Cues(
 )
 _DE = Cues(
     negation="nicht|nie|niemals|kein|keine|keinen|keiner|keinem|keines|nichts|niemand|ohne|weder|noch|verboten"
-    "|untersagt",
+    "|untersagt|kaum|keinesfalls|keineswegs|nirgends|zu unterlassen",
     condition="außer|sofern|falls|wenn|solange|es sei denn|nur wenn",
     classes={
         "quantifier": {
@@ -154,7 +158,8 @@ _DE = Cues(
         r"beginn\w*|begann/end\w* verursach\w*/verhinder\w*|schütz\w* besser\w*/schlechter\w* wirksam/unwirksam"
         r" nord\w*/süd\w* ost\w*/west\w* "
         r"erwachsene\w*/kind\w* schnell\w*/langsam\w* jung\w*/alt\w* früh\w*/spät\w* mit/ohne mindestens/höchstens"
-        r" morgens/abends täglich/wöchentlich"
+        r" morgens/abends täglich/wöchentlich werktags/wochenend\w*"
+        r" letzt\w*\s(?:jahr|monat|woche)\w*/nächst\w*\s(?:jahr|monat|woche)\w*"
     ),
     clause="und|oder|aber|sondern|weil|da|wenn|dass|während|obwohl",
 )

@@ -25,6 +25,15 @@ _MONTHS = (
 _MONTH = {name: number for number, names in enumerate(_MONTHS, 1) for name in names.split()}
 _M = rf"(?P<month>{'|'.join(sorted(_MONTH, key=len, reverse=True))})\.?(?!\w)"
 _D = r"(?P<day>\d{1,2})(?!\d)(?:st|nd|rd|th|er|\.)?"
+_NTH = {
+    f"{stem}{end}": day
+    for day, stem in enumerate(
+        "erst zweit dritt viert fünft sechst siebt acht neunt zehnt elft zwölft dreizehnt vierzehnt fünfzehnt sechzehnt"
+        " siebzehnt achtzehnt neunzehnt zwanzigst".split(),
+        1,
+    )
+    for end in ("en", "er", "e")
+}  # days in German words
 _Y = r"(?P<year>[12]\d{3})(?!\d)"
 _DATES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -32,6 +41,7 @@ _DATES = tuple(
         r"(?<![\d-])(?P<year>[12]\d{3})-(?P<month>\d{1,2})-(?P<day>\d{1,2})(?!\d)",
         r"(?<!\d)(?P<year>\d{4})年(?:(?P<month>\d{1,2})月(?:(?P<day>\d{1,2})[日号號])?)?(?!间)",
         r"(?<!\d)(?P<month>\d{1,2})月(?:(?P<day>\d{1,2})[日号號])?",
+        rf"(?<!\w)(?P<nth>{'|'.join(_NTH)})\s{_M}(?:,?\s{_Y})?",
         rf"(?<![\w.]){_D}\s(?:of\s|de\s)?{_M}(?:,?\s(?:de\s|del\s)?{_Y})?",
         rf"(?<!\w){_M}\s{_D}(?!\s?[:%]|\.\d)(?:,?\s{_Y})?",
         rf"(?<!\w){_M},?\s(?:de\s|del\s|of\s)?{_Y}",
@@ -67,12 +77,16 @@ _LASTS = "".join(rf"(?<!\b{word} )" for word in "for lasts takes after within ab
 _RATES = {
     "minute": r"(?:per|a|every|each) minute|每分钟|pro minute|毎分",
     "hour": r"(?:per|an?|every|each|\s?/) ?(?:hour|h)|hourly|每小时|pro stunde|par heure|por hora|毎時",
-    "day": r"(?:per|a|every|each|/ ?) ?day|daily|每天|每日|一天(?=[最内中不至能吃服用要]|[一二两三四五六\d])|pro"
+    "day": r"(?:per|a|every|each|/ ?) ?day|daily|每天|每日|(?<!隔)一天(?=[最内中不至能吃服用要]|[一二两三四五六\d])|pro"
         r" tag|am tag|täglich|jeden"
         r" tag|par jour|chaque jour"
     r"|al día|por día|cada día|diari[oa]s?|(?:一|1)日(?=[に\d最])|毎日",
+    "other day": r"(?:every|each) (?:other|second|2nd|two|2) days?|on alternate days|alternate-day"
+        r"|每隔一[天日]|隔[天日](?=[服吃用注给一1])|每(?:两|2)天"
+        r"|jeden zweiten tag|alle (?:zwei|2) tage|tous les deux jours|cada dos días",
     "night": r"(?:per|a|every|each) night|nightly|每晚|毎晩",
-    "week": r"(?:per|a|every|each) week|weekly|每周|每星期|一周(?=[最内不至\d一两三])|pro woche|wöchentlich|par"
+    "week": r"(?:per|a|every|each) week|weekly|每周|每星期|一周(?=[最内不至\d一两三])|pro woche"
+        r"|(?<=mal )(?:in der|die) woche|wöchentlich|par"
         r" semaine|chaque"
         r" semaine|a la semana|por semana|cada semana|毎週|週(?=\d)",
     "month": r"(?:per|a|every|each) month|monthly|每个?月|pro monat|monatlich|par mois|chaque mois|al mes|por mes"
@@ -89,9 +103,21 @@ def _any(names: str) -> str:
     return rf"(?<!\w)(?:{latin})(?:s|en|es)?(?!\w)|{'|'.join(word for word in words if not word[0].isascii())}"
 
 
+_UNDER = {
+    "minute": "min|minute",
+    "hour": "h|hr|hour|stunde|heure|hora|小时",
+    "day": "d|day|tag|jour|día|天|日",
+    "week": "week|wk|woche",
+    "month": "month|monat",
+    "year": "year|jahr",
+}  # of a dose by weight: 5 mg/kg/day
 _WEEKDAY = {str(day): re.compile(_any(names), re.IGNORECASE) for day, names in enumerate(_WEEKDAYS)}
 _RATE = {
-    rate: re.compile(rf"{_LASTS}(?<![^\W\d_\u2e80-\u9fff])(?:{words})(?![a-zà-ÿ])", re.IGNORECASE)
+    rate: re.compile(
+        rf"{_LASTS}(?<![^\W\d_\u2e80-\u9fff])(?:{words})(?![a-zà-ÿ])"
+        rf"|(?<=kg)\s?/\s?(?:{_UNDER.get(rate, 'night')})(?!\w)",
+        re.IGNORECASE,
+    )
     for rate, words in _RATES.items()
 }
 _TIMES = tuple(
@@ -103,9 +129,28 @@ _TIMES = tuple(
         r"(?<!\d)(?P<hour>\d{1,2})\s?h\s?(?P<minute>\d{2})(?!\d)",
         r"(?P<half>上午|下午|早上|晚上|中午|凌晨|午前|午後)?(?P<hour>\d{1,2}|十[一二]?"
         r"|[一二两三四五六七八九])[点點時](?!间|間|之"
-        r"|五)(?:(?P<minute>\d{1,2})分|(?P<thirty>半))?",
+        r"|五)(?:(?P<minute>\d{1,2})分|(?P<thirty>半)|(?P<quarters>[一三])刻)?",
     )
 )
+_HOURS = {
+    word: hour % 12
+    for words in (
+        "one two three four five six seven eight nine ten eleven twelve",
+        "eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+        "1 2 3 4 5 6 7 8 9 10 11 12",
+    )
+    for hour, word in enumerate(words.split(), 1)
+}
+_SPOKEN = re.compile(
+    r"(?<!\w)(?:(?:a\s)?(?P<part>quarter|half)\s(?P<way>past|to)|(?P<teil>halb|dreiviertel|viertel\s(?:nach|vor)))"
+    rf"\s(?P<hour>{'|'.join(sorted(_HOURS, key=len, reverse=True))})(?![\w:]|\.\d)(?!\s(?:of|percent|%))"
+    r"(?:\s(?:o'clock|uhr))?(?:\s?(?P<half>[ap])\.?\s?m\b\.?)?",
+    re.IGNORECASE,
+)
+_SPOKEN_MINUTES = {
+    "quarter past": 15, "half past": 30, "quarter to": -15, "half to": -30,
+    "halb": -30, "dreiviertel": -15, "viertel nach": 15, "viertel vor": -15,
+}  # fmt: skip
 _NOON = re.compile(
     r"(?<!\w)(noon|midnight|mittags?|mitternacht|midi|minuit|mediodía"
     r"|medianoche)(?!\w)",
@@ -122,7 +167,8 @@ def dates(text: str) -> list[Date]:
         matches = list(pattern.finditer(free))
         for match in matches:
             parts = match.groupdict()
-            reading = (_int(parts.get("year")), _month(parts["month"]), _int(parts.get("day")))
+            nth = _NTH[parts["nth"].lower()] if parts.get("nth") else None
+            reading = (_int(parts.get("year")), _month(parts["month"]), nth or _int(parts.get("day")))
             if (reading[1] or 1) <= 12 and (reading[2] or 1) <= 31:
                 found.append(Date((reading,), match[0], match.start()))
                 free = _blank(free, match)
@@ -161,11 +207,20 @@ def terms(text: str) -> list[Term]:
 
 def _times(text: str) -> Iterator[Term]:
     free = text
+    for match in _SPOKEN.finditer(text):
+        said = match["teil"] or f"{match['part']} {match['way']}"
+        minutes = 60 * _HOURS[match["hour"].lower()] + _SPOKEN_MINUTES[" ".join(said.lower().split())]
+        minutes += 720 if (match["half"] or "").lower() == "p" else 0
+        yield Term(
+            "time", f"{minutes // 60 % 12 + 12 * (minutes >= 720):02}:{minutes % 60:02}", match[0], match.start()
+        )
+        free = _blank(free, match)
     for pattern in _TIMES:
         for match in list(pattern.finditer(free)):
             parts = match.groupdict()
             hour = int(parts["hour"]) if parts["hour"].isdigit() else _han(parts["hour"]) or 0
             minute = 30 if parts.get("thirty") else int(parts.get("minute") or 0)
+            minute = {"一": 15, "三": 45}.get(parts.get("quarters") or "", minute)
             half = (parts.get("half") or "").lower()
             if half in ("p", "下午", "晚上", "午後") and hour < 12:
                 hour += 12

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 from rag.facts.types import Number
 from rag.facts.units import CURRENCY, currency, unit_at
 
 _MOST_DIGITS = 30  # more are a code, not a number
+_RANGE_LENGTH = 30  # characters from one end of a range to the other
+_BEHIND_HAN = "(?<=[为是到达至约于降率])|(?<=[气水体]温)|(?<=温度)|(?<=利润)"  # a "-" that is no dash
+_MINUS = re.compile(r"(?<![\d%°] )(?<!\w)(?:minus|negative|moins|menos)\s$|零下\s?$|(?<![胜自])负\s?$", re.IGNORECASE)
 _DIGITS = re.compile(
-    rf"(?P<sign>(?<![\w.)\]])[-+])?(?P<money>{CURRENCY}\s?)?(?<!\d)"
+    rf"(?P<sign>(?:(?<![\w.)\]])|{_BEHIND_HAN})[-+])?(?P<money>{CURRENCY}\s?)?(?<!\d)(?<!m\^)"
     r"(?P<body>\d{1,3}(?: \d{3}){2,}(?!\d)|(?<!\d )\d{2,3} \d{3}(?! ?\d)"
     r"|\d{1,3}(?:['’\u00a0\u202f\u2009]\d{3})+(?:[.,]\d+)?(?!\d)|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)"
     r"|\d{1,3}(?:\.\d{3})+(?:,\d+)?(?!\d)|\d+(?:[.,]\d+)?|\.\d+)"
@@ -35,6 +40,12 @@ _SCALES = {
     "k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "t": 10**12, "tn": 10**12,
     "trillion": 10**12, "trillions": 10**12,
 }  # fmt: skip
+_RANGE = re.compile(r"(?:\S\s?-|~|\s(?P<word>to|bis|à|a)|至|到|\s(?P<other>or|oder|ou|o))\s?$", re.IGNORECASE)
+_BETWEEN = re.compile(r"(?<!\w)(?:between|zwischen|entre)\s(?:[£$€]\s?)?$", re.IGNORECASE)
+_AND = re.compile(r"\s(?:and|und|et|y)\s(?:[£$€]\s?)?$", re.IGNORECASE)
+_MOVES = re.compile(
+    r"(?<!ranges )(?<!ranging )(?<!varies )(?<!\w)(?:from|von|de|desde)\s(?:[£$€]\s?)?$|从$", re.IGNORECASE
+)
 _JOINS = re.compile(r"\s?(?:-|~|to|bis|à|a|or|and|oder|und|ou|et|o|y|至|到|或|、|から|\bund\b)\s?$", re.IGNORECASE)
 
 
@@ -94,6 +105,17 @@ _OTHER_WORDS["fr"] |= {
     for join in ("-", "-et-", " et ")
     if 0 < one < (20 if tens in (60, 80) else 10) and 20 <= tens < 100 and ten != "quatre-vingts"
 }
+_DE_ORDINALS = {
+    "erst": 1, "zweit": 2, "dritt": 3, "viert": 4, "fünft": 5, "sechst": 6, "siebt": 7, "neunt": 9, "zehnt": 10,
+    "elft": 11, "zwölft": 12,
+}  # fmt: skip
+_DE_ORDINAL = re.compile(
+    rf"(?<!\w)(?:(?P<the>(?i:der|die|das|dem|den|des))\s)?(?P<place>{'|'.join(_DE_ORDINALS)})e[nmrs]?(?!\w)"
+)
+_DE_COMPOUND = re.compile(
+    r"(?:(?P<thousands>[a-zäöüß]*)tausend)?(?:(?P<hundreds>[a-zäöüß]*)hundert)?(?:und)?(?P<rest>[a-zäöüß]*)"
+)
+_DE_WORD = re.compile(r"(?<![\w-])[^\W\d_]{4,60}(?![\w-])")
 _ARTICLES = {
     "en": r"an?|each|per|single|one", "de": r"ein|eine|einen|einem|einer|pro"
         r"|je", "fr": r"une?|par", "es": r"una?|uno|por"
@@ -104,8 +126,20 @@ _EN_ORDINALS = {
         "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), 1
     )
 }
+_EN_ORDINALS |= {re.sub("y$", "ie", word) + "th": number for word, number in _EN_WORDS.items() if number > 12} | {
+    f"{ten}-{first}": tens + place
+    for ten, tens in _EN_WORDS.items()
+    if tens >= 20
+    for first, place in _EN_ORDINALS.items()
+    if place < 10
+}
+_EN_NTH = re.compile(rf"-(?:{'|'.join(list(_EN_ORDINALS)[:9])})(?!\w)")
 _EN_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5,
              "tenth": 10, "tenths": 10}  # fmt: skip
+_PART_OF = re.compile(r"(?:half|quarter|third)\s(?:of\s)?$", re.IGNORECASE)
+_COUNTED = frozenset(("tablet", "pill", "capsule", "drop", "puff", "sachet", "teaspoon", "cup", "glass", "spoon"))
+_RATE = re.compile(r"(?:each|per|pro|je|par|por)\b", re.IGNORECASE)
+_LASTS = re.compile(r"(?<!\w)(?:for|wait|lasts?|takes?|after|least|most|nearly|about)\s$", re.IGNORECASE)
 _EN_OFTEN = {"once": 1, "twice": 2, "thrice": 3}
 _EN = re.compile(r"(?<![\w-])(?:{0})(?:(?:[\s-]|\sand\s)(?:{0}))*(?!\w)".format("|".join([*_EN_WORDS, *_EN_SCALES])))
 _NOT_ONE = re.compile(r"(?:the|this|that|which|no|any|every|each|another|such)\s$", re.IGNORECASE)
@@ -126,6 +160,9 @@ _HAN_NOT = re.compile(
     r"十分(?![之钟鐘間])|万一|千万(?![人元吨美])|一[一般样起些定直切旦致律并度边时同番些概贯]|统一|唯一"
     r"|万[分能物]|百姓|四处|一次(?=[服吃用口])"
 )
+_TENTHS = re.compile(
+    r"(?<![第十百千万])(?P<tenths>[一二两三四五六七八九])(?:(?P<part>成)(?![不员立为分功长本绩果年效交因就都人])|(?P<price>折)(?![磨叠断射腾旧返]))"
+)
 _HALF = re.compile(r"半(?=[个片天年小粒杯月升斤])|一半")
 
 
@@ -138,9 +175,39 @@ def numbers(text: str, language: str) -> list[Number]:
         found += _plain_words(text, _OTHER_WORDS[language])
     else:
         found += _han(text)
+    if language == "de":
+        found += _german(text)
     if language != "en":
         found += _articles(text, language)
-    return _share_units(text, found)
+    return _share_units(text, [_signed(text, number) for number in found])
+
+
+def ranges(text: str, found: Iterable[Number]) -> Iterator[tuple[Number, Number]]:
+    """The ends of each range, such as "2-8 °C", "between 5 and 10 mg" or "one or two tablets"."""
+    known = sorted((number for number in found if number.needed and number.unit), key=lambda number: number.start)
+    for low, high in pairwise(known):
+        between, before = text[low.start : high.start], text[max(0, low.start - 24) : low.start]
+        if low.unit != high.unit or low.value >= high.value or len(between) > _RANGE_LENGTH or _MOVES.search(before):
+            continue
+        if _AND.search(between) and _BETWEEN.search(before):
+            yield low, high
+        elif (joined := _RANGE.search(between)) and (not joined["other"] or _next(low, high)):
+            yield low, high
+
+
+def _next(low: Number, high: Number) -> bool:
+    first, second = (number.value if number.written is None else number.written for number in (low, high))
+    return second == first + 1
+
+
+def _signed(text: str, number: Number) -> Number:
+    """The number with the minus that stands before it as a word; "negative 48 hours before" has none."""
+    minus = _MINUS.search(text[max(0, number.start - 16) : number.start])
+    if minus is None or number.unit in ("time", "months", "ordinal") or not number.needed or number.value < 0:
+        return number
+    start = number.start - len(minus[0])
+    written = None if number.written is None else -number.written
+    return replace(number, value=-number.value, written=written, start=start, text=minus[0] + number.text)
 
 
 def _digits(text: str, language: str) -> Iterator[Number]:
@@ -214,6 +281,8 @@ def _english(text: str) -> Iterator[Number]:
             start, end = (
                 (match.start(), match.end()) if (first, last) == (0, len(words)) else _span(match, words, first, last)
             )
+            if value >= 20 and _EN_NTH.match(lower, end):
+                continue  # twenty-first
             part = re.compile(r"[\s-](half|halves|thirds?|quarters?|fifths?|tenths?)\b").match(lower, end)
             if part:
                 yield _with_unit(text, Fraction(value, _EN_PARTS[part[1]]), start, part.end())
@@ -309,6 +378,50 @@ def _plain_words(text: str, words: dict[str, int]) -> Iterator[Number]:
         yield _with_unit(text, Fraction(words[match[0].lower()]), match.start(), match.end())
 
 
+def _german(text: str) -> Iterator[Number]:
+    """Compounds such as `zweihundert` and `zweieinhalb`, `dreimal`, halves, and ordinals."""
+    for match in _DE_WORD.finditer(text):
+        word = match[0].lower()
+        often = word.removesuffix("mal")
+        if word != often:
+            if (times := _german_value(often)) is not None:
+                yield Number(times, "times", match[0], match.start())
+        elif word not in _OTHER_WORDS["de"] and (value := _german_value(word)) is not None:
+            yield _with_unit(text, value, match.start(), match.end())
+    for match in re.finditer(r"(?<!\w)(?:eine[nrm]?\s)?halbe[nrms]?(?=\s)", text, re.IGNORECASE):
+        number = _with_unit(text, Fraction(1, 2), match.start(), match.end())
+        if number.unit:
+            yield number
+    for match in _DE_ORDINAL.finditer(text):
+        place = match.start("place")
+        needed = match["place"] != "erst" or bool(match["the"])
+        yield Number(Fraction(_DE_ORDINALS[match["place"]]), "ordinal", text[place : match.end()], place, needed)
+
+
+def _german_value(word: str) -> Fraction | None:
+    """What a German number word says; None if it is none. `ein` counts only within a longer one."""
+    if word in ("anderthalb", "eineinhalb"):
+        return Fraction(3, 2)
+    small = _OTHER_WORDS["de"]
+    if word in small:
+        return Fraction(small[word])
+    if (whole := word.removesuffix("einhalb")) != word:
+        return Fraction(small[whole]) + Fraction(1, 2) if small.get(whole, 100) < 100 else None
+    match = _DE_COMPOUND.fullmatch(word)
+    if match is None or (match["thousands"] is None and match["hundreds"] is None):
+        return None
+    total = Fraction(0)
+    for name, factor in (("thousands", 1000), ("hundreds", 100), ("rest", 1)):
+        part = match[name]
+        if part is None or (part == "" and factor == 1):
+            continue
+        value = Fraction(1) if part in ("", "ein") else _german_value(part)
+        if value is None:
+            return None
+        total += value * factor
+    return total
+
+
 def _han(text: str) -> Iterator[Number]:
     hidden = _HAN_NOT.sub(lambda match: " " * len(match[0]), text)
     for match in _HAN.finditer(hidden):
@@ -336,6 +449,12 @@ def _han(text: str) -> Iterator[Number]:
             yield Number(Fraction(match[1]), "percent", match[0], match.start(1))
     for match in re.finditer(r"第(\d{1,9})", text):
         yield Number(Fraction(int(match[1])), "ordinal", match[0], match.start(1))
+    for match in _TENTHS.finditer(text):
+        tenths = _HAN_DIGITS[match["tenths"]]
+        if match["part"]:
+            yield Number(Fraction(10 * tenths), "percent", match[0], match.start())
+        else:
+            yield Number(Fraction(tenths), "tenths of a price", match[0], match.start())
     for match in _HALF.finditer(text):
         yield _with_unit(text, Fraction(1, 2), match.start(), match.end())
 
@@ -355,13 +474,20 @@ def _han_value(body: str) -> Fraction:
 
 
 def _articles(text: str, language: str) -> Iterator[Number]:
-    """Words that may stand for one: `a tablet` supports `one tablet`, and needs no support itself."""
+    """Words that may stand for one: `a tablet` supports `one tablet`, and needs no support itself.
+
+    Where it says how much or how long, as in `take a tablet`, no other number may stand in its place.
+    """
     if language in _ARTICLES:
         for match in re.finditer(rf"(?<!\w)(?:{_ARTICLES[language]})\s", text, re.IGNORECASE):
             unit = unit_at(text, match.end())
-            if unit:
+            if unit and not _PART_OF.search(text[: match.start()][-12:]):
                 written = text[match.start() : unit[2]]
-                yield Number(unit[1], unit[0], written, match.start(), needed=False, written=Fraction(1))
+                held = not _RATE.match(written) and (
+                    unit[0] in _COUNTED
+                    or (unit[0] == "time" and (language != "en" or bool(_LASTS.search(text[: match.start()][-12:]))))
+                )
+                yield Number(unit[1], unit[0], written, match.start(), needed=False, written=Fraction(1), held=held)
 
 
 def _share_units(text: str, found: list[Number]) -> list[Number]:

@@ -19,6 +19,7 @@ _NOT_NEGATING = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:false|untrue|incorrect|wrong|myth|not true|not the case|den(?:y|ies|ied)|disprove[sdn]?|refute[sd]?) that\b"
+    r"|\banything but\b"
     r"|\b(?:claims?|idea|belief|notion|rumou?r|theory|story|assertion|suggestion) that\b.{3,200}"
     r"\b(?:is|are|was|were) (?:false|untrue|incorrect|wrong|unfounded|mistaken|a myth|a hoax|nonsense)\b"
     r"|\b(?:falsch|unwahr|nicht wahr|ein mythos), dass\b|\b(?:faux|pas vrai) que?\b|\bfalso que\b|并非|不是真的",
@@ -40,6 +41,16 @@ _VERB = re.compile(
 )
 _BINDS = re.compile(r"(?<!\w)(?:when|whenever|while|until|till|once)(?!\w)", re.IGNORECASE)
 _SAME = 0.75  # share of a clause's words from which a claim says what it says
+_PREFIXED = {  # "non-" is read as one word with what it stands before
+    "en": re.compile(
+        r"(?<!\w)(?:un(?!less|like\b|til|der|it|i[fov]|cover|fold|veil|lock)|non-?(?!sens|chal)"
+        r"|i[nmlr](?=[a-z]{3,}(?:able|ible|ent|ant|ate|ete|ive|al|id|ous|ect|ure|ly)(?!\w))(?!flamm|different|valuable)"
+        r"|dis(?=prov|allow|approv|agree|appear|honest|advantag|qualif|trust|continu|connect|similar|satisf)"
+        r"|contra(?=indicat))(?P<word>[a-z]{4,})(?!\w)",
+        re.IGNORECASE,
+    ),
+    "de": re.compile(r"(?<!\w)(?:[Uu]n(?!ter|bedingt|heimlich)|nicht-?)(?P<word>[a-zäöüß]{5,}?)(?:e[mnrs]?)?(?!\w)"),
+}
 _WHEN = r"when|in case|wenn|quand|lorsque|en cas|cuando|en caso|时|的话|場合|とき|れば|たら"
 
 
@@ -154,6 +165,8 @@ def _negation(mine: str, theirs: str, cues: Cues, language: str) -> Turn | None:
 
 
 def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
+    if prefixed := _prefixed(claim, evidence, language):
+        return prefixed
     for left, right in CUES[language].opposites:
         sides = [compiled(side, language) for side in (left, right)]
         mine = [side.search(claim) for side in sides]
@@ -169,6 +182,30 @@ def _opposite(claim: str, evidence: str, language: str) -> Turn | None:
         if more[0] and more[0] == -more[1]:  # one of several is the other way round
             return Turn("opposite", "the evidence says the opposite of a word of the claim", True)
     return None
+
+
+def _prefixed(claim: str, evidence: str, language: str) -> Turn | None:
+    """A word of which the other text has the opposite by a prefix: reliable and unreliable, giftig and ungiftig."""
+    pattern = _PREFIXED.get(language)
+    if pattern is None:
+        return None
+    mine, theirs = ({found["word"].lower(): found[0] for found in pattern.finditer(text)} for text in (claim, evidence))
+    if mine.keys() == theirs.keys():
+        return None
+    plain = [_plain(pattern.sub(" ", text), language) for text in (claim, evidence)]
+    for word, written in mine.items():
+        if word in plain[1] and word not in plain[0] and word not in theirs:
+            return Turn("opposite", f"the evidence says {word!r}, the claim {written!r}", True, (written, word))
+    for word, written in theirs.items():
+        if word in plain[0] and word not in plain[1] and word not in mine:
+            return Turn("opposite", f"the evidence says {written!r}, the claim {word!r}", True, (word, written))
+    return None
+
+
+def _plain(text: str, language: str) -> set[str]:
+    """Its words, also without endings of German adjectives."""
+    found = {word.lower() for word in re.findall(r"[^\W\d_]+", text)}
+    return found | ({re.sub("e[mnrs]?$", "", word) for word in found} if language == "de" else set())
 
 
 def _exchanged(claim: str, evidence: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class Number:
         unit: the dimension, such as ``mass``, or what is counted; empty without.
         text: as it is written.
         needed: whether evidence must have it; False for words such as ``a`` that only may stand for a number.
+        held: whether evidence must not have another in its place, though it need not have this one.
         start: first character in the normalised sentence.
         written: the value in the unit that it is written with; None if that is the same.
     """
@@ -25,9 +27,12 @@ class Number:
     start: int
     needed: bool = True
     written: Fraction | None = None
+    held: bool = False
 
     def says(self, other: Number) -> bool:
         """Whether evidence with `other` says this; a number without unit is only met by one as it is written."""
+        if self.unit == "ordinal" and not other.unit:
+            return self.value == other.value  # "das fünfte Kapitel" and "Kapitel 5"
         if self.unit:
             return (self.value, self.unit) == (other.value, other.unit)
         return self.value == (other.value if other.written is None else other.written)
@@ -51,11 +56,14 @@ class Date:
     start: int
 
     def says(self, other: Date) -> bool:
-        """Whether evidence with `other`, which may say more, says this."""
+        """Whether evidence with `other`, which may say more, says this.
+
+        Two dates that can both be read in two ways are written alike, and compared reading by reading.
+        """
+        alike = len(self.parts) == len(other.parts)
+        pairs = zip(self.parts, other.parts, strict=True) if alike else product(self.parts, other.parts)
         return any(
-            all(mine in (None, theirs) for mine, theirs in zip(reading, known, strict=True))
-            for reading in self.parts
-            for known in other.parts
+            all(mine in (None, theirs) for mine, theirs in zip(reading, known, strict=True)) for reading, known in pairs
         )
 
     def against(self, other: Date) -> bool:

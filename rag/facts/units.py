@@ -57,6 +57,24 @@ _TABLE: dict[str, tuple[tuple[str, str], ...]] = {
         ("1/100", "cl cL centilitre centilitres"),
         ("1/1000", "ml mL cc millilitre millilitres milliliter milliliters mililitro mililitros 毫升 ミリリットル"),
         ("1/1000000", "µl μl µL microlitre microlitres 微升"),
+        ("1000", "m^3 m3 cubic-metre cubic-metres cubic-meter cubic-meters kubikmeter kubikmetern 立方米"),
+        ("1/1000", "cm^3 cm3 cubic-centimetre cubic-centimetres cubic-centimeter cubic-centimeters 立方厘米"),
+    ),
+    "area": (
+        (
+            "1",
+            "m^2 m2 sqm square-metre square-metres square-meter square-meters quadratmeter quadratmetern 平方米 平米",
+        ),
+        (
+            "1000000",
+            "km^2 km2 square-kilometre square-kilometres square-kilometer square-kilometers quadratkilometer 平方公里",
+        ),
+        ("1/10000", "cm^2 cm2 square-centimetre square-centimetres square-centimeter square-centimeters 平方厘米"),
+        ("1/1000000", "mm^2 mm2"),
+        ("10000", "ha hectare hectares hektar 公顷"),
+        ("40468564224/10000000", "acre acres 英亩"),
+        ("9290304/100000000", "ft^2 ft2 sq-ft square-foot square-feet 平方英尺"),
+        ("2589988110336/1000000", "square-mile square-miles 平方英里"),
     ),
     "gallon": (("1", "gallon gallons"), ("1/8", "pint pints")),
     "teaspoon": (("1", "tsp teaspoon teaspoons teelöffel 茶匙"), ("3", "tbsp tablespoon tablespoons esslöffel 汤匙")),
@@ -91,7 +109,12 @@ _TABLE: dict[str, tuple[tuple[str, str], ...]] = {
     "current": (("1", "A amp amps ampere amperes 安培"), ("1/1000", "mA")),
     "frequency": (("1", "Hz hertz 赫兹"), ("1000", "kHz"), ("1000000", "MHz"), ("1000000000", "GHz")),
     "data": (("1", "byte bytes"), ("1000", "kB KB"), ("1000000", "MB"), ("1000000000", "GB"), ("1000000000000", "TB")),
-    "pressure": (("1", "Pa pascal"), ("100", "hPa mbar"), ("1000", "kPa"), ("100000", "bar")),
+    "pressure": (("1", "Pa pascal"), ("100", "hPa mbar"), ("1000", "kPa"), ("100000", "bar"), ("6894757/1000", "psi")),
+    "radiation": (
+        ("1", "Sv sievert sieverts"),
+        ("1/1000", "mSv millisievert millisieverts"),
+        ("1/1000000", "µSv μSv microsievert microsieverts"),
+    ),
     "mmhg": (("1", "mmHg 毫米汞柱"),),
     "amount": (("1", "mol mole moles"), ("1/1000", "mmol 毫摩尔"), ("1/1000000", "µmol μmol")),
     "iu": (("1", "IU I.E. IE UI 国际单位"),),
@@ -109,6 +132,11 @@ _TABLE: dict[str, tuple[tuple[str, str], ...]] = {
     "pill": (("1", "pill pills pille pillen pilule pilules pastilla pastillas 粒"),),
     "capsule": (("1", "capsule capsules kapsel kapseln gélule gélules gélules cápsula cápsulas 胶囊 カプセル"),),
     "drop": (("1", "drop drops tropfen goutte gouttes gota gotas 滴"),),
+    "spoon": (("1", "spoon spoons spoonful spoonfuls löffel 勺"),),
+    "scoop": (("1", "scoop scoops"),),
+    "spray": (("1", "spray sprays"),),
+    "patch": (("1", "patch patches pflaster 贴"),),
+    "vial": (("1", "vial vials ampoule ampoules ampulle ampullen"),),
     "puff": (("1", "puff puffs hub hübe"),),
     "sachet": (("1", "sachet sachets beutel sobre sobres 袋 包"),),
     "times": (("1", "time times mal fois vez veces 次 回 遍"), ("1/1", "一次")),
@@ -148,6 +176,9 @@ def _units() -> dict[str, tuple[str, Fraction]]:
         for factor, names in rows:
             for name in names.split():
                 found.setdefault(name, (dimension, Fraction(factor)))
+    found |= {
+        name.replace("-", " "): unit for name, unit in found.items() if name.startswith(("square", "cubic", "sq-"))
+    }
     found |= {phrase: found[name] for phrase, name in _WORDS.items()}
     return found
 
@@ -160,9 +191,10 @@ _HAN = re.compile(r"[\u2e80-\u9fff\u3040-\u30ff]")
 def _alternatives() -> str:
     names = sorted(_UNITS, key=len, reverse=True)
     wide = "|".join(re.escape(name) for name in names if _HAN.search(name))
-    signs = "|".join(re.escape(name) for name in names if not name[-1].isalpha() and not _HAN.search(name))
+    powers = "|".join(re.escape(name) for name in names if name[-1].isdigit())
+    signs = "|".join(re.escape(name) for name in names if not name[-1].isalnum() and not _HAN.search(name))
     latin = "|".join(re.escape(name) for name in names if name[-1].isalpha() and not _HAN.search(name))
-    return rf"(?:{wide}|(?:{latin})(?![^\W\d_\u2e80-\u9fff])|(?:{signs}))"
+    return rf"(?:{wide}|(?:{powers})(?!\d)|(?:{latin})(?![^\W\d_\u2e80-\u9fff])|(?:{signs}))"
 
 
 NAME = _alternatives()

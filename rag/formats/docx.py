@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import docx
 from docx.document import Document as WordDocument
@@ -14,9 +16,11 @@ from docx.opc.exceptions import OpcError
 from docx.opc.part import XmlPart
 from docx.oxml.exceptions import InvalidXmlError
 from docx.oxml.ns import qn
+from docx.styles.style import BaseStyle
 from lxml import etree
 
 from rag.formats import Extracted
+from rag.formats.formulas import MATH, formula
 from rag.formats.markdown import MarkdownWriter, raised
 from rag.types import Limits, Unreadable
 
@@ -30,6 +34,16 @@ _PROPERTIES = {
     "title": "{http://purl.org/dc/elements/1.1/}title",
     "author": "{http://purl.org/dc/elements/1.1/}creator",
     "published": "{http://purl.org/dc/terms/}created",
+}
+_STRUCK = ("w:vanish", "w:strike", "w:dstrike")
+_ALIGN = "w:vertAlign"
+_WIDEST = 63  # columns of a table in Word
+_SYMBOLS = {  # of the font Symbol, whose characters are at home nowhere else
+    **dict(enumerate(" !∀#∃%&∋()∗+,−./0123456789:;<=>?", 0x20)),
+    **dict(enumerate("≅ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ[∴]⊥_", 0x40)),
+    **dict(enumerate("αβχδεφγηιϕκλμνοπθρστυϖωξψζ{|}∼", 0x61)),
+    **dict(enumerate("€ϒ′≤⁄∞ƒ♣♦♥♠↔←↑→↓°±″≥×∝∂•÷≠≡≈…", 0xA0)),
+    **dict(enumerate("⊗⊕∅∩∪⊃⊇⊄⊂⊆∈∉∠∇®©™∏√⋅¬∧∨⇔⇐⇑⇒⇓", 0xC4)),
 }
 _BREAKS = {qn("w:tab"): " ", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
 
@@ -90,6 +104,38 @@ def _metadata(document: WordDocument) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """A style with all that it takes from those it is based on.
+
+    Attributes:
+        names: its own, then theirs.
+        said: what it says of hidden, struck and raised words.
+    """
+
+    names: tuple[str, ...] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, style_id: str | None, styles: Mapping[str | None, BaseStyle]) -> _Style:
+        names: list[str] = []
+        said: dict[str, str] = {}
+        seen: set[str | None] = set()
+        while style_id in styles and style_id not in seen:
+            seen.add(style_id)
+            style = styles[style_id]
+            names.append(style.name or "")
+            for name in (*_STRUCK, _ALIGN):
+                mark = style.element.find(_path("w:rPr", name))
+                if mark is not None:
+                    said.setdefault(name, mark.get(qn("w:val"), "true"))
+            style_id = _value(style.element, "w:basedOn")
+        return cls(tuple(names), said)
+
+
+_NO_STYLE = _Style()
+
+
 class _Walk:
     """Goes through the paragraphs and tables in the order of the text, also inside content controls and text boxes."""
 
@@ -97,73 +143,128 @@ class _Walk:
         self.out = MarkdownWriter()
         self.hidden: list[str] = []
         self._body = document.element.body
-        self._styles = {style.style_id: style.name or "" for style in document.styles}
+        styles: dict[str | None, BaseStyle] = {style.style_id: style for style in document.styles}
+        self._styles = {style_id: _Style.of(style_id, styles) for style_id in styles}
 
     def body(self) -> None:
         self._inside(self._body)
 
     def _inside(self, element: etree._Element) -> None:
+        before = ""
         for child in element:
             if child.tag in _LEFT_OUT:
                 continue
             if child.tag == qn("w:p"):
-                self._paragraph(child)
+                before = self._paragraph(child, before)
             elif child.tag == qn("w:tbl"):
                 self._table(child)
             else:
                 self._inside(child)
 
-    def _paragraph(self, element: etree._Element) -> None:
-        text = "".join(self._text(element))
-        named = element.find(f"{qn('w:pPr')}/{qn('w:pStyle')}")
-        style = "" if named is None else self._styles.get(named.get(qn("w:val"), ""), "")
-        kind, _, level = style.rpartition(" ")
-        if kind == "Heading" and level.isdigit():
-            self.out.heading(int(level), text)
-        elif style == "Title":
-            self.out.heading(1, text)
-        elif style.startswith("List ") or element.find(f"{qn('w:pPr')}/{qn('w:numPr')}") is not None:
-            self.out.item(text)
-        else:
-            self.out.paragraph(text)
+    def _paragraph(self, element: etree._Element, before: str = "") -> str:
+        """Writes a paragraph behind the text of those whose mark is deleted; gives back such a text."""
+        text = before + "".join(self._text(element))
+        following = next(element.itersiblings(*map(qn, ("w:p", "w:tbl", "w:sdt"))), None)
+        goes_on = _ends_deleted(element) and following is not None and following.tag == qn("w:p")
+        if not goes_on:
+            self._block(element, text)
         for box in element.iter(qn("w:txbxContent")):
             if not any(above.tag in _LEFT_OUT for above in box.iterancestors()):
                 self._inside(box)
+        return text if goes_on else ""
+
+    def _block(self, element: etree._Element, text: str) -> None:
+        names = self._style(element, "w:pPr", "w:pStyle").names
+        levels = [name.removeprefix("Heading ") for name in names if re.fullmatch(r"Heading \d+", name)]
+        if levels:
+            self.out.heading(int(levels[0]), text)
+        elif "Title" in names:
+            self.out.heading(1, text)
+        elif any(name.startswith("List ") for name in names) or element.find(_path("w:pPr", "w:numPr")) is not None:
+            self.out.item(text)
+        else:
+            self.out.paragraph(text)
 
     def _text(self, element: etree._Element) -> Iterator[str]:
         """The text of one paragraph; hidden and struck runs are put aside, text boxes have paragraphs of their own."""
         for child in element:
             if child.tag in _LEFT_OUT or child.tag == qn("w:txbxContent"):
                 continue
-            if child.tag == qn("w:r") and _vanishes(child):
+            if child.tag == qn("w:r") and self._vanishes(child):
                 self.hidden.extend(text.text or "" for text in child.iter(qn("w:t")))
             elif child.tag == qn("w:t"):
                 yield child.text or ""
-            elif child.tag == qn("w:r") and _is_raised(child):
+            elif child.tag == qn("w:r") and self._is_raised(child):
                 yield from map(raised, self._text(child))
+            elif child.tag == qn("w:sym"):
+                yield _symbol(child)
+            elif child.tag in (f"{MATH}oMath", f"{MATH}oMathPara"):
+                yield formula(child, self._vanishes)
             elif child.tag in _BREAKS:
                 yield _BREAKS[child.tag]
             elif child.tag not in (qn("w:pPr"), qn("w:rPr")):  # where w:tab is a tab stop
                 yield from self._text(child)
 
     def _table(self, element: etree._Element) -> None:
-        rows = [
-            ["\n".join("".join(self._text(p)) for p in cell.iter(qn("w:p"))) for cell in row.iter(qn("w:tc"))]
-            for row in element.iter(qn("w:tr"))
-        ]
-        if max(map(len, rows), default=0) > 1:
+        rows: list[list[str]] = []
+        cells = 0
+        for row in element.iter(qn("w:tr")):
+            rows.append(self._row(row, rows[-1] if rows else []))
+            cells = max(cells, sum(1 for _ in row.iter(qn("w:tc"))))
+        if cells > 1:
             self.out.table(rows)
         else:  # a frame around text
-            for row in element.iter(qn("w:tc")):
-                self._inside(row)
+            for cell in element.iter(qn("w:tc")):
+                self._inside(cell)
+
+    def _row(self, row: etree._Element, above: Sequence[str]) -> list[str]:
+        """The cells of a row; one that reaches over several columns or rows stands in each."""
+        cells = [""] * min(int(_value(row, "w:trPr", "w:gridBefore") or 0), _WIDEST)
+        for cell in row.iter(qn("w:tc")):
+            text = "\n".join("".join(self._text(p)) for p in cell.iter(qn("w:p")))
+            merged = cell.find(_path("w:tcPr", "w:vMerge"))
+            if merged is not None and merged.get(qn("w:val")) != "restart" and not text.strip():
+                text = "".join(above[len(cells) : len(cells) + 1])
+            cells += [text] * min(max(int(_value(cell, "w:tcPr", "w:gridSpan") or 1), 1), _WIDEST)
+        return cells
+
+    def _vanishes(self, run: etree._Element) -> bool:
+        """Whether a run is hidden or struck out, by itself or by a style."""
+        return any(self._said(run, name) not in (None, "0", "false", "off") for name in _STRUCK)
+
+    def _is_raised(self, run: etree._Element) -> bool:
+        return self._said(run, _ALIGN) == "superscript"
+
+    def _said(self, run: etree._Element, name: str) -> str | None:
+        """What a run, its style or its paragraph's style says of a property, the nearest first; None if none does."""
+        mark = run.find(_path("w:rPr", name))
+        if mark is not None:
+            return str(mark.get(qn("w:val"), "true"))
+        paragraph = next(run.iterancestors(qn("w:p")), run)
+        own, around = self._style(run, "w:rPr", "w:rStyle"), self._style(paragraph, "w:pPr", "w:pStyle")
+        return own.said.get(name, around.said.get(name))
+
+    def _style(self, element: etree._Element, *path: str) -> _Style:
+        return self._styles.get(_value(element, *path), _NO_STYLE)
 
 
-def _vanishes(run: etree._Element) -> bool:
-    """Whether a run is hidden or struck out."""
-    marks = (run.find(f"{qn('w:rPr')}/{qn(name)}") for name in ("w:vanish", "w:strike", "w:dstrike"))
-    return any(mark is not None and mark.get(qn("w:val"), "true") not in ("0", "false", "off") for mark in marks)
+def _path(*names: str) -> str:
+    return "/".join(map(qn, names))
 
 
-def _is_raised(run: etree._Element) -> bool:
-    align = run.find(f"{qn('w:rPr')}/{qn('w:vertAlign')}")
-    return align is not None and align.get(qn("w:val")) == "superscript"
+def _value(element: etree._Element, *names: str) -> str | None:
+    found = element.find(_path(*names))
+    return None if found is None else found.get(qn("w:val"))
+
+
+def _ends_deleted(paragraph: etree._Element) -> bool:
+    """Whether the mark at its end is deleted or moved away, so that the next paragraph goes on with it."""
+    return any(paragraph.find(_path("w:pPr", "w:rPr", name)) is not None for name in ("w:del", "w:moveFrom"))
+
+
+def _symbol(element: etree._Element) -> str:
+    """A character that is named by its font and number; one that is unknown is seen to be."""
+    code = int(element.get(qn("w:char"), "0"), 16)
+    if element.get(qn("w:font")) == "Symbol":
+        return _SYMBOLS.get(code & 0xFF, "\N{REPLACEMENT CHARACTER}")
+    return chr(code) if 0x20 <= code < 0xD800 else "\N{REPLACEMENT CHARACTER}"  # above: places that each font uses anew

@@ -11,6 +11,7 @@ from lxml import etree
 from lxml.html import HtmlElement
 
 from rag.formats import Extracted
+from rag.formats.formulas import formula
 from rag.formats.markdown import MarkdownWriter, raised
 from rag.formats.text import decode
 from rag.types import Limits, Unreadable
@@ -38,13 +39,14 @@ _META = {  # name, property or itemprop in lower case -> metadata, the best firs
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset({"script", "style", "template"})
 _FURNITURE = frozenset(
-    "head nav aside footer form button select textarea noscript iframe object embed svg math canvas audio video "
+    "head nav aside footer form button select textarea noscript iframe object embed svg canvas audio video "
     "dialog".split()
 )
 _BLOCKS = frozenset(
     "address article blockquote body caption center dd details div dl dt fieldset figcaption figure header hr html "
     "legend main ol p section summary table tbody td tfoot th thead tr ul".split()
 )
+_WIDEST = 64  # columns that one cell of a table is taken to reach over
 _STRUCK = frozenset({"del", "s", "strike"})
 _HIDDEN = re.compile(
     r"display:none|visibility:(?:hidden|collapse)|(?:font-size|opacity):0(?:\.0*)?(?:[a-z%;!]|$)"
@@ -116,6 +118,8 @@ def _main(tree: HtmlElement) -> HtmlElement:
 
 def _hidden(element: HtmlElement) -> bool:
     """Whether it is not shown, or struck out."""
+    if "mwe-math-mathml" in (element.get("class") or ""):  # MediaWiki shows a picture of it in its place
+        return False
     style = re.sub(r"\s+", "", element.get("style") or "").lower()
     if element.tag in _STRUCK or element.get("hidden") is not None:
         return True
@@ -166,6 +170,8 @@ class _Walk:
             self._table(element)
         elif tag == "br":
             self._inline.append("\n")
+        elif tag == "math":
+            self._say(formula(element, _hidden))
         elif tag == "sup":
             self._say(_plain(element))
         elif tag == "header" and not any(above.tag in ("main", "article") for above in element.iterancestors()):
@@ -200,8 +206,7 @@ class _Walk:
 
     def _table(self, element: HtmlElement) -> None:
         self._flush()
-        rows = [[_plain(cell) for cell in row if cell.tag in ("td", "th")] for row in element.iter("tr")]
-        self._out.table([row for row in rows if row])
+        self._out.table([row for row in _rows(element) if row])
 
     def _say(self, text: str | None) -> None:
         if text:
@@ -217,13 +222,44 @@ class _Walk:
             self._out.paragraph(text)
 
 
+def _rows(table: HtmlElement) -> Iterator[list[str]]:
+    """The cells of each row; one that reaches over several columns or rows stands in each."""
+    group = None
+    below: dict[int, tuple[int, str]] = {}  # column -> for how many rows more, and the cell
+    for row in table.iter("tr"):
+        if row.getparent() is not group:
+            group, below = row.getparent(), {}
+        cells = _reaching(below, 0)
+        for cell in row:
+            if cell.tag in ("td", "th"):
+                text, rows = _plain(cell), _number(cell.get("rowspan"), 1)
+                for _ in range(min(max(_number(cell.get("colspan"), 1), 1), _WIDEST)):
+                    if rows == 0 or rows > 1:  # 0 is all of the group
+                        below[len(cells)] = (rows - 1, text)
+                    cells.append(text)
+                cells += _reaching(below, len(cells))
+        yield cells
+
+
+def _reaching(below: dict[int, tuple[int, str]], column: int) -> list[str]:
+    """The cells of rows above that reach into a row, from a column on as long as there are some."""
+    found: list[str] = []
+    while column + len(found) in below:
+        rows, text = below.pop(column + len(found))
+        if rows != 1:
+            below[column + len(found)] = (rows - 1, text)
+        found.append(text)
+    return found
+
+
 def _plain(element: HtmlElement) -> str:
     """The text of an element, without what is hidden in it; a block inside stands on lines of its own."""
     parts = [element.text or ""]
     for child in element:
         if isinstance(child.tag, str) and child.tag not in _CODE and not _hidden(child):
             around = "\n" if child.tag in _BLOCKS or child.tag == "li" else ""
-            parts.append("\n" if child.tag == "br" else f"{around}{_plain(child)}{around}")
+            said = formula(child, _hidden) if child.tag == "math" else _plain(child)
+            parts.append("\n" if child.tag == "br" else f"{around}{said}{around}")
         parts.append(child.tail or "")
     text = "".join(parts)
     if element.tag == "sup":

@@ -22,14 +22,21 @@ def read_csv(data: bytes, limits: Limits) -> list[Extracted]:
     """Rows of CSV; the header says by its columns which of comma, semicolon and tab lies between them."""
     text = decode(data)
     csv.field_size_limit(limits.characters)
-    try:
-        for delimiter in _DELIMITERS:
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    wrong: csv.Error | None = None
+    for delimiter in _DELIMITERS:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        try:
             header = [name.strip().lower() for name in next(rows, [])]
-            if set(_NEEDED) <= set(header):
+        except csv.Error as exc:  # another one may lie between quoted columns
+            wrong = wrong or exc
+            continue
+        if set(_NEEDED) <= set(header):
+            try:
                 return _documents(_records(header, rows))
-    except csv.Error as exc:
-        raise Unreadable(f"is not CSV: {exc}") from exc
+            except csv.Error as exc:
+                raise Unreadable(f"is not CSV: {exc}") from exc
+    if wrong:
+        raise Unreadable(f"is not CSV: {wrong}") from wrong
     raise Unreadable("has no columns `question` and `answer` in its first line; name them")
 
 
@@ -50,15 +57,21 @@ def _records(header: list[str], rows: Iterable[list[str]]) -> Iterator[tuple[int
 def _objects(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate((line for line in text.split("\n") if line.strip()), 1):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_named)
         except ValueError as exc:
             raise Unreadable(f"row {number} is not JSON ({exc}); write one object on a line") from exc
+        except Unreadable as exc:
+            raise Unreadable(f"row {number} {exc}") from exc
         if not isinstance(row, dict):
             raise Unreadable(f"row {number} is not a JSON object; write one object on a line")
-        named = {key.strip().lower(): value for key, value in row.items()}
-        if len(named) < len(row):
-            raise Unreadable(f"row {number} names an entry twice; give each a name of its own")
-        yield number, named
+        yield number, row
+
+
+def _named(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = {key.strip().lower(): value for key, value in entries}
+    if len(named) < len(entries):
+        raise Unreadable("names an entry twice; give each a name of its own")
+    return named
 
 
 def _documents(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Extracted]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pypdf import PdfReader
@@ -28,10 +31,16 @@ _INFO = {
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]")
 _BULLET = re.compile(r"^[•‣◦⁃∙▪●]\s*", re.MULTILINE)
+_PAGE_NUMBER = re.compile(r"^-[ ]?(\d+)[ ]?-$", re.MULTILINE)
+_RULE = re.compile(r"(?<=[.!?…。！？])\n(-+|=+)(?=\n|$)")  # in Markdown it would make a heading of the text above
+_STOP = re.compile(r"[.!?…。！？؟۔।]")
+_ENDED = re.compile(r"[.!?:…。！？：؟۔।][\"'”’»)\]]*$")
+_AMOUNT = re.compile(r"[<>≤≥±~]?\s*\d(?!\d{0,2}[.)]\s)")  # and no number of a list
+_HYPHENATED = re.compile(r"(?<![^\W\d_])([^\W\d_]+)-\n([^\W\d_]+)")
 
 
 def read_pdf(data: bytes, limits: Limits) -> list[Extracted]:
-    """The text of all pages, a blank line between two."""
+    """The text of all pages; a blank line between two, but for a sentence that goes on from one to the next."""
     if b"%PDF-" not in data[:_ENDS]:
         raise Unreadable("is not a PDF: it has no %PDF- at its beginning; save it again as PDF")
     if b"%%EOF" not in data[-_ENDS:]:
@@ -67,13 +76,57 @@ def _pages(reader: PdfReader, limits: Limits) -> str:
         if room < 0:
             raise Unreadable(f"has more than {limits.characters} characters of text; split it")
         pages.append(text)
-    return "\n\n".join(filter(None, pages))
+    return _unhyphenated(_joined(list(filter(None, pages))))
+
+
+def _joined(pages: Sequence[str]) -> str:
+    """Where a page ends within a sentence, a blank line would make a sentence of its own of what follows."""
+    lines = [page.split("\n") for page in pages]
+    known = Counter(key for page in lines for key in set(map(_without_digits, page)))
+    text = "".join(pages[:1])
+    for before, after in itertools.pairwise(lines):
+        last, first = _body_line(reversed(before), known), _body_line(after, known)
+        open_end = bool(last) and not _ENDED.search(last)
+        goes_on = open_end and _begins_within(first, stops=any(map(_STOP.search, before)))
+        text += ("\n" if goes_on else "\n\n") + "\n".join(after)
+    return text
+
+
+def _begins_within(line: str, *, stops: bool) -> bool:
+    """Whether a line can go on with a sentence: also without capitals, if there are full stops that could end one."""
+    if _AMOUNT.match(line):
+        return True
+    letter = line.lstrip("\"'“„«([")[:1]
+    return letter.islower() or (letter.isalpha() and not letter.isupper() and stops)
+
+
+def _body_line(lines: Iterable[str], known: Counter[str]) -> str:
+    """The first line that is no page number and no header or footer, which other pages have too."""
+    bare = ((line, _without_digits(line)) for line in lines)
+    return next((line for line, key in bare if known[key] < 2 and re.search(r"[^\W_]", key)), "")
+
+
+def _without_digits(line: str) -> str:
+    return re.sub(r"\d+", "", line)
+
+
+def _unhyphenated(text: str) -> str:
+    """Words that were divided at the end of a line, if they stand undivided elsewhere; others keep their hyphen."""
+    divided = _HYPHENATED.findall(text)
+    whole = set(re.findall(r"[^\W\d_]+", text.lower())) if divided else set()
+
+    def mend(found: re.Match[str]) -> str:
+        joined = found[1] + found[2]
+        return joined if found[2].islower() and joined.lower() in whole else found[0]
+
+    return _HYPHENATED.sub(mend, text)
 
 
 def _clean(text: str) -> str:
     """Lines without indentation, which would be code in Markdown, and with bullets as list items."""
     lines = [" ".join(line.split()) for line in _CONTROL.sub("", text).split("\n")]
-    return _BULLET.sub("- ", "\n".join(lines)).strip("\n")
+    text = _PAGE_NUMBER.sub(r"– \1 –", "\n".join(lines))
+    return _RULE.sub(r"\n\n\1\n", _BULLET.sub("- ", text)).strip("\n")
 
 
 def _metadata(reader: PdfReader) -> dict[str, str]:

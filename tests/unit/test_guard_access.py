@@ -135,6 +135,25 @@ def test_errors_are_in_the_shape_of_the_wire(gate):
         ({"models": ["gpt-*"]}, {"body": asking("hi")}, 403),
         ({"models": ["gpt-*"]}, {"body": {"messages": []}}, 403),
         ({"models": ["gpt-*"]}, {"body": {"model": ["gpt-4"]}}, 403),
+        *(
+            ({"models": ["gpt-*"]}, {"body": asking("hi") | {"model": "gpt-4"} | more}, status)
+            for more, status in (
+                ({"extra_body": {"model": "other"}}, 403),
+                ({"models": ["gpt-4", "other"]}, 403),
+                ({"extra_body": {"models": ["other"]}}, 403),
+                ({"fallbacks": ["other"]}, 403),
+                ({"fallbacks": [{"model": "other", "stop": ["x"]}]}, 403),
+                ({"fallbacks": [{"gpt-4": ["gpt-5", "other"]}]}, 403),
+                ({"fallbacks": [{"model": "gpt-5", "extra_body": {"model": "other"}}]}, 403),
+                ({"context_window_fallbacks": [{"gpt-4": ["other"]}]}, 403),
+                ({"content_policy_fallbacks": [{"gpt-4": [{"model": "other"}]}]}, 403),
+                ({"extra_body": {"fallbacks": ["other"]}}, 403),
+                ({"fallbacks": [7]}, 403),
+                ({"extra_body": {"top_k": 5, "stop": ["x"]}, "fallbacks": None}, 200),
+                ({"models": ["gpt-4"], "fallbacks": ["gpt-5", {"model": "gpt-5", "stop": ["x"], "n": 1}]}, 200),
+                ({"fallbacks": [{"gpt-4": ["gpt-5"]}], "extra_body": {"model": "gpt-5"}}, 200),
+            )
+        ),
         ({"models": ["gpt-*"]}, {"body": b'{"model": "gpt-4", "model": "m"}'}, 200),  # refused further in
         ({"models": ["gpt-*"]}, {"body": b'["gpt-4"]'}, 403),
         ({"models": ["gpt-*"]}, {"body": b"{}", "path": "/v1/AIRLOCK/../chat//completions"}, 403),

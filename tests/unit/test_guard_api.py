@@ -280,6 +280,25 @@ def test_what_cannot_be_judged_is_an_error():
     assert guardrail({"input_type": "response", "texts": ["hello"]}, output=broken).status == 503
 
 
+@pytest.mark.parametrize("sent", ["images", "structured_messages"])
+def test_what_cannot_be_judged_is_written_down_where_it_passes_and_is_never_taken_for_taken_out(sent):
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hello"}, image]}]
+    given = {"images": ["https://example.org/a.png"], "structured_messages": messages}
+    body = {"input_type": "request", "texts": ["hello"], sent: given[sent]}
+    journal = MemoryJournal()
+    assert guardrail(body, {"conversation.non_text_parts": "pass"}, journal=journal).json == {"action": "NONE"}
+    [(decision, _)] = journal.decisions
+    assert (decision.unjudged, decision.removed) == (("image_url",), ())
+    for setting in ("refuse", "text_only"):
+        answer = guardrail(body, {"conversation.non_text_parts": setting})
+        assert answer.status == 400
+        assert f"{sent}: parts of type image_url cannot be judged" in answer.json["error"]["message"]
+    both = {**body, **given}
+    assert guardrail(both, {"conversation.non_text_parts": "pass"}, journal=journal).json == {"action": "NONE"}
+    assert journal.decisions[-1][0].unjudged == ("image_url",)
+
+
 def test_a_response_passes_the_output_door():
     journal = MemoryJournal()
     answer = guardrail({"input_type": "response", "texts": ["fine", f"how to {PHRASE}"]}, journal=journal).json

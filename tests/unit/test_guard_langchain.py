@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelResponse
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -276,3 +276,126 @@ def test_a_caller_who_is_cancelled_is_an_outcome():
 
     asyncio.run(cancelled())
     assert [each[1:] for each in journal.outcomes] == [("disconnected", None, "")]
+
+
+CHEESE = "The moon is cheese."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        AIMessage(QUOTE, additional_kwargs={"reasoning_content": CHEESE}),
+        AIMessage([{"type": "thinking", "thinking": CHEESE}, {"type": "text", "text": QUOTE}]),
+        AIMessage([{"type": "refusal", "refusal": CHEESE}]),
+        AIMessage("", additional_kwargs={"refusal": CHEESE}),
+        AIMessage("", additional_kwargs={"audio": {"data": "AAAA", "transcript": CHEESE}}),
+        AIMessage([{"type": "text", "text": QUOTE}, {"type": "image", "url": "https://example.org/cheese.png"}]),
+        AIMessage(QUOTE, response_metadata={"logprobs": {"content": [{"token": CHEESE}]}, "note": CHEESE}),
+        AIMessage(CHEESE, response_metadata={"logprobs": {"content": [{"token": CHEESE}]}, "message": CHEESE}),
+    ],
+)
+def test_nothing_but_supported_text_and_calls_leaves_where_grounding_is_required(said):
+    said.response_metadata |= {"finish_reason": "stop", "model_name": "m", "token_usage": {"total_tokens": 3}}
+    for calls in ([], CALL.tool_calls):
+        given = said.model_copy(update={"tool_calls": calls, "id": "run-1"})
+        last = GuardedModel(model(given), make_guard(REQUIRE)).invoke("hi")
+        assert "cheese" not in last.model_dump_json()
+        assert last.text or calls
+        assert (last.tool_calls, last.id) == (calls, "run-1")
+        assert last.response_metadata["finish_reason"] == "stop"
+        assert last.response_metadata["model_name"] == "m"
+        assert last.response_metadata["token_usage"] == {"total_tokens": 3}
+        left = GuardedModel(model(given), make_guard()).invoke("hi")
+        assert (left.content, left.additional_kwargs) == (given.content, given.additional_kwargs), "not required"
+        assert given.response_metadata.items() <= left.response_metadata.items()
+
+
+def test_supported_text_leaves_without_what_stood_beside_it():
+    thought = AIMessage([{"type": "thinking", "thinking": CHEESE}, {"type": "text", "text": QUOTE}])
+    called = {"function_call": {"name": "look_up", "arguments": "{}"}, "reasoning_content": CHEESE}
+    for said in (thought, AIMessage(QUOTE, additional_kwargs=called)):
+        last = GuardedModel(model(said), make_guard(REQUIRE)).invoke("hi")
+        assert last.content == QUOTE
+        assert last.additional_kwargs.keys() == called.keys() & said.additional_kwargs.keys() - {"reasoning_content"}
+    photo = AIMessage([{"type": "text", "text": QUOTE}, {"type": "image", "url": "https://example.org/a.png"}])
+    last = GuardedModel(model(photo), make_guard(REQUIRE)).invoke("hi")
+    assert last.response_metadata["airlock"]["grounding"][0]["status"] == "abstained", "it is not one text"
+
+
+def test_each_message_of_a_model_is_grounded_where_that_is_required():
+    class Adding(AgentMiddleware):
+        def wrap_model_call(self, request, handler):
+            said = handler(request)
+            behind = [AIMessage(CHEESE), ToolMessage(CHEESE, tool_call_id="call_1")]
+            return ModelResponse(result=[*said.result, *behind], structured_response=said.structured_response)
+
+    def messages(settings):
+        agent = create_agent(model(QUOTE), middleware=[AirlockMiddleware(make_guard(settings)), Adding()])
+        return run(agent, "hi")[1:]
+
+    first, second, result = messages(REQUIRE)
+    assert first.text == QUOTE
+    assert second.response_metadata["airlock"]["grounding"][0]["status"] == "abstained"
+    assert CHEESE not in second.text
+    assert (result.text, result.tool_call_id) == ("", "call_1"), "its call is not left without a result"
+    assert [each.text for each in messages({})] == [QUOTE, CHEESE, CHEESE]
+
+
+def test_metadata_of_the_model_passes_the_output_door():
+    for more in ({"note": PHRASE}, {"logprobs": {"content": [{"token": token} for token in (PHRASE[:4], PHRASE[4:])]}}):
+        said = AIMessage("All is well.", response_metadata=more)
+        last = GuardedModel(model(said), make_guard()).invoke("hi")
+        assert last.response_metadata["finish_reason"] == "content_filter"
+        assert PHRASE[4:] not in last.model_dump_json()
+    check = PhraseCheck()
+    known = {"model_name": "gpt-4o", "model_provider": "openai", "finish_reason": "stop", "logprobs": None, "id": "c1"}
+    said = AIMessage("All is well.", response_metadata=known)
+    last = GuardedModel(model(said), make_guard(output=check)).invoke("hi")
+    assert known.items() <= last.response_metadata.items()
+    assert check.asked == ["All is well."], "what the server says is no text"
+
+
+@pytest.mark.parametrize(
+    ("block", "kind"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}, "image_url"),
+        ({"type": "image", "base64": "AAAA", "mime_type": "image/png"}, "image_url"),
+        ({"type": "audio", "base64": "AAAA", "mime_type": "audio/wav"}, "input_audio"),
+        ({"type": "file", "url": "https://example.org/a.pdf"}, "file"),
+        ({"type": "video", "url": "https://example.org/a.mp4"}, "video_url"),
+    ],
+)
+def test_media_of_the_models_own_earlier_messages_are_refused_or_taken_out(block, kind):
+    blocks = [{"type": "reasoning", "reasoning": "hm"}, block, {"type": "text", "text": "see"}]
+    history = [HumanMessage("one"), AIMessage(blocks, tool_calls=CALL.tool_calls), HumanMessage("two")]
+    journal, answering = MemoryJournal(), model("fine", "fine")
+    with pytest.raises(BadRequest, match=kind):
+        GuardedModel(answering, make_guard()).invoke(history)
+    assert answering.asked == []
+    guard = make_guard({"conversation.non_text_parts": "text_only"}, journal=journal)
+    assert GuardedModel(answering, guard).invoke(history).text == "fine"
+    left = answering.asked[-1][1]
+    assert left.content == [blocks[0], {"type": "text", "text": f"[{kind} removed]"}, blocks[2]]
+    assert left.tool_calls == CALL.tool_calls
+    assert journal.decisions[-1][0].removed == (kind,)
+    guard = make_guard({"conversation.non_text_parts": "pass"}, journal=journal)
+    assert GuardedModel(answering, guard).invoke(history).text == "fine"
+    assert answering.asked[-1] == history
+    assert journal.decisions[-1][0].unjudged == (kind,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "tool_result", "tool_use_id": number, "content": "fine"} for number in "12"],
+        [{"type": "tool_result", "tool_use_id": "1", "content": "fine"}, {"type": "text", "text": "hi"}],
+        [{"type": "text", "text": "hi"}, {"type": "text-plain", "text": "fine", "mime_type": "text/plain"}],
+        [{"type": "text", "text": "hi"}, {"type": "file", "source_type": "text", "text": "fine"}],
+        [{"type": "tool_use", "id": "1", "name": "look_up", "input": {}}],
+    ],
+)
+def test_a_message_that_chat_completions_cannot_hold_is_named_and_does_not_reach_the_model(content):
+    answering = model("never")
+    with pytest.raises(BadRequest, match=r"messages\[1\]"):
+        GuardedModel(answering, make_guard()).invoke([SystemMessage("Be kind."), HumanMessage(content)])
+    assert answering.asked == []

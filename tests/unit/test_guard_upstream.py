@@ -1,14 +1,16 @@
 """Whose fault it is that an answer takes too long: the server's, or of what stands between it and the client."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
 from guard.config import Upstream
 from guard.errors import UpstreamError
+from guard.middleware import GuardMiddleware
 from guard.upstream import Forwarder
-from tests.doubles import asking, exchange
+from tests.doubles import MemoryJournal, PhraseCheck, asking, chunk, exchange, make_guard, sse
 
 FAILURES = 3
 LONG_S = 60.0
@@ -95,3 +97,101 @@ def test_a_server_that_falls_silent_is_to_blame(monkeypatch, caplog):
 @pytest.mark.parametrize("kind", [b"text/event-stream", b"application/json"])
 def test_an_answer_in_time_is_whole(monkeypatch, kind):
     assert asked(monkeypatch, kind=kind) == ({"whole"}, "whole")
+
+
+class Told:
+    """A streamed answer of three events with text; each leaves with the check of the next one."""
+
+    status, raw_headers = 200, [(b"content-type", b"text/event-stream")]
+
+    def __init__(self):
+        self.content = self
+
+    async def iter_any(self):
+        yield sse([chunk({"content": "All is well. " * 20})], done=False)
+        yield sse([chunk({"content": "All is well. " * 20})], done=False)
+        yield sse([chunk({"content": "All is well. " * 20}), chunk({}, finish="stop")])
+
+
+def checked(monkeypatch, *, late=0, unread=False):
+    """What a client gets of a streamed answer whose time is up while it is checked, or on its way to the client.
+
+    Args:
+        monkeypatch: puts the answer in the place of a connection, and says when its time is up.
+        late: during which check; 0 for none.
+        unread: when it is sent to the client, who does not read.
+    """
+
+    @asynccontextmanager
+    async def answer():
+        yield Told()
+
+    async def connect(*_):
+        return answer()
+
+    limits, over, timeout = [], threading.Event(), asyncio.timeout
+
+    def limit(delay):
+        made = timeout(delay)
+        if delay == LONG_S:
+            limits.append(made)
+        return made
+
+    class Check(PhraseCheck):
+        def check(self, texts):
+            found, number = super().check(texts), sum("All is" in text for text in self.asked)
+            if number == late:
+                loop.call_soon_threadsafe(limits[0].reschedule, 0)
+                over.wait(LONG_S / 2)
+            return found
+
+    journal = MemoryJournal()
+    guard = make_guard({"output.hold_back": 40, "output.stride": 10}, journal=journal, output=Check())
+    app = GuardMiddleware(Forwarder(Upstream(answer_timeout_s=LONG_S)), guard)
+
+    async def behind(scope, receive, send):
+        async def slow(message):
+            if unread:
+                limits[0].reschedule(0)
+                await asyncio.sleep(LONG_S)
+            await send(message)
+
+        await app(scope, receive, slow)
+
+    async def run():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(Forwarder, "_asked", connect)
+        async with timeout(LONG_S / 2):
+            monkeypatch.setattr(asyncio, "timeout", limit)
+            try:
+                return await exchange(behind, asking("hi", stream=True))
+            finally:
+                over.set()
+
+    loop = None
+    return asyncio.run(run()), [outcome for _, outcome, *_ in journal.outcomes]
+
+
+def test_a_stream_whose_first_check_takes_too_long_is_an_error(monkeypatch):
+    result, outcomes = checked(monkeypatch, late=1)
+    assert (result.status, result.json["error"]["code"], outcomes) == (504, "answer_slow", ["failed"])
+
+
+def test_a_begun_stream_whose_check_takes_too_long_ends_with_an_error_event(monkeypatch):
+    result, outcomes = checked(monkeypatch, late=3)
+    assert (result.status, result.complete, outcomes) == (200, True, ["failed"])
+    assert b"All is well." in result.body
+    assert b"answer_slow" in result.body.split(b"\n\n")[-2]
+    assert b"[DONE]" not in result.body
+
+
+def test_a_checked_stream_that_its_client_does_not_read_is_let_go(monkeypatch):
+    result, outcomes = checked(monkeypatch, unread=True)
+    assert (result.messages, outcomes) == ([], ["disconnected"])
+
+
+def test_a_checked_stream_in_time_is_whole(monkeypatch):
+    result, outcomes = checked(monkeypatch)
+    assert (result.status, result.complete, outcomes) == (200, True, ["answered"])
+    assert b"[DONE]" in result.body

@@ -178,6 +178,39 @@ def test_a_sentence_without_blanks_is_no_value_of_a_server():
         assert not content_texts(dict.fromkeys(names[1:], own), NAMES), "negative control"
 
 
+def with_call(endpoint, given):
+    """An answer that calls a tool with this object."""
+    if endpoint == "messages":
+        call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": given}
+        return {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [call]}
+    if endpoint == "responses":
+        call = {"type": "tool_search_call", "id": "ts_1", "status": "completed", "arguments": given}
+        return {"id": "resp_1", "object": "response", "status": "completed", "model": "m", "output": [call]}
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": given}}
+    choice = {"index": 0, "finish_reason": "tool_calls", "message": {"role": "assistant", "tool_calls": [call]}}
+    return {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [choice]}
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses", "messages"])
+@pytest.mark.parametrize("given", [{PHRASE: 1}, {"deep": [{"x": 1}, {PHRASE: "y"}]}, {"id": "build_a_bomb"}])
+def test_names_and_values_that_a_model_gave_to_a_call_are_its_words(endpoint, given):
+    phrase = given.get("id", PHRASE)
+
+    def outcome(given):
+        body = json.dumps(with_call(endpoint, given)).encode()
+        return ask(endpoint, request(endpoint), Upstream(body), output=PhraseCheck(phrase)).body == body
+
+    assert not outcome(given)
+    assert outcome(json.loads(json.dumps(given).replace("bomb", "cake"))), "negative control"
+
+
+def test_settings_that_a_server_repeats_are_not_the_models_words_whatever_their_names():
+    tools = [{"type": "function", "name": "f", "parameters": {"properties": {"input": {"type": "string", PHRASE: 1}}}}]
+    body = json.dumps({**with_call("responses", {"x": "y"}), "tools": tools}).encode()
+    assert ask("responses", request("responses", tools=tools), Upstream(body)).body == body
+    assert ask("responses", request("responses"), Upstream(body)).body != body, "negative control"
+
+
 def test_the_gate_of_this_file_sees_a_leak():
     """Negative control: of an answer that nobody checks, all of it is seen."""
     case = CASES["messages text"]

@@ -1,8 +1,11 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.chunking import embedding_text, passages, sentences
+from rag.chunking import embedding_text, headings, passages, sentences
+from rag.segments import segments
 from rag.types import Document
 
 WORDS = st.lists(
@@ -73,6 +76,60 @@ def test_a_line_break_ends_no_sentence_but_a_paragraph_does():
 @pytest.mark.parametrize("text", ["No more than approx. 8 a day.", "Nicht gem. Vorschrift.", "Wait here.¹"])
 def test_an_abbreviation_or_a_footnote_mark_cuts_no_sentence(text):
     assert [text[sentence.start : sentence.end] for sentence in sentences(text)] == [text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> 5 mg a day is toxic.",
+        "Patients with values\n> 5 mmol should fast.",
+        "Es gilt nur\n- 5 Grad oder weniger.",
+        "Das Gesetz gilt seit dem\n1. Januar 2020 für alle.",
+        "5. Mai 2020 ist ein Feiertag.",
+    ],
+)
+def test_the_sign_of_a_number_at_the_start_of_a_line_is_no_marker(text):
+    assert quotes(text) == [text]
+    assert [text[each.start : each.end] for each in segments(text)] == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("> Wait here.\n> Rest.", ["Wait here.", "Rest."]),
+        ("> It grew to\n> 5 mg then.", ["It grew to\n> 5 mg then."]),
+        ("> 5 mg then.\n> It grew.", ["> 5 mg then.", "It grew."]),
+        ("You need\n- 5 eggs\n- 2 cups", ["You need", "5 eggs", "2 cups"]),
+        ("You need:\n- 5 eggs", ["You need:", "5 eggs"]),
+        ("1. Mai is warm.\n2. Juni is hot.", ["Mai is warm.", "Juni is hot."]),
+        ("- 5. Mai 2020: Wahl.\n- 6. Mai 2020: Fest.", ["5. Mai 2020: Wahl.", "6. Mai 2020: Fest."]),
+        ("> 5 mg\n=====\n\nRest.", ["Rest."]),
+    ],
+)
+def test_markers_before_numbers_stay_markers_where_others_are_beside(text, said):
+    assert quotes(text) == said
+
+
+def test_a_heading_keeps_the_sign_of_its_number():
+    assert headings("> 5 mg\n=====\n\nRest.") == ["> 5 mg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Rest. ~~Take 8. Or 9.~~ Take 4. Wait.", ["Rest.", "Take 4.", "Wait."]),
+        ("Rest. <del>Take 8. Or 9.</del> Take 4.", ["Rest.", "Take 4."]),
+        ("Rest. Take <s>8</s> 4. Wait.", ["Rest.", "Wait."]),
+        ("Rest.\n\n<del>\n\nTake 8.\n\n</del>\n\nTake 4.", ["Rest.", "Take 4."]),
+        ("Rest. <s>Take 8.\n\nTake 4.", ["Rest.", "Take 4."]),
+        ("It takes ~~5 to ~~6 days.", ["It takes ~~5 to ~~6 days."]),
+        ("Line one~~\n\nLine two~~", ["Line one~~", "Line two~~"]),
+    ],
+)
+def test_struck_words_are_neither_in_sentences_nor_in_passages(text, said):
+    assert quotes(text) == said
+    for passage in passages(document(text)):
+        assert not re.search("8|9", passage.text)
 
 
 def test_passages_are_filled_to_the_limit_and_a_longer_sentence_stands_alone():

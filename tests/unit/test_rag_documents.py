@@ -72,6 +72,9 @@ def test_a_change_of_title_metadata_or_text_is_a_new_version(tmp_path, changed):
         (b"---\nsource: {name: x}\n---\nText.", "`source` is nested"),
         (b"---\nsource: [[x]]\n---\nText.", "`source` is nested"),
         (b"---\ntitle: [a, b]\n---\nText.", "`title` is a list"),
+        (b"---\nexpires: 2030-01-31\nexpires: 2020-01-31\n---\nText.", "front matter names `expires` twice"),
+        (b"---\nExpires: 2030-01-31\nexpires: 2020-01-31\n---\nText.", "front matter names `expires` twice"),
+        (b"---\nnote: one\nnote: two\n---\nText.", "front matter names `note` twice"),
         (b"---\na: " + b"[" * 5000 + b"\n---\nText.", "is nested too deeply"),
         (b'---\na: "\\ud800"\n---\nText.', "half of a surrogate pair"),
         (b"caf\xe9.", "is not UTF-8"),
@@ -171,6 +174,16 @@ def test_the_sidecar_wins_over_what_the_file_says(tmp_path):
     }
 
 
+def test_known_entries_may_be_written_in_capitals_and_others_keep_their_case(tmp_path):
+    (tmp_path / "a.md").write_text(
+        "---\nTitle: T\nExpires: 2020-01-01\nTRUST: low\nStance: one\nTopic: Tea\n---\nText.", encoding="utf-8"
+    )
+    (tmp_path / "a.md.meta.yaml").write_text("Stance: null", encoding="utf-8")
+    (document,) = read_documents(tmp_path).documents
+    assert document.title == "T"
+    assert document.metadata == {"expires": "2020-01-01", "trust": "low", "Topic": "Tea"}
+
+
 def test_a_change_of_the_sidecar_is_a_new_version(tmp_path):
     (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
     before = read_documents(tmp_path).documents[0].version
@@ -190,6 +203,8 @@ def test_a_change_of_the_sidecar_is_a_new_version(tmp_path):
         (b"published: '2026-02-30'", "metadata `published` is '2026-02-30'"),
         (b"retrieved: 31.1.2026", "metadata `retrieved` is '31.1.2026'"),
         (b"retrieved: [2026-01-31]", "metadata `retrieved` is a list"),
+        (b"Trust: absolute", "metadata `trust` is 'absolute'; give one of high, medium, low"),
+        (b"trust: high\ntrust: low", "sidecar a.md.meta.yaml names `trust` twice; give each a name of its own"),
         (b"trust: absolute", "metadata `trust` is 'absolute'; give one of high, medium, low"),
     ],
 )

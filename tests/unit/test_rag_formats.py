@@ -141,6 +141,20 @@ def test_html_without_main_is_the_only_article_or_the_body(tmp_path):
         ('<p>Take 8<sup><a href="#n1">1</a></sup> tablets on the 2<sup>nd</sup>.</p>', "Take 8 tablets on the 2nd."),
         ("<table><tr><th>10<sup>9</sup></th></tr><tr><td><div>Tablets: 1</div><div>500 mg each</div></td></tr></table>",
          "| 10⁹ |\n| --- |\n| Tablets: 1 500 mg each |"),
+        ("<p>The dose is <math><mn>5</mn></math> mg, or <math><mi>x</mi><mo>≤</mo><mn>10</mn></math>.</p>",
+         "The dose is 5 mg, or x≤10."),
+        ("<p>1<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math> or <math><msup><mn>10</mn><mn>2</mn></msup></math>.</p>",
+         "1 1/2 or 10²."),
+        ("<p><math><semantics><msup><mn>2</mn><mi>n</mi></msup><annotation>2^{n}</annotation></semantics></math>.</p>",
+         "2^(n)."),
+        ("<p><math><munder><mo>lim</mo><mi>n</mi></munder><mphantom><mn>9</mn></mphantom><mn hidden>8</mn></math>.</p>",
+         "(lim n)."),
+        ('<p>A <span class="mwe-math-mathml-inline" style="display: none"><math><mn>5</mn></math></span>.</p>', "A 5."),
+        ("<h2>From <math><mn>5</mn></math> mg</h2>", "## From 5 mg"),
+        ("<table><tr><th>who<th>drug<th colspan=2>mg</tr><tr><td rowspan=2>All<td>A<td>1<td>2</tr>"
+         "<tr><td>B<td>3<td>4</tr><tr><td>Old<td>C<td>5<td>6</tr></table>",
+         "| who | drug | mg | mg |\n| --- | --- | --- | --- |\n| All | A | 1 | 2 |\n| All | B | 3 | 4 |\n"
+         "| Old | C | 5 | 6 |"),
         ("<p><del>Take 8 tablets.</del> <ins>Take 4.</ins> <s>Or 9.</s></p>", "Take 4."),
         ('<p>Take 4. <span style="text-decoration: underline line-through">Take 8.</span></p>', "Take 4."),
         ("<ol start=3><li>Three.</li><li value=7>Seven.</li><li>Eight.</li></ol>", "3. Three.\n7. Seven.\n8. Eight."),
@@ -235,6 +249,39 @@ def test_pdf_gives_the_text_of_its_pages_and_its_information(tmp_path):
     assert quotable(content.text)[1:] == ["Warm the pot.", "Black tea needs boiling water."]
 
 
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        ([["Patients must never"], ["take ibuprofen."]], ["Patients must never\ntake ibuprofen."]),
+        ([["It is late. They should not", "3"], ["take four."]], ["It is late.", "They should not\n3\ntake four."]),
+        ([["They should not", "- 3 -"], ["take four."]], ["They should not\n– 3 –\ntake four."]),
+        ([["They should not", "Guide, p. 3"], ["take four.", "Guide, p. 4"]],
+         ["They should not\nGuide, p. 3\ntake four.", "Guide, p. 4"]),
+        ([["Guide, p. 3", "They should not"], ["Guide, p. 4", "take four."]],
+         ["Guide, p. 3\nThey should not\nGuide, p. 4\ntake four."]),
+        ([["Take four.", "3"], ["eight are too many."]], ["Take four.\n3", "eight are too many."]),
+        ([["They should never take"], ["8 tablets."]], ["They should never take\n8 tablets."]),
+        ([["Wait", "Dose"], ["2. Take four."]], ["Wait\nDose", "Take four."]),
+        ([["Tea"], ["Tea is hot."]], ["Tea", "Tea is hot."]),
+    ],
+)  # fmt: skip
+def test_a_sentence_that_goes_on_on_the_next_page_is_not_cut(tmp_path, pages, expected):
+    assert quotable(read(tmp_path, "a.pdf", pdf(pages)).text) == expected
+
+
+def test_pdf_words_are_joined_again_that_stand_undivided_elsewhere(tmp_path):
+    lines = ["This medi-", "cine is a medicine for long-", "term use and non-", "Smokers."]
+    text = read(tmp_path, "a.pdf", pdf([lines])).text
+    assert text == "This medicine is a medicine for long-\nterm use and non-\nSmokers."
+
+
+def test_a_line_of_dashes_below_a_pdf_sentence_makes_no_heading_of_it(tmp_path):
+    text = read(tmp_path, "a.pdf", pdf([["Take four tablets.", "------", "Next."], ["One.", "===", "Two."]])).text
+    assert headings(text) == []
+    assert quotable(text)[0] == "Take four tablets."
+    assert headings(read(tmp_path, "b.pdf", pdf([["Dose", "----", "Take four."]])).text) == ["Dose"]
+
+
 @pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.9, 0.99])
 def test_a_truncated_pdf(tmp_path, part):
     whole = pdf([["One."], ["Two."]])
@@ -312,6 +359,90 @@ def test_docx_is_read_as_it_stands_with_all_changes_accepted(tmp_path):
     )
     content = read(tmp_path, "a.docx", repacked(data, {"word/document.xml": changed.encode()}))
     assert content.text.endswith("\n\nKept inserted 10⁹\n\nIn a control.")
+
+
+def test_docx_words_are_struck_raised_and_made_headings_by_styles_too(tmp_path):
+    document = docx.Document()
+    for name, kind, base in (("Gone", 2, None), ("More gone", 2, "Gone"), ("Power", 2, None), ("Old", 1, None),
+                             ("Chapter", 1, "Heading 2"), ("Step", 1, "List Bullet")):  # fmt: skip
+        style = document.styles.add_style(name, kind)
+        style.base_style = document.styles[base] if base else None
+    document.styles["Gone"].font.strike = True
+    document.styles["Power"].font.superscript = True
+    document.styles["Old"].font.hidden = True
+    document.add_paragraph("Myths", style="Chapter")
+    paragraph = document.add_paragraph("Take 10")
+    paragraph.add_run("2", style="Power")
+    paragraph.add_run(" or 8", style="More gone")
+    paragraph.add_run(" tablets", style="Gone").font.strike = False
+    document.add_paragraph("Take 9.", style="Old").add_run(" Take 7.").font.hidden = False
+    document.add_paragraph("Warm the pot.", style="Step")
+    assert read(tmp_path, "a.docx", word(document)).text == "## Myths\n\nTake 10² tablets\n\nTake 7.\n\n- Warm the pot."
+    document.add_paragraph(ATTACK, style="Old")
+    assert "carries an instruction to a model" in reason(tmp_path, "b.docx", word(document))
+
+
+def with_body(added):
+    """The report with more at its end."""
+    data = word(report())
+    body = zipfile.ZipFile(io.BytesIO(data)).read("word/document.xml").decode()
+    math = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+    changed = body.replace("<w:document ", f"<w:document {math} ", 1) if "xmlns:m=" not in body else body
+    return repacked(data, {"word/document.xml": changed.replace("<w:sectPr", f"{added}<w:sectPr", 1).encode()})
+
+
+def test_docx_paragraphs_whose_mark_is_deleted_are_one_with_the_next(tmp_path):
+    gone = '<w:pPr><w:rPr><w:del w:id="1" w:author="a"/></w:rPr></w:pPr>'
+    said = "".join(
+        f"<w:p>{mark}<w:r><w:t xml:space='preserve'>{text}</w:t></w:r></w:p><w:bookmarkStart w:id='2' w:name='b'/>"
+        for mark, text in ((gone, "They should not "), (gone, "ever "), ("", "take four."), (gone, "Last."))
+    )
+    content = read(tmp_path, "a.docx", with_body(said + "<w:tbl><w:tr><w:tc/><w:tc/></w:tr></w:tbl>"))
+    assert content.text.endswith("\n\nThey should not ever take four.\n\nLast.")
+
+
+def run(text):
+    return f"<m:r><m:t>{text}</m:t></m:r>"
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        (f"<m:oMath>{run('x')}{run('≤')}{run('10')}</m:oMath>", "x≤10"),
+        (f"<m:oMathPara><m:oMath><m:f><m:fPr/><m:num>{run('1')}</m:num><m:den>{run('2')}</m:den></m:f></m:oMath>"
+         "</m:oMathPara>", "1/2"),
+        (f"<m:oMath><m:sSup><m:e>{run('10')}</m:e><m:sup>{run('-2')}</m:sup></m:sSup></m:oMath>", "10⁻²"),
+        (f'<m:oMath><m:d><m:dPr><m:begChr m:val="|"/><m:endChr m:val=")"/></m:dPr><m:e>{run("x")}</m:e></m:d>'
+         "</m:oMath>", "|x)"),
+        (f"<m:oMath><m:rad><m:deg/><m:e>{run('2')}</m:e></m:rad></m:oMath>", "√(2)"),
+        (f"<m:oMath><m:acc><m:e>{run('x')}</m:e></m:acc></m:oMath>", "�(x)"),
+        (f"<m:oMath>{run('5')}<w:ins>{run('0')}</w:ins><w:del>{run('7')}</w:del></m:oMath>", "50"),
+        ('<w:r><w:sym w:font="Symbol" w:char="F0B3"/></w:r><w:r><w:t>5</w:t></w:r>', "≥5"),
+        ('<w:r><w:sym w:font="Symbol" w:char="006D"/></w:r><w:r><w:t>g</w:t></w:r>', "μg"),
+        ('<w:r><w:sym w:font="Wingdings" w:char="F0FB"/></w:r><w:r><w:t>five</w:t></w:r>', "�five"),
+        ('<w:r><w:sym w:font="Arial" w:char="00B1"/></w:r><w:r><w:t>5</w:t></w:r>', "±5"),
+    ],
+)  # fmt: skip
+def test_docx_formulas_and_symbols_are_read(tmp_path, markup, expected):
+    begin, end = (f"<w:r><w:t xml:space='preserve'>{said}</w:t></w:r>" for said in ("From ", " on."))
+    text = f"<w:p>{begin}{markup}{end}</w:p>"
+    assert read(tmp_path, "a.docx", with_body(text)).text.endswith(f"\n\nFrom {expected} on.")
+
+
+def test_docx_cells_that_reach_over_others_stand_in_each(tmp_path):
+    def cell(text, more=""):
+        return f"<w:tc><w:tcPr>{more}</w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>"
+
+    rows = (
+        cell("who") + cell("mg", '<w:gridSpan w:val="2"/>'),
+        cell("All", '<w:vMerge w:val="restart"/>') + cell("1") + cell("2"),
+        cell("", "<w:vMerge/>") + cell("3") + cell("4"),
+    )
+    table = f"<w:tbl>{''.join(f'<w:tr>{row}</w:tr>' for row in rows)}</w:tbl>"
+    expected = "| who | mg | mg |\n| --- | --- | --- |\n| All | 1 | 2 |\n| All | 3 | 4 |"
+    assert read(tmp_path, "a.docx", with_body(table)).text.endswith(expected)
+    framed = cell("Framed.", '<w:gridSpan w:val="2"/>')
+    assert read(tmp_path, "b.docx", with_body(f"<w:tbl><w:tr>{framed}</w:tr></w:tbl>")).text.endswith("\n\nFramed.")
 
 
 def test_a_zip_bomb_is_refused_by_its_declared_size_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -478,6 +609,15 @@ def test_the_delimiter_is_the_one_that_names_the_columns(tmp_path, delimiter):
     assert (row.title, row.text) == ("Q, or q?", "# Q, or q?\n\nA")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_quoted_columns_may_have_any_delimiter_between_them(tmp_path, delimiter):
+    lines = (("id", "question", "answer"), ("7", "Q, or; q?", "A"))
+    data = "\n".join(delimiter.join(f'"{cell}"' for cell in line) for line in lines)
+    row = read(tmp_path, "a.csv", data)
+    assert (row.row, row.text) == ("7", "# Q, or; q?\n\nA")
+    assert "is not CSV: unexpected end of data" in reason(tmp_path, "b.csv", data.removesuffix('"'))
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -507,6 +647,10 @@ def test_a_csv_that_cannot_be_used(tmp_path, data, expected):
         ("{", "row 1 is not JSON"),
         (f'{{"question": "Q", "answer": "A", "id": {"1" * 5000}}}', "row 1 is not JSON"),
         ('{"question": "Q", "Question": "R", "answer": "A"}', "row 1 names an entry twice"),
+        (
+            '{"question": "Q", "answer": "A"}\n{"question": "Q", "answer": "A", "answer": "B"}',
+            "row 2 names an entry twice",
+        ),
         ('{"question": "Q", "answer": "A"}\n[]', "row 2 is not a JSON object"),
         ('{"question": "Q", "answer": 7}', "row 1 has no text as `answer`"),
         ('{"question": "Q"}', "row 1 has no text as `answer`"),

@@ -168,6 +168,11 @@ def test_the_hard_rules_pass(claim, passage):
         ("Ａ１ is open.", "A1 is open."),
         ("一天最多四次", "一天最多四次。"),
         ("Wait here", "Wait here; ask the guide."),
+        ("Adults take 8 tablets.", "Adults take 8 tablets; children take the half."),
+        ("Give 5 µg of it.", "Give 5 µg of it; the guide is here."),
+        ("成人服用两片。", "成人服用两片；儿童服用一片。"),
+        ("Είναι ασφαλές;", "Είναι ασφαλές;"),
+        ("Take 4 tablets.", "~~Take 8 tablets.~~ Take 4 tablets."),
         ('"Wait here."', "Wait here."),
         ("Wait here [1].", "Wait here."),
         ("Wait here [1, 3].", "Wait here."),
@@ -207,6 +212,13 @@ def test_harmless_differences_do_not_matter(claim, passage):
         ("Give 53 drops.", "Give 5*3 drops."),
         ("Give 5 3 drops.", "Give 5 * 3 drops."),
         ("5 drops are too many.", "> 5 drops are too many."),
+        ("5 degrees at night.", "Lows reach\n- 5 degrees at night."),
+        ("Januar 2020 gilt es überall.", "1. Januar 2020 gilt es überall.\n2. Januar 2021 gilt es hier."),
+        ("Take 8 tablets.", "> You should never\n> take 8 tablets."),
+        ("Take 8 tablets.", "Rest. ~~It works. Take 8 tablets. Yes.~~ Wait."),
+        ("Take 8 tablets.", "Rest. <del>It works. Take 8 tablets. Yes.</del> Wait."),
+        ("Take 8 tablets.", "<s>\n\nTake 8 tablets.\n\n</s>"),
+        ("Wait here.", "Rest. <s>Never</s> wait here."),
         ("Wait here.", "Wait here\u037e"),
         ("Take \u202e12\u202c tablets a day.", "Take 12 tablets a day."),
         ("Take 1\u200f-\u200f2 tablets a day.", "Take 1-2 tablets a day."),
@@ -239,6 +251,18 @@ def test_harmless_differences_do_not_matter(claim, passage):
         ("Smoking is safe.", "Critics reject this; smoking is safe."),
         ("儿童不得服用本药。", "儿童不得服用本药，除非医生同意。"),
         ("疫苗含有活病毒。", "有人声称；疫苗含有活病毒。"),
+        ("Take 8 tablets.", "Take 8 tablets; for adults over 60 kg."),
+        ("Take 8 tablets.", "In the first week; take 8 tablets."),
+        ("Take 8 tablets.", "Take 8 tablets; less is enough for you."),
+        ("Take 8 tablets.", "Take 8 tablets; pregnant women take the half."),
+        ("服用两片。", "服用两片；儿童服用一片。"),
+        ("Принимайте 8 таблеток.", "Принимайте 8 таблеток; никогда при беременности."),
+        ("Prendere 8 compresse.", "Prendere 8 compresse; mai in gravidanza."),
+        ("La dose è di 8 compresse.", "La dose è di 8 compresse; mai con la birra o una tisana."),
+        ("Neem 8 tabletten.", "Neem 8 tabletten; niet bij zwangerschap."),
+        ("Tome 8 comprimidos.", "Tome 8 comprimidos com a água da fonte; não se está grávida."),
+        ("Είναι ασφαλές.", "Είναι ασφαλές; Όχι."),
+        ("Είναι ασφαλές.", "Είναι ασφαλές;\n\nΌχι."),
     ],
 )
 def test_what_is_cut_or_bent_is_no_quote(claim, passage):
@@ -303,6 +327,7 @@ def test_sentences_that_lean_on_another_go_with_it(answer, passages, kept):
 AGES = "## Adults\n\nTake two tablets.\n\n## Children\n\nTake one tablet.\n\n## Infants"
 DOSES = "## Adults\n\nDose:\n- Take two.\n\n## Children\n\nDose:\n- Take one."
 TABLES = "| Age | Dose |\n|---|---|\n| Adult | two |\n\n| Weight | Dose |\n|---|---|\n| 9 kg | one |"
+BOLD = "**Tea**\n\nHot.\n\n**Milk**\n\nGood."
 STEPS = "1. Alice came.\n2. Bob came."
 
 
@@ -320,9 +345,43 @@ STEPS = "1. Alice came.\n2. Bob came."
         ("## Children\n\nTake two tablets.", AGES.replace("one tablet", "two tablets"), True),
         ("| Weight | Dose |\n|---|---|\n| 9 kg | one |", TABLES, True),
         ("| Age | Dose |\n|---|---|\n| 9 kg | one |", TABLES, False),
+        ("Adults\n------\n\nTake two tablets.", AGES, True),
+        ("Children\n========\n\nTake two tablets.", AGES, False),
+        ("**Children**\n\nTake two tablets.", AGES, False),
+        ("**Tea**\n\nGood.", BOLD, False),
+        ("**Milk**\n\nGood.", BOLD, True),
+        ("**Tea**\n\nHot.\n\n**Milk**\n\nGood.", BOLD, True),
+        ("Adults\n------\n\nTake two tablets.", AGES.replace("## Adults", "## Adults ##"), True),
+        ("## 2023\n\nIt fell.", "## 2023\n\nIt rose.\n\n## 2024\n\nIt fell.", False),
     ],
 )
 def test_a_quote_stands_below_the_heading_of_its_place(answer, passage, last):
+    assert (statuses(answer, passage)[-1] is Status.SUPPORTED) == last
+
+
+DRINKS = "What should infants drink?\n\nWater.\n\nTea.\n\nWhat must infants avoid?\n\n- Honey.\n- Salt."
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage", "last"),
+    [
+        ("What must infants avoid?\n\nHoney.", DRINKS, True),
+        ("What must infants avoid?\n\n- Salt.", DRINKS, True),
+        ("What should infants drink?\n\nTea.", DRINKS, True),
+        ("What should infants drink?\n\nHoney.", DRINKS, False),
+        ("What should infants drink? Honey.", DRINKS, False),
+        ("What should infants drink?\n\n- Water.\n- Salt.", DRINKS, False),
+        ("**What should infants drink?**\n\nHoney.", DRINKS.replace("W", "**W", 1).replace("?", "?**", 1), False),
+        ("Honey.", DRINKS, True),
+        ("What is tea? Honey.", "What is tea? Hot. What is sweet? Honey.", False),
+        ("What is sweet? Honey.", "What is tea? Hot. What is sweet? Honey.", True),
+        ("Q: What is tea?\nA: Honey.", "Q: What is tea?\nA: Hot.\n\nQ: What is sweet?\nA: Honey.", False),
+        ("What is tea? Hot.\n\nRest.", "What is tea? Hot.\n\nWhat is best?\n\nRest.", True),
+        ('Ask, "Is it hot?"\n\nRest.', 'Ask, "Is it hot?"\n\nWhat is best?\n\nRest.', True),
+        ("What is tea?\n\nHoney.", "What is tea?\n\nHoney.\n\nWhat is sweet?\n\nHoney.", True),
+    ],
+)
+def test_an_answer_stands_below_the_question_of_its_place(answer, passage, last):
     assert (statuses(answer, passage)[-1] is Status.SUPPORTED) == last
 
 
@@ -345,11 +404,41 @@ def test_numbers_of_items_must_be_equal_where_both_have_one():
         ("Vaccines hold chips.", "# Myths\n\n- Vaccines hold chips.", False),
         ("疫苗含有芯片。", "# 常见误区\n\n疫苗含有芯片。", False),
         ("Wait four hours.", "## What may I not do?\n\nWait four hours.", True),
+        ("Call 112.", "**Do not panic.**\n\nCall 112.", True),
+        ("Take eight tablets.", "People should never\n-----\ntake eight tablets.", False),
     ],
 )
 def test_a_line_turns_what_stands_below(answer, passage, supported):
     assert (statuses(answer, passage) == [Status.SUPPORTED]) == supported
     assert statuses(passage, passage)[-1] is Status.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Myths\n=====",
+        "What not to do\n--------------",
+        "## Myths ##",
+        "## Myths:",
+        "## Häufige Irrtümer:",
+        "## 常见误区：",
+        "## Myths {#myths}",
+        "## [What not to do](#x)",
+        "## “Myths”",
+        "## ❌ What not to do",
+        "## Myths¶",
+        "## 1.2 Myths",
+        "<h2>Myths</h2>",
+        '## <a id="m"></a>Myths',
+        "**Myths**",
+    ],
+)
+def test_a_heading_turns_however_it_is_written(heading):
+    passage = f"{heading}\n\nVaccines hold chips. Rest is bad."
+    assert Status.SUPPORTED not in statuses("Vaccines hold chips. Rest is bad.", passage)
+    report = check_answer(passage, [passage])
+    assert report.supported
+    assert check_answer(report.kept, [passage]).supported
 
 
 def test_a_line_of_the_document_above_a_passage_turns_it():
@@ -508,6 +597,16 @@ HOSTILE = (
     ";",
     "百分之",
     "A-1",
+    "~~a ",
+    "<s>a ",
+    "> 5\n",
+    "a\n- 5\n",
+    "1. Mai\n",
+    "a\n--\n",
+    "# !",
+    "**a**\n\n",
+    "a? ",
+    "[a",
 )
 
 

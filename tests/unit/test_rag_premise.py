@@ -166,3 +166,23 @@ def test_a_correction_that_several_documents_hold_is_said_once_and_named(tmp_pat
         quotes = [citation.quote for citation in answer.citations]
         assert len(set(quotes)) == len(quotes)
         assert {premise.citation.quote for premise in answer.premises} == {paid, notice, limit}
+
+
+@pytest.mark.parametrize(
+    ("claim", "said", "rules"),
+    [
+        ("adults need 8 hours of sleep", "Adults need 7 to 9 hours of sleep.", []),
+        ("adults need 8 hours of sleep", "Adults need at least 7 hours of sleep.", []),
+        ("the drug takes three days to work", "The drug takes 2 to 4 days to work.", []),
+        ("aspirin is not safe for children", "Aspirin is safe for adults, and not for children.", []),
+        ("adults need 5 hours of sleep", "Adults need 7 to 9 hours of sleep.", ["number"]),
+        ("adults need 5 hours of sleep", "Adults need at least 7 hours of sleep.", ["number"]),
+        ("the drug takes six days to work", "The drug takes 2 to 4 days to work.", ["number"]),
+        ("aspirin is not safe for children", "Aspirin is safe for children.", ["negation"]),
+    ],
+)
+def test_a_number_is_held_against_a_range_and_a_denial_against_its_words(claim, said, rules):
+    known = document("d", said)
+    evidence = [Evidence(Passage("d#0", "d", known.version, 0, len(said), said), 0.5)]
+    found = false_premises([claim], evidence, {"d": known}, support=None, gate=Gate())
+    assert [premise.rule for premise in found] == rules

@@ -299,6 +299,10 @@ def test_a_damaged_document_is_never_shown(folder, knowledge, column):
         ("DELETE FROM words WHERE rowid = 1", "index of words does not hold the passages"),
         ("UPDATE manifest SET passages = 7", "6 passages, the manifest says 7"),
         ("UPDATE manifest SET corpus = 'f'", "not the corpus that the manifest names"),
+        ("UPDATE passages SET number = number + 1 WHERE row = 2", "passages that are not numbered in their order"),
+        ("DROP INDEX documents_current", "the database has no documents_current"),
+        ("CREATE TRIGGER more AFTER INSERT ON passages BEGIN SELECT 1; END", "the database has another more"),
+        ("ALTER TABLE files ADD COLUMN more TEXT", "the database has another files than the one it was made with"),
     ],
 )
 def test_verify_names_what_is_wrong(folder, knowledge, statement, fault):

@@ -1,0 +1,128 @@
+"""Hard facts of a claim held against a sentence of the evidence: what must be stopped, and as much that must not."""
+
+import pytest
+
+from rag.facts.comparison import compare, facts
+from rag.spelling import normal
+
+
+def fault(claim, evidence, language):
+    return compare(*(facts(normal(text).text, language) for text in (claim, evidence)))
+
+
+STOPPED = [
+    ("en", "Wait one hour.", "Wait half an hour."),
+    ("en", "Wait an hour.", "Wait half an hour."),
+    ("en", "Interest is one percent.", "Interest is half a percent."),
+    ("en", "Take a tablet at night.", "Take two tablets at night."),
+    ("en", "The temperature is five degrees.", "The temperature is minus five degrees."),
+    ("en", "Net growth was 3 percent.", "Net growth was negative 3 percent."),
+    ("de", "Die Temperatur beträgt 5 Grad.", "Die Temperatur beträgt minus 5 Grad."),
+    ("zh", "温度为5度。", "温度为零下5度。"),
+    ("zh", "温度为5度。", "温度为-5度。"),
+    ("zh", "利润为5%。", "利润为负5%。"),
+    ("de", "Es kamen dreihundert Leute.", "Es kamen zweihundert Leute."),
+    ("de", "Es kostet dreieinhalb Euro.", "Es kostet zweieinhalb Euro."),
+    ("de", "Das Mittel zweimal am Tag nehmen.", "Das Mittel dreimal am Tag nehmen."),
+    ("de", "Nehmen Sie eine Tablette.", "Nehmen Sie zwei Tabletten."),
+    ("de", "Das zweite Kapitel gilt.", "Das erste Kapitel gilt."),
+    ("de", "Die Frist läuft am sechsten Mai ab.", "Die Frist läuft am fünften Mai ab."),
+    ("en", "The thirteenth amendment passed.", "The seventeenth amendment passed."),
+    ("zh", "价格上涨了两成。", "价格上涨了一成。"),
+    ("en", "Keep it at 8 °C.", "Keep it at 2-8 °C."),
+    ("en", "The dose is 10 mg.", "The dose is between 5 and 10 mg."),
+    ("en", "Take two tablets.", "Take one or two tablets."),
+    ("en", "Give 5 mg/kg/hour.", "Give 5 mg/kg/day."),
+    ("en", "The area is 5 m in all.", "The area is 5 m² in all."),
+    ("en", "The volume is 5 square metres.", "The volume is 5 cubic metres."),
+    ("en", "The farm has 5 acres of land.", "The farm has 5 hectares of land."),
+    ("en", "The limit is 5 sievert a year.", "The limit is 5 millisievert a year."),
+    ("en", "Use 5 psi of pressure.", "Use 5 bar of pressure."),
+    ("en", "Take 5 spoons.", "Take 5 drops."),
+    ("en", "It was passed on 05/03/2019.", "It was passed on 03/05/2019."),
+    ("zh", "九点三刻开门。", "九点一刻开门。"),
+    ("en", "Pay at a quarter to five.", "Pay at a quarter past five."),
+    ("de", "Das Bad öffnet um acht.", "Das Bad öffnet um halb acht."),
+    ("zh", "每天服用。", "每隔一天服用。"),
+    ("zh", "每日服用一次。", "隔日服用一次。"),
+    ("en", "Open on weekends.", "Open on weekdays."),
+    ("en", "Renew it biannually.", "Renew it annually."),
+    ("en", "It happened next year.", "It happened last year."),
+    ("en", "Sugar affects behaviour.", "Sugar barely affects behaviour."),
+    ("en", "You need a visa.", "You dont need a visa."),
+    ("en", "It is safe.", "It is anything but safe."),
+    ("en", "Tenants pay the fee.", "Tenants are exempt from the fee."),
+    ("en", "The drug has side effects.", "The drug is free of side effects."),
+    ("en", "Access is granted to guests.", "Access is denied to guests."),
+    ("en", "The contract is binding.", "The contract is void."),
+    ("en", "The test is reliable.", "The test is unreliable."),
+    ("en", "The plant is toxic to dogs.", "The plant is non-toxic to dogs."),
+    ("en", "The drug is indicated in pregnancy.", "The drug is contraindicated in pregnancy."),
+    ("de", "Das Mittel ist giftig.", "Das Mittel ist ungiftig."),
+    ("de", "Das Mittel hilft.", "Das Mittel hilft kaum."),
+    ("zh", "孕妇可用该药。", "孕妇禁用该药。"),
+    ("zh", "孕妇可服。", "孕妇忌服。"),
+]
+LET_PASS = [
+    ("en", "Wait thirty minutes.", "Wait half an hour."),
+    ("en", "Wait 60 minutes.", "Wait an hour."),
+    ("en", "Interest is 0.5 percent.", "Interest is half a percent."),
+    ("en", "Take a tablet at night.", "Take one tablet at night."),
+    ("en", "Take it twice a day for three days.", "Take it twice a day for 3 days."),
+    ("en", "The fee is $5 an hour.", "The fee is $5 an hour for stays of 3 hours."),
+    ("en", "Net growth was -3 percent.", "Net growth was minus 3 percent."),
+    ("en", "The test must be negative 48 hours before.", "The test must be negative 48 hours before."),
+    ("de", "Die Temperatur beträgt -5 Grad.", "Die Temperatur beträgt minus 5 Grad."),
+    ("zh", "温度为-5度。", "温度为零下5度。"),
+    ("zh", "温度为5度-10度。", "温度为5度-10度。"),
+    ("de", "Es kamen 200 Leute.", "Es kamen zweihundert Leute."),
+    ("de", "Es kostet 2,5 Euro.", "Es kostet zweieinhalb Euro."),
+    ("de", "Das Mittel 3-mal am Tag nehmen.", "Das Mittel dreimal am Tag nehmen."),
+    ("de", "Im Jahrhundert diesmal allemal.", "Diesmal im Jahrhundert allemal."),
+    ("de", "Das fünfte Kapitel gilt.", "Kapitel 5 gilt."),
+    ("de", "Erste Hilfe gilt.", "Hilfe gilt."),
+    ("de", "Die Frist läuft am 5. Mai ab.", "Die Frist läuft am fünften Mai ab."),
+    ("de", "Die Frist läuft am fünften Mai ab.", "Die Frist läuft am 5. Mai 2020 ab."),
+    ("en", "It was built in the 19th century.", "It was built in the nineteenth century."),
+    ("en", "The 21st day is free.", "The twenty-first day is free."),
+    ("zh", "价格上涨了百分之二十。", "价格上涨了两成。"),
+    ("zh", "规定一成不变。", "规定一成不变。"),
+    ("en", "Keep it at 2 to 8 °C.", "Keep it at 2-8 °C."),
+    ("en", "The longest course is 10 days.", "The course is 5-10 days."),
+    ("en", "Prices rose to 20 euros.", "Prices rose from 10 to 20 euros."),
+    ("en", "The 500 mg tablets are sold.", "The 250 or 500 mg tablets are sold."),
+    ("en", "Give 5 mg/kg/day.", "Give 5 mg/kg a day."),
+    ("en", "It runs at 100 km/h.", "It runs at 100 kilometres per hour."),
+    ("en", "The area is 5 square metres.", "The area is 5 m²."),
+    ("en", "The farm has 50,000 square metres.", "The farm has 5 hectares."),
+    ("en", "Use 100 kPa of pressure.", "Use 1 bar of pressure."),
+    ("en", "It was passed on 03/05/2019.", "It was passed on 03/05/19."),
+    ("en", "It was passed on 03/05/2019.", "It was passed on 03/05/2019."),
+    ("zh", "要借轮椅到隔天，不在一楼办理。", "要过夜借轮椅，不在一楼办理。"),
+    ("zh", "9:15开门。", "九点一刻开门。"),
+    ("en", "Pay at 5:15.", "Pay at a quarter past five."),
+    ("de", "Das Bad öffnet um 7:30 Uhr.", "Das Bad öffnet um halb acht."),
+    ("en", "Take it every two days.", "Take it every 2 days."),
+    ("en", "Open on Saturdays and Sundays.", "Open on Saturdays and Sundays, not on weekdays alone."),
+    ("en", "Sugar hardly affects behaviour.", "Sugar barely affects behaviour."),
+    ("en", "You don't need a visa.", "You dont need a visa."),
+    ("en", "Tenants do not pay the fee.", "Tenants are exempt from the fee."),
+    ("en", "The visit is free.", "The visit is free of charge."),
+    ("en", "The museum is far from the city.", "The museum is far from the old city."),
+    ("en", "The test is not reliable.", "The test is unreliable."),
+    ("en", "The plant is not toxic to dogs.", "The plant is non-toxic to dogs."),
+    ("en", "The cover was found under the income table.", "The cover was discovered under the income table."),
+    ("de", "Das Mittel ist nicht giftig.", "Das Mittel ist ungiftig."),
+    ("de", "Das Mittel hilft nicht.", "Das Mittel hilft keineswegs."),
+    ("zh", "孕妇禁用此药。", "孕妇禁用该药。"),
+]
+
+
+@pytest.mark.parametrize(("language", "claim", "evidence"), STOPPED)
+def test_another_fact_is_stopped(language, claim, evidence):
+    assert fault(claim, evidence, language)
+
+
+@pytest.mark.parametrize(("language", "claim", "evidence"), LET_PASS)
+def test_the_same_fact_in_other_words_passes(language, claim, evidence):
+    assert fault(claim, evidence, language) is None
