@@ -144,13 +144,10 @@ def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encod
         case Reader():
             from rag.reader import EvidenceReader, ReaderInterpreter
 
-            folder, others = reader_folders(settings)
-            reader, *of_languages = (
-                _pair_reader(EvidenceReader, "interpretation.", each, settings.encoder, encoders)
-                for each in (folder, *others.values())
+            reader = _pair_reader(
+                EvidenceReader, "interpretation.", reader_folder(settings), settings.encoder, encoders
             )
-            languages = dict(zip(others, of_languages, strict=True))
-            return ReaderInterpreter(reader, sentences, languages=languages, language=Detector(()).language)
+            return ReaderInterpreter(reader, sentences)
         case Generative():
             from rag.generative import GenerativeInterpreter
 
@@ -180,19 +177,11 @@ def load_support(config: Config, encoders: Encoders) -> SupportModel | None:
     return _pair_reader(SupportReader, "grounding.support_", folder, config.grounding.support_encoder, encoders)
 
 
-def reader_folders(settings: Reader) -> tuple[Path, dict[str, Path]]:
-    """The folder of the evidence reader, and those of readers of one language; of the latter one ships, for English.
+def reader_folder(settings: Reader) -> Path:
+    """The folder of the evidence reader."""
+    from rag.reader import SHIPPED as FOLDER
 
-    Raises:
-        ConfigError: nobody may look where its encoder would be.
-    """
-    if settings.model != SHIPPED:
-        return settings.model, {}
-    from rag.reader import SHIPPED as EVERY
-    from rag.reader import SHIPPED_ENGLISH as ENGLISH
-
-    both = settings.encoder is None and is_there("interpretation.model", MPNET)
-    return EVERY, {"en": ENGLISH} if both else {}
+    return FOLDER if settings.model == SHIPPED else settings.model
 
 
 def support_folder(config: Config) -> Path | None:

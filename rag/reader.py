@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from rag.chunking import topic
 from rag.grounding import compose
-from rag.interpret import Candidate, Selection, candidates, choose, ranking, unknown
+from rag.interpret import Candidate, Selection, candidates, choose, ranking
 from rag.pairs import NO_SPAN, Base, Pair, PairReader, Task, logits, room, sigmoid
 from rag.types import Document, Encoder, Evidence, GroundedAnswer
 
 SHIPPED = Path(__file__).parent / "assets" / "reader-e5-small"
-SHIPPED_ENGLISH = Path(__file__).parent / "assets" / "reader-mpnet"  # on an encoder that has to be fetched
 SENTENCE, PASSAGE = 0, 1  # outputs of the head
 _SIMILARITY = 6.0  # logits that a similarity of 1 is worth; chosen on `dev` rows (docs/log.md)
 _LIMITS = Selection()
@@ -152,33 +151,19 @@ class ReaderInterpreter:
         reader: finds sentences.
         encoder: tells which sentences say the same, and gives citations their similarity.
         selection: limits.
-        languages: readers of one language each, by ISO 639-1 code: one reads in place of `reader` where question and
-            documents are all in its language.
-        language: of a text, None where it is not known.
     """
 
-    def __init__(
-        self,
-        reader: EvidenceReader,
-        encoder: Encoder,
-        selection: Selection = _LIMITS,
-        *,
-        languages: Mapping[str, EvidenceReader] | None = None,
-        language: Callable[[str], str | None] = unknown,
-    ) -> None:
+    def __init__(self, reader: EvidenceReader, encoder: Encoder, selection: Selection = _LIMITS) -> None:
         self._reader = reader
         self._encoder = encoder
         self.selection = selection
-        self._languages = languages or {}
-        self._language = language
 
     def answer(self, question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> GroundedAnswer:
         """The best sentences, in the order of their documents; from a disputed document, one of each section."""
         found = candidates(question, evidence, documents, self._encoder)
         passages = [(item, [candidate for candidate, of in found if of is item]) for item in evidence]
-        reader = self._reader_of(question, documents)
-        readings = reader.read([_excerpt(question, item, documents, sentences) for item, sentences in passages])
-        thresholds = reader.settings
+        readings = self._reader.read([_excerpt(question, item, documents, sentences) for item, sentences in passages])
+        thresholds = self._reader.settings
         ranked: list[Candidate] = []
         answering: list[Candidate] = []
         near: list[Candidate] = []
@@ -198,11 +183,6 @@ class ReaderInterpreter:
         near = ranking(near) or ranking(answering)[:1]
         chosen = choose(ranking(ranked), near, self.selection, self._encoder.floor)
         return compose((candidate.citation for candidate in chosen), evidence)
-
-    def _reader_of(self, question: str, documents: Mapping[str, Document]) -> EvidenceReader:
-        spoken = self._language(question) if self._languages else None
-        own = self._languages.get(spoken) if spoken else None
-        return own if own and all(self._language(each.text) == spoken for each in documents.values()) else self._reader
 
 
 def _excerpt(

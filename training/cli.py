@@ -463,7 +463,7 @@ def eval_rag(
 ) -> None:
     """How many questions get an answer, from the right document, how many one that should not, or what is related."""
     from guard.assemble_classifier import Encoders
-    from guard.assemble_knowledge import load_answerer, reader_folders, support_folder
+    from guard.assemble_knowledge import load_answerer, reader_folder, support_folder
     from guard.config import load_config
     from guard.interpretation import Reader
     from training.evaluate_rag import SAMPLE, evaluate_rag, read_questions
@@ -481,13 +481,11 @@ def eval_rag(
     answerer = load_answerer(settings, Encoders(settings))
     files = questions or SAMPLE
     kind, support = settings.interpretation, support_folder(settings)
-    reader_folder, of_languages = reader_folders(kind) if isinstance(kind, Reader) else (None, {})
     result = {
         "command": command("airlock"),
         "mode": settings.knowledge.mode.value,
         "interpretation": kind.kind,
-        **({"reader_sha256": adapter_sha256(reader_folder)} if reader_folder else {}),
-        **{f"reader_{language}_sha256": adapter_sha256(folder) for language, folder in of_languages.items()},
+        **({"reader_sha256": adapter_sha256(reader_folder(kind))} if isinstance(kind, Reader) else {}),
         **({"support_sha256": adapter_sha256(support)} if support else {}),
         **evaluate_rag(answerer, [row for path in files for row in read_questions(path)]),
         **provenance(seed=0, data=[*files, *([config] if config else [])]),

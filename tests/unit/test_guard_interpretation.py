@@ -10,8 +10,8 @@ from peft import LoraConfig
 from classifier.types import MINILM, MPNET
 from classifier.weights import fetched_folder
 from guard.assemble_classifier import Encoders
-from guard.assemble_knowledge import gate, load_interpreter, load_support, reader_folders, support_folder
-from guard.config import E5_SMALL, Config, load_config
+from guard.assemble_knowledge import gate, load_interpreter, load_support, reader_folder, support_folder
+from guard.config import Config, load_config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED
 from guard.interpretation import Endpoint, Generative, Reader, Similarity
@@ -97,35 +97,26 @@ def test_the_default_resolves_to_what_the_switches_say():
     config = Config()
     assert isinstance(config.interpretation, Similarity | Reader)
     assert support_folder(config) in (None, support_folder(load_config(None, {"grounding.support_model": "shipped"})))
-    assert reader_folders(Reader())[0].parts[-3:] == ("rag", "assets", "reader-e5-small")
+    assert reader_folder(Reader()).parts[-3:] == ("rag", "assets", "reader-e5-small")
 
 
-@pytest.fixture(params=[True, False], ids=["fetched", "not_fetched"])
-def fetched(request, tmp_path, monkeypatch):
-    """Whether the larger encoder is there."""
+@pytest.mark.parametrize(
+    ("fetched", "encoder", "name"),
+    [
+        (True, None, "support-mpnet"),
+        (False, None, "support-minilm"),
+        (True, MINILM, "support-minilm"),
+    ],
+)
+def test_the_larger_support_model_is_taken_where_its_encoder_is(tmp_path, monkeypatch, fetched, encoder, name):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    if request.param:
+    if fetched:
         weights = fetched_folder(MPNET) / "model.safetensors"
         weights.parent.mkdir(parents=True)
         weights.touch()
-    return request.param
-
-
-@pytest.mark.parametrize("encoder", [None, MINILM])
-def test_the_larger_support_model_is_taken_where_its_encoder_is(fetched, encoder):
     config = load_config(None, {"grounding.support_model": "shipped", "grounding.support_encoder": encoder})
-    name = "support-mpnet" if fetched and encoder is None else "support-minilm"
     assert support_folder(config).parts[-3:] == ("rag", "assets", name)
-
-
-@pytest.mark.parametrize("encoder", [None, E5_SMALL])
-def test_the_english_reader_stands_beside_the_other_where_its_encoder_is(fetched, encoder):
-    assert reader_folders(Reader(model=Path("mine"), encoder=encoder)) == (Path("mine"), {})
-    every, others = reader_folders(Reader(encoder=encoder))
-    assert every.name == "reader-e5-small"
-    of_languages = {language: folder.name for language, folder in others.items()}
-    assert of_languages == ({"en": "reader-mpnet"} if fetched and encoder is None else {})
 
 
 def test_the_gate_takes_its_own_settings_only():
@@ -142,16 +133,6 @@ def test_each_kind_is_built(folders, monkeypatch):
     made = loaded(ENDPOINT)
     assert type(made).__name__ == "EndpointInterpreter"
     assert made.answer("What?", [], {}).abstained
-
-
-def test_shipped_readers_are_one_for_all_languages_and_one_for_english(folders, monkeypatch):
-    monkeypatch.setattr(
-        "guard.assemble_knowledge.reader_folders", lambda _: (folders / "reader", {"en": folders / "reader"})
-    )
-    made = loaded({"kind": "reader"})
-    assert [*made._languages] == ["en"]
-    assert made._languages["en"] is not made._reader
-    assert made._language("What are the warning signs of a stroke?") == "en"
 
 
 def test_reader_and_support_model_share_an_encoder(folders):

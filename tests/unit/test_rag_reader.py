@@ -135,30 +135,6 @@ def test_the_reader_sees_question_topic_and_sentences(knowledge):
     )
 
 
-@pytest.mark.parametrize(
-    ("tongues", "read"),
-    [
-        ({DOSE: "en", "else": "en"}, "english"),
-        ({DOSE: "en", "else": "de"}, "other"),
-        ({DOSE: "en", "else": None}, "other"),
-        ({DOSE: "de", "else": "de"}, "other"),
-        ({DOSE: None, "else": None}, "other"),
-    ],
-)
-def test_a_reader_of_a_language_reads_where_question_and_documents_are_in_it(knowledge, tongues, read):
-    readers = {"english": WordReader({"tablets": 0.6}, passage=0.5), "other": WordReader({"tablets": 0.6}, passage=0.7)}
-    evidence, documents = found(knowledge, DOSE)
-    interpreter = ReaderInterpreter(
-        readers["other"],
-        HashedWords(),
-        languages={"en": readers["english"]},
-        language=lambda text: tongues.get(text, tongues["else"]),
-    )
-    answer = interpreter.answer(DOSE, evidence, documents)
-    assert [name for name, reader in readers.items() if reader.excerpts] == [read]
-    assert answer.abstained is (read == "other")  # by its own threshold
-
-
 def test_it_abstains_where_no_passage_answers_and_names_what_it_searched(knowledge):
     answer = ask(knowledge, DOSE, WordReader({"tablets": 0.49}))
     assert (answer.abstained, answer.answer, answer.citations) == (True, "", ())
