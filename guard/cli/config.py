@@ -30,8 +30,7 @@ def show(
 
     from guard.config import absolute, load_config, settings
 
-    given = load_config(config)
-    loaded = absolute(given)
+    loaded = absolute(load_config(config))
     rows = settings(loaded, config)
     if as_json:
         print_json({"settings": rows})
@@ -41,7 +40,7 @@ def show(
             typer.echo(f"{row['setting']:34} {row['origin']:8} {value}")
     else:
         shown = loaded.model_dump(mode="json")
-        if "languages" not in given.classifier.model_fields_set:
+        if all(row["origin"] == "default" for row in rows if row["setting"].startswith("classifier.languages")):
             del shown["classifier"]["languages"]
         typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120))
 

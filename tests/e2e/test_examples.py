@@ -42,14 +42,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def given(engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """`load_guard("airlock.yaml")` of an example gives the guard that is loaded already."""
+    """`load_guard()` of an example gives the guard that is loaded already."""
     import guard
 
     asked = []
     monkeypatch.setattr(engine, "close", lambda: None)
-    monkeypatch.setattr(guard, "load_guard", lambda path: asked.append(path) or engine, raising=False)
+    monkeypatch.setattr(guard, "load_guard", lambda *given: asked.append(given) or engine, raising=False)
     yield
-    assert asked in ([], ["airlock.yaml"])
+    assert asked in ([], [()])  # without a file, so that it runs anywhere
 
 
 def said(capsys) -> list[tuple[str, str]]:
