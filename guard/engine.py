@@ -314,20 +314,23 @@ class Guard:
         except (JournalError, PartFailure) as exc:
             log.error("decision %s: %s", decision.id, exc)
 
-    def only_text(self, kinds: Sequence[str], param: str) -> None:
+    def only_text(self, kinds: Sequence[str], param: str, *, removable: bool = True) -> None:
         """Let parts of a request pass that hold no text, if the operator says so.
 
         Args:
             kinds: of those parts, such as ``image_url``.
             param: the field that has them, for the error.
+            removable: whether `text_only` can take them out of this request; else it refuses them.
 
         Raises:
-            BadRequest: there are some, and `conversation.non_text_parts` is `refuse`.
+            BadRequest: there are some, and `conversation.non_text_parts` does not let them pass.
         """
-        if kinds and self.config.conversation.non_text_parts == "refuse":
+        refusing = ("refuse",) if removable else ("refuse", "text_only")
+        if kinds and self.config.conversation.non_text_parts in refusing:
+            how, ways = ("", "`pass` or `text_only`") if removable else (", nor taken out of this call", "`pass`")
             raise BadRequest(
-                f"{param}: parts of type {', '.join(kinds)} cannot be judged; send text, or let the operator set "
-                "`conversation.non_text_parts` to `pass` or `text_only`",
+                f"{param}: parts of type {', '.join(kinds)} cannot be judged{how}; send text, or let the operator set "
+                f"`conversation.non_text_parts` to {ways}",
                 param=param,
                 code="unsupported_content",
             )

@@ -54,17 +54,12 @@ async def _request(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tup
         conversation = CHAT.read({"messages": asked.structured_messages})
         turns = list(conversation.turns)
         non_text += conversation.non_text
-    if non_text and guard.config.conversation.non_text_parts == "text_only":
-        raise BadRequest(
-            f"{param}: parts of type {', '.join(dict.fromkeys(non_text))} cannot be judged, nor taken out through this "
-            "API; send text, or let the operator set `conversation.non_text_parts` to `pass`",
-            param=param,
-            code="unsupported_content",
-        )
+    kinds = tuple(dict.fromkeys(non_text))
+    guard.only_text(kinds, param, removable=False)
     # A text that is in no message was found elsewhere in the request: it is judged as an earlier turn of the user.
     loose = [text for text in asked.texts or [] if text.strip() and not any(text in turn.text for turn in turns)]
     turns = [*(Turn("user", text) for text in loose), *turns]
-    request = WireRequest(tuple(turns), "", non_text=tuple(dict.fromkeys(non_text)))
+    request = WireRequest(tuple(turns), "", non_text=kinds)
     decision, reply = await enter_request(guard, request, param, origin)
     if reply is None:
         return decision, {"action": "NONE"}

@@ -193,13 +193,7 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         ]
         given = {name: _plain(data[name]) for name in fields if data.get(name) is not None}
         files = tuple(name for name in _FILES if data.get(name) or extra.get(name))
-        if files and settings.non_text_parts == "text_only":
-            raise BadRequest(
-                f"{', '.join(files)}: cannot be judged, nor taken out of this call; send text, or let the operator set "
-                "`conversation.non_text_parts` to `pass`",
-                param=files[0],
-                code="unsupported_content",
-            )
+        self._guard.only_text(files, ", ".join(files), removable=False)
         if wire is None:
             texts = (Turn("user", text) for text in texts_of(given, "query"))
             return WireRequest((*beside, *texts), "", non_text=files, stored=stored_prompt(data)), "query"
