@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
 from guard.assemble_classifier import Encoders, load_classifier
-from guard.assemble_knowledge import gate, load_interpreter, load_related, load_sentences, load_support
+from guard.assemble_knowledge import gate, load_interpreter, load_related, load_search, load_support
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.engine import Guard, Parts
 from guard.journal import NoJournal
@@ -111,6 +111,10 @@ class TimedEncoder:
         """As the part does."""
         return self._timed(lambda: self.part.encode_queries(texts))
 
+    def encode_asks(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """As the part does."""
+        return self._timed(lambda: self.part.encode_asks(texts))
+
     def _timed(self, encode: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
         before = self.clock.enter("embed" if self.clock.stage == "search" else self.clock.stage)
         vectors = encode()
@@ -154,7 +158,7 @@ class TimedAnswerer:
 
 def _timed(config: Config, encoders: Encoders, clock: Clock) -> Guard:
     """The engine of a configuration, with the clock around its parts."""
-    sentences, knowledge = load_sentences(config, encoders), config.knowledge
+    sentences, knowledge = load_search(config, encoders), config.knowledge
     related = load_related(sentences)
     answerer = Answerer(
         KnowledgeBase.open(knowledge.path or SAMPLE, TimedEncoder(sentences, clock)),

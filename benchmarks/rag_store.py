@@ -52,6 +52,8 @@ class Table:
         """The same as for passages."""
         return self.encode(texts)
 
+    encode_asks = encode_queries
+
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Shape ``(texts, dimension)``."""
         found = [self.questions[text] if text in self.questions else self.of(text) for text in texts]

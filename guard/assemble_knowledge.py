@@ -9,7 +9,7 @@ from classifier.types import MPNET
 from guard.assemble_classifier import Encoders, is_there
 from guard.config import Config
 from guard.errors import ConfigError
-from guard.fields import SHIPPED
+from guard.fields import NO_ENCODER, SHIPPED
 from guard.interpretation import Endpoint, Generative, Reader, Similarity
 from guard.language import Detector
 from guard.types import Protector
@@ -29,18 +29,60 @@ P = TypeVar("P", bound="PairReader")
 
 
 def load_sentences(config: Config, encoders: Encoders) -> SentenceVectors:
-    """The maker of sentence embeddings that the knowledge base is searched with.
+    """The sentence encoder for all languages.
 
     Raises:
         ConfigError: its encoder is missing, damaged, or not the expected one.
     """
+    return _sentence_encoder("knowledge.encoder", config.knowledge.encoder, encoders)
+
+
+def load_search(config: Config, encoders: Encoders, *, anew: bool = False) -> SentenceVectors:
+    """What the vectors of the knowledge base are made with: its encoder, or that and one for English beside it.
+
+    A base says which it was made with. Where its second encoder is not at hand, it is searched with the first alone.
+
+    Args:
+        config: names the base.
+        encoders: lend the weights.
+        anew: whether a base is made, whatever is there now.
+
+    Raises:
+        ConfigError: an encoder is missing or damaged, or a second one named for a base that was made without.
+    """
+    from rag.paired import AbsentEncoder, PairedEncoder, parts_of
+    from rag.schema import SAMPLE, find_manifest
+
+    sentences = load_sentences(config, encoders)
+    setting, asked = "knowledge.english_encoder", config.knowledge.english_encoder
+    named = None if asked == NO_ENCODER else asked
+    try:
+        manifest = None if anew else find_manifest(config.knowledge.path or SAMPLE)
+        made_with = parts_of(manifest.encoder)[1] if manifest else None
+        if manifest and made_with is None and named:
+            raise ConfigError(
+                f"{setting} is {named!r}, but the knowledge base was made without one; build it again, or leave it out"
+            )
+        if made_with and asked is None and is_there(setting, MPNET):
+            named = MPNET if encoders.get(setting, MPNET).sha256 == made_with else None
+        if named:
+            return PairedEncoder(sentences, _sentence_encoder(setting, named, encoders), Detector(()).is_english)
+        if manifest and made_with:
+            absent = AbsentEncoder(made_with, manifest.dimension - sentences.dimension - 1)
+            return PairedEncoder(sentences, absent, lambda _: False)
+        return sentences
+    except KnowledgeError as exc:
+        raise ConfigError(f"{setting}: {exc}") from exc
+
+
+def _sentence_encoder(setting: str, name: str, encoders: Encoders) -> SentenceVectors:
     from rag.pooled import sentence_encoder
 
-    encoder = encoders.get("knowledge.encoder", config.knowledge.encoder)
+    encoder = encoders.get(setting, name)
     try:
         return sentence_encoder(encoder.path, encoder.lend(), encoder.tokenizer, encoder.sha256)
     except KnowledgeError as exc:
-        raise ConfigError(f"knowledge.encoder: {exc}") from exc
+        raise ConfigError(f"{setting}: {exc}") from exc
 
 
 def load_knowledge(config: Config, sentences: SentenceVectors) -> KnowledgeBase:
@@ -92,7 +134,7 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     """
     from rag.answer import Answerer
 
-    sentences = load_sentences(config, encoders)
+    sentences = load_search(config, encoders)
     support = load_support(config, encoders)
     knowledge = config.knowledge
     return Answerer(

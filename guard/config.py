@@ -17,6 +17,7 @@ from guard.admission import Access, Limits, TenantShare
 from guard.choosing import OtherClassifier, Specialist
 from guard.errors import ConfigError
 from guard.fields import (
+    NO_ENCODER,
     PASSWORD,
     SHIPPED,
     Address,
@@ -215,6 +216,11 @@ class Knowledge(Section):
     kind: Literal["base", "none"] = Field("base", description="`none` loads none; then no rule may ground or protect.")
     path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
     encoder: str = E5_SMALL
+    english_encoder: str | None = Field(
+        None,
+        description="A second one, by which questions in English are compared too: folder, package:NAME/PATH or "
+        "fetched:NAME. Name it when the base is made; then it is used where it is there, unless this says none.",
+    )
     passages: Count = Field(3, description="Passages looked at for an answer.")
     mode: Mode = Field(DEFAULT_MODE, description="Find them by vectors (dense), by words (bm25) or by both (hybrid).")
     where: dict[str, Annotated[tuple[str, ...], one_or_many(str)]] = Field(
@@ -499,7 +505,7 @@ def _resolve(config: Config, folder: Path, names: Container[str] | None) -> Conf
         return folder / path if path not in (None, SHIPPED) and (names is None or name in names) else path
 
     def encoder(name: str, value: str | None) -> str | None:
-        if value is None or value.startswith(("package:", "fetched:")):
+        if value in (None, NO_ENCODER) or value.startswith(("package:", "fetched:")):
             return value
         return str(below(name, Path(value)))
 
@@ -557,6 +563,7 @@ def _resolve(config: Config, folder: Path, names: Container[str] | None) -> Conf
                     "path": below("knowledge.path", knowledge.path),
                     "reranker": below("knowledge.reranker", knowledge.reranker),
                     "encoder": encoder("knowledge.encoder", knowledge.encoder),
+                    "english_encoder": encoder("knowledge.english_encoder", knowledge.english_encoder),
                 }
             ),
             "interpretation": interpretation,

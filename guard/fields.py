@@ -17,6 +17,7 @@ class _Named(Protocol):
 
 N = TypeVar("N", bound=_Named)
 SHIPPED = Path("shipped")  # in the place of a folder: the model in the package
+NO_ENCODER = "none"  # in the place of an encoder's name
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]

@@ -72,6 +72,11 @@ class Detector:
             return str(found)
         return next((name for name, _ in ranked if name in languages and name in self._with_text), None)
 
+    def is_english(self, text: str) -> bool:
+        """Whether a text is in English, or may be: its language is not known, and it has no other letters."""
+        language = self.language(text)
+        return language == "en" or (language is None and text.isascii())
+
     def is_wholly(self, text: str, language: str) -> bool:
         """Whether a text is in a language of `TOLD`, and no stretch of it in another one or in other letters.
 

@@ -81,6 +81,10 @@ class SentenceEncoder:
         """The same for questions, with the prompt that the model's folder names for them, if it names one."""
         return self._vectors(self._model.encode_query, texts)
 
+    def encode_asks(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same for questions that are kept, to be compared with others."""
+        return self.encode_queries(texts)
+
     def _vectors(
         self, encode: Callable[..., Any], texts: Sequence[str], batch: int = 32, progress: bool = False
     ) -> NDArray[np.float32]:

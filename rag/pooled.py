@@ -73,6 +73,10 @@ class PooledEncoder:
         """The same for what is asked."""
         return self._all(self._query, texts, 32)
 
+    def encode_asks(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same for questions that are kept, to be compared with others."""
+        return self.encode_queries(texts)
+
     def _all(self, prefix: str, texts: Sequence[str], batch: int) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))

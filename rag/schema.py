@@ -263,6 +263,21 @@ def read_manifest(connection: sqlite3.Connection, folder: Path) -> Manifest:
     return Manifest(FORMAT, *row)
 
 
+def find_manifest(folder: Path) -> Manifest | None:
+    """The manifest of the knowledge base in a folder; None where there is none that this version reads.
+
+    Raises:
+        KnowledgeError: that cannot be told for now.
+    """
+    if not (folder / DATABASE).is_file():
+        return None
+    try:
+        with contextlib.closing(open_reader(folder)) as connection, explained(folder):
+            return read_manifest(connection, folder)
+    except Unusable:
+        return None
+
+
 def schema_faults(connection: sqlite3.Connection) -> Iterator[str]:
     """The tables and indexes that are missing, and those that are not as `create` makes them."""
     with contextlib.closing(sqlite3.connect(":memory:")) as fresh:

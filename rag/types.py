@@ -71,7 +71,10 @@ class Encoder(Protocol):
         """Unit vectors of what may answer, shape ``(texts, dimension)``."""
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors of what is asked, shape ``(texts, dimension)``."""
+        """Vectors of what is asked, shape ``(texts, dimension)``: their products with the others are cosines."""
+
+    def encode_asks(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of questions that are kept and found by others, shape ``(texts, dimension)``."""
 
 
 def similarity(cosine: float, floor: float) -> float:

@@ -259,7 +259,7 @@ class Writer:
         if not texts:
             return {}
         every = [text for found in texts.values() for text in found]
-        matrix = self._sound(self._encoder.encode_queries(every), len(every), "asks")
+        matrix = self._sound(self._encoder.encode_asks(every), len(every), "asks")
         ends = np.cumsum([len(found) for found in texts.values()])[:-1]
         return {name: part.tobytes() for name, part in zip(texts, np.split(matrix, ends), strict=True)}
 

@@ -56,6 +56,10 @@ class CachedEncoder:
         """The same for what is asked."""
         return self._vectors("query", self._encoder.encode_queries, texts)
 
+    def encode_asks(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same for questions that are kept."""
+        return self._vectors("asks", self._encoder.encode_asks, texts)
+
     def _vectors(
         self, kind: str, make: Callable[[Sequence[str]], NDArray[np.float32]], texts: Sequence[str]
     ) -> NDArray[np.float32]:

@@ -30,6 +30,9 @@ def eval_retrieval(
             "Repeatable."
         ),
     ] = None,
+    english_encoder: Annotated[
+        str | None, typer.Option(help="A second one beside each, by which questions in English are compared too.")
+    ] = None,
     pooled: Annotated[bool, typer.Option(help="Also one corpus of all passages in English.")] = True,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only a trial: so many questions of a half of a set.")
@@ -60,19 +63,28 @@ def eval_retrieval(
     for part in sets:
         for name in dict.fromkeys(encoder or (E5_SMALL, MINILM)):
             if name not in loaded:
-                loaded[name] = _encoder(name, work)
+                loaded[name] = _encoder(name, english_encoder, work)
             with typer.progressbar(length=len(part.documents), label=f"{part.name}, {name}") as bar:
                 folder = build_base(part.documents, work, loaded[name], bar.update)
             knowledge = KnowledgeBase.open(folder, loaded[name])
             figures = evaluate_retrieval(part.limited(limit), knowledge, seed=seed)
             knowledge.close()
-            found.setdefault(part.name, {})[name] = figures
-            _print(part, name, figures)
+            label = f"{name} and {english_encoder}" if english_encoder else name
+            found.setdefault(part.name, {})[label] = figures
+            _print(part, label, figures)
             write_json(out, {**about, "sets": found})  # each in its turn: a run of all takes hours
 
 
-def _encoder(name: str, work: Path) -> Encoder:
-    """The encoder of that name, which keeps what it makes in the work folder."""
+def _encoder(name: str, english: str | None, work: Path) -> Encoder:
+    """The encoder of that name, alone or with one for English, which keep what they make in the work folder."""
+    from guard.language import Detector
+    from rag.paired import PairedEncoder
+
+    alone = _cached(name, work)
+    return PairedEncoder(alone, _cached(english, work), Detector(()).is_english) if english else alone
+
+
+def _cached(name: str, work: Path) -> Encoder:
     from classifier.encoder import load_encoder
     from rag.pooled import sentence_encoder
     from training.embedding_cache import CachedEncoder

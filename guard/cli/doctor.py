@@ -51,7 +51,7 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
 
     from classifier.types import Exchange
     from guard.assemble_classifier import Encoders, load_judge, load_other, load_responses
-    from guard.assemble_knowledge import gate, load_interpreter, load_knowledge, load_sentences, load_support
+    from guard.assemble_knowledge import gate, load_interpreter, load_knowledge, load_search, load_support
     from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
     from guard.config import load_config
     from guard.pinned import check_pinned
@@ -80,14 +80,14 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
     def search() -> str:
         if settings.knowledge.kind == "none":
             return "off"
-        knowledge = load_knowledge(settings, load_sentences(settings, encoders))
+        knowledge = load_knowledge(settings, load_search(settings, encoders))
         faults = knowledge.verify()
         if faults:
             raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")
         return f"{knowledge.manifest.documents} documents, {knowledge.manifest.passages} passages, all sound"
 
     def interpret() -> str:
-        interpreter = load_interpreter(settings, load_sentences(settings, encoders), encoders)
+        interpreter = load_interpreter(settings, load_search(settings, encoders), encoders)
         evidence, documents = _example()
         answer = interpreter.answer("When does the library open?", evidence, documents)
         kept = ground(answer, evidence, documents, lambda _: True, gate=gate(settings)).citations

@@ -51,7 +51,7 @@ def build(
         for file in files:
             typer.echo(f"quarantined: {file.path}: {file.reason}", err=True)
 
-    _, encoder = _encoder(config, None)
+    _, encoder = _encoder(config, None, anew=True)
     try:
         with progress_bar("files", quiet=as_json) as progress:
             built = build_base(source, out, encoder, strict=strict, progress=progress)
@@ -257,14 +257,14 @@ def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return asked
 
 
-def _encoder(config: Path | None, kb: Path | None) -> tuple[Config, Encoder]:
+def _encoder(config: Path | None, kb: Path | None, *, anew: bool = False) -> tuple[Config, Encoder]:
     from guard.assemble_classifier import Encoders
-    from guard.assemble_knowledge import load_sentences
+    from guard.assemble_knowledge import load_search
     from guard.config import load_config
 
     overrides: dict[str, Any] | None = {"knowledge.path": str(kb.absolute())} if kb else None
     settings = load_config(config, overrides)
-    return settings, load_sentences(settings, Encoders(settings))
+    return settings, load_search(settings, Encoders(settings), anew=anew)
 
 
 def _open(config: Path | None, kb: Path | None) -> tuple[Config, KnowledgeBase]:

@@ -5,12 +5,16 @@ import pytest
 import torch
 
 from classifier import encoder as encoder_module
-from classifier.types import MINILM, TextTooLong
+from classifier.types import MINILM, MPNET, TextTooLong
 from guard.assemble_classifier import Encoders, load_classifier
-from guard.assemble_knowledge import load_sentences
+from guard.assemble_knowledge import load_knowledge, load_search, load_sentences, load_writer
 from guard.config import ClassifierSection, Config, Knowledge
 from guard.errors import ConfigError
+from guard.language import Detector
+from rag.schema import find_manifest
+from rag.types import KnowledgeError
 from tests.classifier_cases import minilm, toy_model
+from tests.unit.rag_cases import document
 
 
 @pytest.fixture
@@ -102,3 +106,86 @@ def test_only_a_limited_classifier_has_a_longest_text(loads):
     with pytest.raises(TextTooLong, match=r"`classifier\.max_tokens` = 3"):
         load_classifier(settings, Encoders(settings)).classify([long])
     assert load_classifier(settings, Encoders(settings), limited=False).classify([long])[0].coverage.tokens >= 45
+
+
+# Two encoders of one knowledge base
+
+BOTH = {"encoder": MINILM, "english_encoder": MINILM}
+
+
+def settings_with(folder, **knowledge):
+    return config().model_copy(update={"knowledge": Knowledge(path=folder, **{**BOTH, **knowledge})})
+
+
+def searched_with(folder, *, anew=False, **knowledge):
+    """The encoder that a base in that folder is searched with."""
+    settings = settings_with(folder, **knowledge)
+    return load_search(settings, Encoders(settings), anew=anew)
+
+
+@pytest.fixture
+def bases(tmp_path, loads):
+    """A base that was made with one encoder, and one that was made with two."""
+    for name, english in (("one", None), ("two", MINILM)):
+        with load_writer(
+            settings_with(tmp_path / name), searched_with(tmp_path / name, english_encoder=english)
+        ) as made:
+            made.change(add=[document("bread", "Bread is baked from flour.")])
+    return tmp_path
+
+
+def test_a_base_is_made_with_two_encoders_where_a_second_is_named(bases):
+    one, two = (find_manifest(bases / name) for name in ("one", "two"))
+    assert (one.dimension, two.dimension) == (384, 384 + 384 + 1)
+    assert two.encoder == f"{one.encoder}+{one.encoder}"
+
+
+@pytest.mark.parametrize(("name", "english"), [("one", None), ("one", "none"), ("two", MINILM), ("two", "none")])
+def test_a_base_is_searched_with_what_it_was_made_with(bases, name, english):
+    encoder = searched_with(bases / name, english_encoder=english)
+    settings = settings_with(bases / name, english_encoder=english)
+    (found,) = load_knowledge(settings, encoder).search("What is bread baked from?", 1)
+    assert found.passage.document == "bread"
+
+
+def test_a_second_encoder_for_a_base_that_was_made_without_is_refused_unless_it_is_made_anew(bases):
+    with pytest.raises(ConfigError, match=r"english_encoder is 'package:.*but the knowledge base was made without one"):
+        searched_with(bases / "one")
+    assert searched_with(bases / "one", anew=True).dimension == 769
+    assert searched_with(bases / "two", english_encoder=None, anew=True).dimension == 384
+
+
+@pytest.mark.parametrize(
+    ("there", "sha256", "writes"), [(False, "", False), (True, "another", False), (True, "", True)]
+)
+def test_without_a_setting_the_fetched_encoder_is_used_where_it_is_the_one_of_the_base(
+    bases, monkeypatch, there, sha256, writes
+):
+    made = minilm()
+    monkeypatch.setattr("guard.assemble_knowledge.is_there", lambda setting, name: there)
+    fetched = dataclasses.replace(made, name=MPNET, sha256=sha256 or made.sha256)
+    monkeypatch.setattr(encoder_module, "load_encoder", lambda name: fetched if name == MPNET else made)
+    encoder = searched_with(bases / "two", english_encoder=None)
+    settings = settings_with(bases / "two", english_encoder=None)
+    assert load_knowledge(settings, encoder).search("flour", 1)
+    with load_writer(settings, encoder) as writer:
+        if writes:
+            assert writer.change(add=[document("rye", "Rye bread is dark.")]).added == ("rye",)
+        else:
+            with pytest.raises(KnowledgeError, match="nothing can be added"):
+                writer.change(add=[document("rye", "Rye bread is dark.")])
+
+
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("What is bread baked from?", True),
+        ("xkcd", True),
+        ("Woraus wird das Brot in Bayern gebacken?", False),
+        ("面包是用什么做的？", False),
+        ("ขนมปังทำจากอะไร", False),
+        ("", True),
+    ],
+)
+def test_a_question_whose_language_is_not_known_may_be_english(text, english):
+    assert Detector(()).is_english(text) is english

@@ -298,8 +298,8 @@ def test_asks_that_are_left_of_no_current_document_are_a_fault(tmp_path):
 
 def test_vectors_of_asks_that_are_none_are_refused(tmp_path):
     class Broken(HashedWords):
-        def encode_queries(self, texts):
-            return super().encode_queries(texts) * np.nan
+        def encode_asks(self, texts):
+            return super().encode_asks(texts) * np.nan
 
     with Writer(tmp_path / "kb", Broken()) as writer:
         with pytest.raises(KnowledgeError, match="without finite values for 1 asks"):

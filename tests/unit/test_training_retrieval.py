@@ -164,7 +164,7 @@ def test_a_base_is_gone_on_with(tmp_path, animals):
 def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals, monkeypatch):
     from training.cli import evaluate
 
-    monkeypatch.setattr("training.retrieval_cli._encoder", lambda name, work: HashedWords(fingerprint=name))
+    monkeypatch.setattr("training.retrieval_cli._cached", lambda name, work: HashedWords(fingerprint=name))
     closed = [{"text": "Who sings?", "passage": "The lark is the one of the birds that sings in the morning."}] * 2
     foreign = [{"text": "谁在唱歌？", "passage": "早上唱歌的鸟是云雀，它飞得很高。", "lang": "zh"}]
     files = [
@@ -185,3 +185,16 @@ def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals,
         {"recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10"},
     )
     assert set(found["data"]) == {"animals.jsonl", "animals.corpus.jsonl", "closed.jsonl", "foreign.jsonl"}
+
+
+def test_the_command_measures_a_pair_of_encoders_and_names_both(tmp_path, animals, monkeypatch):
+    from training.cli import evaluate
+
+    monkeypatch.setattr("training.retrieval_cli._cached", lambda name, work: HashedWords(fingerprint=name))
+    out = tmp_path / "retrieval.json"
+    given = ["--data", str(tmp_path / "animals.jsonl"), "--encoder", "one", "--english-encoder", "two"]
+    run = CliRunner().invoke(evaluate, ["retrieval", *given, "--work", str(tmp_path / "work"), "--out", str(out)])
+    assert run.exit_code == 0, run.output
+    (figures,) = json.loads(out.read_text(encoding="utf-8"))["sets"]["animals"].items()
+    assert figures[0] == "one and two"
+    assert figures[1]["encoder"] == "one+two"
