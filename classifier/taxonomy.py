@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from classifier.types import ClassifierError, Handling, Tier
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "tiers-e5-small"
 SHIPPED_SPECIALISTS = {"en": SHIPPED_MODEL.with_name("tiers-mpnet")}  # by language; their encoders do not ship
 SHIPPED_RESPONSES = SHIPPED_MODEL.with_name("responses-e5-small")
+MAX_REPEATED = 100_000  # values that the aliases of a YAML file may stand for
 TAXONOMY = "taxonomy.yaml"  # in the folder of a model
 DEFAULT_HANDLING = {
     Tier.SAFE: Handling.ANSWER,
@@ -129,7 +131,7 @@ class Taxonomy:
             data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
         except FileNotFoundError as exc:
             raise ClassifierError(f"taxonomy file {path} does not exist; give the path of a YAML taxonomy") from exc
-        except (OSError, yaml.YAMLError, ValueError) as exc:
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as exc:
             raise ClassifierError(f"taxonomy file {path} is not readable YAML: {exc}") from exc
         return cls.from_dict(data, origin=str(path))
 
@@ -143,21 +145,45 @@ def tier_sums(probabilities: Sequence[float], taxonomy: Taxonomy) -> dict[Tier, 
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key that is written twice is an error; YAML itself would keep the last one and say nothing."""
+    """YAML in which a key that is written twice is an error; YAML itself would keep the last one and say nothing.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping as Python has it.
+    So are aliases of aliases that, written out, come to more than `MAX_REPEATED` values.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document before it becomes values.
 
         Raises:
-            yaml.constructor.ConstructorError: a key stands twice.
+            yaml.composer.ComposerError: its aliases stand for too much, or a key stands twice.
         """
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key, _ in node.value if keys.count(key.value) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{twice.value!r} is named more than once", twice.start_mark
+        node: yaml.Node | None = super().get_single_node()
+        sizes: dict[yaml.Node, int] = {}
+        if node is not None and _size(node, sizes) > len(sizes) + MAX_REPEATED:
+            raise yaml.composer.ComposerError(
+                None, None, f"its aliases (*) stand for more than {MAX_REPEATED:,} values; write out what is meant"
             )
-        return super().construct_mapping(node, deep)
+        for mapping in sizes:
+            if isinstance(mapping, yaml.MappingNode):
+                _check_keys(mapping)
+        return node
+
+
+def _check_keys(mapping: yaml.MappingNode) -> None:
+    """Before anything is merged into it (`<<`), which may repeat its keys."""
+    seen = set()
+    for key, _ in mapping.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.composer.ComposerError(None, None, f"{key.value!r} is named more than once", key.start_mark)
+        seen.add(key.value if isinstance(key, yaml.ScalarNode) else key)
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """How many values a node comes to with its aliases written out; `sizes` are those of the nodes below it too."""
+    if node not in sizes:
+        sizes[node] = 0  # for one that holds itself
+        inner = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[node] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_size(each, sizes) for each in inner))
+    return sizes[node]
 
 
 def _category(category_id: str, entry: Any) -> Category:  # noqa: ANN401 - parsed YAML

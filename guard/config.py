@@ -450,7 +450,10 @@ def warnings_of(config: Config) -> list[str]:
     """What the settings alone show to be sound, and surely not meant."""
     if "user" not in config.conversation.trusted_roles:
         return []
-    return ["conversation.trusted_roles has `user`, whose texts Airlock is there to judge; remove it"]
+    return [
+        "conversation.trusted_roles has `user`: then no role is left to judge, so all of each conversation is judged "
+        "as if a user had written it, the system message and the model's turns too; remove it"
+    ]
 
 
 def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

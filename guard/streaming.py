@@ -44,6 +44,7 @@ class _Channel:
     tail: str = ""
     start: int = 0
     clean: int = 0
+    rested: int = 0  # characters of the answer since it last grew
     ended: bool = False
     hash: Any = field(default_factory=hashlib.sha256)  # of all of it, by which a repetition is known
 
@@ -71,7 +72,7 @@ class StreamGate:
     Args:
         reader: understands the wire's events.
         hold_back: characters kept back; 0 releases what is checked and so lets the first half of a finding out.
-        stride: characters that must come before the next check.
+        stride: characters that must come before the next check, and of the answer before a text that rests has ended.
         context: characters of each text that are kept for a check that reads further back, though they have left.
         max_event: longest event in bytes.
     """
@@ -206,12 +207,17 @@ class StreamGate:
             for key in heard.ended:
                 if key in self._channels:
                     self._channels[key].ended = True
+            for key, answered in heard.resting.items():
+                channel = self._channels[key]
+                channel.rested += answered
+                channel.ended = channel.ended or channel.rested >= self._stride
             if heard.over:
                 self._end()
 
     def _add(self, event: _Event, key: Key, text: str) -> None:
         channel = self._channels.setdefault(key, _Channel())
         channel.tail += text
+        channel.rested = 0
         channel.ended = False
         channel.hash.update(_bytes(text))
         event.needs[key] = channel.end

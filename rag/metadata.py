@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -15,6 +16,7 @@ SIDECAR = ".meta.yaml"
 ASKS = "asks"  # questions that the document answers; searched by their vectors, not asked for by `pairs`
 MAX_ASKS = 64
 ASK_CHARACTERS = 500
+MAX_REPEATED = 10_000  # values that aliases may stand for
 DATES = ("published", "retrieved", "expires")
 _SINGLE = ("title", "url", "publisher", "licence", "trust", *DATES)  # `stance` and others may be lists
 _KNOWN = frozenset({*_SINGLE, ASKS, "stance", "positions", "protects"})
@@ -34,13 +36,19 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """The entries of a YAML mapping; null for a key that has no value. The known ones are in lower case.
 
     Raises:
-        Unreadable: it is no YAML, something else than a mapping, or names an entry twice; `where` is named.
+        Unreadable: it is no YAML, something else than a mapping, names an entry twice, or has aliases of aliases that
+            stand for too much; `where` is named.
     """
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         names = [_name(key.value) for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+        sizes: dict[yaml.Node, int] = {}
+        if node is not None and _size(node, sizes) > len(sizes) + MAX_REPEATED:
+            raise Unreadable(
+                f"{where} has aliases (*) that stand for more than {MAX_REPEATED:,} values; write out what is meant"
+            )
         data = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date that does not exist
         raise Unreadable(f"{where} is not YAML: {exc}") from exc
@@ -51,6 +59,15 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise Unreadable(f"{where} names `{twice[0]}` twice; give each a name of its own")
     return {_name(str(key)): value for key, value in (data or {}).items()}
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """How many values a node comes to with its aliases written out; `sizes` are those of the nodes below it too."""
+    if node not in sizes:
+        sizes[node] = 0  # for one that holds itself
+        inner = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[node] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_size(each, sizes) for each in inner))
+    return sizes[node]
 
 
 def _name(key: str) -> str:

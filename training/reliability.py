@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.conformal import ALL
 from training.intervals import interval
 
 _BINS = 10
@@ -39,10 +40,13 @@ def reliability(tiers: Tiers, truth: Places, *, equal_mass: bool = False) -> lis
 
 
 def calibration_figures(tiers: Tiers, truth: Places, languages: Sequence[str], *, seed: int) -> dict[str, Any]:
-    """Calibration errors with bootstrap intervals, log loss and bins; of all rows and of each language with enough."""
+    """Calibration errors with bootstrap intervals, log loss and bins; of all rows and of each language with enough.
+
+    Rows whose language is said to be `all` count among all rows only.
+    """
     names = np.array(languages)
-    counts = {name: int((names == name).sum()) for name in sorted(set(languages))}
-    groups = {"all": np.ones(len(truth), bool)}
+    counts = {name: int((names == name).sum()) for name in sorted(set(languages) - {ALL})}
+    groups = {ALL: np.ones(len(truth), bool)}
     groups |= {name: names == name for name, rows in counts.items() if rows >= _FEWEST}
     return {name: _figures(tiers[mask], truth[mask], seed) for name, mask in groups.items()}
 

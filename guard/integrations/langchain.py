@@ -325,9 +325,13 @@ def _calls(message: BaseMessage) -> list[Any]:
 
 
 def _others(message: BaseMessage) -> list[str]:
-    """What a message of the model says beside its text: arguments of tool calls, reasoning, parts of other kinds."""
+    """What a message of the model says beside its text: arguments of calls, reasoning, annotations, other parts."""
     parts = [message.content] if isinstance(message.content, str) else message.content
-    blocks = [part for part in parts if not isinstance(part, str) and part.get("type") != "text"]
+    blocks = [
+        {name: value for name, value in part.items() if name != "text"} if part.get("type") == "text" else part
+        for part in parts
+        if not isinstance(part, str)
+    ]
     return _texts({"calls": _calls(message), "blocks": blocks, "more": message.additional_kwargs})
 
 

@@ -16,10 +16,10 @@ _OF_CALLS = ("arguments", "input")
 
 
 class ChoicesReader:
-    """A text of a choice ends when the choice finishes; what comes before its answer, when the answer goes on.
+    """A text of a choice ends when the choice finishes; what comes before its answer rests while the answer goes on.
 
-    So reasoning ends with the first content, and a call's name with its arguments. Content, a refusal and what calls
-    are given do not end so: each may go on after whatever came between.
+    So reasoning rests during content, and a call's name during its arguments. Content, a refusal and what calls are
+    given do not: each may go on after whatever came between.
 
     Args:
         stop: writes the end of a stopped stream, for the choices that it has.
@@ -57,15 +57,12 @@ class ChoicesReader:
         self._choices.add(index)
         spoken: dict[Key, str] = {(index, *path): text for path, text in content_texts(choice).items() if text}
         self._keys.update(spoken)
-        answering = any(_answers(key) for key in spoken)
-        finished = bool(choice.get("finish_reason"))  # some servers write "" until the last chunk
-        ended = [
-            key
-            for key in self._keys
-            if key[0] == index
-            and (finished or (answering and key[1] == "delta" and key not in spoken and not _answers(key)))
-        ]
-        return Heard(added=spoken, ended=ended)
+        known = [key for key in self._keys if key[0] == index]
+        if choice.get("finish_reason"):  # some servers write "" until the last chunk
+            return Heard(added=spoken, ended=known)
+        answered = sum(len(text) for key, text in spoken.items() if _answers(key))
+        still = [key for key in known if key[1] == "delta" and key not in spoken and not _answers(key)]
+        return Heard(added=spoken, resting=dict.fromkeys(still, answered))
 
 
 def _answers(key: Key) -> bool:

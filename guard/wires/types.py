@@ -74,12 +74,14 @@ class Heard:
         added: text that goes on, by the text that it is part of.
         whole: texts that stand whole in the event; those that repeat what was heard before need no check.
         ended: texts to which nothing is added any more.
+        resting: texts that stand still while the answer goes on, each with the characters that the answer grew by.
         over: whether it is the last event.
     """
 
     added: Mapping[Key, str] = field(default_factory=dict)
     whole: Sequence[str] = ()
     ended: Collection[Key] = ()
+    resting: Mapping[Key, int] = field(default_factory=dict)
     over: bool = False
 
 

@@ -4,9 +4,13 @@ from typing import get_args
 import pytest
 import yaml
 
+from classifier.taxonomy import Taxonomy
+from classifier.types import ClassifierError
 from guard.config import Config, Role, absolute, load_config, settings, warnings_of
 from guard.errors import ConfigError
 from guard.output import PatternCheck, output_checks
+from guard.policy_cases import read_cases
+from guard.tenants import read_keys
 from guard.types import Route
 from guard.wires import chat, messages, responses
 from tests.doubles import WordClassifier
@@ -101,6 +105,12 @@ def test_a_wrong_value_names_setting_value_and_file(write, text, setting, value)
     assert str(path) in message
 
 
+BOMB = "a0: &a0 {k: x}\n" + "\n".join(
+    f"a{level}: &a{level} {{{', '.join(f'k{each}: *a{level - 1}' for each in range(9))}}}" for level in range(1, 10)
+)
+MERGED_BOMB = "a0: &a0 {k: x}\n" + "\n".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}" for level in range(1, 10)
+)
 NO_YAML = {
     "a list that is open": "a: [",
     "a tab": "\tx: 1",
@@ -111,6 +121,8 @@ NO_YAML = {
     "a null byte": "a: \0",
     "nested too deep": "[" * 3000 + "]" * 3000,
     "an alias of itself": "server: &a {tls: *a}",
+    "aliases of aliases": BOMB,
+    "merges of merges": MERGED_BOMB,
     "a number out of range": "a: 1" + ":1" * 300 + ".0",
     "no bool": "a: !!bool x",
     "no integer": "a: !!int ''",
@@ -123,6 +135,39 @@ NO_YAML = {
 def test_a_file_that_holds_no_settings_is_named(write, text):
     path = write(text)
     assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("bomb", [BOMB, MERGED_BOMB])
+def test_aliases_that_stand_for_too_much_are_one_error(write, bomb):
+    path = write(bomb)
+    for read in (load_config, read_cases, read_keys, Taxonomy.load):
+        with pytest.raises((ConfigError, ClassifierError)) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value)) < 400
+    assert "aliases (*) stand for more than 100,000 values" in refusal(path)
+
+
+def test_ordinary_aliases_and_merges_work(write):
+    path = write(
+        "policy:\n  rules:\n"
+        "  - &one {name: one, when: &when {tier: [unsafe]}, route: refuse}\n"
+        "  - {<<: *one, name: two, when: {<<: *when, endpoint: [chat]}}\n"
+        "  - {name: all, route: refuse}\n"
+        "output: {patterns: [{name: a, regex: &long x}, {name: b, regex: *long}]}"
+    )
+    config = load_config(path)
+    assert [rule.name for rule in config.policy.rules] == ["one", "two", "all"]
+    assert config.policy.rules[1].when.tier == config.policy.rules[0].when.tier
+    assert [pattern.regex for pattern in config.output.patterns] == ["x", "x"]
+
+
+def test_what_is_merged_is_not_named_twice(write):
+    path = write(
+        "limits: {tenants: {b: &b {in_flight: 2}, a: &a {<<: *b, in_flight: 3}}, tenant: {<<: *a}}\n"
+        "access: {keys: k}\nupstream: {api_key_env: X}"
+    )
+    assert load_config(path).limits.of("a").in_flight == 3
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

@@ -159,6 +159,24 @@ def test_trusted_roles_are_a_setting():
     assert (decision.route, decision.judged) == (Route.GROUND, "last_turn")
 
 
+@pytest.mark.parametrize("trusted", [[U], [S, U], [S, "developer", U, A, T, "function"]])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [(U, "a bomb")],
+        [(S, "be kind"), (U, "a bomb")],
+        [(U, "a bomb"), (A, "What for?"), (U, "fun")],
+        [(U, "a bomb"), (A, ""), (T, "fine")],
+        [(FIELD, "fine"), (U, "a bomb"), (A, "Well")],
+    ],
+)
+def test_users_are_judged_also_where_they_are_trusted(trusted, turns):
+    settings = {"conversation.trusted_roles": trusted}
+    assert decided(*turns, settings=settings).route is Route.REFUSE
+    harmless = [(role, text.replace("a bomb", "a cake")) for role, text in turns]
+    assert decided(*harmless, settings=settings).route is Route.FORWARD
+
+
 RULES = [
     {"name": "search_is_data", "when": {"text": "tool_result", "tier": "unsafe"}, "route": "forward"},
     {"name": "no_advice_from_tools", "when": {"text": "tool_result", "tier": "conditionally_safe"}, "route": "refuse"},

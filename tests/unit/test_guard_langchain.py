@@ -341,6 +341,40 @@ def test_each_message_of_a_model_is_grounded_where_that_is_required():
     assert [each.text for each in messages({})] == [QUOTE, CHEESE, CHEESE]
 
 
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"type": "citation", "title": PHRASE, "url": "https://example.org/a"},
+        {"type": "citation", "cited_text": PHRASE},
+        {"type": "url_citation", "url": f"https://example.org/{PHRASE}"},
+        {"type": "non_standard_annotation", "value": {"note": [PHRASE]}},
+    ],
+)
+def test_annotations_of_a_text_pass_the_output_door(annotation):
+    said = AIMessage([{"type": "text", "text": "All is well.", "annotations": [annotation]}])
+    for own in (GuardedModel(model(said), make_guard()).invoke("hi"), _agent(said)):
+        assert own.response_metadata["finish_reason"] == "content_filter"
+        assert PHRASE not in own.model_dump_json()
+    history = [HumanMessage("hi"), said, HumanMessage("and?")]
+    assert GuardedModel(model("fine"), make_guard()).invoke(history).response_metadata["finish_reason"] == (
+        "content_filter"
+    )
+
+
+def test_harmless_annotations_of_a_text_leave_with_it():
+    annotation = {"type": "citation", "title": "News", "url": "https://example.org/a", "start_index": 0}
+    said = AIMessage([{"type": "text", "text": "All is well.", "id": "b1", "annotations": [annotation]}])
+    check = PhraseCheck()
+    last = GuardedModel(model(said), make_guard(output=check)).invoke("hi")
+    assert last.content == said.content
+    assert sorted(check.asked) == ["All is well.", "News", "https://example.org/a"]
+
+
+def _agent(said):
+    agent = create_agent(model(said), middleware=[AirlockMiddleware(make_guard())])
+    return agent.invoke({"messages": [HumanMessage("hi")]})["messages"][-1]
+
+
 def test_metadata_of_the_model_passes_the_output_door():
     for more in ({"note": PHRASE}, {"logprobs": {"content": [{"token": token} for token in (PHRASE[:4], PHRASE[4:])]}}):
         said = AIMessage("All is well.", response_metadata=more)

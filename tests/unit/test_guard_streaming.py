@@ -319,6 +319,37 @@ def test_reasoning_leaves_once_the_answer_begins():
     assert b"I think." in gate.release()
 
 
+def test_reasoning_has_ended_once_the_answer_went_on_for_a_stride():
+    gate, released = chat_gate(hold_back=1000, stride=6), []
+    for delta in ({"reasoning": "I think."}, {"content": "So"}, {"content": "."}, {"content": " It"}):
+        gate.feed(sse([chunk(delta)], done=False))
+        for probe in gate.probes():
+            gate.clear(probe)
+        released.append(gate.release())
+    assert [b"I think." in part for part in released] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("channel", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("between", [1, 3])
+def test_a_phrase_in_reasoning_that_a_part_of_the_answer_interrupts_does_not_leave(channel, between):
+    async def check(cut):
+        start, end = pieces(PHRASE, [cut])
+        said = [{channel: BEFORE + start}, *[{"content": "hm, "}] * between, {channel: end}, {"content": CLEAN}]
+        result = await through(*one_by_one(sse([chunk(delta) for delta in said])), **{"output.stride": 20})
+        assert BEFORE.startswith(result.spoken("delta", channel))
+        assert result.spoken("delta", "content") == ""
+
+    every(range(1, len(PHRASE)), check)
+
+
+def test_the_end_of_a_phrase_in_reasoning_does_not_leave_however_long_the_answer_between():
+    start, end = pieces(PHRASE, [7])
+    said = [{"reasoning": BEFORE + start}, {"content": CLEAN}, {"reasoning": end}, {"content": CLEAN}]
+    result = asyncio.run(through(*one_by_one(sse([chunk(delta) for delta in said]))))
+    assert (BEFORE + start).startswith(result.spoken("delta", "reasoning"))
+    assert json.loads(result.events[-2])["choices"][0]["finish_reason"] == "content_filter"
+
+
 @pytest.mark.parametrize(
     "events",
     [

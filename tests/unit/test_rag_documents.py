@@ -62,6 +62,19 @@ def test_a_change_of_title_metadata_or_text_is_a_new_version(tmp_path, changed):
     assert read_documents(tmp_path).documents[0].version != before
 
 
+ALIASES = b"a0: &a0 [x]\n" + b"\n".join(
+    b"a%d: &a%d [%s]" % (level, level, b", ".join([b"*a%d" % (level - 1)] * 9)) for level in range(1, 10)
+)
+MERGES = b"a0: &a0 {k: x}\n" + b"\n".join(
+    b"a%d: &a%d {<<: [%s]}" % (level, level, b", ".join([b"*a%d" % (level - 1)] * 9)) for level in range(1, 10)
+)
+
+
+def test_ordinary_aliases_in_front_matter_work(tmp_path):
+    (tmp_path / "a.md").write_text("---\npublisher: &who WHO\ntopics: [*who, *who]\n---\nText.", encoding="utf-8")
+    assert dict(read_documents(tmp_path).documents[0].metadata)["topics"] == ["WHO", "WHO"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -75,6 +88,8 @@ def test_a_change_of_title_metadata_or_text_is_a_new_version(tmp_path, changed):
         (b"---\nexpires: 2030-01-31\nexpires: 2020-01-31\n---\nText.", "front matter names `expires` twice"),
         (b"---\nExpires: 2030-01-31\nexpires: 2020-01-31\n---\nText.", "front matter names `expires` twice"),
         (b"---\nnote: one\nnote: two\n---\nText.", "front matter names `note` twice"),
+        (b"---\n" + ALIASES + b"\n---\nText.", "front matter has aliases (*)"),
+        (b"---\n" + MERGES + b"\n---\nText.", "front matter has aliases (*)"),
         (b"---\na: " + b"[" * 5000 + b"\n---\nText.", "is nested too deeply"),
         (b'---\na: "\\ud800"\n---\nText.', "half of a surrogate pair"),
         (b"caf\xe9.", "is not UTF-8"),

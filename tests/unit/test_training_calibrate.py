@@ -23,7 +23,7 @@ from training.lineage import lineage
 from training.manifest import file_sha256
 from training.model_cli import model as models
 from training.readings import Readings
-from training.reliability import calibration_error
+from training.reliability import calibration_error, calibration_figures
 
 MISS, FLAG = Budget("max-miss", 0.1), Budget("max-false-flag", 0.1)
 
@@ -288,3 +288,14 @@ def test_a_page_needs_no_network(model, noisy, scores, tmp_path):
     write_calibration(tmp_path / "page.html", found)
     page = (tmp_path / "page.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_calibration_of_all_rows_is_of_all_rows_whatever_their_languages_are_called():
+    generator = np.random.default_rng(0)
+    tiers, truth = generator.dirichlet(np.ones(4), 300), generator.integers(0, 4, 300)
+    languages = ["all"] * 120 + ["de"] * 130 + ["fr"] * 50
+    found = calibration_figures(tiers, truth, languages, seed=0)
+    assert {name: figures["rows"] for name, figures in found.items()} == {"all": 300, "de": 130}
+    told = calibration_figures(tiers, truth, ["en"] * 120 + languages[120:], seed=0)
+    assert {name: figures["rows"] for name, figures in told.items()} == {"all": 300, "de": 130, "en": 120}
+    assert (found["all"], found["de"]) == (told["all"], told["de"])
