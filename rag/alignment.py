@@ -54,7 +54,7 @@ class Aligner:
 
     def candidates(self, claim: str, most: int = 5) -> list[Candidate]:
         """The sentences that share most with a normalised claim, best first; none if no word is shared."""
-        weights = {word: self._weight(word) for word in set(words(claim))}
+        weights = {word: self._weight(word) for word in dict.fromkeys(words(claim))}
         if not any(weights.values()):
             weights = dict.fromkeys(weights, 1.0)  # all are common
         total = sum(weights.values())

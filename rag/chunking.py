@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import regex
 from markdown_it import MarkdownIt
 
-from rag.segments import boundaries, signs, struck
+from rag.segments import boundaries, signs, struck, trimmed
 from rag.types import Document, Passage
 
 DEFAULT_WORDS = 80
@@ -38,11 +38,19 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence that can be quoted: ``text[start:end]``, without list marker or surrounding white space."""
+    """A sentence that can be quoted: ``text[start:end]``, without list marker or surrounding white space.
+
+    Attributes:
+        start: first character.
+        end: character after the last.
+        section: what it lies in.
+        apart: whether struck words stand between it and the sentence before.
+    """
 
     start: int
     end: int
     section: Section
+    apart: bool = False
 
 
 def headings(text: str) -> list[str]:
@@ -58,13 +66,14 @@ def sentences(text: str) -> tuple[Sentence, ...]:
     paragraph ends no sentence.
     """
     out = struck(text)
-    return tuple(
-        Sentence(start, end, section)
-        for section, lines in _blocks(text)
-        if lines
-        for start, end in _split(text, lines)
-        if out.find(1, start, end) < 0
-    )
+    found: list[Sentence] = []
+    before = 0
+    for section, lines in _blocks(text):
+        for start, end in _split(text, lines) if lines else ():
+            if out.find(1, start, end) < 0:
+                found.append(Sentence(start, end, section, out.find(1, before, start) >= 0))
+                before = end
+    return tuple(found)
 
 
 def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
@@ -72,13 +81,12 @@ def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
 
     No passage goes over struck words.
     """
-    out = struck(document.text)
     runs: list[list[Sentence]] = []
     for _, group in itertools.groupby(sentences(document.text), key=lambda sentence: sentence.section):
         room = 0
         for sentence in group:
             length = _length(document.text[sentence.start : sentence.end])
-            if length > room or out.find(1, runs[-1][-1].end, sentence.start) >= 0:
+            if length > room or sentence.apart:
                 runs.append([])
                 room = words
             runs[-1].append(sentence)
@@ -160,6 +168,6 @@ def _split(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]
     for start, end in lines:
         block = block.ljust(start - first) + text[start:end]
     for start, end in boundaries(block):
-        words = block[start:end]
-        if words.strip():
-            yield first + end - len(words.lstrip()), first + start + len(words.rstrip())
+        start, end = trimmed(block, start, end)
+        if start < end:
+            yield first + start, first + end

@@ -415,7 +415,7 @@ def _joined(answer: str, kept: Sequence[Segment]) -> str:
             marker = first if not any(character.isalnum() for character in first.strip("0123456789")) else ""
             text += gap + marker
         else:
-            text += " " if answer[before.end : before.end + 1].isspace() else ""
+            text += " " if any(map(str.isspace, answer[before.end : segment.start])) else ""
         text += answer[segment.start : segment.end]
         if not segment.sign(answer) and segment.heading(answer):
             text += answer[segment.end : underline(answer, segment.end)]

@@ -34,6 +34,12 @@ _PERHAPS_ABBREVIATED = re.compile(rf"(?<!\w)(?:(?i:{_SHORT})|(?-i:[a-zß-öø-ÿ
 _FOOTNOTE = re.compile(
     r"\s?(?:[⁰¹²³⁴-⁹]{1,3}|\[\^\d{1,3}\]|【\d[\d:]{0,6}(?:†source)?】|~~|</(?:del|s|strike)>)+(?!\S)"
 )
+_SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
+_LEFT_TO_RIGHT = "\u200e\u202a\u202c\u2066\u2068\u2069"
+_RIGHT_TO_LEFT = "\u061c\u200f\u202b\u202c\u2067\u2068\u2069"
+# Marks of direction that change nothing around a sentence which begins with a letter of that way.
+_MARKS = {"L": _LEFT_TO_RIGHT, "R": _RIGHT_TO_LEFT, "AL": _RIGHT_TO_LEFT}
+_EMBEDS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _DECORATION = re.compile(
     "[\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff"
     "\U0001f000-\U0001f0ff\U0001f300-\U0001f51d\U0001f525-\U0001faff]"
@@ -252,6 +258,19 @@ def boundaries(block: str) -> Iterator[tuple[int, int]]:
         yield pending
 
 
+def trimmed(block: str, start: int, end: int) -> tuple[int, int]:
+    """The place of a sentence without the white space around it, and marks of the direction that its letters have.
+
+    Marks stay around a sentence with such as embed or override in it, since some may belong to these.
+    """
+    words = block[start:end]
+    letter = words.lstrip(_SPACES + _LEFT_TO_RIGHT + _RIGHT_TO_LEFT)[:1] or " "
+    around = _SPACES + _MARKS.get(unicodedata.bidirectional(letter), "")
+    if _EMBEDS.search(words.strip(around)):
+        around = _SPACES
+    return end - len(words.lstrip(around)), start + len(words.rstrip(around))
+
+
 def _tail(block: str, start: int, end: int) -> str:
     """The last characters of a sentence."""
     while start < end and block[end - 1].isspace():
@@ -278,6 +297,5 @@ def _readable(words: str) -> bool:
 
 def _sentences(block: str) -> Iterator[tuple[int, int]]:
     for start, end in boundaries(block):
-        words = block[start:end]
-        if _readable(words):
-            yield end - len(words.lstrip()), start + len(words.rstrip())
+        if _readable(block[start:end]):
+            yield trimmed(block, start, end)

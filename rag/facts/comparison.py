@@ -12,6 +12,7 @@ from rag.facts.dates import dates, terms
 from rag.facts.names import Name, codes, names
 from rag.facts.numbers import numbers, ranges
 from rag.facts.polarity import turned
+from rag.facts.shares import Found, exchanged
 from rag.facts.types import Date, Number, Term
 from rag.facts.words import coverage, words
 
@@ -236,8 +237,8 @@ def _other_names(claim: Facts, best: Facts) -> bool:
 
 
 def _order(claim: Facts, best: Facts) -> Fault | None:
-    """The same words, but with a fact in another's place."""
-    kinds: tuple[Callable[[Facts], list[tuple[int, str, object]]], ...] = (
+    """A fact in another's place: all other words the same, or with the words of the other around it."""
+    kinds: tuple[Callable[[Facts], list[Found]], ...] = (
         lambda facts: [(n.start, n.text, (n.value, n.unit)) for n in facts.numbers if n.needed],
         lambda facts: [(d.start, d.text, d.parts) for d in facts.dates],
         lambda facts: [(n.start, n.text, n.text.casefold()) for n in facts.names],
@@ -247,10 +248,22 @@ def _order(claim: Facts, best: Facts) -> Fault | None:
         said, known = [fact[2] for fact in mine], [fact[2] for fact in theirs]
         if said != known and len(said) == len(known) > 1 and _frame(claim.text, mine) == _frame(best.text, theirs):
             return Fault("order", "the evidence has other facts in the places of these", contradicted=True)
+    said_of, known_of = _by_kind(claim), _by_kind(best)
+    if any(exchanged(claim.text, found, best.text, known_of.get(kind, ())) for kind, found in said_of.items()):
+        return Fault("order", "the evidence says two facts of one another's words", contradicted=True)
     return None
 
 
-def _frame(text: str, found: Sequence[tuple[int, str, object]]) -> list[str]:
+def _by_kind(facts: Facts) -> dict[str, list[Found]]:
+    """Its numbers by unit and its dates, each in order."""
+    found: dict[str, list[Found]] = {"date": [(date.start, date.text, date.parts) for date in facts.dates]}
+    for number in facts.numbers:
+        if number.needed:
+            found.setdefault(number.unit, []).append((number.start, number.text, number.value))
+    return {kind: sorted(of_kind, key=lambda fact: fact[0]) for kind, of_kind in found.items()}
+
+
+def _frame(text: str, found: Sequence[Found]) -> list[str]:
     """All words but the facts, in order."""
     for start, written, _ in found:
         text = text[:start] + " " * len(written) + text[start + len(written) :]

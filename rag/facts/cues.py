@@ -286,7 +286,13 @@ def _altering() -> str:
 ALTERS = re.compile(_altering(), re.IGNORECASE)
 
 # What else can bind the other clauses of a sentence to something; above a list it only says when.
-BINDS = re.compile(r"(?<!\w)(?:until|till|before|when|whenever)(?!\w)", re.IGNORECASE)
+BINDS = re.compile(
+    r"(?<!\w)(?:until|till|before|when|whenever|(?<!the )first(?=\s*(?:[.,;:!)]|$))|(?:^|(?<=; ))first"
+    r"|beforehand|prior(?! of)|previously|in advance"
+    r"|zuerst|zunächst|vorher|zuvor|bevor|erst|vorab|sobald|d['’]abord|avant|(?:au )?préalable(?:ment)?|dès que"
+    r"|primero|antes|previamente|previo|previa)(?!\w)|(?<![首率优優祖])先(?!生)|之前|事前|前に|まず",
+    re.IGNORECASE,
+)
 
 # What a sentence calls false, such as the heading above it.
 DENIES = re.compile(
@@ -297,13 +303,20 @@ DENIES = re.compile(
 
 # Headings that turn all below them. A question is none: what stands below it is its answer.
 TURNING_HEADING = re.compile(
-    r"(?:(?:common|popular|frequent|typical|widespread) )?(?:myths?|mistakes|misconceptions?|errors|falsehoods|rumou?rs"
-    r"|don['’]?ts)|(?:what|when|how|who|where|things|foods|medicines)\b[^?]*\b(?:not|never|avoid)\b[^?]*"
+    r"(?:(?:(?!not |no |truth )\w[^\s?]* ){0,4}(?:myths|misconceptions|falsehoods|rumou?rs)|myth|misconception)"
+    r"(?: (?:about|on|around|regarding|concerning|surrounding|and|vs\.?|versus|debunked|busted|in)\b[^?]*)?"
+    r"|(?:(?:common|popular|frequent|typical|widespread) )?(?:mistakes|errors|don['’]?ts)"
+    r"|(?:common|frequent|typical) (?:mistakes|errors) [^?]*|[^?]*\b(?:mistakes|errors|things|foods) to avoid\b[^?]*"
+    r"|(?:what|when|how|who|where|things|foods|medicines)\b[^?]*\b(?:not|never|avoid)\b[^?]*"
     r"|(?:never|avoid|not|do not|don['’]t)\b[^?]*"
-    r"|(?:häufige )?(?:mythen|irrtümer|fehler)|(?:was|wann|wer) [^?]*\bnicht\b[^?]*|(?:nicht|nie|niemals)\b[^?]*"
-    r"|mythes|idées reçues|erreurs(?: fréquentes)?|à éviter|ce qu['’]il ne faut pas\b[^?]*|(?:jamais|ne pas)\b[^?]*"
-    r"|mitos|errores(?: comunes)?|(?:qué|cuándo|lo que) no\b[^?]*|qué evitar|(?:nunca|no)\b[^?]*"
-    r"|(?:常见)?(?:误区|谣言|错误)|禁忌|[^?]*(?:不要|不能|不宜|不可|不得|避免|禁止)[^?]*"
-    r"|誤解|[^?]*てはいけない[^?]*",
+    r"|(?:\w[^\s?]* ){0,4}(?:\w*mythen|\w*irrtümer|falsche vorstellungen)(?: (?:über|rund|um|zu[mr]?|bei|und)\b[^?]*)?"
+    r"|(?:häufige )?fehler|häufige fehler [^?]*|(?:was|wann|wer) [^?]*\bnicht\b[^?]*|(?:nicht|nie|niemals)\b[^?]*"
+    r"|(?:[^\s?]+ ){0,4}(?:mythes|idées (?:reçues|fausses))(?: (?:sur|autour|à propos|concernant|et)\b[^?]*)?"
+    r"|erreurs(?: (?:fréquentes|courantes)\b[^?]*)?|[^?]*à éviter"
+    r"|ce qu['’]il ne faut pas\b[^?]*|(?:jamais|ne pas)\b[^?]*"
+    r"|(?:[^\s?]+ ){0,4}(?:mitos|(?:creencias|ideas) (?:falsas|erróneas))(?: (?:sobre|acerca|en torno|y)\b[^?]*)?"
+    r"|errores(?: (?:comunes|frecuentes)\b[^?]*)?|(?:qué|cuándo|lo que) no\b[^?]*|qué evitar|(?:nunca|no)\b[^?]*"
+    r"|[^?]*(?:误区|谣言|誤區|謠言)[^?]*|(?:常见)?错误|禁忌|[^?]*(?:不要|不能|不宜|不可|不得|避免|禁止)[^?]*"
+    r"|[^?]*(?:誤解|迷信|デマ)[^?]*|[^?]*てはいけない[^?]*",
     re.IGNORECASE,
 )

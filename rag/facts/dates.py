@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from rag.facts.eras import before_christ
 from rag.facts.types import Date, Term
 from rag.facts.units import unit_at
 
@@ -160,7 +161,7 @@ _HAN = {digit: value for value, digit in enumerate("〇一二三四五六七八�
 
 
 def dates(text: str) -> list[Date]:
-    """The dates of a normalised text; longer ones are found before their parts."""
+    """The dates of a normalised text; longer ones are found before their parts. Years before Christ are below 0."""
     found: list[Date] = []
     free = text
     for pattern in _DATES:
@@ -193,7 +194,15 @@ def dates(text: str) -> list[Date]:
         for match in _YEAR.finditer(free)
         if unit_at(free, match.end()) is None
     )
-    return found
+    return [_in_era(date, text) for date in found]
+
+
+def _in_era(date: Date, text: str) -> Date:
+    era = before_christ(text, date.start, date.start + len(date.text))
+    if era is None:
+        return date
+    parts = tuple((year and -year, month, day) for year, month, day in date.parts)
+    return Date(parts, text[slice(*era)], era[0])
 
 
 def terms(text: str) -> list[Term]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rag.facts.eras import without_eras
 from rag.facts.types import Term
 
 _URL = r"(?:https?://|www\.)[^\s<>\"'()，。；]{1,500}"
@@ -77,6 +78,7 @@ def codes(text: str) -> list[Term]:
 
 def names(text: str, language: str) -> list[Name]:
     """Words in capitals, words that begin with one, katakana, and Chinese names of places, persons and bodies."""
+    text = without_eras(text)
     return [*_latin(text, language), *_wide(text, language)]
 
 

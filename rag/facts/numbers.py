@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
+from rag.facts.eras import before_christ
 from rag.facts.types import Number
 from rag.facts.units import CURRENCY, currency, unit_at
 
@@ -201,13 +202,22 @@ def _next(low: Number, high: Number) -> bool:
 
 
 def _signed(text: str, number: Number) -> Number:
-    """The number with the minus that stands before it as a word; "negative 48 hours before" has none."""
+    """The number with the minus that stands before it as a word; "negative 48 hours before" has none.
+
+    One of a year or century before Christ has a minus as well.
+    """
+    of_year = number.unit in ("", "ordinal", "months")
+    if of_year and (era := before_christ(text, number.start, number.start + len(number.text))):
+        return _negative(number, text, *era)
     minus = _MINUS.search(text[max(0, number.start - 16) : number.start])
     if minus is None or number.unit in ("time", "months", "ordinal") or not number.needed or number.value < 0:
         return number
-    start = number.start - len(minus[0])
+    return _negative(number, text, number.start - len(minus[0]), number.start + len(number.text))
+
+
+def _negative(number: Number, text: str, start: int, end: int) -> Number:
     written = None if number.written is None else -number.written
-    return replace(number, value=-number.value, written=written, start=start, text=minus[0] + number.text)
+    return replace(number, value=-number.value, written=written, start=start, text=text[start:end])
 
 
 def _digits(text: str, language: str) -> Iterator[Number]:

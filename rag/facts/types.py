@@ -47,7 +47,7 @@ class Date:
     """A date or a part of one; what is not said is None.
 
     Attributes:
-        parts: each reading as year, month and day; 3/4/2024 has two.
+        parts: each reading as year, month and day; 3/4/2024 has two. A year before Christ is below 0.
         text: as it is written.
     """
 

@@ -21,7 +21,7 @@ from lxml import etree
 
 from rag.formats import Extracted
 from rag.formats.formulas import MATH, formula
-from rag.formats.markdown import MarkdownWriter, raised
+from rag.formats.markdown import WIDEST, MarkdownWriter, raised
 from rag.types import Limits, Unreadable
 
 # What python-docx raises where a part is missing or another than it expects.
@@ -37,7 +37,6 @@ _PROPERTIES = {
 }
 _STRUCK = ("w:vanish", "w:strike", "w:dstrike")
 _ALIGN = "w:vertAlign"
-_WIDEST = 63  # columns of a table in Word
 _SYMBOLS = {  # of the font Symbol, whose characters are at home nowhere else
     **dict(enumerate(" !∀#∃%&∋()∗+,−./0123456789:;<=>?", 0x20)),
     **dict(enumerate("≅ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ[∴]⊥_", 0x40)),
@@ -219,13 +218,13 @@ class _Walk:
 
     def _row(self, row: etree._Element, above: Sequence[str]) -> list[str]:
         """The cells of a row; one that reaches over several columns or rows stands in each."""
-        cells = [""] * min(int(_value(row, "w:trPr", "w:gridBefore") or 0), _WIDEST)
+        cells = [""] * min(int(_value(row, "w:trPr", "w:gridBefore") or 0), WIDEST)
         for cell in row.iter(qn("w:tc")):
             text = "\n".join("".join(self._text(p)) for p in cell.iter(qn("w:p")))
             merged = cell.find(_path("w:tcPr", "w:vMerge"))
             if merged is not None and merged.get(qn("w:val")) != "restart" and not text.strip():
                 text = "".join(above[len(cells) : len(cells) + 1])
-            cells += [text] * min(max(int(_value(cell, "w:tcPr", "w:gridSpan") or 1), 1), _WIDEST)
+            cells += [text] * min(max(int(_value(cell, "w:tcPr", "w:gridSpan") or 1), 1), WIDEST)
         return cells
 
     def _vanishes(self, run: etree._Element) -> bool:

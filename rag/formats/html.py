@@ -12,7 +12,7 @@ from lxml.html import HtmlElement
 
 from rag.formats import Extracted
 from rag.formats.formulas import formula
-from rag.formats.markdown import MarkdownWriter, raised
+from rag.formats.markdown import WIDEST, MarkdownWriter, raised
 from rag.formats.text import decode
 from rag.types import Limits, Unreadable
 
@@ -46,7 +46,6 @@ _BLOCKS = frozenset(
     "address article blockquote body caption center dd details div dl dt fieldset figcaption figure header hr html "
     "legend main ol p section summary table tbody td tfoot th thead tr ul".split()
 )
-_WIDEST = 64  # columns that one cell of a table is taken to reach over
 _STRUCK = frozenset({"del", "s", "strike"})
 _HIDDEN = re.compile(
     r"display:none|visibility:(?:hidden|collapse)|(?:font-size|opacity):0(?:\.0*)?(?:[a-z%;!]|$)"
@@ -233,7 +232,7 @@ def _rows(table: HtmlElement) -> Iterator[list[str]]:
         for cell in row:
             if cell.tag in ("td", "th"):
                 text, rows = _plain(cell), _number(cell.get("rowspan"), 1)
-                for _ in range(min(max(_number(cell.get("colspan"), 1), 1), _WIDEST)):
+                for _ in range(min(max(_number(cell.get("colspan"), 1), 1), WIDEST)):
                     if rows == 0 or rows > 1:  # 0 is all of the group
                         below[len(cells)] = (rows - 1, text)
                     cells.append(text)

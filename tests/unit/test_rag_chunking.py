@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.chunking import embedding_text, headings, passages, sentences
-from rag.segments import segments
+from rag.segments import segments, struck
 from rag.types import Document
 
 WORDS = st.lists(
@@ -130,6 +130,14 @@ def test_struck_words_are_neither_in_sentences_nor_in_passages(text, said):
     assert quotes(text) == said
     for passage in passages(document(text)):
         assert not re.search("8|9", passage.text)
+
+
+def test_struck_words_are_looked_for_once(monkeypatch):
+    looked = []
+    monkeypatch.setattr("rag.chunking.struck", lambda text: looked.append(text) or struck(text))
+    text = "Looked for once. ~~Take 8.~~ Take 4. Wait."
+    assert [p.text for p in passages(document(text))] == ["Looked for once.", "Take 4. Wait."]
+    assert looked == [text]
 
 
 def test_passages_are_filled_to_the_limit_and_a_longer_sentence_stands_alone():

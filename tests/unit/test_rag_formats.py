@@ -19,6 +19,7 @@ from rag import reading
 from rag.chunking import headings, sentences
 from rag.documents import read_documents
 from rag.formats import SUFFIXES, read_file
+from rag.formats.markdown import WIDEST
 from rag.instructions import RULES, find_instruction
 from rag.reading import ReadingProcess
 from rag.types import KnowledgeError, Limits, Unreadable
@@ -443,6 +444,14 @@ def test_docx_cells_that_reach_over_others_stand_in_each(tmp_path):
     assert read(tmp_path, "a.docx", with_body(table)).text.endswith(expected)
     framed = cell("Framed.", '<w:gridSpan w:val="2"/>')
     assert read(tmp_path, "b.docx", with_body(f"<w:tbl><w:tr>{framed}</w:tr></w:tbl>")).text.endswith("\n\nFramed.")
+
+
+def test_a_cell_is_as_wide_in_every_format(tmp_path):
+    cell = '<w:tc><w:tcPr><w:gridSpan w:val="1000"/></w:tcPr><w:p><w:r><w:t>mg</w:t></w:r></w:p></w:tc>'
+    row = f"<w:tr>{cell}{cell}</w:tr>"
+    in_word = read(tmp_path, "a.docx", with_body(f"<w:tbl>{row}</w:tbl>")).text
+    in_html = read(tmp_path, "a.html", b"<table><tr><th colspan=1000>mg<th colspan=1000>mg</table>").text
+    assert in_word.count("mg") == in_html.count("mg") == 2 * WIDEST
 
 
 def test_a_zip_bomb_is_refused_by_its_declared_size_before_it_is_unpacked(tmp_path, monkeypatch):

@@ -192,6 +192,13 @@ def test_the_hard_rules_pass(claim, passage):
         ("Give 5*2 drops.", r"Give 5\*2 drops."),
         ("Take 1/2 tablet.", "Take ½ tablet."),
         ("Take 1 1/2 tablets.", "Take 1½ tablets."),
+        ("Ask the guide.", "Ask the guide; the first is free."),
+        ("\u200fالماء مفيد.", "الماء مفيد."),
+        ("الماء مفيد.", "\u200fالماء مفيد."),
+        ("الماء مفيد.", "\u202bالماء مفيد.\u202c"),
+        ("\u2067הקפה חם.\u2069", "הקפה חם."),
+        ("הקפה חם.\u200f", "\u200fהקפה חם.\u200f שתו מים."),
+        ("\u200eWait here.", "Wait here."),
     ],
 )
 def test_harmless_differences_do_not_matter(claim, passage):
@@ -263,6 +270,19 @@ def test_harmless_differences_do_not_matter(claim, passage):
         ("Tome 8 comprimidos.", "Tome 8 comprimidos com a água da fonte; não se está grávida."),
         ("Είναι ασφαλές.", "Είναι ασφαλές; Όχι."),
         ("Είναι ασφαλές.", "Είναι ασφαλές;\n\nΌχι."),
+        ("Take 8 of the tablets.", "Take 8 of the tablets; contact a doctor first."),
+        ("Take 8 of the tablets.", "Take 8 of the tablets; ask your doctor beforehand."),
+        ("Take 8 of the tablets.", "First ask the doctor; take 8 of the tablets."),
+        ("Nehmen Sie 8 Tabletten.", "Nehmen Sie 8 Tabletten; fragen Sie vorher einen Arzt."),
+        ("Prenez 8 comprimés.", "Prenez 8 comprimés; consultez d'abord un médecin."),
+        ("Tome 8 comprimidos.", "Tome 8 comprimidos; consulte primero a su médico."),
+        ("服用8片。", "服用8片；先咨询医生。"),
+        ("8錠飲んでください。", "8錠飲んでください；先に医師に相談してください。"),
+        ("\u202eالماء مفيد.", "الماء مفيد."),
+        ("\u200f8 tablets a day.", "8 tablets a day."),
+        ("\u202bWait here.", "Wait here."),
+        ("الماء \u202eمفيد.", "الماء مفيد."),
+        ("الماء \u202e12.", "الماء \u202e12.\u202c"),
     ],
 )
 def test_what_is_cut_or_bent_is_no_quote(claim, passage):
@@ -431,6 +451,18 @@ def test_a_line_turns_what_stands_below(answer, passage, supported):
         "<h2>Myths</h2>",
         '## <a id="m"></a>Myths',
         "**Myths**",
+        "# Vaccine myths",
+        "# Common misconceptions about vaccines",
+        "# 5 myths about vaccines",
+        "# COVID-19 vaccines: myths and facts",
+        "# Common mistakes when treating burns",
+        "# Impfmythen",
+        "# Häufige Irrtümer über Impfungen",
+        "# Idées reçues sur les vaccins",
+        "# Mitos sobre las vacunas",
+        "# Errores comunes al tratar quemaduras",
+        "# 关于疫苗的误区",
+        "# ワクチンに関する誤解",
     ],
 )
 def test_a_heading_turns_however_it_is_written(heading):
@@ -439,6 +471,19 @@ def test_a_heading_turns_however_it_is_written(heading):
     report = check_answer(passage, [passage])
     assert report.supported
     assert check_answer(report.kept, [passage]).supported
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["The Columbus myth", "Error messages", "Are there vaccine myths?", "The truth about vaccine myths", "Fehlersuche"],
+)
+def test_a_heading_that_only_has_such_a_word_does_not_turn(heading):
+    assert statuses("Vaccines hold chips.", f"# {heading}\n\nVaccines hold chips.") == [Status.SUPPORTED]
+
+
+def test_what_stands_between_sentences_is_kept_as_a_space():
+    answer = "הקפה חם.\u200f שתו מים."
+    assert check_answer(answer, ["הקפה חם. שתו מים."]).kept == "הקפה חם. שתו מים."
 
 
 def test_a_line_of_the_document_above_a_passage_turns_it():
@@ -671,7 +716,7 @@ def test_offsets_slice_and_nothing_raises(answer, passages):
     assert said - set("0123456789") <= covered
 
 
-@given(st.text(st.characters(), max_size=60), st.text(st.characters(), max_size=60))
+@given(st.text(st.characters(codec="utf-8"), max_size=60), st.text(st.characters(codec="utf-8"), max_size=60))
 def test_junk_never_raises(answer, passage):
     assume(answer.strip())
     check_answer(answer, [passage, passage + answer])
