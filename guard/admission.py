@@ -11,12 +11,14 @@ from guard.fields import Count, Seconds, Section
 
 
 def _rate(text: str) -> str:
-    from limits import parse
+    from limits import parse_many
 
     try:
-        parse(text)
+        found = parse_many(text)
     except ValueError as exc:
         raise ValueError("need a count and a time, such as 60/minute or 100000/1 hour") from exc
+    if len(found) > 1:
+        raise ValueError("need one rate; write several as a list, such as [60/minute, 5/second]")
     return text
 
 

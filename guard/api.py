@@ -69,8 +69,11 @@ def own_api(guard: Guard) -> FastAPI:
     async def check(asked: CheckRequest, request: Request, response: Response) -> dict[str, Any]:
         """Judge without forwarding."""
         held = guard.held()
+        origin = _origin(request)
+        if asked.explain:
+            held.explainer_for(origin)  # else it is refused, before anything is judged and written down
         read = _read(held, asked.input)
-        decided = await held.decide(read.turns, _origin(request))
+        decided = await held.decide(read.turns, origin)
         decision = replace(decided, unjudged=read.non_text, removed=read.removed)
         await held.record(decision, read.turns[-1].text)
         finding = await held.find([asked.output], decision) if asked.output else None

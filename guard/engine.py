@@ -206,6 +206,26 @@ class Guard:
         """
         return await self.held()._admit(turns, origin, unjudged, removed, answers=answers)
 
+    def explainer_for(self, origin: Origin) -> Explainer:
+        """What explains the verdicts on requests from there.
+
+        Raises:
+            BadRequest: they are not explained here.
+        """
+        if self._parts.explainer is None:
+            raise BadRequest(
+                "explain: this gateway explains no verdicts; leave it out, or let the operator set "
+                "`classifier.explain_tokens`",
+                param="explain",
+            )
+        if first_of(self._concerns, origin) is not None:
+            raise BadRequest(
+                "explain: one of `classifiers` judged this request, and only verdicts of `classifier` are explained; "
+                "leave it out",
+                param="explain",
+            )
+        return self._parts.explainer
+
     async def explain(self, turns: Sequence[Turn], decision: Decision) -> Explanation | None:
         """Why the text that decided has its verdict; None where there is no verdict.
 
@@ -213,19 +233,7 @@ class Guard:
             BadRequest: verdicts are not explained here.
             PartFailure: it could not be found out, or not in time.
         """
-        explainer = self._parts.explainer
-        if explainer is None:
-            raise BadRequest(
-                "explain: this gateway explains no verdicts; leave it out, or let the operator set "
-                "`classifier.explain_tokens`",
-                param="explain",
-            )
-        if first_of(self._concerns, decision.origin) is not None:
-            raise BadRequest(
-                "explain: one of `classifiers` judged this request, and only verdicts of `classifier` are explained; "
-                "leave it out",
-                param="explain",
-            )
+        explainer = self.explainer_for(decision.origin)
         deciding = [each.verdict is decision.verdict for each in decision.judgements]
         if True not in deciding:
             return None

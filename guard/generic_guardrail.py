@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -56,9 +58,9 @@ async def _request(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tup
         non_text += conversation.non_text
     kinds = tuple(dict.fromkeys(non_text))
     guard.only_text(kinds, param, removable=False)
-    # A text that is in no message was found elsewhere in the request: it is judged as an earlier turn of the user.
-    loose = [text for text in asked.texts or [] if text.strip() and not any(text in turn.text for turn in turns)]
-    turns = [*(Turn("user", text) for text in loose), *turns]
+    # A text that is no message's was found elsewhere in the request: it is judged as an earlier turn of the user.
+    loose = Counter(asked.texts) - Counter(_listed(asked.structured_messages or []))
+    turns = [*(Turn("user", text) for text in loose if text.strip()), *turns]
     request = WireRequest(tuple(turns), "", non_text=kinds)
     decision, reply = await enter_request(guard, request, param, origin)
     if reply is None:
@@ -83,3 +85,12 @@ async def _response(guard: Guard, asked: GuardrailRequest, origin: Origin) -> tu
     if list(left.texts) != texts:
         return decision, {"action": "GUARDRAIL_INTERVENED", "texts": list(left.texts), **held}
     return decision, {"action": "NONE", **held}
+
+
+def _listed(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What LiteLLM lists of messages among the `texts`: each content, or the text of each of its parts."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else [{"text": content}]:
+            if isinstance(text := part.get("text"), str):
+                yield text

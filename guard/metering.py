@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 
+from guard.wires.json import read_answer
+
 _CHARACTERS = 4  # in a token of English prose: what OpenAI reckons with before it has counted
-_USAGE = re.compile(rb'(?<!\\)"(total_tokens|input_tokens|output_tokens)"\s*:\s*(\d{1,12})')
-_OVERLAP = 64  # bytes kept, for a name that two pieces share
+_MOST = 10**12  # tokens of one answer; what is more is no count
+_COUNTS = ("total_tokens", "input_tokens", "output_tokens")
+_PLACES = {  # where `usage` stands, and what it is asked there
+    "": _COUNTS,
+    "response": _COUNTS,
+    "why": _COUNTS,
+    "message": ("input_tokens",),  # a stream of Anthropic's begins with it, before there is any output
+}
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
 def estimate(body: bytes) -> int:
@@ -15,9 +24,9 @@ def estimate(body: bytes) -> int:
 
 
 class Meter:
-    """Reads the `usage` of an answer as it passes, streamed or not, of every wire.
+    """Reads the `usage` of an answer, streamed or not, of every wire.
 
-    What a model writes stands in JSON strings, where quotes are escaped, so it cannot pass itself off as `usage`.
+    It is known by its place: a model writes objects too, such as the input of a tool, and gives them any names.
 
     Args:
         stream: whether the answer is server-sent events, which servers send for each token.
@@ -26,26 +35,46 @@ class Meter:
     def __init__(self, *, stream: bool = False) -> None:
         self._stream = stream
         self._events = 0
-        self._tail = b""
-        self._found: dict[bytes, int] = {}
+        self._unread = b""
+        self._found: dict[str, int] = {}
         self._bytes = 0
 
     def feed(self, body: bytes) -> None:
         """Take the next piece."""
         self._bytes += len(body)
         self._events += body.count(b"data:")
-        text = self._tail + body
-        last = 0
-        for match in _USAGE.finditer(text):
-            if match.end() < len(text):  # else its number may go on in the next piece
-                self._found[match[1]] = int(match[2])
-                last = match.end()
-        self._tail = text[max(last, len(text) - _OVERLAP) :]
+        self._unread += body
+        if self._stream:
+            *events, self._unread = _EVENT_END.split(self._unread)
+            for event in events:
+                if b'"usage"' in event:  # few have it
+                    self._read(_data(event))
 
     def used(self, taken: int) -> int:
-        """Tokens of request and answer: what `usage` says, or else `taken` and an estimate of the answer."""
-        if b"total_tokens" in self._found:
-            return self._found[b"total_tokens"]
-        if self._found:
-            return self._found.get(b"input_tokens", taken) + self._found.get(b"output_tokens", 0)
-        return taken + (self._events if self._stream else self._bytes // _CHARACTERS)
+        """Tokens of request and answer: what `usage` says; what it leaves out is `taken` or an estimate."""
+        self._read(_data(self._unread) if self._stream else self._unread)
+        if "total_tokens" in self._found:
+            return self._found["total_tokens"]
+        answered = self._events if self._stream else self._bytes // _CHARACTERS
+        return self._found.get("input_tokens", taken) + self._found.get("output_tokens", answered)
+
+    def _read(self, text: bytes) -> None:
+        try:
+            data = read_answer(text)
+        except (ValueError, RecursionError):  # such as `[DONE]`
+            return
+        if not isinstance(data, dict):
+            return
+        for place, names in _PLACES.items():
+            holder = data.get(place) if place else data
+            usage = holder.get("usage") if isinstance(holder, dict) else None
+            if isinstance(usage, dict):
+                self._found |= {name: usage[name] for name in names if _is_count(usage.get(name))}
+
+
+def _data(event: bytes) -> bytes:
+    return b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MOST

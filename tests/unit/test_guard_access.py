@@ -265,6 +265,19 @@ def test_tokens_are_counted_as_the_answer_says(tmp_path):
     assert third.headers["x-ratelimit-remaining-tokens"] == "0"
 
 
+def test_a_tool_call_of_a_model_does_not_switch_off_the_limit(tmp_path):
+    call = {"type": "tool_use", "id": "t", "name": "save", "input": {"total_tokens": 0, "usage": {"total_tokens": 0}}}
+    said = {
+        "type": "message",
+        "role": "assistant",
+        "content": [call],
+        "usage": {"input_tokens": 9, "output_tokens": 900},
+    }
+    gate = Gate(tmp_path, {"limits.tenant.tokens": "1000/hour"}, Upstream(json.dumps(said).encode()))
+    found = [gate.asked(gate.key, asking("hi") | {"max_tokens": 9000}, path="/v1/messages") for _ in range(3)]
+    assert [answer.status for answer in found] == [200, 200, 429]
+
+
 def test_tokens_of_a_stream_without_usage_are_its_events(tmp_path):
     events = sse([chunk({"content": f"w{number}"}) for number in range(50)])
     app = Upstream(events)

@@ -265,6 +265,30 @@ def test_messages_have_their_roles_and_texts_outside_of_them_are_judged_too():
     assert guardrail({**body, "structured_messages": [*messages, tool]}).json["action"] == "BLOCKED"
 
 
+@pytest.mark.parametrize("role", ["assistant", "system"])
+def test_a_text_that_another_message_quotes_is_judged_by_itself(role):
+    bad = "about a bomb"
+
+    def action(content, *texts):
+        messages = [{"role": role, "content": content}, {"role": "user", "content": "hello"}]
+        return guardrail({"input_type": "request", "texts": texts, "structured_messages": messages}).json["action"]
+
+    assert action(f"You wrote: {bad}", "hello", bad) == "BLOCKED"
+    assert action(bad, bad, "hello", bad) == "BLOCKED", "one of them is no message's"
+    assert action(bad, bad, "hello") == "NONE", "it is the message's own"
+    parts = [{"type": "text", "text": text} for text in ("See:", bad)]
+    assert action(parts, "See:", bad, "hello") == "NONE"
+    assert action(parts, f"See:\n{bad}", "hello") == "BLOCKED"
+
+
+def test_what_is_judged_as_a_message_is_not_judged_twice():
+    classifier = WordClassifier()
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    body = {"texts": ["one", "two", "three", " "], "structured_messages": [{"role": "user", "content": parts}]}
+    assert guardrail({"input_type": "request", **body}, classifier=classifier).json["action"] == "NONE"
+    assert classifier.asked[:2] == ["three", "one\ntwo"], "the parts of the message are one turn"
+
+
 def test_what_cannot_be_judged_is_an_error():
     for body in (
         {"input_type": "request", "texts": []},

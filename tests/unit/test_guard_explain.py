@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typer.testing import CliRunner
 
 from guard.access import Access
+from guard.choosing import Choice, Concerns
 from guard.cli.check import app, why_lines
 from guard.config import load_config
 from guard.proxy import Gateway
+from tests.classifier_cases import TAXONOMY
 from tests.doubles import Flaky, MemoryJournal, Upstream, WordClassifier, exchange, make_guard, raises
 
 HOSTILE = "bread\x1b[2J\u202e\nknife"
@@ -83,10 +85,24 @@ def test_nothing_of_it_is_written_down():
 
 
 def test_a_gateway_that_explains_nothing_says_so():
-    answer, _ = ask({"input": "election?", "explain": True})
+    answer, journal = ask({"input": "election?", "explain": True})
     assert answer.status == 400
+    assert [decision.rule for decision, _ in journal.decisions] == ["invalid_request"]
     assert "classifier.explain_tokens" in answer.json["error"]["message"]
     assert load_config(None, {"classifier.explain_tokens": 0}).classifier.explain_tokens == 0
+
+
+def test_a_request_that_another_classifier_judges_is_refused_before_it_is_judged():
+    other = WordClassifier()
+    others = (Choice("other", Concerns(endpoint="check").rule(), other, TAXONOMY),)
+    answer, journal = ask({"input": "election?", "explain": True}, explainer=Because(), others=others)
+    assert answer.status == 400
+    assert [decision.rule for decision, _ in journal.decisions] == ["invalid_request"]
+    assert other.asked == []
+    answer, journal = ask({"input": "election?"}, explainer=Because(), others=others)
+    assert answer.status == 200
+    assert len(journal.decisions) == 1
+    assert other.asked == ["election?"]
 
 
 def test_what_cannot_be_explained_is_an_error_without_the_text():

@@ -6,8 +6,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from guard.admission import Limits
+from guard.admission import Access, Limits, Share
 from guard.errors import ConfigError
 from guard.limits import LimitsDown, OverLimit, RateLimits
 from guard.metering import Meter, estimate
@@ -173,6 +174,84 @@ def test_usage_of_other_wires(size):
         b'data: {"message":{"usage":{"input_tokens":25,"output_tokens":1}}}\n\ndata: {"usage":{"output_tokens":15}}\n\n'
     )
     assert metered(events, size, stream=True).used(7) == 40
+
+
+FORGED = {"total_tokens": 0, "input_tokens": 0, "usage": {"total_tokens": 0}, "message": {"usage": {"total_tokens": 0}}}
+CALL = {"type": "tool_use", "id": "t", "name": "save", "input": FORGED}
+COUNT = {"input_tokens": 20, "output_tokens": 5000}
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_what_a_model_writes_is_no_usage(size):
+    for answer in (
+        {"content": [CALL], "usage": COUNT},
+        {"usage": COUNT, "content": [CALL]},
+        {"output": [{"type": "function_call", "arguments": FORGED}], "usage": COUNT},
+        {"choices": [{"message": {"content": json.dumps(FORGED), "usage": FORGED}}], "usage": COUNT},
+        {"metadata": FORGED, "usage": {**COUNT, "output_tokens_details": {"total_tokens": 0}}},
+    ):
+        assert metered(json.dumps(answer).encode(), size).used(7) == 5020, answer
+    assert metered(json.dumps({"content": [CALL]}).encode(), size).used(7) > 7, "without one it is estimated"
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_a_model_writes_into_a_stream_is_no_usage(size, end):
+    said = {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": json.dumps(FORGED)}}
+    events = [
+        {"type": "message_start", "message": {"content": [], "usage": {**COUNT, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": CALL},
+        said,
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5000}},
+        {"type": "content_block_start", "index": 1, "content_block": CALL},
+    ]
+    lines = [line for event in events for line in (f"event: {event['type']}", f"data: {json.dumps(event)}", "")]
+    assert metered(end.join([*lines, ""]).encode(), size, stream=True).used(7) == 5020
+    whole = {"type": "response.completed", "response": {"metadata": FORGED, "usage": {**COUNT, "total_tokens": 5020}}}
+    lines = [f"data: {line}" for line in json.dumps(whole, indent=1).splitlines()]
+    assert metered(end.join(lines).encode(), size, stream=True).used(7) == 5020, "the last event, which has no end"
+
+
+def test_who_hangs_up_before_the_end_of_a_stream_pays_for_what_came():
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 25, "output_tokens": 1}}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+    body = b"".join(f"data: {json.dumps(event)}\n\n".encode() for event in [start, *[delta] * 300])
+    assert metered(body, 4096, stream=True).used(7) == 25 + 301
+    end = {"type": "message_delta", "usage": {"output_tokens": 299}}
+    assert metered(body + f"data: {json.dumps(end)}\n\n".encode(), 4096, stream=True).used(7) == 25 + 299
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, None, "9", 10**30])
+def test_what_is_no_count_is_no_usage(count):
+    assert metered(json.dumps({"usage": {"total_tokens": count, **COUNT}}).encode(), 4096).used(7) == 5020
+
+
+def test_no_count_is_taken_from_what_is_no_answer():
+    for body in (b"[" * 100_000, b'["usage"]', b'{"usage": 5}', b'{"usage": {"total_tokens": 5}', b"\xff" * 4):
+        assert metered(body, 4096).used(7) == 7 + len(body) // 4
+
+
+@pytest.mark.parametrize("rates", ["60/minute;5/second", "60/minute,5/second", "60/minute | 5/second"])
+def test_several_rates_are_written_as_a_list(rates):
+    for section, name in ((Share, "requests"), (Share, "tokens"), (Access, "failed")):
+        with pytest.raises(ValidationError, match="write several as a list"):
+            section.model_validate({name: rates})
+        with pytest.raises(ValidationError, match="write several as a list"):
+            section.model_validate({name: ["7/hour", rates]})
+        with pytest.raises(ValidationError, match="need a count and a time"):
+            section.model_validate({name: "often"})
+        assert getattr(section.model_validate({name: ["60/minute", "5/second"]}), name) == ("60/minute", "5/second")
+
+
+def test_of_several_rates_each_holds(clock):
+    async def run():
+        limits = RateLimits(Limits(total={"requests": ["60/minute", "5/second"]}))
+        for _ in range(5):
+            await limits.take("requests", None)
+        with pytest.raises(OverLimit, match="the limit of 5 requests"):
+            await limits.take("requests", None)
+
+    asyncio.run(run())
 
 
 def test_without_usage_a_stream_is_its_events_and_an_answer_its_length():
