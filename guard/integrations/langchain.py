@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from guard.integrations.background import background
 from guard.types import AnswerGrounding, Decision, Origin
 from guard.wires.json import NAMES, Names, content_texts
 from guard.wires.openai import citation_dict, extras_of
+from guard.wires.requests import Parts, inside, media_in, said, without_media
 
 _ORIGIN = Origin(endpoint="langchain")
 _MEDIA = {  # parts of the chat wire that stand for a model's blocks without text
@@ -44,6 +46,11 @@ _MEDIA = {  # parts of the chat wire that stand for a model's blocks without tex
     "media": "file",
     "video": "video_url",
 }
+_PARTS = Parts(text={"text": "text"}, media=frozenset(_MEDIA))
+_OWN = frozenset(  # names of LangChain's and the providers' own, which nobody wrote
+    "__openai_role__ base64 bytes extras guard_content image json metadata mime_type source_type".split()
+)
+_KINDS = ("mime_type", "source_type")  # of them, those that say what a block without text is
 _METADATA = replace(
     NAMES,
     labels=NAMES.labels
@@ -217,11 +224,16 @@ def _left(messages: Sequence[BaseMessage], entered: Entered) -> list[Any]:
 
 
 def _trimmed(message: BaseMessage, content: list[Any]) -> BaseMessage:
-    """A message with its content as it is left; one of the model's keeps its blocks of other kinds."""
+    """A message as it is left; one of the model's keeps its blocks of other kinds."""
     if isinstance(message, AIMessage):
         notes = iter(content[1:])
         content = [next(notes) if _media(block) else block for block in message.content]
-    return message.model_copy(update={"content": content})
+        return message.model_copy(update={"content": content})
+    more, metadata, extra = (
+        {name: without_media(value, _PARTS) for name, value in _plain(fields).items()} for fields in _fields(message)
+    )
+    changes = {"content": content, "additional_kwargs": more, "response_metadata": metadata, **extra}
+    return message.model_copy(update=changes)
 
 
 def _kept(request: ModelRequest[Any], left: list[Any]) -> ModelRequest[Any]:
@@ -278,24 +290,67 @@ def _as_dict(message: BaseMessage, at: int) -> dict[str, Any]:
     """
     if not isinstance(message, AIMessage):
         try:
-            said = convert_to_openai_messages([message])
-        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            written = convert_to_openai_messages([message], text_format="block", include_id=True)
+            beside = _beside(message, written, f"messages[{at}]")
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
             raise BadRequest(
-                f"messages[{at}]: holds a block that is neither text nor what chat completions know, so it cannot be "
-                "judged; send its text as a text block",
+                f"messages[{at}]: holds a block or a field that is neither text nor what chat completions know, so it "
+                "cannot be judged; send its text as a text block",
                 param="messages",
                 code="unsupported_content",
             ) from exc
-        if len(said) > 1:
+        if len(written) > 1:
             raise BadRequest(
                 f"messages[{at}]: holds several messages; send each result of a tool as a ToolMessage of its own",
                 param="messages",
             )
-        return said[0]
+        content = [*written[0]["content"], *({"type": kind} for kind in _media_beside(message))]
+        return {**written[0], "content": content, "context": beside}
     text = str(message.text)
     media = [{"type": kind} for block in message.content if (kind := _media(block))]
     spoken = {"role": "assistant", "content": [{"type": "text", "text": text}, *media] if media else text}
+    spoken |= {"name": message.name} if message.name else {}
     return spoken | ({"reasoning_content": "\n".join(others)} if (others := _others(message)) else {})
+
+
+def _beside(message: BaseMessage, written: Sequence[Mapping[str, Any]], param: str) -> list[str]:
+    """What a message says that its form on the chat wire leaves out, read as a wire reads what it does not know.
+
+    Args:
+        message: none of the model's.
+        written: it as chat completions have it.
+        param: where it stands, for errors.
+
+    Raises:
+        BadRequest: it is nested too deep.
+    """
+    judged = set(said(_plain(written), param, written=True))
+    judged |= {text.rpartition(";base64,")[2] for text in judged} | _OWN
+    others = [block for block in message.content if isinstance(block, Mapping) and block.get("type") != "text"]
+
+    def readable(value: object) -> str:
+        encoded = base64.b64encode(value).decode() if isinstance(value, bytes) else ""
+        return encoded if encoded in judged else str(value)
+
+    found = said(_plain([_text_blocks(message), *_fields(message)], readable), param)
+    found += said(_plain(others, readable), param, opaque=_KINDS)
+    return [text for text in found if text not in judged]
+
+
+def _media_beside(message: BaseMessage) -> list[str]:
+    """Parts without text beside a message's content and inside its text blocks, by their kinds on the chat wire."""
+    beside = _plain([*_text_blocks(message), *_fields(message)])
+    kinds = [kind for fields in beside for kind in media_in(inside(fields), _PARTS)]
+    return [_MEDIA.get(kind, "file") for kind in kinds]
+
+
+def _text_blocks(message: BaseMessage) -> list[Mapping[str, Any]]:
+    return [block for block in message.content if isinstance(block, Mapping) and block.get("type") == "text"]
+
+
+def _fields(message: BaseMessage) -> tuple[Mapping[str, Any], ...]:
+    """What a model may be sent of a message beside its content; a tool's `artifact` is its caller's."""
+    return message.additional_kwargs, message.response_metadata, message.model_extra or {}
 
 
 def _media(block: object) -> str:
@@ -337,5 +392,9 @@ def _others(message: BaseMessage) -> list[str]:
 
 def _texts(values: Mapping[str, Any], names: Names = NAMES) -> list[str]:
     """Every string in these values that is not the server's."""
-    plain = json.loads(json.dumps(values, default=str))
-    return [text for text in content_texts(plain, names).values() if text.strip()]
+    return [text for text in content_texts(_plain(values), names).values() if text.strip()]
+
+
+def _plain(value: Any, other: Callable[[object], str] = str) -> Any:  # noqa: ANN401
+    """A value as JSON has it; what JSON does not know becomes text."""
+    return json.loads(json.dumps(value, default=other))

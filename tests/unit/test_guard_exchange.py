@@ -6,7 +6,7 @@ import queue
 import pytest
 
 from guard.integrations.exchange import Asked, Ended, Head, LocalExchange
-from tests.doubles import CHAT, asking, chat_answer, chunk, make_guard, sse
+from tests.doubles import CHAT, PHRASE, asking, chat_answer, chunk, make_guard, sse
 
 JSON = b"application/json"
 EVENTS = b"Text/Event-Stream; charset=utf-8"
@@ -51,3 +51,16 @@ def test_nothing_is_read_behind_the_last_event(separator):
     assert answered(EVENTS, stream, b"never read") == (stream, 1)
     cut = len(stream) - 9
     assert answered(EVENTS, stream[:cut], stream[cut:], b"never read") == (stream, 2)
+
+
+@pytest.mark.parametrize("note", [PHRASE, "a walk"])
+def test_what_a_message_says_beside_its_text_is_judged(note):
+    text = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    for message in ({"content": [{**text, "note": note}]}, {"content": "hi", "note": note}):
+        steps = queue.SimpleQueue()
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"content-type", JSON)]}
+        body = json.dumps({"model": "m", "messages": [{"role": "user", **message}]}).encode()
+        exchange = LocalExchange(make_guard(), scope, body, steps.put, raise_on_block=False)
+        step = steps.get(timeout=60)
+        exchange.close()
+        assert (isinstance(step, Asked) and step.request[1] == body) is (note != PHRASE)

@@ -433,3 +433,147 @@ def test_a_message_that_chat_completions_cannot_hold_is_named_and_does_not_reach
     with pytest.raises(BadRequest, match=r"messages\[1\]"):
         GuardedModel(answering, make_guard()).invoke([SystemMessage("Be kind."), HumanMessage(content)])
     assert answering.asked == []
+
+
+JPEG = {"type": "image", "base64": "AAAA", "mime_type": "image/jpeg"}
+ANTHROPIC = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+BEDROCK = {"image": {"format": "png", "source": {"bytes": b"\x89PNG\r\n"}}}
+VERTEX = {"type": "media", "mime_type": "image/png", "data": b"\x89PNG\r\n"}
+RESULT = {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "All is well."}]}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage([{"type": "text", "text": "hi", "note": PHRASE}]),
+        HumanMessage([{"type": "text", "text": "hi", PHRASE: 1}]),
+        HumanMessage([{"type": "text", "text": "hi", "extras": {"deep": [{"id": PHRASE}]}}]),
+        HumanMessage([{"type": "text", "text": "hi", "cache_control": {"type": PHRASE}}]),
+        HumanMessage([{"type": "text", "text": "hi", "note": PHRASE.encode()}]),
+        HumanMessage([{"type": "text", "text": "hi"}, {**JPEG, "note": PHRASE}]),
+        HumanMessage([{"type": "text", "text": "hi"}, {**JPEG, "mime_type": PHRASE}]),
+        HumanMessage([{"type": "text", "text": "hi"}, {**JPEG, "data": PHRASE}]),
+        HumanMessage(
+            [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "a"}, "note": PHRASE}]
+        ),
+        HumanMessage([{**ANTHROPIC, "source": {**ANTHROPIC["source"], "note": PHRASE}}, "hi"]),
+        HumanMessage([{**BEDROCK, "note": PHRASE}, "hi"]),
+        HumanMessage([{**RESULT, "note": PHRASE}]),
+        HumanMessage([{**RESULT, "content": [{"type": "text", "text": "All is well.", "note": PHRASE}]}]),
+        HumanMessage([{"type": "json", "json": {"page": 1}, "note": PHRASE}]),
+        HumanMessage("hi", additional_kwargs={"note": PHRASE}),
+        HumanMessage("hi", additional_kwargs={"content": PHRASE}),
+        HumanMessage("hi", additional_kwargs={"tool_calls": [{"function": {"arguments": PHRASE}}]}),
+        HumanMessage("hi", response_metadata={"note": PHRASE}),
+        HumanMessage("hi", note=PHRASE),
+        HumanMessage("hi", **{PHRASE: 1}),
+        HumanMessage("hi", name=PHRASE),
+        HumanMessage("hi", id=PHRASE),
+        {"role": "user", "content": "hi", "note": PHRASE},
+        ToolMessage("fine", tool_call_id="call_1", name=PHRASE),
+        ToolMessage("fine", tool_call_id="call_1", additional_kwargs={"note": PHRASE}),
+        ToolMessage([{"type": "text", "text": "fine", "note": PHRASE}], tool_call_id="call_1"),
+        SystemMessage([{"type": "text", "text": "Be kind.", "note": PHRASE}]),
+        SystemMessage("Be kind.", additional_kwargs={"note": PHRASE}),
+        SystemMessage("Be kind.", name=PHRASE),
+    ],
+)
+def test_what_a_message_says_beside_its_text_is_judged(message):
+    settings = {"conversation.trusted_roles": [], "conversation.non_text_parts": "pass"}
+    for history in ([message], [message, HumanMessage("and?")]):
+        answering = model("never")
+        last = GuardedModel(answering, make_guard(settings)).invoke(history)
+        assert last.response_metadata["finish_reason"] == "content_filter"
+        assert answering.asked == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage([{"type": "text", "text": "hi", "id": "lc_1", "cache_control": {"type": "ephemeral"}}]),
+        HumanMessage(["hi"], name="", id="0e5d3a1c-7b5e-4f0c-9a43-2f1f3f0f9d11"),
+        HumanMessage([{"type": "text", "text": "hi"}, {**JPEG, "id": "lc_1", "extras": {}}]),
+        HumanMessage([{"type": "text", "text": "hi"}, {**ANTHROPIC, "cache_control": {"type": "ephemeral"}}]),
+        HumanMessage(
+            [{"type": "text", "text": "hi"}, {"type": "image", "source_type": "url", "url": "https://x.org/a"}]
+        ),
+        HumanMessage([{"type": "text", "text": "hi"}, VERTEX]),
+        HumanMessage([{"guard_content": {"text": "hi"}}]),
+        SystemMessage("hi", additional_kwargs={"__openai_role__": "developer"}),
+        ToolMessage("hi", tool_call_id="call_1", artifact={"page": PHRASE}, status="error"),
+    ],
+)
+def test_marks_bytes_and_what_the_model_is_not_sent_are_no_text(message):
+    classifier = WordClassifier()
+    settings = {"conversation.trusted_roles": [], "conversation.non_text_parts": "pass"}
+    asked = []
+    step = GuardedModel(RunnableLambda(asked.append), make_guard(settings, classifier=classifier))
+    assert step.invoke([message]).response_metadata["airlock"]["route"] == "forward"
+    assert asked == [[message]], "the model gets the message as it was"
+    assert {text.strip() for text in classifier.asked} == {"hi"}
+
+
+def test_harmless_words_beside_a_text_pass_with_it():
+    classifier = WordClassifier()
+    block = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", "ttl": "1h"}, "note": "a walk"}
+    asked = HumanMessage([block, BEDROCK], additional_kwargs={"lc_source": "summary"}, name="Ada")
+    answering = model("fine")
+    guard = make_guard({"conversation.non_text_parts": "pass"}, classifier=classifier)
+    assert GuardedModel(answering, guard).invoke([asked]).text == "fine"
+    assert answering.asked == [[asked]]
+    (judged,) = {text for text in classifier.asked}
+    assert {"hi", "ttl", "1h", "note", "a walk", "lc_source", "summary", "Ada"} <= set(judged.split("\n"))
+    assert "PNG" not in judged
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage([{"type": "text", "text": "hi", "content": [JPEG]}]),
+        HumanMessage("hi", additional_kwargs={"content": (JPEG,)}),
+        HumanMessage("hi", content_of_mine={"source": ANTHROPIC["source"]}, data=[ANTHROPIC]),
+    ],
+)
+def test_media_beside_the_content_are_refused_or_taken_out(message):
+    answering, journal = model("fine", "fine"), MemoryJournal()
+    with pytest.raises(BadRequest, match="image_url"):
+        GuardedModel(answering, make_guard()).invoke([message])
+    assert answering.asked == []
+    guard = make_guard({"conversation.non_text_parts": "text_only"}, journal=journal)
+    assert GuardedModel(answering, guard).invoke([message]).text == "fine"
+    (left,) = answering.asked[0]
+    assert left.type == "human"
+    assert "AAAA" not in str(left)
+    assert "AAAA" in str(message), "the caller's own message is left as it was"
+    assert journal.decisions[0][0].removed == ("image_url",)
+
+
+def test_a_name_that_a_turn_of_the_model_is_given_is_read():
+    history = [HumanMessage("hello"), AIMessage("fine", name=PHRASE), HumanMessage("and?")]
+    step = GuardedModel(model("fine", "fine"), make_guard())
+    assert step.invoke(history).response_metadata["finish_reason"] == "content_filter"
+    history[1] = AIMessage("fine", name="Ada")
+    assert step.invoke(history).text == "fine"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_field_beside_a_text_ends_an_agent(awaited):
+    answering = model("never")
+    agent = create_agent(answering, middleware=[AirlockMiddleware(make_guard())])
+    state = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "note": PHRASE}]}]}
+    last = (asyncio.run(agent.ainvoke(state)) if awaited else agent.invoke(state))["messages"][-1]
+    assert last.response_metadata["finish_reason"] == "content_filter"
+    assert answering.asked == []
+
+
+def test_fields_that_cannot_be_read_are_named_and_do_not_reach_the_model():
+    round_ = {}
+    round_["self"] = round_
+    deep = []
+    for _ in range(200):
+        deep = [deep]
+    for value in (round_, deep):
+        answering = model("never")
+        with pytest.raises(BadRequest, match=r"messages\[0\]"):
+            GuardedModel(answering, make_guard()).invoke([HumanMessage("hi", additional_kwargs={"note": value})])
+        assert answering.asked == []

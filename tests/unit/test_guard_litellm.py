@@ -255,6 +255,22 @@ def test_what_is_tried_after_a_request_is_read_as_it_is_on_the_wires(guardrail, 
     assert journal.decisions[0][0].unjudged == ("prompt_id",)
 
 
+@pytest.mark.parametrize("call_type", ["acompletion", "anthropic_messages"])
+def test_what_a_message_says_beside_its_text_is_judged(guardrail, call_type):
+    text = {"type": "text", "text": "hi"}
+    for message in (
+        {"role": "user", "content": [{**text, "note": PHRASE}]},
+        {"role": "user", "content": "hi", "note": PHRASE},
+        {"role": "user", "content": "hi", "name": PHRASE},
+        Message(role="user", content=[{**text, "note": PHRASE}]),
+        Message(role="user", content="hi", note=PHRASE),
+    ):
+        with pytest.raises(PassedThrough):
+            asyncio.run(before(guardrail(), call_type, messages=[message]))
+    harmless = {"role": "user", "content": [{**text, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}
+    assert asyncio.run(before(guardrail(), call_type, messages=[harmless]))["messages"] == [harmless]
+
+
 def test_a_model_that_fails_is_an_outcome_and_each_request_has_one(guardrail):
     async def failed(rail, data, error):
         await rail.async_post_call_failure_hook(
