@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.models import TyperInfo
 
-from guard.cli import ask, check, config, demo, doctor, export, ground, journal, keys, knowledge, policy, serve
+from guard.cli import ask, check, config, demo, doctor, export, ground, journal, keys, knowledge, options, policy, serve
 
 app = typer.Typer(
     name="airlock",
@@ -49,7 +49,7 @@ def main() -> None:
     except SystemExit:  # the usual end; named first, so that the errors are not imported for it
         raise
     except _expected() as exc:
-        typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
+        typer.echo(f"airlock: {options.shown_in_line(exc)}", err=True)
         sys.exit(1)
 
 

@@ -132,16 +132,18 @@ def why_lines(why: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _from_argument(text: str) -> list[str]:
+    """The text of an argument, or those of standard input: lines, or JSONL where the first line has `text`."""
     from guard.errors import BadRequest
 
     given = read_text(text)
     if text != "-":
         return [given]
-    lines = [line for line in given.split("\n") if line.strip()]
+    lines = [(number, line) for number, line in enumerate(given.split("\n"), 1) if line.strip()]
     try:
-        return [text_of(line, f"line {number}") for number, line in enumerate(lines, 1)]
+        text_of(lines[0][1], "")
     except BadRequest:
-        return lines
+        return [line for _, line in lines]
+    return [text_of(line, f"standard input, line {number}") for number, line in lines]
 
 
 def _verdict_dict(verdict: Verdict) -> dict[str, Any]:

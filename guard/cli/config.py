@@ -52,12 +52,19 @@ def check(
 ) -> None:
     """Load every part that a configuration names, without serving; exit status 1 if anything is wrong.
 
-    A rule of the policy that can never match is a warning, and so are users who are trusted.
+    A rule of the policy that can never match is a warning, and so are users who are trusted. Keys and files of the
+    server are looked for; `airlock doctor` also tries its addresses, the journal's database, the upstream and traces.
     """
     from guard.assemble import load_guard
+    from guard.cli.server_checks import check_journal, check_keys
     from guard.config import NO_JOURNAL, load_config, warnings_of
+    from guard.listening import check_tls
     from guard.upstream import Forwarder
 
+    served = load_config(path)
+    check_tls(served.server)
+    check_keys(served)
+    check_journal(served)
     settings = load_config(path, NO_JOURNAL)
     Forwarder(settings.upstream)
     warnings = [*load_guard(settings).warnings, *warnings_of(settings)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,12 +28,22 @@ _ABSENT = (
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
     """Try every part: models, knowledge base, policy, journal, upstream, address, TLS, metrics and traces.
 
-    Exit status 1 if one is not well. A language model is asked one question.
+    Exit status 1 if one is not well; where the configuration itself is not, nothing else is tried. A language model is
+    asked one question.
     """
     import logging
 
+    from guard.config import load_config
+
     logging.getLogger("airlock").addHandler(logging.NullHandler())  # the table says it
-    found = [_try(name, step) for name, step in _steps(config)]
+    loaded: list[Config] = []
+
+    def load() -> str:
+        loaded.append(load_config(config))
+        return str(config or "defaults")
+
+    found = [_try("configuration", load)]
+    found += [_try(name, step) for settings in loaded for name, step in _steps(settings)]
     if as_json:
         print_json({"well": all(row["well"] for row in found), "parts": found})
     else:
@@ -46,22 +55,19 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
+def _steps(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
     from classifier.types import Exchange
     from guard.assemble_classifier import Encoders, load_judge, load_other, load_responses
     from guard.assemble_knowledge import gate, load_interpreter, load_knowledge, load_search, load_support
-    from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
-    from guard.config import load_config
+    from guard.cli.server_checks import check_address, check_keys, check_metrics, check_policy, check_traces
     from guard.pinned import check_pinned
     from guard.responses import AnswerCheck
     from guard.specialists import ByLanguage
     from rag.grounding import ground
     from rag.types import KnowledgeError
 
-    settings = load_config(config)
-    yield "configuration", lambda: str(config or "defaults")
     encoders = Encoders(settings)
 
     def classify() -> str:
@@ -118,6 +124,8 @@ def _steps(config: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "citation gate", judge
     yield "response check", hold
     yield "journal", lambda: _write_journal(settings)
+    if settings.access.keys is not None:
+        yield "keys", lambda: check_keys(settings)
     yield "fingerprint", lambda: check_pinned(settings.upstream)
     yield "upstream", lambda: asyncio.run(_reach(settings))
     yield "address", lambda: check_address(settings)
@@ -141,22 +149,17 @@ def _example() -> tuple[list[Evidence], dict[str, Document]]:
 
 
 def _write_journal(settings: Config) -> str:
-    from guard.errors import JournalError
+    from guard.cli.server_checks import check_journal
     from guard.journal.database import Database
 
-    path = settings.journal.path
-    if settings.journal.url is not None:
-        Database(settings.journal).close()
-        return f"{settings.journal.url} can be written"
-    if path is None:
+    check_journal(settings)
+    if not settings.journal.kept:
         return "off"
-    if path.exists():
-        Database(settings.journal).close()
-        return f"{path} can be written"
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    if not os.access(folder, os.W_OK):
-        raise JournalError(f"journal.path = {path}: {folder} cannot be written; name another file")
-    return f"{path} is not there yet and can be written"
+    place = settings.journal.url or settings.journal.path
+    if isinstance(place, Path) and not place.exists():
+        return f"{place} is not there yet and can be written"
+    Database(settings.journal).close()
+    return f"{place} can be written"
 
 
 async def _reach(settings: Config) -> str:

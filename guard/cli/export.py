@@ -41,20 +41,21 @@ def export(
 
     With `classifier.runtime: auto` a server takes the fastest of them. Exit status 1 if one is refused.
     """
-    from classifier.export import Exporter
+    from classifier.export import FEWEST_TEXTS, Exporter
     from guard.assemble_classifier import export_cache, load_torch_classifier
     from guard.config import load_config
 
     wanted = _asked(runtime, precision)
     settings = load_config(config)
     drawn = _draw(list(read_texts(data, "--data")), texts + calibration, seed)
+    compared = min(texts, max(FEWEST_TEXTS, len(drawn) * texts // (texts + calibration)))
     encoder, classifier = load_torch_classifier(settings, language)
     exporter = Exporter(
         classifier,
         encoder,
         export_cache(settings, encoder, language),
-        texts=drawn[:texts],
-        calibration=drawn[texts:],
+        texts=drawn[:compared],
+        calibration=drawn[compared:],
         threads=settings.classifier.threads,
     )
     made = []

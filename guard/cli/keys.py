@@ -42,7 +42,7 @@ def new(
     """Make a key. It is printed once, and kept nowhere."""
     from guard.tenants import changing, new_key
 
-    key, entry = new_key(tenant, models=models or (), endpoints=endpoints or (), expires=_moment(expires))
+    key, entry = new_key(tenant, models=models or (), endpoints=endpoints or (), expires=_moment(expires, "--expires"))
     with changing(_file(file, config), make=True) as entries:
         entries.append(entry)
     _print_key(key, entry, as_json=as_json)
@@ -56,7 +56,7 @@ def list_keys(file: KeysFile = None, config: ConfigFile = None, as_json: Json = 
     from guard.tenants import read_keys
 
     now = datetime.now(UTC)
-    rows = [_row(entry, entry.state(now)) for entry in read_keys(_file(file, config))]
+    rows = [_row(entry, now) for entry in read_keys(_file(file, config))]
     if as_json:
         print_json({"keys": rows})
         return
@@ -72,14 +72,17 @@ def revoke(key: Identifier, file: KeysFile = None, config: ConfigFile = None, as
 
     from guard.tenants import changing
 
+    now = datetime.now(UTC).replace(microsecond=0)
     with changing(_file(file, config)) as entries:
         at = _find(entries, key)
-        entries[at] = entries[at].model_copy(update={"revoked": datetime.now(UTC).replace(microsecond=0)})
-        row = _row(entries[at], "revoked")
+        before = entries[at].revoked if entries[at].state(now) == "revoked" else None
+        entries[at] = entries[at].model_copy(update={"revoked": before or now})
+        row = _row(entries[at], now)
     if as_json:
         print_json(row)
     else:
-        typer.echo(f"{row['id']} of {row['tenant']} is revoked")
+        since = f" since {before:%Y-%m-%d %H:%M:%S %Z} already" if before else ""
+        typer.echo(f"{row['id']} of {row['tenant']} is revoked{since}")
 
 
 @app.command("rotate")
@@ -97,13 +100,14 @@ def rotate(
     from guard.errors import ConfigError
     from guard.tenants import changing, new_key
 
-    ends = _moment(overlap)
+    ends = _moment(overlap, "--overlap")
+    expired = _moment(expires, "--expires")
     with changing(_file(file, config)) as entries:
         at = _find(entries, key)
         old = entries[at]
         if old.state(datetime.now(UTC)) != "valid":
             raise ConfigError(f"key {old.id} opens nothing any more; make a new one with `airlock keys new`")
-        made, entry = new_key(old.tenant, models=old.models, endpoints=old.endpoints, expires=_moment(expires))
+        made, entry = new_key(old.tenant, models=old.models, endpoints=old.endpoints, expires=expired)
         if ends is not None and (old.expires is None or ends < old.expires):
             entries[at] = old.model_copy(update={"expires": ends})
         entries.append(entry)
@@ -130,8 +134,8 @@ def _find(entries: list[Entry], key: str) -> int:
     raise ConfigError(f"there is no key with the id {identifier[:12]!r}; `airlock keys list` shows them")
 
 
-def _moment(text: str | None) -> datetime | None:
-    """A time that is given as such, or as days or hours from now; to the second."""
+def _moment(text: str | None, option: str) -> datetime | None:
+    """The time of an option, given as such or as days or hours from now; to the second, and not past."""
     import re
     from datetime import UTC, datetime, timedelta
 
@@ -139,24 +143,30 @@ def _moment(text: str | None) -> datetime | None:
 
     if text is None:
         return None
+    now = datetime.now(UTC).replace(microsecond=0)
     if ahead := re.fullmatch(r"(\d{1,5})([dh])", text):
         hours = int(ahead[1]) * (24 if ahead[2] == "d" else 1)
-        return datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours)
+        return now + timedelta(hours=hours)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as exc:
-        raise ConfigError(f"time {text!r}: need one such as 2027-01-31T12:00, 90d or 12h") from exc
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        raise ConfigError(f"{option} {text!r}: need a time such as 2027-01-31T12:00, 90d or 12h") from exc
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment < now:
+        raise ConfigError(f"{option} {text!r}: is past; need a time to come, such as 90d or 12h")
+    return moment
 
 
-def _row(entry: Entry, state: str) -> dict[str, Any]:
+def _row(entry: Entry, now: datetime) -> dict[str, Any]:
     said = entry.model_dump(mode="json", exclude={"salt", "hash"})
-    return {**said, "state": state}
+    return {**said, "state": entry.state(now)}
 
 
 def _print_key(key: str, entry: Entry, *, as_json: bool) -> None:
+    from datetime import UTC, datetime
+
     if as_json:
-        print_json({"key": key, **_row(entry, "valid")})
+        print_json({"key": key, **_row(entry, datetime.now(UTC))})
     else:
         typer.echo(key)
         typer.echo(f"id {entry.id} of {entry.tenant}; the key is shown this once, and kept nowhere")

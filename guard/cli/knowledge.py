@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json
+from guard.cli.options import ConfigFile, Json, print_json, shown, shown_in_line
 from guard.progress import progress_bar
 from rag.mode import Mode
 
@@ -49,7 +48,7 @@ def build(
 
     def report(files: Iterable[Quarantined]) -> None:
         for file in files:
-            typer.echo(f"quarantined: {file.path}: {file.reason}", err=True)
+            typer.echo(shown_in_line(f"quarantined: {file.path}: {file.reason}"), err=True)
 
     _, encoder = _encoder(config, None, anew=True)
     try:
@@ -173,7 +172,8 @@ def search(
         else:
             near_by = "" if found.asked is None else f", asked {found.asked:.3f}"
             where_from = f"{passage.document} [{passage.start}:{passage.end}]{near_by}"
-            typer.echo(_shown(f"{found.score:.3f}  {where_from}\n  {passage.text}\n"))
+            typer.echo(f"{found.score:.3f}  {shown_in_line(where_from)}")
+            typer.echo(shown(f"  {passage.text}\n"))
 
 
 @app.command("show")
@@ -189,14 +189,15 @@ def show(
     """Show a document: its versions, its metadata and its text, as it is quoted."""
     _, knowledge = _open(config, kb)
     with knowledge.view() as view:
-        shown, versions = view.document(document, version), view.versions(document)
+        found, versions = view.document(document, version), view.versions(document)
     if as_json:
-        print_json({**asdict(shown), "metadata": dict(shown.metadata), "versions": versions})
+        print_json({**asdict(found), "metadata": dict(found.metadata), "versions": versions})
         return
-    typer.echo(_shown(f"{shown.id}@{shown.version}\ntitle: {shown.title}"))
-    for key, value in shown.metadata.items():
-        typer.echo(_shown(f"{key}: {value if isinstance(value, str) else ', '.join(value)}"))
-    typer.echo(_shown(f"versions: {', '.join(known[:12] for known in versions)}\n\n{shown.text}"))
+    typer.echo(shown_in_line(f"{found.id}@{found.version}"))
+    typer.echo(shown_in_line(f"title: {found.title}"))
+    for key, value in found.metadata.items():
+        typer.echo(shown_in_line(f"{key}: {value if isinstance(value, str) else ', '.join(value)}"))
+    typer.echo(shown(f"versions: {', '.join(known[:12] for known in versions)}\n\n{found.text}"))
 
 
 @app.command("verify")
@@ -207,7 +208,8 @@ def verify(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) 
     if as_json:
         print_json({"sound": not faults, "faults": faults, **asdict(manifest)})
     else:
-        typer.echo("\n".join(faults) or f"sound: {manifest.documents} documents, {manifest.passages} passages")
+        sound = f"sound: {manifest.documents} documents, {manifest.passages} passages"
+        typer.echo("\n".join(map(shown_in_line, faults)) or sound)
     if faults:
         raise typer.Exit(1)
 
@@ -232,18 +234,13 @@ def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[
         if as_json:
             print_json({key: value for key, value in asdict(event).items() if value})
         elif event.reason:
-            typer.echo(_shown(f"{event.happened.value}: {event.name}: {event.reason}"), err=True)
+            typer.echo(shown_in_line(f"{event.happened.value}: {event.name}: {event.reason}"), err=True)
         elif event.happened != "unchanged":
-            typer.echo(_shown(f"{event.happened.value}: {event.name}"))
+            typer.echo(shown_in_line(f"{event.happened.value}: {event.name}"))
         sys.stdout.flush()
     if count and not as_json:
         typer.echo(", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do")
     return counts
-
-
-def _shown(text: str) -> str:
-    """A text without what a terminal would obey."""
-    return re.sub(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:

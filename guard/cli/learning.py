@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, shown_in_line
+from guard.cli.options import ConfigFile, Json, print_json, shown_in_line, write_file
 
 if TYPE_CHECKING:
     from classifier.settings import OperatingPoint
@@ -106,7 +106,7 @@ def queue(
     rows = chosen(scored(found, point, others, points), count, sentences.encode, sentences.floor)
     lines = "".join(json.dumps(each.as_row(), ensure_ascii=False) + "\n" for each in rows)
     if out:
-        out.write_text(lines, encoding="utf-8")
+        write_file(out, "--out", lines)
         typer.echo(f"{len(rows)} of {len(found)} prompts in {out}")
     else:
         typer.echo(lines, nl=False)

@@ -63,6 +63,20 @@ def read_file(path: Path, option: str) -> str:
         raise BadRequest(f"{option} {path} cannot be read: {exc}") from exc
 
 
+def write_file(path: Path, option: str, text: str) -> None:
+    """Write a text into the file that an option names.
+
+    Raises:
+        BadRequest: it cannot be written.
+    """
+    from guard.errors import BadRequest
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise BadRequest(f"{option} {path} cannot be written ({exc.strerror}); name another file") from exc
+
+
 def read_texts(path: Path, option: str) -> Iterator[str]:
     """The texts of the JSONL file that an option names, `text` in each line.
 

@@ -1,7 +1,8 @@
-"""What `airlock doctor` tries of the server's own settings: its address, its metrics, its traces."""
+"""What `airlock doctor` tries of the server's own settings: its address, keys, journal, metrics and traces."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +32,48 @@ def check_address(settings: Config) -> str:
     if server.socket is not None:
         server.socket.unlink(missing_ok=True)
     return f"{address} is free{safe}"
+
+
+def check_keys(settings: Config) -> str:
+    """Whether the keys of tenants can be read.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    from datetime import UTC, datetime
+
+    from guard.tenants import read_keys
+
+    if settings.access.keys is None:
+        return "off"
+    now = datetime.now(UTC)
+    valid = sum(entry.state(now) == "valid" for entry in read_keys(settings.access.keys))
+    return f"{valid} keys open in {settings.access.keys}"
+
+
+def check_journal(settings: Config) -> None:
+    """Whether the journal's own keys are there and its file can be written or made; nothing is opened.
+
+    Raises:
+        JournalError: a key is missing, or there is no place for the file.
+    """
+    from guard.errors import JournalError
+    from guard.journal.chain import Keys
+    from guard.journal.prompts import Prompts
+
+    section = settings.journal
+    if not section.kept:
+        return
+    Keys.of("journal.key_env", section.key_env)
+    Prompts.of(section)
+    if section.url is not None or (path := section.path) is None:
+        return
+    try:
+        place = path if path.exists() else next(folder for folder in path.absolute().parents if folder.exists())
+    except OSError as exc:
+        raise JournalError(f"journal.path = {path}: {exc.strerror}; name another file") from exc
+    if (path.is_dir() if place == path else not place.is_dir()) or not os.access(place, os.W_OK):
+        raise JournalError(f"journal.path = {path}: {place} cannot be written; name another file")
 
 
 def check_metrics(settings: Config) -> str:

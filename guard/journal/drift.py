@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import regex
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from guard.errors import BadRequest
@@ -138,13 +138,10 @@ def drift(
 def _labels(
     name: str, before: Sequence[str], after: Sequence[str], permutations: int, rng: np.random.Generator
 ) -> Moved:
-    """Labels, by a test that draws the tables that random splits would give: there is no need to shuffle."""
-    first, second = Counter(before), Counter(after)
-    known = sorted(first.keys() | second.keys())
-    table = np.array([[each[label] for label in known] for each in (first, second)], dtype=np.int64)
-    drawn = rng.multivariate_hypergeometric(table.sum(0), len(after), size=permutations)
-    chance = _psi(table.sum(0) - drawn, drawn)
-    return _moved(name, known, table[0], table[1], chance)
+    known = sorted({*before, *after})
+    place = {label: at for at, label in enumerate(known)}
+    table = _table(len(known), [[place[label] for label in side] for side in (before, after)])
+    return _counted(name, known, table, permutations, rng)
 
 
 def _binned(
@@ -152,9 +149,31 @@ def _binned(
 ) -> Moved:
     """Numbers, in bins that hold a tenth of both periods each."""
     edges = np.unique(np.quantile([*before, *after], np.linspace(0, 1, _BINS + 1)[1:-1]))
-    names = [f"up to {edge:.4g}" for edge in edges] + ["more"]
-    first, second = ([names[at] for at in np.searchsorted(edges, values)] for values in (before, after))
-    return _labels(name, first, second, permutations, rng)
+    table = _table(len(edges) + 1, [np.searchsorted(edges, values) for values in (before, after)])
+    return _counted(name, [*(f"up to {edge}" for edge in _told_apart(edges)), "more"], table, permutations, rng)
+
+
+def _told_apart(edges: NDArray[np.float64]) -> list[str]:
+    """Different numbers with as few digits as tell them apart, four at least."""
+    return next(
+        shown for digits in range(4, 18) if len(set(shown := [f"{edge:.{digits}g}" for edge in edges])) == len(edges)
+    )
+
+
+def _table(columns: int, sides: Iterable[ArrayLike]) -> NDArray[np.int64]:
+    """How often each number from 0 on is in each of both sides, (2, columns)."""
+    return np.array([np.bincount(side, minlength=columns) for side in sides], dtype=np.int64)
+
+
+def _counted(
+    name: str, known: Sequence[str], table: NDArray[np.int64], permutations: int, rng: np.random.Generator
+) -> Moved:
+    """Counts, by a test that draws the tables that random splits would give: there is no need to shuffle."""
+    found = table.sum(0) > 0
+    known, table = [label for label, there in zip(known, found, strict=True) if there], table[:, found]
+    drawn = rng.multivariate_hypergeometric(table.sum(0), int(table[1].sum()), size=permutations)
+    chance = _psi(table.sum(0) - drawn, drawn)
+    return _moved(name, known, table[0], table[1], chance)
 
 
 def _words(before: Sequence[str], after: Sequence[str], permutations: int, rng: np.random.Generator) -> Moved:

@@ -17,6 +17,7 @@ from guard.journal.records import Record
 _READABLE = frozenset({"full", "redacted"})
 _NEAR = 0.1  # of a threshold
 _UNSURE = 0.5  # of the entropy that four tiers can have
+_UNKNOWN = "und"  # ISO 639-2: undetermined; a row without `lang` would be English to training
 _LOOKED_AT = 10  # candidates for each row that is wanted, among which unlike ones are chosen
 
 
@@ -27,7 +28,7 @@ class Candidate:
     Attributes:
         decision: id of its decision.
         text: the prompt as it was kept.
-        language: that it was taken for.
+        language: that it was taken for; `und` for none.
         tier: said of it.
         category: said of it.
         tiers: probability of each tier.
@@ -80,7 +81,7 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
         try:
             tiers = {tier: float(said["tiers"][tier.label]) for tier in Tier}
             candidate = Candidate(
-                str(record.decision), text, str(said.get("language") or "en"), Tier.parse(said["tier"]),
+                str(record.decision), text, str(said.get("language") or _UNKNOWN), Tier.parse(said["tier"]),
                 str(said["category"]), tiers, int(said.get("windows") or 1), str(said.get("model") or ""),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ClassifierError):

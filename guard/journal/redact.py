@@ -11,9 +11,21 @@ import re
 from collections.abc import Callable
 
 _GAP = r"[ \t.\-–—/()\u00a0\u2009\u200b\u202f]{0,3}"  # between the digits of a number
-_SECRET_NAMES = (
-    r"pass(?:word|wd|phrase|code)?|pwd|secret|token|credential|api[_\- ]?key|access[_\- ]?key|private[_\- ]?key"
+_SECRET_NAMES = (  # also within longer words, but not in a passage, a passenger, a secretary or a tokenizer
+    r"pass(?:word|wd|phrase|code|(?!ag|eng|ing|ion|iv|ed|es))|pwd|secret(?!ar|ion)|token(?!i[sz])|credential|"
+    r"api[_\- ]?key|access[_\- ]?key|private[_\- ]?key"
 )
+_BLANKS = r"[^\S\r\n]*+(?:(?:\r\n?|\n)[^\S\r\n]*+)?+"  # any run, with one line break at most
+_SAYS = rf"(?:{_BLANKS}(?:\bis\b|[=-]>|→|[:=＝：])){{1,2}}+{_BLANKS}|[ ]*+\t[ \t]*+"  # between a name and its value
+_QUOTES = (('\\"', '\\"'), ("\\'", "\\'"), ('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"))
+_QUOTED = "|".join(  # no quotation goes on behind the next that begins, else the time would be squared
+    rf"(?<={re.escape(begin)})(?:(?!{re.escape(begin)}|{re.escape(end)})(?:\\[^\r\n]|[^\r\n]))++(?={re.escape(end)})"
+    for begin, end in _QUOTES
+)
+_MASKS = r"\[(?:key|credentials|token|secret|email|iban|ip|card|phone|number)\]"
+_CARD_BEGIN = r"(?<!\d)(?=[3-6]|2[2-7])"  # of the issuers; years begin otherwise
+_CARD_GAP = r"[\s_:,.\-–—/()\u200b]{0,8}+"
+_CARDS = ((4, 4, 4, 4, 3), (4, 4, 4, 4), (4, 6, 5), (4, 6, 4))  # how card numbers are grouped, the longest first
 _TOKENS = (
     r"eyJ[\w\-]{8,1000}+\.[\w\-]{4,}(?:\.[\w\-]*)?",  # JSON web token
     r"(?:sk|pk|rk|whsec)[-_][\w\-]{8,}",
@@ -63,6 +75,10 @@ def _ip(match: re.Match[str]) -> str:
     return "[ip]"
 
 
+def _card(match: re.Match[str]) -> str:
+    return "[card]" if _luhn([int(character) for character in match[0] if character.isdigit()]) else match[0]
+
+
 def _number(match: re.Match[str]) -> str:
     digits = [int(character) for character in match[0] if character.isdigit()]
     if 13 <= len(digits) <= 19 and _luhn(digits):
@@ -85,8 +101,8 @@ _RULES: tuple[tuple[re.Pattern[str], _Mask], ...] = (
     (re.compile(r"\b(bearer|basic)[ \t]+[^\s\[]\S{5,}", re.IGNORECASE), r"\1 [token]"),
     (
         re.compile(
-            rf"((?:{_SECRET_NAMES})[\w\-]{{0,16}}[\"']?[ \t]{{0,3}}(?:[:=＝：]|\bis\b)[ \t]{{0,3}}[\"']?)"
-            r"[^\s\"'&,;\[][^\s\"'&;]*",
+            rf"((?:{_SECRET_NAMES})[\w\-]{{0,16}}(?:\\?[\"'])?(?:{_SAYS})(?:\\?[\"'`“‘])?)"
+            rf"(?:{_QUOTED}|(?!{_MASKS})[^\s\"'&,;][^\s\"'&;]*)",
             re.IGNORECASE,
         ),
         r"\1[secret]",
@@ -100,5 +116,9 @@ _RULES: tuple[tuple[re.Pattern[str], _Mask], ...] = (
     (re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"), _ip),
     (re.compile(r"(?<![\d.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\d])"), _ip),
     (re.compile(r"[A-Za-z0-9_+=\-]{24,}"), _token),
+    *(
+        (re.compile(_CARD_BEGIN + _CARD_GAP.join(rf"\d{{{count}}}" for count in groups) + r"(?!\d)"), _card)
+        for groups in _CARDS
+    ),
     (re.compile(rf"[+(]?\d(?:{_GAP}\d){{6,}}"), _number),
 )

@@ -188,7 +188,15 @@ class _Check:
             report.add(f"the head says that records up to {head.pruned} were deleted, the last checkpoint {through}")
 
     def _check_absent_anchor(self, anchor: Anchor, last: int) -> None:
+        through = self._cut[0] if self._cut else 0
+        known = dict([(0, GENESIS), *([self._cut] if self._cut else [])])  # hashes that are known without their records
         if anchor.seq > last:
             self.report.add(f"--head names record {anchor.seq}, the last one is {last}: the end is missing")
-        elif self._cut and anchor.seq == self._cut[0] and anchor.hash != self._cut[1]:
-            self.report.add(f"record {anchor.seq}, which was deleted, was not the one of --head")
+        elif known.get(anchor.seq, anchor.hash) != anchor.hash:
+            what = "which was deleted, was" if anchor.seq else "the beginning, is"
+            self.report.add(f"record {anchor.seq}, {what} not the one of --head")
+        elif anchor.seq not in known and anchor.seq < through:
+            self.report.add(
+                f"record {anchor.seq}, the one of --head, was deleted with those up to {through}: nothing can be "
+                "compared with it; keep a head that is younger than what is deleted"
+            )

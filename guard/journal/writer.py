@@ -42,6 +42,8 @@ class DatabaseJournal:
         self._waiting: queue.Queue[_Write | None] = queue.Queue(_WAITING)
         self._gap: _Gap | None = None
         self._gap_lock = threading.Lock()  # the writer's thread and requests that are turned away add to it
+        self._closed = False
+        self._door = threading.Lock()  # so that nothing is put behind the end, where nobody would settle it
         self._thread = threading.Thread(target=self._write_all, name="airlock-journal", daemon=True)
         self._thread.start()
         self._retention = retention
@@ -60,6 +62,8 @@ class DatabaseJournal:
 
     def close(self) -> None:
         """Write what is waiting, and what could not be written; then let go of the database."""
+        with self._door:
+            self._closed = True
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
@@ -68,11 +72,12 @@ class DatabaseJournal:
             self._database.close()
 
     async def _put(self, record: Draft) -> None:
-        if not self._thread.is_alive():
-            raise JournalError(f"{self._database.place}: is closed")
         write = _Write(record)
         try:
-            self._waiting.put_nowait(write)
+            with self._door:
+                if self._closed or not self._thread.is_alive():
+                    raise JournalError(f"{self._database.place}: is closed")
+                self._waiting.put_nowait(write)
         except queue.Full:
             said = f"{_WAITING} records wait already; it is too slow"
             self._lose([record], said)

@@ -462,8 +462,13 @@ def test_settings_that_only_show_when_parts_are_built(airlock, tmp_path):
 
 
 def test_a_missing_configuration(airlock):
-    for command in (("serve",), ("check", "hi"), ("classify", "hi"), ("ask", "hi"), ("doctor",), ("config", "show")):
-        airlock(*command, "--config", "nowhere.yaml").failed("nowhere.yaml", "does not exist", "airlock config show")
+    words = ("nowhere.yaml", "does not exist", "airlock config show")
+    for command in (("serve",), ("check", "hi"), ("classify", "hi"), ("ask", "hi"), ("config", "show")):
+        airlock(*command, "--config", "nowhere.yaml").failed(*words)
+    ran = airlock("doctor", "--config", "nowhere.yaml")
+    (line,) = ran.out.splitlines()
+    assert (ran.status, ran.err, line.startswith("FAIL  configuration")) == (1, "", True)
+    assert all(word in line for word in words)
 
 
 def test_a_missing_model(airlock, tmp_path):

@@ -5,20 +5,24 @@ import errno
 import getpass
 import json
 import os
+import re
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 import guard.assemble
-from guard.cli import app, doctor, ground, knowledge
+from guard.cli import app, check, doctor, ground, knowledge, main
 from guard.cli.options import shown
 from guard.config import load_config
+from guard.errors import BadRequest
 from guard.types import Decision, Origin, Route
 from rag.grounding import check_answer
 from rag.sync import Event, Happened
-from rag.types import GroundedAnswer, Premise
+from rag.types import Document, Evidence, GroundedAnswer, Passage, Premise
 from tests.doubles import Library
 from tests.journals import open_journal
 
@@ -100,8 +104,47 @@ def test_a_grounding_report_steers_no_terminal(capsys):
 def test_the_name_of_a_file_steers_no_terminal(capsys):
     knowledge._say([Event(Happened.ADDED, "tea\x1b]0;x\x07"), Event(Happened.FAILED, "a\x1b", "b\x1b")], as_json=False)
     said = "".join(capsys.readouterr())
-    assert "tea\N{REPLACEMENT CHARACTER}]0;x" in said
+    assert "tea⟨U+001B⟩]0;x⟨U+0007⟩" in said
     assert not {"\x1b", "\x07"} & set(said)
+
+
+def test_what_a_knowledge_base_holds_steers_no_terminal(monkeypatch):
+    hidden = f"{STEERS}\u2066\u200b"
+    document = Document(f"d{hidden}", "v" * 12, f"t{hidden}", f"one{hidden}\ntwo", {"by": f"ann{hidden}\ntitle: b"})
+
+    class Base:
+        manifest = SimpleNamespace(documents=1, passages=1)
+
+        def view(self):
+            return nullcontext(self)
+
+        def document(self, *_):
+            return document
+
+        def versions(self, _):
+            return [document.version]
+
+        def verify(self):
+            return [f"passage {hidden} is wrong"]
+
+        def search(self, *_, **__):
+            return [Evidence(Passage(f"d{hidden}#0", document.id, "v", 0, 3, document.text), 0.5)]
+
+    monkeypatch.setattr(knowledge, "_open", lambda *_: (load_config(), Base()))
+    for command, count in (("show", 4), ("verify", 1), ("search", 2)):
+        said = run("kb", command, *([] if command == "verify" else ["d"])).stdout
+        assert steers_nothing(said)
+        assert not {"\u2066", "\u200b"} & set(said)
+        assert said.count("U+202E") == count
+    assert "⟨U+200B⟩\ntwo" in run("kb", "show", "d").stdout, "a text keeps its lines"
+    assert "\ntitle: b" not in run("kb", "show", "d").stdout, "metadata makes none of its own"
+
+
+def test_an_error_steers_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["airlock", "config", "show", "-c", f"no{STEERS}.yaml"])
+    with pytest.raises(SystemExit):
+        main()
+    assert steers_nothing(capsys.readouterr().err)
 
 
 def test_what_config_show_prints_means_the_same_elsewhere(tmp_path, monkeypatch):
@@ -126,6 +169,119 @@ def test_config_check_warns_of_trusted_users(tmp_path):
     ran = run("config", "check", path)
     assert ran.exit_code == 0, ran.output
     assert "warning: conversation.trusted_roles has `user`" in ran.stderr
+
+
+RULES_ONLY = (
+    "{classifier: {kind: none}, knowledge: {kind: none}, output: {classifier: false}, "
+    "policy: {rules: [{name: all, route: refuse}]}"
+)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("journal: {key_env: NOT_SET_KEY}", "journal.key_env = NOT_SET_KEY"),
+        ("journal: {prompts: hashed, prompt_key_env: NOT_SET_KEY}", "journal.prompt_key_env = NOT_SET_KEY"),
+        ("journal: {path: .}", "name another file"),
+        ("journal: {path: airlock.yaml/j.db}", "name another file"),
+        ("journal: {path: %s}" % ("j" * 300), os.strerror(errno.ENAMETOOLONG)),
+        ("server: {tls: {certificate: no.pem, key: no.pem}}", "server.tls.certificate"),
+        ("access: {keys: no.yaml}, upstream: {api_key_env: HOME}", "airlock keys new"),
+    ],
+)
+def test_config_check_looks_for_the_keys_and_files_of_a_server(tmp_path, section, said):
+    path = tmp_path / "airlock.yaml"
+    path.write_text(f"{RULES_ONLY}, {section}}}")
+    ran = run("config", "check", path)
+    assert (ran.exit_code, said in str(ran.exception)) == (1, True), (ran.output, ran.exception)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "journal: {key_env: A_KEY, path: new/j.db}",
+        "journal: {path: null, key_env: NOT_SET_KEY}",
+        "journal: {url: 'postgresql://nobody@127.0.0.1:9/none'}",  # no server is asked
+        "access: {keys: keys.yaml}, upstream: {api_key_env: HOME}",
+    ],
+)
+def test_config_check_finds_them_and_makes_nothing(tmp_path, section, monkeypatch):
+    monkeypatch.setenv("A_KEY", "k" * 20)
+    path = tmp_path / "airlock.yaml"
+    path.write_text(f"{RULES_ONLY}, {section}}}")
+    (tmp_path / "keys.yaml").write_text("keys: []")
+    ran = run("config", "check", path)
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["airlock.yaml", "keys.yaml"]
+
+
+def test_doctor_says_that_a_configuration_is_not_well(tmp_path):
+    path = tmp_path / "airlock.yaml"
+    for text in (None, "a: [", "journal: {prompts: maybe}"):
+        if text:
+            path.write_text(text)
+        ran = run("doctor", "-c", path, "--json")
+        said = json.loads(ran.stdout)
+        assert (ran.exit_code, said["well"], len(said["parts"])) == (1, False, 1)
+        assert (said["parts"][0]["part"], said["parts"][0]["well"]) == ("configuration", False)
+        assert str(path) in said["parts"][0]["says"] or "journal.prompts" in said["parts"][0]["says"]
+        ran = run("doctor", "-c", path)
+        assert (ran.exit_code, ran.stdout.startswith("FAIL  configuration")) == (1, True)
+
+
+def test_doctor_counts_the_keys_that_open(tmp_path):
+    keys = tmp_path / "keys.yaml"
+    config = load_config(None, {"access.keys": str(keys), "upstream.api_key_env": "HOME"})
+    steps = dict(doctor._steps(config))
+    assert not doctor._try("keys", steps["keys"])["well"]
+    for tenant in ("ann", "bob"):
+        made = json.loads(run("keys", "new", tenant, "--file", keys, "--json").stdout)
+    run("keys", "revoke", made["id"], "--file", keys)
+    assert doctor._try("keys", steps["keys"])["says"] == f"1 keys open in {keys}"
+    assert "keys" not in dict(doctor._steps(load_config()))
+
+
+@pytest.mark.parametrize("command", ["new", "rotate"])
+def test_a_key_that_would_end_in_the_past_is_not_made(tmp_path, command):
+    keys = tmp_path / "keys.yaml"
+    made = json.loads(run("keys", "new", "ann", "--file", keys, "--expires", "1h", "--json").stdout)
+    assert made["state"] == "valid"
+    before, who = keys.read_bytes(), {"new": "ann", "rotate": made["id"]}[command]
+    options = ["--expires", *(["--overlap"] if command == "rotate" else [])]
+    for option in options:
+        ran = run("keys", command, who, "--file", keys, option, "2020-01-01")
+        assert (ran.exit_code, f"{option} '2020-01-01': is past" in str(ran.exception)) == (1, True)
+    assert keys.read_bytes() == before
+    assert run("keys", "rotate", made["id"], "--file", keys, "--overlap", "0h").exit_code == 0
+
+
+def test_a_key_is_revoked_once(tmp_path):
+    keys = tmp_path / "keys.yaml"
+    made = json.loads(run("keys", "new", "ann", "--file", keys, "--json").stdout)
+    assert run("keys", "revoke", made["id"], "--file", keys).stdout.endswith(" of ann is revoked\n")
+    text = re.sub("revoked: .*", "revoked: '2026-01-31T12:00:00Z'", keys.read_text())
+    keys.write_text(text)
+    again = run("keys", "revoke", made["id"], "--file", keys)
+    assert (again.exit_code, again.stdout) == (
+        0,
+        f"{made['id']} of ann is revoked since 2026-01-31 12:00:00 UTC already\n",
+    )
+    assert keys.read_text() == text
+    said = json.loads(run("keys", "revoke", made["id"], "--file", keys, "--json").stdout)
+    assert (said["state"], said["revoked"]) == ("revoked", "2026-01-31T12:00:00Z")
+
+
+def test_lines_of_standard_input_are_json_where_the_first_is(monkeypatch):
+    def texts(given):
+        monkeypatch.setattr(check, "read_text", lambda _: given)
+        return check._from_argument("-")
+
+    assert texts('{"text": "a"}\n\n{"text": "b"}\n') == ["a", "b"]
+    assert texts('a\n{"text": "b"}\n') == ["a", '{"text": "b"}']
+    assert texts('{"a": 1}\n{"text": "b"}') == ['{"a": 1}', '{"text": "b"}'], "no object with `text`: texts"
+    for line, word in (("{broken", "not JSON"), ('{"txt": "b"}', "`text`"), ("plain", "not JSON")):
+        with pytest.raises(BadRequest, match=rf"standard input, line 3: .*{word}"):
+            texts(f'{{"text": "a"}}\n\n{line}\n')
 
 
 def test_who_claims_is_asked_for_where_this_machine_has_no_name(handed_over, monkeypatch):

@@ -118,6 +118,23 @@ def test_only_what_a_checkpoint_signs_off_may_be_missing(through, left_out, seco
         assert verify(found[left_out:], head, KEYED).sound is (left_out <= second)
 
 
+def test_a_head_older_than_what_was_deleted_is_not_called_the_right_one():
+    found, head = cut(*chain(6), 4)
+    left = found[4:]
+
+    def said(seq, value):
+        return verify(left, head, KEYED, Anchor(seq, value)).shown
+
+    assert all("nothing can be compared" in said(seq, value)[0] for seq in (1, 3) for value in (found[2].hash, "x"))
+    assert said(4, "x") == ["record 4, which was deleted, was not the one of --head"]
+    assert said(0, "x") == ["record 0, the beginning, is not the one of --head"]
+    assert said(5, "x") == ["record 5 is not the one of --head"]
+    for seq, value in ((0, GENESIS), (4, found[3].hash), (5, found[4].hash), (7, found[6].hash)):
+        assert said(seq, value) == []
+    assert verify(found, head, KEYED, Anchor(3, found[2].hash)).sound, "signed off, and still there"
+    assert not verify(*chain(2), KEYED, Anchor(0, "x")).sound
+
+
 def test_a_checkpoint_that_was_made_up_is_found():
     found, head = chain(6)
     record, new_head = link([draft(Kind.CHECKPOINT, {"through": 4, "hash": found[3].hash})], head, Keys(), 0.0)

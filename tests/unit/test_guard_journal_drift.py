@@ -50,6 +50,26 @@ def test_what_moved_is_named_and_the_rest_is_not():
     assert moved["tier"].as_dict()["shares"]["unsafe"] == {"before": before, "after": after}
 
 
+def sure(values):
+    rng = random.Random(0)
+    return read_period(record(rng, "safe", sure=value) for value in values)
+
+
+def test_confidences_that_are_alike_to_four_digits_are_told_apart():
+    rng = random.Random(0)
+    low, high = ([rng.uniform(at, at + 4e-5) for _ in range(450)] + [0.99999] * 100 for at in (0.99966, 0.9997))
+    moved = found(sure(low), sure(high))["confidence"]
+    assert moved.alarm
+    assert moved.psi > 5
+    assert len(moved.shares) > 5, "each bin has a name of its own"
+    assert not found(sure(low), sure(reversed(low)))["confidence"].alarm
+
+
+def test_a_number_that_is_always_the_same_has_not_moved():
+    moved = found(period(0), period(1, 2000))["coverage"]
+    assert (moved.psi, moved.shares) == (0.0, {"up to 1": (1.0, 1.0)})
+
+
 def test_words_are_looked_at_where_prompts_are_kept():
     kept = {"prompts": "redacted", "count": 120}
     same, other = found(period(0, **kept), period(1, **kept)), found(period(0, **kept), period(1, words=OTHER, **kept))

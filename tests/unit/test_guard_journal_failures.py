@@ -260,6 +260,29 @@ def test_what_is_turned_away_during_a_commit_is_not_forgotten_by_it(path, opened
     assert verified(path).sound
 
 
+def test_a_request_that_comes_while_the_journal_is_closed_is_told(path, opened, monkeypatch):
+    journal = opened()
+    closing = threading.Thread(target=journal.close)
+    put = journal._waiting.put_nowait
+
+    def after_the_close(write):
+        closing.start()
+        closing.join(0.5)  # it must wait for this write
+        put(write)
+
+    async def run():
+        with monkeypatch.context() as patch:
+            patch.setattr(journal._waiting, "put_nowait", after_the_close)
+            await asyncio.wait_for(journal.decided(kept, ""), 5)
+        await asyncio.to_thread(closing.join)
+        with pytest.raises(JournalError, match="is closed"):
+            await asyncio.wait_for(journal.decided(forward(), ""), 5)
+
+    kept = forward()
+    asyncio.run(run())
+    assert [each.decision for each in records(path)] == [kept.id]
+
+
 def test_a_gap_that_no_record_follows_is_written_at_the_stop(path, opened):
     journal = opened(timeout_s=0.05)
     lost = forward()

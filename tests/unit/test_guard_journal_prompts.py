@@ -38,12 +38,40 @@ CASES = [
     ("-----BEGIN PRIVATE KEY-----\nMIIE no end", "[key]"),
     ("number １２３４５６７８", "number [number]"),
     ("born 1990-05-17", "born [number]"),
+    ('password: "correct horse battery staple" and more', 'password: "[secret]" and more'),
+    ("passphrase is “correct horse” and more", "passphrase is “[secret]” and more"),
+    ("password: `correct horse`, and more", "password: `[secret]`, and more"),
+    (r'{"password": "a\"b c", "n": 1}', '{"password": "[secret]", "n": 1}'),
+    (r"{\"password\": \"a b\", \"n\": 1}", r"{\"password\": \"[secret]\", \"n\": 1}"),
+    ("password:    hunter2xyz", "password:    [secret]"),
+    ("password: [abc123!", "password: [secret]"),
+    ("PASSWORD\thunter2", "PASSWORD\t[secret]"),
+    ("token:\n  abcdef", "token:\n  [secret]"),
+    ("token is\r\nabcdef", "token is\r\n[secret]"),
+    ("password => hunter2", "password => [secret]"),
+    ("password_confirmation=hunter2", "password_confirmation=[secret]"),
+    ("Passwort: hunter2, user_tokens=abc", "Passwort: [secret] user_tokens=[secret]"),
+    ("password is: hunter2", "password is: [secret]"),
+    ("4111_1111_1111_1111", "[card]"),
+    ("4111:1111:1111:1111", "[card]"),
+    ("4111,1111,1111,1111,123", "[card],123"),
+    ("4111    1111    1111    1111", "[card]"),
+    ("3782, 822463, 10005", "[card]"),
+    ("the password: please reset it, and log in", "the password: [secret] reset it, and log in"),
+    ('password: "never closed, and\nmore "here"', 'password: "[secret] closed, and\nmore "here"'),
 ]
 PLAIN = [
     "How do I bake bread at 220 degrees for 35 minutes?",
     "In 2024 the city had 1,250,000 people; 12:30:45 is a time.",
     "std::vector and a::b are C++; version 3.12.4 of it",
     "What is a token, and how long should a password be?",
+    "The password:\n\nPlease reset it. A password is",
+    'password: "" and "more"',
+    '{"passage": "The library opens at nine.", "tokenizer": "of words"}',
+    'The secretary is "very busy today", and 40 passengers is "too many".',
+    "password: [secret], and more",
+    "4111,1111,1111,1112 fails the check of a card, 1111,1111,1111,1117 is of no issuer",
+    "2019, 2020, 2021, 2038; 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16",
     "Donaudampfschifffahrtsgesellschaftskapitän",
     "我要学习编程，请告诉我从哪里开始。",
 ]
@@ -82,7 +110,9 @@ def test_no_long_run_of_digits_survives_and_any_text_is_taken(text):
 
 @pytest.mark.parametrize(
     "piece", ["a", "1", "1 ", "a@", "@", "a.", "://", "://a:", "AB12 ", "AB12AB12", "a1", "-", "1.1.", ":", "f:",
-              "password", "password is ", "-----BEGIN PRIVATE KEY-----", "eyJ", "basic ", "("],
+              "password", "password is ", "-----BEGIN PRIVATE KEY-----", "eyJ", "basic ", "(",
+              "password   ", "password\t", "password:\n", 'password: "', 'password: "a', "password: “a",
+              'password: \\"a', 'password: "\\"', "password: '\"`", "4111,", "4111        "],
 )  # fmt: skip
 def test_hostile_text_takes_time_in_proportion(piece):
     def seconds(length):
@@ -94,7 +124,7 @@ def test_hostile_text_takes_time_in_proportion(piece):
             best = min(best, time.process_time() - started)
         return best
 
-    assert seconds(40_000) < 0.05 + 30 * seconds(4_000)  # squared time would be 100 times as much
+    assert seconds(100_000) < 0.05 + 30 * seconds(10_000)  # squared time would be 100 times as much
 
 
 def test_hashes_are_keyed_when_there_is_a_key():

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from classifier.settings import OperatingPoint
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
 from guard.cli.journal import app
+from guard.errors import BadRequest
 from guard.journal.queue import candidates, chosen, scored
 from guard.journal.records import Record
 from guard.types import Decision, Route
@@ -91,6 +93,14 @@ def test_rows_are_ready_once_a_person_has_labelled_them(tmp_path):
     assert (read.text, read.lang, read.source) == ("bread and butter", "de", "journal")
 
 
+def test_a_language_that_nobody_determined_is_not_english_to_training(tmp_path):
+    taxonomy = Taxonomy.from_dict({"name": "t", "categories": {"s_food": {"tier": "safe", "definition": "Food."}}})
+    path = tmp_path / "rows.jsonl"
+    rows = [each.as_row() | {"category": "s_food"} for each in candidates([record("a"), record("b", language="en")])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row.lang for row in read_rows(path, taxonomy)] == ["und", "en"]
+
+
 @pytest.fixture
 def journal(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -126,6 +136,11 @@ def test_the_command_prints_rows(journal, monkeypatch):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["category"] for row in rows] == [None] * 3
     assert all(row["text"].startswith("bread ") for row in rows)
+    assert run("queue", "-c", "airlock.yaml", "--count", "3", "--out", "rows.jsonl").exit_code == 0
+    assert [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()] == rows
+    done = run("queue", "-c", "airlock.yaml", "--out", "nowhere/rows.jsonl")
+    assert isinstance(done.exception, BadRequest)
+    assert str(done.exception).startswith("--out nowhere/rows.jsonl cannot be written (No such file")
 
 
 def test_without_prompts_there_is_nothing_to_label_and_drift_still_speaks(journal):

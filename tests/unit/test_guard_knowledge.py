@@ -32,7 +32,7 @@ def test_a_document_sends_nothing_to_the_terminal_but_text(run, tmp_path):
     with Writer(tmp_path / "kb", HashedWords()) as writer:
         writer.change(add=[document("tea", "Tea\x1b[2J is\x9b hot.\n\n東京\u3000\xa0é\t😀 stay.", note="a\x07b")])
     for said in (run("show", "tea").output, run("search", "tea").output):
-        assert "Tea�[2J is� hot." in said
+        assert "Tea⟨U+001B⟩[2J is⟨U+009B⟩ hot." in said
         assert not set("\x1b\x9b\x07") & set(said)
     assert "東京\u3000\xa0é\t😀 stay." in run("show", "tea").output
 
