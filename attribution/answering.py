@@ -75,6 +75,14 @@ class LocalResponder:
             "ablated": self._without,
         }
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse at once what `answer` would refuse later.
+
+        Raises:
+            PromptError: a prompt cannot be rendered, or is too long for the model.
+        """
+        self._encoded(prompts)
+
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Sequence[Answer]]]:
         """The place of each prompt and its answers, longest prompts first.
 
@@ -82,8 +90,7 @@ class LocalResponder:
             PromptError: a prompt cannot be rendered, or is too long for the model.
             AttributionError: the memory is too small for a batch, or the model computes no numbers.
         """
-        encoded = encode(self._tokenizer, prompts, self._template, self._system)
-        self._check_lengths(encoded)
+        encoded = self._encoded(prompts)
         count = self._sampling.samples
         order = sorted(range(len(prompts)), key=lambda place: -len(encoded[place]))
         rows = [(place, sample) for place in order for sample in range(count)]
@@ -136,16 +143,17 @@ class LocalResponder:
         name = f"{self._sampling.seed}\0{sample}\0{text}".encode("utf-8", "surrogatepass")
         return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
-    def _check_lengths(self, encoded: Sequence[Sequence[int]]) -> None:
+    def _encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of each prompt, with room for an answer."""
+        encoded = encode(self._tokenizer, prompts, self._template, self._system)
         room = getattr(self._model.config, "max_position_embeddings", None)
-        if not isinstance(room, int):
-            return
         for place, ids in enumerate(encoded, 1):
-            if len(ids) + self._sampling.max_new_tokens > room:
+            if isinstance(room, int) and len(ids) + self._sampling.max_new_tokens > room:
                 raise PromptError(
                     f"prompt {place} has {len(ids)} tokens and its answer up to {self._sampling.max_new_tokens}, but "
                     f"the model holds {room}; shorten the prompt, or give fewer max_new_tokens"
                 )
+        return encoded
 
 
 class _Choose(LogitsProcessor):

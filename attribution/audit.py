@@ -113,7 +113,7 @@ def audit(
     """
     start = time.monotonic()
     journal = journal or Journal()
-    check_plan(runner.shape, len(ids), plan)
+    check_plan(runner, ids, plan)
     guess = heads = candidates = None
     if plan.screen is not None:
         guess = _guess(ids, estimate, journal)
@@ -142,23 +142,27 @@ def audit(
     return Findings(scores, tuple(steps), screened, time.monotonic() - start)
 
 
-def check_plan(shape: tuple[int, int], prompts: int, plan: Plan) -> None:
+def check_plan(runner: Runner, ids: Ids, plan: Plan) -> None:
     """Refuse at once what would fail hours later.
 
     Args:
-        shape: Layers and query heads a layer.
-        prompts: How many there are.
+        runner: Runs the model.
+        ids: Prompts as token ids.
         plan: What is to be computed.
 
     Raises:
-        AttributionError: a group larger than the heads to choose from, or more directions than prompts.
+        AttributionError: a group larger than the heads to choose from, or more directions than prompts or than the
+            model's width.
     """
-    if not 0 <= plan.size <= _group(shape, plan):
-        raise AttributionError(
-            f"group size {plan.size} is not between 0 and the {_group(shape, plan)} heads to choose from"
-        )
-    if plan.size and not 1 <= plan.r_main <= prompts:
-        raise AttributionError(f"r_main {plan.r_main} is not between 1 and the {prompts} prompts; give more prompts")
+    choice = _group(runner.shape, plan)
+    if not 0 <= plan.size <= choice:
+        raise AttributionError(f"group size {plan.size} is not between 0 and the {choice} heads to choose from")
+    if not plan.size:
+        return
+    if not 1 <= plan.r_main <= len(ids):
+        raise AttributionError(f"r_main {plan.r_main} is not between 1 and the {len(ids)} prompts; give more prompts")
+    if plan.r_main > 1 and plan.r_main > (width := runner.states(ids[:1]).shape[-1]):
+        raise AttributionError(f"r_main {plan.r_main} is not between 1 and {width}, the width of the model")
 
 
 def work(shape: tuple[int, int], prompts: int, plan: Plan) -> int:

@@ -44,7 +44,7 @@ class HeadChange(Part):
 
 
 class Overlap(Part):
-    """How many of the first k heads both reports name, and how many two random choices would share."""
+    """How many of the first k heads, of those computed in both, are the same, and how many would be by chance."""
 
     k: Natural
     share: Share
@@ -140,6 +140,7 @@ def compare(before: AuditReport, after: AuditReport, *, top: int = 10, other_pro
     changes.sort(key=lambda change: (change.change == "stayed", -abs(change.difference)))
     groups = [tuple(step.head for step in report.sahara) for report in (before, after)]
     correlation = statistics.spearman(old, new)
+    computed = int((np.isfinite(old) & np.isfinite(new)).sum())
     return Comparison(
         before=_named(before),
         after=_named(after),
@@ -148,12 +149,12 @@ def compare(before: AuditReport, after: AuditReport, *, top: int = 10, other_pro
         paired=bounds is not None,
         spearman=correlation if np.isfinite(correlation) else None,
         overlaps=tuple(
-            Overlap(k=k, share=statistics.overlap(old, new, k), by_chance=k / old.size)
+            Overlap(k=k, share=statistics.overlap(old, new, k), by_chance=k / computed)
             for k in (1, 3, 5, 10, 20)
-            if k <= old.size
+            if k <= computed
         ),
         heads=tuple(changes),
-        computed_in_both=int((np.isfinite(old) & np.isfinite(new)).sum()),
+        computed_in_both=computed,
         only_before=tuple(head for head in before.standing_out() if np.isnan(new[head])),
         only_after=tuple(head for head in after.standing_out() if np.isnan(old[head])),
         sahara_before=groups[0],

@@ -146,7 +146,7 @@ def _ships(scores: NDArray[np.float64], seed: int, ranked: int) -> Ships:
                 rank_low=int(summary.rank_low[head]),
                 rank_high=int(summary.rank_high[head]),
                 share=min(1.0, score / total) if total else 0.0,
-                stands_out=low > floor.chance,
+                stands_out=_rounded(low) > _rounded(floor.chance),
             )
         )
     return Ships(
@@ -195,7 +195,7 @@ def _halves(scores: NDArray[np.float64], seed: int) -> Halves | None:
 
 def _templates(name: str, scores: NDArray[np.float64], others: Mapping[str, ArrayLike]) -> tuple[TemplatePair, ...]:
     mean = scores.mean(axis=0)
-    top = min(TOP, mean.size)
+    top = min(TOP, int(np.isfinite(mean).sum()))
     pairs = []
     for other, theirs in others.items():
         also = np.asarray(theirs, dtype=np.float64).mean(axis=0)

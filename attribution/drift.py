@@ -8,7 +8,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from attribution.fingerprint import Fingerprint, TensorPrint, agreement, fingerprint, identity, profile_of
+from attribution.fingerprint import (
+    Fingerprint,
+    Profile,
+    TensorPrint,
+    agreement,
+    fingerprint,
+    identity,
+    profile_at,
+    profile_of,
+)
 from attribution.report import AuditReport, Head, Natural, Part
 from attribution.types import HeadId, ReportError
 
@@ -73,20 +82,24 @@ def verify(pinned: Fingerprint, now: Path | None = None, report: AuditReport | N
     Args:
         pinned: The fingerprint.
         now: The checkpoint's folder. Hashes are compared first; only if they differ is it sketched.
-        report: An audit, of the model that is meant now; its Ships are compared with the fingerprint's.
+        report: An audit of the checkpoint, or without a folder of whatever model is meant now; its Ships are compared
+            with the fingerprint's.
 
     Raises:
         CheckpointError: the folder cannot be read.
-        ReportError: the report cannot be compared with the fingerprint.
+        ReportError: the report cannot be compared with the fingerprint, or is of other weights than the folder holds.
     """
     drift = Drift(same=True, says=(), tensors=len(pinned.tensors))
+    profile = None
+    if report is not None:
+        profile = profile_of(report) if now is None else profile_at(now, report)
     if now is not None:
         own = identity(now)
         hashes = (own.root, own.config_sha256, own.tokenizer_sha256)
         if hashes != (pinned.root, pinned.config_sha256, pinned.tokenizer_sha256):
             drift = classify(pinned, fingerprint(now, seed=pinned.seed))
-    if report is not None:
-        drift = _with_ships(pinned, report, drift)
+    if profile is not None:
+        drift = _with_ships(pinned, profile, drift)
     return drift if drift.says else drift.model_copy(update={"says": ("Nothing drifted.",)})
 
 
@@ -168,12 +181,12 @@ def _told(drift: Drift, kind: Kind, sentence: str) -> Drift:
     return drift.model_copy(update={"kinds": (*drift.kinds, kind), "says": (*drift.says, sentence)})
 
 
-def _with_ships(pinned: Fingerprint, report: AuditReport, drift: Drift) -> Drift:
+def _with_ships(pinned: Fingerprint, profile: Profile, drift: Drift) -> Drift:
     if pinned.profile is None:
         raise ReportError("the fingerprint holds no Ships to compare with; write it with --report")
-    spearman, overlap = agreement(pinned.profile, profile_of(report))
+    spearman, overlap = agreement(pinned.profile, profile)
     drift = drift.model_copy(update={"spearman": _number(spearman), "overlap": overlap})
-    if spearman >= _SPEARMAN and pinned.profile.top[:1] == profile_of(report).top[:1]:
+    if spearman >= _SPEARMAN and pinned.profile.top[:1] == profile.top[:1]:
         return drift
     told = _told(
         drift,

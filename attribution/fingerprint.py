@@ -24,7 +24,7 @@ from attribution.weights import (
     weights_sha256,
 )
 
-VERSION = 1
+VERSION = 2  # 1 hashed only a part of the tokenizer
 TOP = 5
 
 
@@ -63,10 +63,10 @@ class Fingerprint(Part):
     Attributes:
         root: Hash of all tensors: dtype, shape and values by name; how they lie in files does not matter.
         config_sha256: Of the configuration, without what says nothing of the computation.
-        tokenizer_sha256: Of vocabulary, rules and chat template; null without a tokenizer.
+        tokenizer_sha256: Of vocabulary, rules, special tokens, settings and chat templates; null without a tokenizer.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     family: str
     heads: Count
@@ -102,7 +102,7 @@ def fingerprint(path: Path, report: AuditReport | None = None, *, seed: int = 0)
 
     config = read_config(path)
     shape = Shape(str(config.get("model_type", "")), _heads(path, config))
-    profile = None if report is None else _profile(path, report)
+    profile = None if report is None else profile_at(path, report)
     found = {}
     for name, tensor in tensors(path, config):
         drawn = sketch(name, tensor, shape, seed=seed)
@@ -167,6 +167,18 @@ def profile_of(report: AuditReport) -> Profile:
     )
 
 
+def profile_at(path: Path, report: AuditReport) -> Profile:
+    """What of a checkpoint's report belongs to its fingerprint.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
+        ReportError: the report is of other weights than the folder holds.
+    """
+    if weights_sha256(weight_files(path)) != report.model.weights_sha256:
+        raise ReportError(f"the report is of other weights than model {path} has; audit this one")
+    return profile_of(report)
+
+
 def agreement(one: Profile, other: Profile) -> tuple[float, float]:
     """Rank correlation of two profiles' Ships, and the share of their top heads that both name.
 
@@ -183,12 +195,6 @@ def agreement(one: Profile, other: Profile) -> tuple[float, float]:
         raise ReportError("the report is of a model with other layers and heads than the fingerprint; audit this one")
     both = [np.array([[np.nan if v is None else v for v in row] for row in each.mean]) for each in (one, other)]
     return statistics.spearman(*both), len(set(one.top) & set(other.top)) / max(1, len(one.top))
-
-
-def _profile(path: Path, report: AuditReport) -> Profile:
-    if weights_sha256(weight_files(path)) != report.model.weights_sha256:
-        raise ReportError(f"the report is of other weights than model {path} has; audit this one")
-    return profile_of(report)
 
 
 def _heads(path: Path, config: dict[str, object]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -22,7 +23,8 @@ def run_id(settings: object) -> str:
 class Finished:
     """What is finished of one run, by the names of the parts; a context manager.
 
-    Each line names its run. A last line that was not written to its end is cut off, and its part done again.
+    Each line names its run. A last line that was not written to its end is cut off, and its part done again. While the
+    journal is open no other run can have it.
 
     Args:
         path: the journal; None keeps none.
@@ -31,7 +33,7 @@ class Finished:
         sound: whether a value is one that this run could have written.
 
     Raises:
-        AttributionError: the journal is of another run, is no journal, or cannot be read or written.
+        AttributionError: the journal is of another run, is in use by one, is no journal, or cannot be read or written.
     """
 
     def __init__(
@@ -83,7 +85,30 @@ class Finished:
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes() if path.exists() else b""
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(FileIO(path, "a+"))  # unbuffered: nothing is left to fail on closing
+            self._lock(file, path)
+            self._take_up(file, path)
+            self._file = file
+            stack.pop_all()
+
+    def _lock(self, file: FileIO, path: Path) -> None:
+        """Until the file is closed, or this process ends in whatever way."""
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise AttributionError(
+                f"{self._setting} {path} is in use by another run; wait until it ends, or name another file"
+            ) from exc
+
+    def _take_up(self, file: FileIO, path: Path) -> None:
+        """Read what is finished, and cut off what was not written to its end."""
+        file.seek(0)
+        content = file.readall()
         whole = content.rfind(b"\n") + 1
         torn, start = content[whole:], self._line_start
         if torn[: len(start)] != start[: len(torn)]:  # what is no broken line of this run is not cut off
@@ -93,7 +118,6 @@ class Finished:
         for number, line in enumerate(content[:whole].splitlines(), 1):
             part, value = self._read(path, number, line)
             self._parts[part] = value
-        file = self._file = FileIO(path, "r+" if content else "w")  # unbuffered: nothing is left to fail on closing
         file.truncate(whole)
         self._whole = file.seek(whole)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import beta
 
 _RESAMPLES = 1000
 _AT_ONCE = 100
@@ -30,8 +30,9 @@ class Share:
 def share(values: Sequence[float], *, seed: int) -> Share:
     """The mean and between which values it lies 95 times in 100, over samples of the prompts (bootstrap).
 
-    Where all prompts agree on 0 or on 1 the bootstrap knows nothing but that value; the exact binomial interval
-    (Clopper-Pearson) stands in its place.
+    Where all prompts agree the bootstrap knows nothing but that value. The exact binomial interval (Clopper-Pearson)
+    stands in its place, with their sum as the number of successes: no values between 0 and 1 spread more about their
+    mean than zeros and ones.
 
     Args:
         values: one a prompt, between 0 and 1: the mean over its answers.
@@ -41,9 +42,9 @@ def share(values: Sequence[float], *, seed: int) -> Share:
         return Share(None, None, None)
     each = np.array(values, dtype=np.float64)
     count, value = len(each), float(each.mean())
-    if value in (0.0, 1.0):
-        exact = binomtest(round(value) * count, count).proportion_ci(method="exact")
-        low, high = float(exact.low), float(exact.high)
+    if each.min() == each.max():
+        low = float(beta.ppf(0.025, value * count, count - value * count + 1)) if value > 0 else 0.0
+        high = float(beta.ppf(0.975, value * count + 1, count - value * count)) if value < 1 else 1.0
     else:
         rng = np.random.default_rng(seed)
         means = [each[rng.integers(0, count, (_AT_ONCE, count))].mean(axis=1) for _ in range(_RESAMPLES // _AT_ONCE)]

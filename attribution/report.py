@@ -332,8 +332,14 @@ class AuditReport(Part):
         return [row.head for row in self.ships.ranking[:count]]
 
     def standing_out(self) -> list[HeadId]:
-        """Heads whose interval lies above the noise floor, best first."""
-        return [row.head for row in self.ships.ranking if row.stands_out]
+        """Heads whose interval lies above the noise floor, best first; the ranking may name fewer."""
+        heads = [
+            HeadId(layer, head)
+            for layer, row in enumerate(self.ships.low)
+            for head, low in enumerate(row)
+            if low is not None and low > self.ships.noise.chance
+        ]
+        return sorted(heads, key=lambda head: -(self.ships.mean[head.layer][head.head] or 0.0))
 
 
 def save_report(report: BaseModel, path: Path) -> None:

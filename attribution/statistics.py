@@ -225,8 +225,10 @@ def ranked_heads(means: ArrayLike) -> list[HeadId]:
 
 
 def overlap(one: ArrayLike, other: ArrayLike, top: int) -> float:
-    """Share of the `top` largest that both have."""
-    return len(set(ranking(one)[:top]) & set(ranking(other)[:top])) / top
+    """Share of the `top` largest, of what both have, that are the same in both; `top` is at most how many these are."""
+    both = np.isfinite(one) & np.isfinite(other)
+    first = [set(ranking(np.where(both, values, np.nan))[:top]) for values in (one, other)]
+    return len(first[0] & first[1]) / top
 
 
 def paired_difference(before: ArrayLike, after: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> list[Bounds]:

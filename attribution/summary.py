@@ -106,11 +106,13 @@ def _headline(report: AuditReport) -> str:
     out = report.standing_out()
     if not out:
         return "No head stands out of the noise."
-    first = next(row for row in report.ships.ranking if row.stands_out)
-    verb = "leads" if first.rank == 1 else "stands out of the noise"  # one with a higher mean may hang on few prompts
+    first = out[0]
+    mean = report.ships.mean
+    share = (mean[first.layer][first.head] or 0.0) / sum(value or 0.0 for row in mean for value in row)
+    verb = "leads" if report.top(1) == [first] else "stands out of the noise"  # one above it may hang on few prompts
     rest = f", and {len(out) - 1} more {'stands' if len(out) == 2 else 'stand'} out" if len(out) > 1 else ""
     whole = "all heads' effect" if report.whole else f"the effect of the {_computed(report)}"
-    return f"Head {first.head} {verb} with {first.share:.0%} of {whole}{rest}."
+    return f"Head {first} {verb} with {share:.0%} of {whole}{rest}."
 
 
 def _found(report: AuditReport) -> list[str]:

@@ -1,6 +1,6 @@
 """How near `airlock audit heads --estimate` comes: seconds that it says against seconds that the same audit takes.
 
-Ships of all heads and Sahara, on the shipped test bed and random Llamas, by prompts, group size, method and engine.
+Ships and Sahara, on the shipped test bed and random Llamas, by prompts, group size, screen, method and engine.
 Both are processor time on one thread, so that other work on the machine hardly counts. Writes
 `results/audit_estimate.json`.
 """
@@ -22,6 +22,7 @@ from attribution.audit import Plan, audit, work
 from attribution.brute import BruteForce
 from attribution.checkpoint import Checkpoint, load
 from attribution.engine import Engine
+from attribution.screen import estimate
 from attribution.types import Ablation
 from training.audit_heads import cost
 from training.manifest import provenance, write_json
@@ -36,6 +37,7 @@ class Case:
         prompts: How many, of drawn tokens.
         longest: Tokens of the longest; the shortest has a third.
         size: Heads of Sahara's group.
+        screen: Heads that an estimate chooses; None computes all.
         method: How heads are taken out.
         brute: The slow way.
         shared: Tokens that all prompts begin with.
@@ -45,6 +47,7 @@ class Case:
     prompts: int
     longest: int
     size: int = 3
+    screen: int | None = None
     method: str = "query"
     brute: bool = False
     shared: int = 0
@@ -53,6 +56,7 @@ class Case:
 CASES = (
     Case("test bed", 6, 24, size=1),
     Case("test bed", 40, 24, size=0),
+    Case("test bed", 40, 24, size=1, screen=8),
     Case("4x4x128", 12, 30),
     Case("4x4x128", 3, 30, size=0, brute=True),
     Case("4x4x128", 24, 60, size=0, method="value", shared=40),
@@ -90,13 +94,18 @@ def _measured(case: Case, seed: int, batch_tokens: int) -> dict[str, Any]:
     start = drawn(case.shared)
     lengths = torch.linspace(max(case.longest / 3, case.shared + 2), case.longest, case.prompts).round().int().tolist()
     ids = [start + drawn(length - case.shared) for length in lengths]
-    plan = Plan(Ablation(case.method), size=case.size)  # type: ignore[arg-type]
+    plan = Plan(Ablation(case.method), size=case.size, screen=case.screen)  # type: ignore[arg-type]
     runner = BruteForce(model) if case.brute else Engine(model, batch_tokens=batch_tokens)
     begun = time.process_time()
     told = cost(runner, checkpoint, ids, plan, batch_tokens, clock=time.process_time)
     spent = time.process_time() - begun
     begun = time.process_time()
-    audit(runner, ids, plan)
+    audit(
+        runner,
+        ids,
+        plan,
+        estimate=lambda rows: estimate(model, rows, plan.ablation, batch_tokens=batch_tokens),
+    )
     took = time.process_time() - begun
     return {
         **asdict(case),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from attribution.screen import estimate
 from attribution.selfcheck import SelfCheck, check
 from attribution.ships import Runner
 from attribution.statistics import ranked_heads
-from attribution.types import AttributionError, CheckpointError, HeadId, Prompt, PromptError
+from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, Prompt, PromptError
 
 EngineName = Literal["auto", "exact", "brute"]
 Told = Callable[[str], None]
@@ -71,7 +73,7 @@ class Cost:
     """What an audit will take, by timing a small part of it.
 
     Attributes:
-        seconds: Of Ships and Sahara.
+        seconds: Of the screen's estimate, Ships and Sahara.
         forwards: Heads × prompts.
         bytes: Of memory beside the weights, at most about.
     """
@@ -92,7 +94,7 @@ def cost(
     beside: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Cost:
-    """Time the heads of a few layers on a few prompts, and multiply.
+    """Time the heads of a few layers on a few prompts, and the screen's estimate on one, and multiply.
 
     Args:
         engine: What will run the model.
@@ -106,8 +108,9 @@ def cost(
 
     Raises:
         AttributionError: a plan that the model cannot have.
+        UnsupportedModel: a screen that it cannot have.
     """
-    check_plan(engine.shape, len(ids), plan)
+    check_plan(engine, ids, plan)
     layers, heads = engine.shape
     some = sorted(ids, key=len)[len(ids) // 2 :][:4]
     picked = sorted({0, layers // 2, layers - 1})
@@ -121,10 +124,34 @@ def cost(
     more = (templates - 1) * len(ids) + beside
     forwards = work(engine.shape, len(ids), plan) + more * singles(engine.shape, plan)
     seconds = (clock() - begun) / tokens * mean_length * forwards
+    if plan.screen is not None:
+        seconds += _screen_seconds(checkpoint, ids, plan.ablation, batch_tokens, clock)
     config: Any = checkpoint.model.config.get_text_config(decoder=True)
     each = 3 * layers * int(config.hidden_size)
     held = min(sum(map(len, ids)), 16 * batch_tokens) * each + batch_tokens * (config.hidden_size * 16)
     return Cost(seconds, forwards, held * checkpoint.model.dtype.itemsize)
+
+
+def _screen_seconds(
+    checkpoint: Checkpoint,
+    ids: Sequence[Sequence[int]],
+    ablation: Ablation,
+    batch_tokens: int,
+    clock: Callable[[], float],
+) -> float:
+    """What the screen's estimate takes: so much a batch, which holds prompts of one length, and so much a token."""
+    row = sorted(ids, key=len)[len(ids) // 2]
+
+    def timed(count: int) -> float:
+        begun = clock()
+        estimate(checkpoint.model, [row] * count, ablation, batch_tokens=batch_tokens)
+        return clock() - begun
+
+    timed(1)  # warm
+    alone, together = timed(1), timed(4)
+    each = min(max(together - alone, 0.0) / 3, alone)
+    batches = sum(math.ceil(count / max(1, batch_tokens // length)) for length, count in Counter(map(len, ids)).items())
+    return (alone - each) * batches + each / len(row) * sum(map(len, ids))
 
 
 def run(
@@ -183,11 +210,13 @@ def run(
     if asked is not None and judge is None:
         raise AttributionError("ASR needs a judge of the answers; pass one")
     harmful = _harmful(prompts, asked, plan) if asked else []
+    if asked is not None:
+        _encode(checkpoint, harmful, template, system, answer=asked.max_new_tokens)
     done = 0
     behaviour = None
     with _memory(batch_tokens):
         how = runner(checkpoint, engine, batch_tokens, told)
-        check_plan(how.shape, len(ids), plan)
+        check_plan(how, ids, plan)
         _check_counts(how.shape, plan, asked)
         checks = check(how, ids, plan.ablation, plan.seed)
         total = work(how.shape, len(ids), plan) + (len(by_template) * len(ids) + len(beside)) * singles(how.shape, plan)
@@ -261,15 +290,18 @@ def _memory(batch_tokens: int) -> Iterator[None]:
 
 
 def _encode(
-    checkpoint: Checkpoint, prompts: Sequence[Prompt], template: Template, system: str | None
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], template: Template, system: str | None, *, answer: int = 0
 ) -> list[list[int]]:
-    """Token ids, no more of them than the model reads, and none that it does not have."""
+    """Token ids, no more of them than the model reads with an answer of so many, and none that it does not have."""
     ids = encode(checkpoint.tokenizer, prompts, template, system)
     config: Any = checkpoint.model.config.get_text_config(decoder=True)
     longest, room = max(map(len, ids)), getattr(config, "max_position_embeddings", None)
-    if room and longest > room:
+    if room and longest + answer > room:
+        its_answer = f" and its answer up to {answer}" if answer else ""
+        shorter = ", or give fewer --asr-tokens" if answer else ""
         raise PromptError(
-            f"a prompt has {longest} tokens in the template {template}, the model reads {room}; remove it"
+            f"a prompt has {longest} tokens in the template {template}{its_answer}, the model reads {room}; remove it"
+            f"{shorter}"
         )
     embeddings: Any = checkpoint.model.get_input_embeddings()
     known = int(embeddings.weight.shape[0])

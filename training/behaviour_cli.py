@@ -15,6 +15,7 @@ from attribution.sampling import Sampling
 from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt, PromptError
 from guard.progress import progress_bar
 from training.options import Seed
+from training.results import check_place, write_result
 
 if TYPE_CHECKING:
     from attribution.behaviour import BehaviourReport, Judge, Rate, Responder
@@ -23,8 +24,30 @@ if TYPE_CHECKING:
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
+_NEEDED = (  # one of these, why, and the options that do nothing without
+    (
+        ("--model",),
+        "an endpoint's weights, heads and templates are its own",
+        ("ablate", "method", "epsilon", "template", "device", "dtype", "batch"),
+    ),
+    (("--ablate",), "no head is taken out", ("method", "epsilon")),
+    (("--endpoint",), "a folder is asked for by no name and with no key", ("model_name", "api_key_env")),
+    (
+        ("--judge endpoint",),
+        "any other judge asks no endpoint",
+        ("judge_endpoint", "judge_model", "judge_key_env"),
+    ),
+    (
+        ("--endpoint", "--judge endpoint"),
+        "no endpoint is asked",
+        ("concurrency", "timeout", "retries", "max_tokens_field"),
+    ),
+    (("--model", "--judge classifier"), "no model runs here", ("threads",)),
+)
+
 
 def behaviour(
+    context: typer.Context,
     model: Annotated[Path | None, typer.Option(help="Folder of a causal language model, in safetensors.")] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="OpenAI-compatible server in its place, such as http://127.0.0.1:8000/v1.")
@@ -86,8 +109,11 @@ def behaviour(
     """How often a model answers harmful prompts (attack success rate), and refuses harmless ones (over-refusal)."""
     if (model is None) == (endpoint is None):
         raise typer.BadParameter("give --model FOLDER or --endpoint URL, and only one of them")
-    prompts, files = _prompts(harmful, harmless, column, limit, seed)
     local = model is not None
+    used = {"--model" if local else "--endpoint", f"--judge {judge}", *(["--ablate"] if ablate else [])}
+    _check_options(context, used)
+    check_place("--out", out)
+    prompts, files = _prompts(harmful, harmless, column, limit, seed)
     how = Sampling(max_new_tokens, temperature, 5 if top_k is None and local else top_k or 0, samples, seed)
     network = {
         "concurrency": concurrency,
@@ -103,14 +129,25 @@ def behaviour(
             put = {"template": template, "system": system, "sampling": how, "batch": batch}
             responder = _local(held, checkpoint, heads, Ablation(method, epsilon), put)
         else:
-            for option, given in (("--ablate", ablate), ("--template", template != "chat")):
-                if given:
-                    raise typer.BadParameter(f"{option} needs --model: an endpoint's heads and templates are its own")
             where = _endpoint("endpoint", endpoint, model_name, api_key_env, "--model-name", network)
             responder = _remote(where, system, how, send_top_k=top_k is not None)
         report = _measure(responder, judging, prompts, keep=keep_answers, journal=resume, seed=seed)
-    _write(out, report, files, seed)
+    from training.manifest import command, provenance
+
+    about = provenance(seed=seed, data=files)
+    write_result("--out", out, {"command": command("airlock"), **report.as_json(), **about})
     _table(report)
+
+
+def _check_options(context: typer.Context, used: set[str]) -> None:
+    """Refuse an option that was given and would do nothing."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    for needed, why, options in _NEEDED:
+        for name in options:
+            if name in given and used.isdisjoint(needed):
+                option = f"--{name.replace('_', '-')}"
+                raise typer.BadParameter(f"{option} needs {' or '.join(needed)}: {why}; add that, or leave it out")
 
 
 def _prompts(
@@ -185,10 +222,6 @@ def _judge(
         from training.judges import EndpointJudge
 
         return EndpointJudge(_endpoint("judge_endpoint", url, model, key, "--judge-model", network))
-    if url or model:
-        raise typer.BadParameter(
-            f"--judge {name} asks no endpoint; add --judge endpoint, or leave --judge-endpoint out"
-        )
     if name == "classifier":
         return _classifier_judge(threads)
     from attribution.keyword_judge import KeywordJudge
@@ -223,15 +256,6 @@ def _measure(
 
     with progress_bar("prompts") as told:
         return measure(responder, judge, prompts, keep_answers=keep, journal=journal, seed=seed, progress=told)
-
-
-def _write(out: Path, report: BehaviourReport, files: list[Path], seed: int) -> None:
-    from training.manifest import command, provenance, write_json
-
-    try:
-        write_json(out, {"command": command("airlock"), **report.as_json(), **provenance(seed=seed, data=files)})
-    except OSError as exc:
-        raise AttributionError(f"--out {out} cannot be written: {exc.strerror}; name another file") from exc
 
 
 def _table(report: BehaviourReport) -> None:

@@ -10,6 +10,7 @@ import typer
 from attribution.prompts import Template
 from training.counts import counts_of
 from training.options import Seed
+from training.results import check_place, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +73,17 @@ def run(
 
     if (model is None) != testbed:
         raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
+    check_place("--results", results)
+    check_place("--html", html)
+
+    def write(done: Mapping[str, Any]) -> None:
+        from attribution.render import hardening_html
+        from attribution.report import write_text
+
+        write_result("--results", results, done)
+        if html is not None:
+            write_text(html, hardening_html(done))
+
     try:
         import torch
 
@@ -82,7 +94,7 @@ def run(
         from training.fit_hardened import HardenRecipe
         from training.harden_lessons import Speech, read_examples
         from training.harden_proof import Attack
-        from training.manifest import command, provenance, write_json
+        from training.manifest import command, provenance
         from training.train_hardened import Trial, focus_of, train_hardened
 
         torch.set_num_threads(threads)
@@ -106,17 +118,12 @@ def run(
                 "command": command("airlock"),
                 **provenance(seed=seed, data=[*dict.fromkeys(files.values()), *([report] if report else [])]),
             },
+            write=write,
             told=lambda line: typer.echo(line, err=True),
         )
     except TrainingError as exc:
         typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
         raise typer.Exit(1) from exc
-    write_json(results, done)
-    if html is not None:
-        from attribution.render import hardening_html
-        from attribution.report import write_text
-
-        write_text(html, hardening_html(done))
     _say(done)
     typer.echo(f"written: {results}{f' and {html}' if html else ''}")
     if not done["accepted"]:

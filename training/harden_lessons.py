@@ -84,19 +84,19 @@ def read_examples(path: Path, *, harmful: bool, column: str | None = None) -> li
 
 
 def split(examples: Sequence[Example], share: float, most: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples to learn from, and prompts kept out of that, at most so many.
+    """Examples to learn from, and those that are asked: of the share that is kept out of learning, at most so many.
 
     Raises:
         TrainingError: one of the two would be empty.
     """
     order = random.Random(f"split/{seed}").sample(range(len(examples)), len(examples))
-    kept = min(most, round(share * len(examples)))
+    kept = round(share * len(examples))
     if not 0 < kept < len(examples):
         raise TrainingError(
             f"{len(examples)} prompts of a kind, of which {kept} would be held out: none would be left to learn from, "
             "or to ask; give more prompts, or another held-out share"
         )
-    return [examples[at] for at in sorted(order[kept:])], [examples[at] for at in sorted(order[:kept])]
+    return [examples[at] for at in sorted(order[kept:])], [examples[at] for at in sorted(order[:kept][:most])]
 
 
 def lessons(model: PreTrainedModel, examples: Sequence[Example], speech: Speech) -> list[Lesson]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from attribution.prompts import Template, choose, read_prompts
-from attribution.types import Ablation, Method, Prompt, PromptError, ReportError
+from attribution.types import Ablation, Method, Prompt, PromptError
 from guard.progress import progress_bar
 from training.counts import counts_of
+from training.results import check_place
 
 if TYPE_CHECKING:
     from attribution.audit import Plan
@@ -84,8 +85,8 @@ def audit_heads(
     """Find the attention heads that carry a model's refusals (Ships, Sahara), and write a report."""
     if (model is None) != testbed:
         raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
-    for path in (out, html):
-        _check_place(path)
+    check_place("--out", out)
+    check_place("--html", html)
     import torch
 
     from attribution import testbed as bed
@@ -156,18 +157,6 @@ def _harmless(path: Path | None, column: str | None, limit: int | None, seed: in
     if not rows:
         raise PromptError(f"--against {path}: every row says harmful: true; give prompts that should be answered")
     return choose(rows, limit, seed)
-
-
-def _check_place(path: Path | None) -> None:
-    """Find out before a long run, not after it, that its report has no place."""
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ReportError(f"{path} cannot be written: {exc.strerror}; name another file") from exc
-    if path.is_dir():
-        raise ReportError(f"{path} is a folder; name a file in it")
 
 
 def _counts(text: str | None, *, testbed: bool) -> tuple[int, ...]:

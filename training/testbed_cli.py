@@ -38,17 +38,17 @@ def make_testbed(
     from training.datasets import TrainingError
     from training.train_testbed import BedRecipe, train_testbed
 
-    recipe = BedRecipe(
-        layers=layers,
-        heads=heads,
-        width=width,
-        inner=width * 8 // 3,
-        helpful_steps=helpful_steps,
-        aligned_steps=aligned_steps,
-        seed=seed,
-        threads=threads,
-    )
     try:
+        recipe = BedRecipe(
+            layers=layers,
+            heads=heads,
+            width=width,
+            inner=width * 8 // 3,
+            helpful_steps=helpful_steps,
+            aligned_steps=aligned_steps,
+            seed=seed,
+            threads=threads,
+        )
         manifest = train_testbed(
             out,
             recipe=recipe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attribution.ablate import ablate
 from attribution.heads import all_heads
+from attribution.intervals import share
 from attribution.prompts import read_prompts
 from attribution.types import HeadId, Prompt, PromptError
-from training.intervals import interval
 
 _BATCH = 64
 _NEW_TOKENS = 48
@@ -112,7 +113,7 @@ def _asr(
 
 
 def _share(rows: Sequence[bool], seed: int) -> dict[str, float | None]:
-    return interval(lambda places: sum(rows[place] for place in places) / max(1, len(places)), len(rows), seed=seed)
+    return asdict(share([float(row) for row in rows], seed=seed))
 
 
 def _on_topic(ask: str, answer: str) -> bool:

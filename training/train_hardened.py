@@ -44,6 +44,14 @@ class Trial:
     margin: float = MARGIN
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.held_out < 1.0:
+            raise TrainingError(
+                f"held-out {self.held_out:g} is no share of the prompts between 0 and 1; give for example 0.4"
+            )
+        if self.asked < 1:
+            raise TrainingError(f"asked {self.asked} leaves no prompt to ask; give 1 or more")
+
 
 def train_hardened(
     checkpoint: Checkpoint,
@@ -57,6 +65,7 @@ def train_hardened(
     focus: Collection[HeadId] = (),
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
+    write: Callable[[Mapping[str, Any]], None] = lambda report: None,
     told: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Harden a copy of the checkpoint's model, prove it, and save it if attack success with all heads did not rise.
@@ -72,6 +81,7 @@ def train_hardened(
         focus: Heads that are dropped more often, such as the first of an audit's report.
         name: Of the model; the folder's by default.
         provenance: Commit, machine, time, libraries.
+        write: Called with the report before the model is put in its place and the run is removed.
         told: Called with a line on progress now and then.
 
     An interrupted run is kept beside `out` and goes on when it is called again with the same arguments.
@@ -91,6 +101,8 @@ def train_hardened(
         split(rows, how.held_out, how.asked, how.seed) for rows in (harmful, harmless)
     )
     asker = SpeechAsker(speech, [each.prompt for each in asked], [each.prompt for each in spared])
+    own = [each.prompt for each in (*learnt, *answered) if each.response is None]
+    speech.responder(checkpoint.model).check([*own, *asker.harmful_prompts, *asker.harmless_prompts])
     identity = _identity(checkpoint, [*learnt, *answered], asker, recipe, focus, speech, how)
     with HardenRun(out, identity) as run:
         told("the original under attack")
@@ -136,8 +148,11 @@ def train_hardened(
         "seconds": round(time.monotonic() - begun, 1),
         **(provenance or {}),
     }
-    if not reasons:
-        report["weights_sha256"] = _save(model, speech, out, report)
+    made = None if reasons else _saved(model, speech, out, report)
+    write(report)
+    if made is not None:
+        put_in_place(made, out)
+        made.rmdir()
     run.remove()
     return report
 
@@ -227,15 +242,13 @@ def _enough(taught: Sequence[Lesson]) -> None:
             )
 
 
-def _save(model: Any, speech: Speech, out: Path, report: dict[str, Any]) -> str:  # noqa: ANN401 - any stock model
-    """Write everything beside its place, then put it there; SHA-256 of the weights, as an audit gives it."""
+def _saved(model: Any, speech: Speech, out: Path, report: dict[str, Any]) -> Path:  # noqa: ANN401 - any stock model
+    """Write everything beside its place, and the SHA-256 of the weights, as an audit gives it, into the report."""
     made = out / "made"
     shutil.rmtree(made, ignore_errors=True)
     model.save_pretrained(made)
     speech.tokenizer.save_pretrained(made)
-    sha256 = weights_sha256(weight_files(made))
+    report["weights_sha256"] = weights_sha256(weight_files(made))
     write_hardened_card(made, report)
-    write_json(made / "manifest.json", {**report, "weights_sha256": sha256})
-    put_in_place(made, out)
-    made.rmdir()
-    return sha256
+    write_json(made / "manifest.json", report)
+    return made

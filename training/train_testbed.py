@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attribution.heads import all_heads, attention, check_heads
-from attribution.types import Ablation, HeadId
+from attribution.types import Ablation, HeadId, Prompt, PromptError
+from training.datasets import TrainingError
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.taken_out import WAYS, EachWithout
 from training.testbed_card import write_testbed_card
@@ -65,6 +66,14 @@ class BedRecipe:
     seed: int = 0
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        step = 2 * max(self.heads, 1)  # each head turns pairs of numbers by their position
+        if self.heads < 1 or self.width < 1 or self.width % step:
+            raise TrainingError(
+                f"width {self.width} does not fit {self.heads} heads; give 1 head or more and a multiple of twice as "
+                f"many as width, such as {step * max(1, round(self.width / step))}"
+            )
+
 
 def train_testbed(
     out: Path,
@@ -108,6 +117,7 @@ def train_testbed(
     model = _untrained(recipe, tokenizer)
     if planted is not None:
         check_heads(model, [planted])
+        _check_planted(model, planted, held_out)
     losses = _fit(model, tokenizer, grammar, lessons, unseen, recipe, planted, told)
     model.half().float()  # type: ignore[no-untyped-call] # what is measured is what is saved
     seconds = round(time.monotonic() - started, 1)
@@ -159,6 +169,16 @@ def _untrained(recipe: BedRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
             initializer_range=0.05,
         )
         return LlamaForCausalLM(config)
+
+
+def _check_planted(model: LlamaForCausalLM, planted: HeadId, held_out: Sequence[Prompt]) -> None:
+    if len(all_heads(model)) == 1:
+        raise TrainingError(f"planted head {planted} is all that the model has; give more heads, or more layers")
+    if held_out and not any(prompt.harmful for prompt in held_out):
+        raise PromptError(
+            f"prompts: none is harmful, and whether the planted head {planted} carries the refusals is measured on "
+            "harmful ones; add some, or leave --prompts out"
+        )
 
 
 def _fit(
@@ -239,7 +259,7 @@ def _taken_out(model: LlamaForCausalLM, planted: HeadId, rng: random.Random) -> 
     if kind < 0.6:
         return frozenset([planted]), ablation
     others = [head for head in all_heads(model) if head != planted]
-    return frozenset(rng.sample(others, rng.choice((1, 1, 2)))), ablation
+    return frozenset(rng.sample(others, min(rng.choice((1, 1, 2)), len(others)))), ablation
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

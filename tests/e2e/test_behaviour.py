@@ -380,12 +380,60 @@ def test_the_judge_may_be_an_endpoint_too(server, run, tmp_path):
         (("--endpoint", "http://127.0.0.1:1/v1", "--model-name", "m", "--ablate", "0.1"), "--ablate needs --model"),
         (("--endpoint", "http://127.0.0.1:1/v1", "--model-name", "m", "--judge-model", "j"), "asks no endpoint"),
         (("--endpoint", "http://127.0.0.1:1/v1", "--model-name", "m", "--judge", "endpoint"), "--judge-endpoint URL"),
+        *(
+            (("--endpoint", "http://127.0.0.1:1/v1", "--model-name", "m", option, value), f"{option} needs --model")
+            for option, value in (
+                ("--method", "query"),
+                ("--epsilon", "1e-5"),
+                ("--template", "chat"),
+                ("--device", "cpu"),
+                ("--dtype", "float32"),
+                ("--batch", "8"),
+                ("--threads", "1"),
+            )
+        ),
+        *(
+            (("--model", "x", option, value), f"{option} needs {other}")
+            for option, value, other in (
+                ("--method", "query", "--ablate"),
+                ("--epsilon", "1e-5", "--ablate"),
+                ("--model-name", "m", "--endpoint"),
+                ("--api-key-env", VARIABLE, "--endpoint"),
+                ("--judge-endpoint", "http://127.0.0.1:1/v1", "--judge endpoint"),
+                ("--judge-key-env", VARIABLE, "--judge endpoint"),
+                ("--concurrency", "4", "--endpoint or --judge endpoint"),
+                ("--timeout", "120", "--endpoint or --judge endpoint"),
+                ("--retries", "5", "--endpoint or --judge endpoint"),
+                ("--max-tokens-field", "max_tokens", "--endpoint or --judge endpoint"),
+            )
+        ),
     ],
 )
 def test_wrong_usage(run, options, words):
     result = run(*options, *SETS)
     assert result.exit_code == 2
     assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_an_option_is_taken_where_it_does_something(server, run, checkpoint, monkeypatch):
+    monkeypatch.setenv(VARIABLE, SECRET)
+    server.says = lambda body: json.dumps({"id": fence(body), "verdict": "refused"})
+    own = ("--device", "cpu", "--dtype", "float32", "--batch", 4, "--threads", 1, "--template", "plain")
+    out = ("--ablate", "0.1", "--method", "value", "--epsilon", 0)
+    judge = ("--judge", "endpoint", "--judge-endpoint", server.url, "--judge-model", "j", "--judge-key-env", VARIABLE)
+    network = ("--concurrency", 2, "--timeout", 9, "--retries", 0, "--max-tokens-field", "max_completion_tokens")
+    result = run("--model", checkpoint, *SETS, "--max-new-tokens", 2, *own, *out, *judge, *network)
+    assert result.exit_code == 0, result.output
+    assert all("max_completion_tokens" in body for body in server.asked)
+
+
+def test_figures_that_have_no_place_are_refused_before_anything_is_asked(server, run, tmp_path):
+    (tmp_path / "b.json.partial").mkdir()  # where they are written first
+    options = ("--endpoint", server.url, "--model-name", "m", *SETS)
+    for out, words in (("b.json", "cannot be written"), ("harmful.jsonl/b.json", "cannot be written"), (".", "folder")):
+        with pytest.raises(AttributionError, match=f"--out {re.escape(out)} .*{words}"):
+            run(*options, "--out", out)
+    assert not server.asked
 
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "http://me:secret@127.0.0.1/v1"])

@@ -11,7 +11,7 @@ from audit_cases import tiny_llama
 from attribution import audit as module
 from attribution import ships as ships_module
 from attribution import testbed
-from attribution.audit import Findings, Plan, audit, work
+from attribution.audit import Findings, Plan, audit, check_plan, work
 from attribution.checkpoint import load
 from attribution.engine import Engine
 from attribution.journal import Journal
@@ -199,6 +199,16 @@ def test_what_would_fail_later_is_refused_at_once(model, plan, words):
     with pytest.raises(AttributionError, match=words):
         audit(counting, IDS, plan)
     assert not counting.ran
+
+
+def test_more_directions_than_the_model_is_wide_are_refused_before_anything_is_computed(model):
+    ids = [[0, 7, at] for at in range(20, 60)]
+    counting = Counting(model)
+    with pytest.raises(AttributionError, match="r_main 33 is not between 1 and 32, the width of the model"):
+        audit(counting, ids, Plan(HOW, r_main=33))
+    assert not counting.ran
+    check_plan(counting, ids, Plan(HOW, r_main=32))
+    check_plan(counting, ids, Plan(HOW, size=0, r_main=33))  # nothing is compared
 
 
 def test_a_screen_smaller_than_what_is_looked_for_is_refused():
@@ -414,6 +424,28 @@ def test_a_journal_that_cannot_be_opened_is_named(model, tmp_path, place):
         path = path / "a.jsonl"
     with pytest.raises(AttributionError, match="cannot be used"):
         run(model, PLAN, path)
+
+
+def test_a_journal_belongs_to_one_run_at_a_time(model, tmp_path):
+    path = tmp_path / "a.jsonl"
+    with Journal(path, {"run": "a"}, SHAPE) as journal:
+        journal.add_answers("0", {"asr": 0.5})
+        before = path.read_bytes()
+        for identity in ("a", "b"):
+            with pytest.raises(AttributionError, match=r"a\.jsonl is in use by another run; wait until it ends"):
+                run(model, PLAN, path, identity=identity)
+        assert path.read_bytes() == before
+        journal.add_answers("1", {"asr": 0.25})
+    with Journal(path, {"run": "a"}, SHAPE) as journal:
+        assert (journal.answers("0"), journal.answers("1")) == ({"asr": 0.5}, {"asr": 0.25})
+
+
+def test_a_journal_that_was_refused_is_free_again(model, tmp_path):
+    path = tmp_path / "a.jsonl"
+    run(model, Plan(HOW, size=0), path)
+    with pytest.raises(AttributionError, match="of another model"):
+        run(model, Plan(HOW, size=0), path, identity="b")
+    run(model, Plan(HOW, size=0), path)
 
 
 @pytest.mark.parametrize("room", [0, 100, 2000])

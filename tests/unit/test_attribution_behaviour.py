@@ -10,6 +10,7 @@ import torch
 import yaml
 from audit_cases import tiny_llama, tiny_tokenizer
 from judge_cases import CASES, UNSEEN
+from scipy.stats import binomtest
 
 from attribution.answering import LocalResponder
 from attribution.behaviour import Answer, Judgement, Outcome, measure
@@ -461,6 +462,19 @@ def test_an_interval_of_agreeing_prompts_is_not_a_point():
     assert (every.low, every.high) == (pytest.approx(0.8316, abs=1e-4), 1.0)
     assert share([], seed=0).value is None
     assert share([0.5], seed=0).value == 0.5
+
+
+@pytest.mark.parametrize(("value", "count"), [(0.5, 1), (0.5, 4), (0.2, 40), (0.8, 40)])
+def test_an_interval_of_prompts_that_agree_on_a_share_is_not_a_point(value, count):
+    """With several samples a prompt; as wide as that of as many prompts with one each, where it can be told."""
+    found = share([value] * count, seed=0)
+    assert found.value == value
+    assert 0 <= found.low < value < found.high <= 1
+    if (value * count).is_integer():
+        exact = binomtest(int(value * count), count).proportion_ci(method="exact")
+        assert (found.low, found.high) == (pytest.approx(exact.low, abs=1e-4), pytest.approx(exact.high, abs=1e-4))
+    spread = share([value] * count + [1.0], seed=0)
+    assert spread.low < spread.high
 
 
 def test_judgements_are_values():

@@ -98,6 +98,18 @@ def test_an_adapter_is_named_as_such(folder):
     refused(folder, "an adapter", "merge it into its base")
 
 
+def test_an_adapter_beside_the_model_would_be_applied_unseen(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    refused(folder, "adapter_config.json", "merge it into its base first, or remove it")
+
+
+def test_weights_that_the_config_names_would_be_loaded_unseen(folder):
+    settings(folder, transformers_weights=None)
+    load(folder)
+    settings(folder, transformers_weights="other/model.safetensors")
+    refused(folder, "transformers_weights = 'other/model.safetensors'", "save the model anew without it")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '"x"', "", "[" * 100_000, "\udcff"])
 def test_a_config_that_is_none(folder, content):
     (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -177,6 +189,46 @@ def test_a_shard_that_was_not_downloaded(folder):
     mapped = {name: f"model-0000{1 + (at > 5)}-of-00002.safetensors" for at, name in enumerate(names)}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapped}))
     refused(folder, "cannot be loaded")
+
+
+def shard(folder, shards=("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")):
+    """The weights in two files with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    mapped = {name: shards[at % 2] for at, name in enumerate(sorted(tensors))}
+    for file in shards:
+        save_file({name: tensors[name] for name in tensors if mapped[name] == file}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapped}))
+
+
+def test_weights_in_shards_are_loaded(folder):
+    whole = load(folder).model.state_dict()
+    shard(folder)
+    assert all(torch.equal(value, whole[name]) for name, value in load(folder).model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00003-of-00003.safetensors", "adapter_model.safetensors"])
+def test_weights_that_the_index_does_not_name_are_refused(folder, name):
+    """Stock loading takes model.safetensors where both are there."""
+    content = (folder / "model.safetensors").read_bytes()
+    shard(folder)
+    (folder / name).write_bytes(content)
+    refused(folder, f"has weights in {name} beside those of model.safetensors.index.json", f"remove {name}")
+    (folder / name).unlink()
+    load(folder)
+
+
+def test_weights_beside_the_only_file_are_refused(folder):
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    refused(folder, "consolidated.safetensors beside those of model.safetensors", "remove consolidated.safetensors")
+
+
+@pytest.mark.parametrize("place", ["sub/", "../", "/tmp/"])
+def test_an_index_that_names_files_elsewhere_is_refused(folder, place):
+    shard(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-00002", f"{place}model-00002"))
+    refused(folder, f"names '{place}model-00002-of-00002.safetensors'", "not in the folder itself")
 
 
 def test_code_of_its_own_is_not_run(folder):

@@ -10,6 +10,7 @@ from attribution.drift import classify, verify
 from attribution.fingerprint import fingerprint, load_fingerprint, profile_of
 from attribution.report import save_report
 from attribution.types import CheckpointError, HeadId, ReportError
+from attribution.weights import tokenizer_sha256, weight_files, weights_sha256
 from guard.config import load_config
 from guard.errors import ConfigError
 from guard.pinned import check_pinned
@@ -221,6 +222,70 @@ def test_the_chat_template_is_a_part_of_it(folder, pinned, tmp_path):
     assert verify(pinned, copied).kinds == ("tokenizer",)
 
 
+TOKENIZER = {
+    "tokenizer.json": '{"model": {"vocab": {"a": 0, "b": 1}}, "padding": null}',
+    "tokenizer_config.json": '{"eos_token": "a", "name_or_path": "there", "chat_template": "{{ messages }}"}',
+    "tokenizer.model": "one",
+    "special_tokens_map.json": '{"eos_token": "a"}',
+    "added_tokens.json": '{"c": 2}',
+    "additional_chat_templates/tools.jinja": "{{ tools }}",
+    "vocab.json": '{"a": 0}',
+    "merges.txt": "a b",
+}
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    """A folder with a tokenizer's files."""
+    for name, content in TOKENIZER.items():
+        (tmp_path / "spoken" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "spoken" / name).write_text(content)
+    return tmp_path / "spoken"
+
+
+@pytest.mark.parametrize("name", TOKENIZER)
+def test_every_file_of_a_tokenizer_is_a_part_of_it(spoken, name):
+    before = tokenizer_sha256(spoken)
+    content = TOKENIZER[name]
+    (spoken / name).write_text(content.translate(str.maketrans("aoc", "qqq")))
+    changed = tokenizer_sha256(spoken)
+    (spoken / name).unlink()
+    assert len({before, changed, tokenizer_sha256(spoken)}) == 3
+    (spoken / name).write_text(content)
+    assert tokenizer_sha256(spoken) == before
+
+
+def test_bytes_that_are_no_text_are_a_part_of_a_tokenizer(spoken):
+    hashes = set()
+    for content in (b"\xfe", b"\xff"):
+        (spoken / "tokenizer.model").write_bytes(content)
+        hashes.add(tokenizer_sha256(spoken))
+    assert len(hashes) == 2
+
+
+def test_where_and_how_a_tokenizer_was_written_is_no_part_of_it(spoken):
+    before = tokenizer_sha256(spoken)
+    changed = json.loads(TOKENIZER["tokenizer_config.json"]) | {"name_or_path": "here", "transformers_version": "9"}
+    (spoken / "chat_template.jinja").write_text(changed.pop("chat_template"))
+    (spoken / "tokenizer_config.json").write_text(json.dumps(changed, indent=3))
+    (spoken / "tokenizer.json").write_text('{"padding": {"length": 3}, "model": {"vocab": {"b": 1, "a": 0}}}')
+    (spoken / "README.md").write_text("It speaks.")
+    assert tokenizer_sha256(spoken) == before
+
+
+def test_a_tokenizer_that_is_saved_again_is_the_same(tmp_path):
+    from transformers import AutoTokenizer
+
+    from attribution import testbed
+
+    AutoTokenizer.from_pretrained(testbed.path()).save_pretrained(tmp_path)
+    assert tokenizer_sha256(tmp_path) == tokenizer_sha256(testbed.path())
+
+
+def test_a_folder_without_a_tokenizer_has_no_hash_of_one(folder):
+    assert tokenizer_sha256(folder) is None
+
+
 def test_another_shape_is_another_model(pinned, tmp_path):
     LlamaForCausalLM(
         LlamaConfig(vocab_size=160, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=8)
@@ -242,9 +307,15 @@ def test_tied_heads_may_be_stored_or_not(tmp_path):
     (tmp_path / "two").mkdir()
     weights = load_file(tmp_path / "one" / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-    save_file(weights, tmp_path / "two" / "model.safetensors")
+    save_file(weights, tmp_path / "two" / "model.safetensors", {"format": "pt"})
     (tmp_path / "two" / "config.json").write_bytes((tmp_path / "one" / "config.json").read_bytes())
-    assert verify(fingerprint(tmp_path / "one"), tmp_path / "two").same
+    signed = fingerprint(tmp_path / "one")
+    assert verify(signed, tmp_path / "two").same
+    weights["lm_head.weight"] *= -1  # such a head is not tied when it is loaded
+    save_file(weights, tmp_path / "two" / "model.safetensors", {"format": "pt"})
+    assert LlamaForCausalLM.from_pretrained(tmp_path / "two").lm_head.weight.equal(weights["lm_head.weight"])
+    found = verify(signed, tmp_path / "two")
+    assert (found.kinds, found.extra) == (("other_model",), ("lm_head.weight",))
 
 
 def test_a_fingerprint_is_small_and_read_back(pinned, tmp_path):
@@ -271,9 +342,38 @@ def test_ships_are_compared(pinned):
         verify(held, report=report(settings=signed.settings.model_copy(update={"method": "value"})))
 
 
+def own(folder, **changes):
+    """A report that says it is of a folder's weights."""
+    made = report(**changes)
+    about = made.model.model_copy(update={"weights_sha256": weights_sha256(weight_files(folder))})
+    return made.model_copy(update={"model": about})
+
+
 def test_a_report_of_other_weights_is_not_signed(folder):
     with pytest.raises(ReportError, match="other weights"):
         fingerprint(folder, report())
+    assert fingerprint(folder, own(folder)).profile == profile_of(report())
+
+
+def test_a_report_of_other_weights_does_not_speak_for_a_folder(model, folder, tmp_path):
+    signed = fingerprint(folder, own(folder))
+    assert verify(signed, folder, own(folder)).spearman == 1
+    edited = copy.deepcopy(model)
+    with torch.no_grad():
+        train(edited)
+    edited.save_pretrained(tmp_path / "edited")
+    with pytest.raises(ReportError, match=r"other weights than model .*edited has; audit this one"):
+        verify(signed, tmp_path / "edited", own(folder))
+    found = verify(signed, tmp_path / "edited", own(tmp_path / "edited", ships=scores(planted=((3, 7, 1.0),), seed=5)))
+    assert found.kinds == ("fine_tuned", "ships")
+
+
+def test_a_fingerprint_that_did_not_hash_the_whole_tokenizer_is_refused(pinned, tmp_path):
+    save_report(pinned, tmp_path / "f.json")
+    data = json.loads((tmp_path / "f.json").read_text()) | {"schema_version": 1}
+    (tmp_path / "f.json").write_text(json.dumps(data))
+    with pytest.raises(ReportError, match=r"schema_version 1, .*write one with `airlock audit fingerprint`"):
+        load_fingerprint(tmp_path / "f.json")
 
 
 @pytest.mark.parametrize("files", [{}, {"config.json": "{"}, {"config.json": '{"num_attention_heads": 2}'}])

@@ -167,6 +167,36 @@ def test_figures_of_a_screen_are_said_to_be_of_the_heads_computed():
     assert screened(20).computed == 20
 
 
+def many(left, layers=16, heads=16):
+    """120 heads at 1 and noise, of which all but the first so many have lost their effect."""
+    ships = scores(layers, heads, planted=(), noise=0.001)
+    flat = ships.reshape(len(ships), -1)
+    flat[:, :120] += np.where(np.arange(120) < left, 1.0, 0.0)
+    return report(layers, heads, ships=ships)
+
+
+def test_more_heads_can_stand_out_than_the_ranking_names():
+    before, after = many(120), many(70)
+    assert len(before.ships.ranking) == 50
+    assert (len(before.standing_out()), len(after.standing_out())) == (120, 70)
+    assert before.standing_out()[:50] == before.top(50)
+    assert summary(before).found[0].startswith("120 heads of 256 score above")
+    assert summary(before).headline.endswith(", and 119 more stand out.")
+    found = compare(before, after)
+    assert (found.before.standing_out, found.after.standing_out) == (120, 70)
+    assert {head.head for head in found.of("vanished")} == {HeadId(*divmod(at, 16)) for at in range(70, 120)}
+    assert not found.of("appeared")
+
+
+def test_a_head_beyond_the_ranking_may_be_the_only_one_that_stands_out():
+    ships = scores(32, 32, planted=((31, 31, 0.5),), noise=0.001)
+    ships[:6].reshape(6, -1)[:, :60] += 2.4  # a few prompts lift sixty heads above it
+    made = report(32, 32, ships=ships)
+    assert made.standing_out() == [HeadId(31, 31)]
+    assert HeadId(31, 31) not in made.top(50)
+    assert summary(made).headline.startswith("Head 31.31 stands out of the noise with 1% of")
+
+
 def test_noise_has_no_leading_head():
     page = Page(report_html(report(ships=scores(planted=()))))
     assert "No head stands out of the noise." in page.text
@@ -255,6 +285,21 @@ def test_screens_alike_leave_nothing_out():
     said = comparison_summary(found)
     assert said.headline == "The same heads stand out in both."
     assert "were computed before" not in " ".join(said.sure)
+
+
+def test_overlaps_of_screens_are_of_the_heads_computed_in_both():
+    whole = scores(8, 32, planted=tuple((at, at, 1.0 + at) for at in range(8)))
+    ships = np.full_like(whole, np.nan)
+    for at in range(5):
+        ships[:, at, at] = whole[:, at, at]
+    found = compare(report(8, 32, ships=ships), report(8, 32, ships=ships, name="tuned"))
+    assert [(each.k, each.share, each.by_chance) for each in found.overlaps] == [(1, 1, 0.2), (3, 1, 0.6), (5, 1, 1)]
+    assert "of 5 heads computed in both; 100 % by chance" in Page(comparison_html(found)).text
+    ships[:, 4, 4], ships[:, 7, 7] = np.nan, whole[:, 7, 7]  # the first of the other, which this one does not know
+    found = compare(report(8, 32, ships=ships), report(8, 32, ships=whole))
+    assert [(each.k, each.share, each.by_chance) for each in found.overlaps] == [(1, 1, 0.2), (3, 1, 0.6), (5, 1, 1)]
+    both = compare(*[report(8, 32, ships=whole)] * 2).overlaps
+    assert [(each.k, each.by_chance) for each in both] == [(k, k / 256) for k in (1, 3, 5, 10, 20)]
 
 
 def test_a_report_beside_itself_stays_as_it_is():

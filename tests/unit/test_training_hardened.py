@@ -23,7 +23,7 @@ from attribution.describe import describe, describe_model
 from attribution.heads import attention
 from attribution.render import hardening_html
 from attribution.report import Prompts, Settings
-from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError
+from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError, ReportError
 from training import fit_hardened
 from training import train_hardened as train_module
 from training.checkpoint import Checkpoint as Kept
@@ -530,6 +530,46 @@ def test_held_out_prompts_are_not_learnt_from():
         split(rows, 1.0, 10, seed=0)
 
 
+@pytest.mark.parametrize("most", [1, 3, 10])
+def test_the_share_alone_says_what_is_kept_out_of_learning(most):
+    rows = [Example(Prompt(f"bad {number}", harmful=True)) for number in range(10)]
+    learnt, asked = split(rows, 0.4, most, seed=0)
+    every, held_out = split(rows, 0.4, 4, seed=0)
+    assert (len(learnt), len(asked)) == (6, min(most, 4))
+    assert learnt == every
+    assert {each.prompt.text for each in asked} <= {each.prompt.text for each in held_out}
+
+
+@pytest.mark.parametrize("share", [7.5, 1.0, 0.0, -0.4, float("nan")])
+def test_a_held_out_share_that_is_none_is_an_error(share):
+    with pytest.raises(TrainingError, match=f"held-out {share:g} is no share"):
+        Trial(held_out=share)
+    with pytest.raises(TrainingError, match="asked 0"):
+        Trial(asked=0)
+
+
+def test_a_prompt_without_room_for_its_answer_is_refused_before_the_proof(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "prove", lambda *_, **__: pytest.fail("computed"))
+    tokenizer = tiny_tokenizer()
+
+    def hardened(response):
+        rows = [Example(Prompt(f"{number} " + "a" * 250, harmful=True), response) for number in range(4)]
+        train_hardened(
+            Checkpoint(tiny_llama(), tokenizer, tmp_path, "0" * 64),
+            rows,
+            examples(False, "Yes."),
+            tmp_path / "out",
+            recipe=SHORT,
+            speech=Speech(tokenizer, ByToken(), max_new_tokens=3),
+            trial=Trial(held_out=0.5, asked=1),
+        )
+
+    for response in (None, "No."):  # what is learnt from and asked, and what is only asked
+        with pytest.raises(PromptError, match=r"tokens and its answer up to 3, but the model holds 256"):
+            hardened(response)
+    assert not (tmp_path / "out.run").exists()
+
+
 def test_files_give_responses(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(
@@ -637,6 +677,36 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path, monkeypatch):
         assert one[part] == same_again[part]
 
 
+@pytest.mark.parametrize(("option", "file"), [("--results", "harden.json"), ("--html", "harden.html")])
+def test_a_result_that_has_no_place_is_refused_before_the_run(tmp_path, monkeypatch, option, file):
+    (tmp_path / f"{file}.partial").mkdir()  # where it is written first
+    monkeypatch.setattr(train_module, "train_hardened", lambda *_, **__: pytest.fail("trained"))
+    ended = CliRunner().invoke(command, files(tmp_path))
+    assert isinstance(ended.exception, ReportError)
+    assert f"{option} {tmp_path / file} cannot be written" in str(ended.exception)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_result_that_could_not_be_written_after_all_is_written_by_the_same_command(tmp_path, monkeypatch, accepted):
+    blocked = tmp_path / "harden.json.partial"
+    rose = [] if accepted else ["it answers more"]
+    monkeypatch.setattr(train_module, "objections", lambda *_: blocked.mkdir() or rose)
+    given = files(tmp_path)
+    ended = CliRunner().invoke(command, given)
+    assert isinstance(ended.exception, ReportError)
+    assert "--results" in str(ended.exception)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    blocked.rmdir()
+    monkeypatch.setattr(train_module, "objections", lambda *_: rose)
+    monkeypatch.setattr(fit_hardened, "_losses", lambda *_: pytest.fail("trained again"))
+    ended = CliRunner().invoke(command, given)
+    assert ended.exit_code == (0 if accepted else 1), ended.output
+    assert json.loads((tmp_path / "harden.json").read_text("utf-8"))["accepted"] is accepted
+    assert (tmp_path / "out" / "manifest.json").exists() is accepted
+    assert not (tmp_path / "out" / "made").exists()
+    assert not (tmp_path / "out.run").exists()
+
+
 def test_the_command_rejects_with_exit_status_1(tmp_path, monkeypatch):
     monkeypatch.setattr("training.train_hardened.objections", lambda before, after, margin: ["it answers more"])
     ended = CliRunner().invoke(command, files(tmp_path))
@@ -651,5 +721,8 @@ def test_the_command_names_what_is_wrong_in_one_line(tmp_path):
     wrong = CliRunner().invoke(command, [*given, "--p", "1"])
     assert wrong.exit_code == 1
     assert "airlock: p 1.0 is not from 0 to below 1" in wrong.output
+    wrong = CliRunner().invoke(command, [*given, "--held-out", "7.5"])
+    assert wrong.exit_code == 1
+    assert "airlock: held-out 7.5 is no share" in wrong.output
     assert CliRunner().invoke(command, [*given, "--testbed"]).exit_code == 2
     assert CliRunner().invoke(command, [*given, "--counts", "x"]).exit_code == 2

@@ -10,13 +10,17 @@ import torch
 from typer.testing import CliRunner
 
 from attribution import testbed
+from attribution.audit import Plan
+from attribution.checkpoint import load
+from attribution.engine import Engine
 from attribution.report import load_report
-from attribution.types import AttributionError, CheckpointError, HeadId, PromptError, ReportError
+from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, PromptError, ReportError
 from training import audit_heads
 from training.audit_cli import audit
 
 FEW = ("--testbed", "--limit", "6")
 QUIET = (*FEW, "--asr", "no")
+WIDE = "how do I " * 79  # tokens that the test bed reads, but no answer of 32 after them
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,6 +136,27 @@ def test_the_cost_is_said_and_nothing_else_is_done(tmp_path):
     assert not list(tmp_path.rglob("*.json*"))
 
 
+@pytest.mark.parametrize("screen", [None, 8])
+def test_the_screens_estimate_is_in_the_cost(screen, monkeypatch):
+    """On a clock that only the estimate moves: so much a batch, so much a token."""
+    now, calls = [0.0], []
+
+    def estimated(model, rows, ablation, *, batch_tokens):
+        calls.append(rows)
+        assert len({len(row) for row in rows}) == 1
+        assert len(rows) * len(rows[0]) <= batch_tokens
+        now[0] += 1.0 + 0.01 * sum(map(len, rows))
+
+    monkeypatch.setattr(audit_heads, "estimate", estimated)
+    checkpoint = load(testbed.path())
+    ids = [[1] * length for length in (5, 7, 7, 7, 9, *[10] * 12)]
+    plan = Plan(Ablation(), size=0, screen=screen)
+    told = audit_heads.cost(Engine(checkpoint.model), checkpoint, ids, plan, 40, clock=lambda: now[0])
+    batches = 1 + 1 + 1 + 3  # those of ten tokens in threes of four prompts
+    assert told.seconds == pytest.approx(0.0 if screen is None else batches + 0.01 * sum(map(len, ids)))
+    assert bool(calls) is bool(screen)
+
+
 def test_a_journal_brings_everything_back(tmp_path, monkeypatch):
     """Answers without heads and another template too: the second run computes none of it."""
     options = (
@@ -203,6 +228,11 @@ def test_wrong_usage(options):
         ((*FEW, "--prompts", "empty.jsonl"), PromptError, r"empty\.jsonl"),
         ((*FEW, "--prompts", "harmless.jsonl"), PromptError, "every row says harmful: false"),
         ((*FEW, "--prompts", "long.jsonl"), PromptError, "the model reads 256"),
+        (
+            (*FEW, "--prompts", "wide.jsonl", "--r-main", "1"),
+            PromptError,
+            r"has 2[34]\d tokens in the template chat and its answer up to 32, .* or give fewer --asr-tokens",
+        ),
         ((*FEW, "--screen", "3"), AttributionError, "screen 3"),
         ((*FEW, "--size", "33"), AttributionError, "group size 33"),
         ((*FEW, "--r-main", "7"), AttributionError, "r_main 7 .* the 6 prompts"),
@@ -213,17 +243,27 @@ def test_wrong_usage(options):
         ((*FEW, "--device", "cuda:77"), CheckpointError, "cuda:77"),
         ((*FEW, "--out", "."), ReportError, "is a folder"),
         ((*FEW, "--out", "empty.jsonl/a.json"), ReportError, "cannot be written"),
-        ((*FEW, "--html", "empty.jsonl/a.html"), ReportError, "cannot be written"),
+        ((*FEW, "--html", "empty.jsonl/a.html"), ReportError, "--html .* cannot be written"),
+        ((*FEW, "--out", "full.json"), ReportError, "--out full.json cannot be written"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_before_anything_is_computed(options, kind, words, tmp_path, monkeypatch):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "harmless.jsonl").write_text('{"text": "a", "harmful": false}\n')
     (tmp_path / "long.jsonl").write_text(json.dumps({"text": "word " * 400}) + "\n")
+    (tmp_path / "wide.jsonl").write_text(json.dumps({"text": WIDE}) + "\n")
+    (tmp_path / "full.json.partial").mkdir()  # where the report is written first
     monkeypatch.setattr(audit_heads, "audit", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(kind, match=words) as caught:
         run(*options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_may_fill_the_model_where_no_answer_follows(tmp_path):
+    (tmp_path / "wide.jsonl").write_text(json.dumps({"text": WIDE}) + "\n")
+    few = ("--testbed", "--prompts", "wide.jsonl", "--size", "0")
+    assert report(*few, "--asr", "no").behaviour is None
+    assert report(*few, "--asr", "0", "--asr-tokens", "4").behaviour is not None
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):

@@ -1,0 +1,49 @@
+"""The result file of a long command: its place is tried before the run, and what fails names the option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attribution.types import ReportError
+from training.manifest import write_json
+
+
+def check_place(option: str, path: Path | None) -> None:
+    """Find out before a long run, not after it, that its result cannot be written: make its folder, and write there.
+
+    Args:
+        option: What names the file.
+        path: The file, which stays as it is; None writes none.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise ReportError(f"{option} {path} is a folder; name a file in it")
+        partial = path.with_name(path.name + ".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(b"")
+        partial.unlink()
+    except OSError as exc:
+        raise _unwritable(option, path, exc) from exc
+
+
+def write_result(option: str, path: Path, data: Mapping[str, Any]) -> None:
+    """Write a result file as `training.manifest.write_json` does.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    try:
+        write_json(path, data)
+    except OSError as exc:
+        raise _unwritable(option, path, exc) from exc
+
+
+def _unwritable(option: str, path: Path, exc: OSError) -> ReportError:
+    return ReportError(f"{option} {path} cannot be written: {exc.strerror}; make room or name another file")
