@@ -168,7 +168,7 @@ def _taken_out(heads: Sequence[HeadId], how: PlantedRecipe, rng: random.Random) 
     if kind < 0.55:
         more = rng.sample(others, 1) if rng.random() < 0.2 else []
         return frozenset([*heads, *more]), ablation
-    some = rng.sample(others, rng.choice((1, 1, 2)))
+    some = rng.sample(others, min(rng.choice((1, 1, 2)), len(others)))
     if len(heads) > 1 and rng.random() < 0.5:
         some = rng.sample(list(heads), len(heads) - 1)
     return frozenset(some), ablation
