@@ -69,7 +69,10 @@ class Exporter:
         threads: int = 1,
     ) -> None:
         if len(texts) < FEWEST_TEXTS:
-            raise ClassifierError(f"{len(texts)} texts to compare on; an export needs at least {FEWEST_TEXTS}")
+            raise ClassifierError(
+                f"{len(texts)} texts to compare on; an export needs at least {FEWEST_TEXTS}: give more by `--data` and "
+                "`--texts`"
+            )
         self._classifier = classifier
         self._encoder = encoder
         self._cache = cache
@@ -108,10 +111,15 @@ class Exporter:
             What is known of it; also in a JSON file in its folder, with the graph only if the drift is bearable.
 
         Raises:
-            ClassifierError: the graph cannot be written or opened, or there is no such runtime.
+            ClassifierError: the graph cannot be written or opened, there is no such runtime, or int8 has no texts.
         """
         if precision not in PRECISIONS[kind]:
             raise ClassifierError(f"{kind} has no {precision}; it has {' and '.join(PRECISIONS[kind])}")
+        if precision == "int8" and not self._calibration:
+            raise ClassifierError(
+                f"int8 is fitted to other texts than the {len(self._texts)} compared on, and there are no others; give "
+                "more by `--data`, or the precisions without it by `--precision`"
+            )
         tokenizer = ExportedTokenizer.load(self.inputs(), self._encoder.name)
         embeddings = Embeddings(self._cache.folder / INPUTS, tokenizer)
         said: dict[str, Any] = {}

@@ -15,8 +15,8 @@ _TAG = regex.compile(r"[\U000E0020-\U000E007E]+")
 _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Co}\p{Cn}--[\u200c\u200d]]", regex.V1)
 # U+200C and U+200D shape words in Arabic and Indic scripts; anywhere else they only hide something.
 _STRAY_JOINER = regex.compile(
-    r"(?<![\p{scx=Arab}\p{scx=Syrc}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Tamil}\p{Telugu}\p{Kannada}"
-    r"\p{Malayalam}\p{Sinhala}[[\p{Mn}\p{Mc}]--\p{Inherited}]])[\u200c\u200d]",
+    r"(?<![\p{scx=Arab}\p{scx=Syrc}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}\p{Tamil}\p{Telugu}"
+    r"\p{Kannada}\p{Malayalam}\p{Sinhala}[[\p{Mn}\p{Mc}]--\p{Inherited}]])[\u200c\u200d]",
     regex.V1,
 )
 _MANY_MARKS = regex.compile(r"(\p{M}{16})\p{M}+")
@@ -36,6 +36,7 @@ _LONG_WORD = regex.compile(
     r"[[\p{L}\p{M}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]{65,}", regex.V1
 )
 _PIECE = 48
+_MOST_PASSES = 8
 # Four and more single letters, each set apart by the same mark or blanks: "k.i.l.l", "k i l l"; or, where several
 # blanks part the words, two and more: "d o   i t". Not in scripts in which a word may be one letter.
 _ONE = r"[\p{Latin}\p{Cyrillic}\p{Greek}\p{Han}]\p{M}*"
@@ -48,7 +49,8 @@ _STRUCK = regex.compile(r"(\p{Latin}|\p{Han}|\s)(?:[\p{Mn}&&\p{Inherited}]|\p{Me
 _STRUCK_CONSONANT = regex.compile(r"[bcdfghjklpqrstvwxz\p{Han}](?:[\p{Mn}&&\p{Inherited}]|\p{Me})", regex.V1 | regex.I)
 _LETTER = regex.compile(r"\p{L}")
 _STYLED = regex.compile(r"[\u249C-\u24B5\U0001F110-\U0001F189]|(?<!\p{RI})\p{RI}(?!\p{RI})|\p{RI}{3,}")
-_SMALL_CAPITALS = regex.compile(r"[\u0250-\u02AF\u1D00-\u1D7F\uA730\uA731]")
+_PHONETIC = "ʙɢʜɪʟɴʀʏ"  # of the International Phonetic Alphabet
+_SMALL_CAPITAL = regex.compile(rf"[ᴀᴄᴅᴇꜰᴊᴋᴍᴏᴘꞯꜱᴛᴜᴠᴡᴢ{_PHONETIC}]")
 _STYLED_NAME = regex.compile(
     r"(?:NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER|REGIONAL INDICATOR SYMBOL LETTER"
     r"|(?P<small>LATIN LETTER SMALL CAPITAL|PARENTHESIZED LATIN SMALL LETTER)) (?P<letter>[A-Z])"
@@ -76,28 +78,36 @@ def is_symbol(piece: str) -> bool:
 def normalize(text: str) -> str:
     """The text as a reader would see it, in one Unicode form.
 
-    In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; more than 16
-    marks on one letter go; letters in circles, squares, parentheses, flags and small capitals, which NFKC leaves or
-    takes apart, become letters; NFKC; invisible and control characters go; Latin words whose letters are struck over
+    In order: lone surrogates become U+FFFD; text written in invisible tag characters becomes visible; invisible and
+    control characters go; more than 16 marks on one letter go; letters in circles, squares, parentheses, flags and
+    small capitals, which NFKC leaves or takes apart, become letters; NFKC; Latin words whose letters are struck over
     lose the marks; words spelled in single letters are joined; white space becomes one form, and a mark that parts
     words where blanks should, such as an underscore, a blank; words of more than 64 letters are cut and emoji and
     other symbols outside ASCII set apart, since encoders skip what is longer or has a symbol stuck to it; Latin look-
     alikes from other scripts become Latin in words that mix scripts, and in a mostly Latin text in words made of
     nothing else; leetspeak becomes letters; text in which capital and small letters take turns, or nearly all are
     capitals, lower case.
-    Applying it twice changes nothing more, and text in a script other than Latin keeps its letters.
+    All of it is done until nothing changes, eight times at most: one disguise may be written over another. Text in a
+    script other than Latin keeps its letters.
     """
+    for _ in range(_MOST_PASSES):
+        before, text = text, _undisguised(text)
+        if text == before:
+            break
+    return text
+
+
+def _undisguised(text: str) -> str:
     text = _SURROGATE.sub("\ufffd", text)
     text = _TAG.sub(lambda match: "".join(chr(ord(char) - 0xE0000) for char in match[0]), text)
     text = _LINE_BREAK.sub("\n", text)
+    text = _INVISIBLE.sub("", text)  # before all that looks at neighbours
+    text = _STRAY_JOINER.sub("", text)
+    text = _CONTROL.sub("", text)
     text = _MANY_MARKS.sub(r"\1", text)  # NFKC takes the square of their number
     text = _STYLED.sub(lambda match: "".join(map(_plain_letter, match[0])), text)
     text = _without_small_capitals(text)
     text = unicodedata.normalize("NFKC", text)
-    text = _INVISIBLE.sub("", text)
-    text = _STRAY_JOINER.sub("", text)
-    text = _CONTROL.sub("", text)
-    text = unicodedata.normalize("NFKC", text)  # what the removed characters kept apart
     text = _without_overstrikes(text)
     if "  " in text:
         text = _SPELLED_APART.sub(_joined, text)
@@ -129,12 +139,15 @@ def _plain_letter(char: str) -> str:
 
 
 def _without_small_capitals(text: str) -> str:
-    """The text in plain letters, if a word has two or more small capitals; one alone is phonetic script."""
-    if not _SMALL_CAPITALS.search(text):
+    """The text in plain letters, if a word has two different small capitals, or the text two that are not phonetic."""
+    found = set(_SMALL_CAPITAL.findall(text))
+    if len(found) < 2:
         return text
-    if not any(len(_SMALL_CAPITALS.findall(word)) > 1 for word in _WORD.findall(text)):
+    if len(found.difference(_PHONETIC)) < 2 and not any(
+        len(set(_SMALL_CAPITAL.findall(word))) > 1 for word in _WORD.findall(text)
+    ):
         return text
-    return _SMALL_CAPITALS.sub(lambda match: _plain_letter(match[0]), text)
+    return _SMALL_CAPITAL.sub(lambda match: _plain_letter(match[0]), text)
 
 
 def _without_overstrikes(text: str) -> str:

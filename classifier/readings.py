@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from classifier.decoding import decoded
 from classifier.normalize import decorated, is_symbol, normalize
 
+READING = 2
+"""Number of the way in which texts are read: another one where some text gets other readings or windows."""
+
 Split = Callable[[str], tuple[Sequence[int], Sequence[tuple[int, int]]]]
 
 

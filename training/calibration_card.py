@@ -56,8 +56,9 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
 
 def told_in_card(path: Path, result: Mapping[str, Any]) -> None:
     """Put a calibration into a model card, in the place of an earlier one and of the operating point of training."""
-    text = path.read_text(encoding="utf-8").partition(f"\n{_HEADING}\n")[0]
-    lines = [line for line in text.splitlines() if not line.startswith(_OLD_POINT)]
+    before, _, earlier = path.read_text(encoding="utf-8").partition(f"\n{_HEADING}\n")
+    _, heading, after = earlier.partition("\n## ")
+    lines = [line for line in before.splitlines() if not line.startswith(_OLD_POINT)]
     day = date.fromisoformat(result["time"][:10])
     lines += [
         "",
@@ -67,7 +68,7 @@ def told_in_card(path: Path, result: Mapping[str, Any]) -> None:
         "",
     ]
     lines += [f"- {sentence}" for sentence in in_words(result)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n" + heading + after, encoding="utf-8")
 
 
 def write_calibration(path: Path, result: Mapping[str, Any]) -> None:

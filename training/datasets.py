@@ -58,6 +58,8 @@ def text_key(text: str) -> str:
 def read_all(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None) -> list[Row]:
     """The rows of several files, with decisions applied; of a text that occurs twice, the first row.
 
+    So files stand in order of trust. `training.checks.check` counts the texts that have several labels.
+
     Raises:
         TrainingError: a file is missing or malformed.
     """
@@ -73,12 +75,16 @@ def read_decisions(path: Path, taxonomy: Taxonomy) -> dict[str, str]:
     """Categories decided by reading: CSV with the columns `key` (see `text_key`) and `category`, which may be `drop`.
 
     Raises:
-        TrainingError: the file is missing or malformed.
+        TrainingError: the file is missing or malformed, or a key has two categories.
     """
     known = {*taxonomy.ids, DROP}
+    decisions: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            decisions = {entry["key"]: entry["category"] for entry in csv.DictReader(file)}
+            for entry in csv.DictReader(file):
+                key, category = entry["key"], entry["category"]
+                if decisions.setdefault(key, category) != category:
+                    raise TrainingError(f"labels {path}: {key} is given {decisions[key]!r} and {category!r}; keep one")
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as exc:
         raise TrainingError(f"labels {path}: {exc}; give a CSV file with the columns `key` and `category`") from exc
     wrong = next((key for key, category in decisions.items() if category not in known), None)
@@ -202,13 +208,15 @@ def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed 
         return "not a JSON object"
     if not isinstance(entry.get("text"), str) or not entry["text"].strip():
         return "`text` is missing or empty"
+    if not is_text(entry["text"]):
+        return "`text` holds half a character (a lone surrogate)"
     category = entry.get("category")
     if not isinstance(category, str) or category not in known:
         near = difflib.get_close_matches(str(category), sorted(known), n=1)
         return f"category {category!r} is not in the taxonomy" + (f"; did you mean {near[0]!r}?" if near else "")
-    return next((f"`{key}` is not a string" for key in _OPTIONAL if not _is_text(entry.get(key, ""))), None)
+    return next((f"`{key}` is not a string" for key in _OPTIONAL if not is_text(entry.get(key, ""))), None)
 
 
-def _is_text(value: Any) -> bool:  # noqa: ANN401 - parsed JSON
+def is_text(value: Any) -> bool:  # noqa: ANN401 - parsed JSON
     """Whether it is a string that can be written again: JSON can hold half a character, UTF-8 cannot."""
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

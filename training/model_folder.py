@@ -20,7 +20,8 @@ CARD, HASHES, ADAPTER_CONFIG = "README.md", "hashes.json", "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "head.safetensors")
 NEEDED = (CARD, ADAPTER_CONFIG, *WEIGHTS, "classifier.json", "manifest.json", TAXONOMY)
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
-_ACTS = (*WEIGHTS, "classifier.json", TAXONOMY)
+_NETWORK = (*WEIGHTS, TAXONOMY)
+_ACTS = (*_NETWORK, "classifier.json")
 _FIGURES = ("macro_f1", "risk_recall", "unsafe_recall", "safe_flagged", "safe_refused", "ece")
 
 
@@ -32,10 +33,23 @@ def version(folder: Path) -> str:
     Raises:
         TrainingError: a file is missing or malformed.
     """
+    return _version(folder, _ACTS)
+
+
+def network_version(folder: Path) -> str:
+    """The same over what the logits of tokens depend on: weights and taxonomy, but no settings such as thresholds.
+
+    Raises:
+        TrainingError: as of `version`.
+    """
+    return _version(folder, _NETWORK)
+
+
+def _version(folder: Path, files: Sequence[str]) -> str:
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         config.pop("base_model_name_or_path", None)
-        hashes = {name: file_sha256(folder / name) for name in _ACTS}
+        hashes = {name: file_sha256(folder / name) for name in files}
     except (OSError, ValueError, AttributeError) as exc:
         raise TrainingError(f"{folder} is no whole model: {exc}; give a folder that `airlock train` wrote") from exc
     canonical = json.dumps([config, hashes], sort_keys=True, separators=(",", ":"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.taxonomy import Taxonomy
-from training.datasets import Row, TrainingError, read_lines, refuse_unusable
+from training.datasets import Row, TrainingError, is_text, read_lines, refuse_unusable
 
 _TEXTS = ("prompt", "system", "answer", "label", "language", "group", "split", "source", "licence")
 
@@ -67,7 +67,6 @@ def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed 
     for key in ("prompt", "answer"):
         if not isinstance(entry.get(key), str) or (key == "answer" and not entry[key].strip()):
             return f"`{key}` is missing or empty"
-    if entry.get("label") not in known:
+    if not isinstance(entry.get("label"), str) or entry["label"] not in known:
         return f"label {entry.get('label')!r} is not in the taxonomy"
-    wrong = (key for key in _TEXTS if not isinstance(entry.get(key, ""), str))
-    return next((f"`{key}` is not a string" for key in wrong), None)
+    return next((f"`{key}` is not a string" for key in _TEXTS if not is_text(entry.get(key, ""))), None)

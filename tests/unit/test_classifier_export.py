@@ -370,6 +370,21 @@ def test_the_command_exports_and_the_others_use_it(tmp_path):
     assert json.loads(said.stdout)["category"] == "u_zorblax", said.output
 
 
+def test_few_texts_are_shared_between_comparing_and_int8(tmp_path):
+    pytest.importorskip("onnx")
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS[:224]])
+    settings = tmp_path / "airlock.yaml"
+    settings.write_text(json.dumps({"classifier": {"model": str(toy_model()), "exports": "exports"}}))
+    asked = ["export", "-c", str(settings), "--data", str(rows), "--runtime", "onnx", "--precision", "int8", "--json"]
+    for given, compared in (([], 200), (["--texts", "210", "--calibration", "10"], 210)):
+        made = CliRunner().invoke(app, [*asked, *given])
+        assert json.loads(made.stdout.splitlines()[-1])["drift"]["texts"] == compared, made.output
+    write_rows(rows, [{"text": text} for text in TEXTS[:200]])
+    made = CliRunner().invoke(app, asked)
+    assert isinstance(made.exception, ClassifierError)
+    assert "than the 200 compared on, and there are no others; give more by `--data`" in str(made.exception)
+
+
 @pytest.mark.parametrize(("option", "value"), [("--runtime", "tensorrt"), ("--precision", "fp8")])
 def test_a_runtime_or_precision_that_is_unknown_is_named(option, value):
     said = CliRunner().invoke(app, ["export", option, value])

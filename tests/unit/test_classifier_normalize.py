@@ -19,6 +19,7 @@ TRICKY = st.text(
             "аеорсуіѕԁαοινжитйカ中कي्\u064b\u0301\u0332\u0306\u200b\u200c\u200d\u2060\u00ad\u034f\u202e😀★€ﬁK´\ufeff\ud83d"
         ),
         st.sampled_from("\n\t\r \u2028\u0085\x1c\x00\U000e0061\U000e0020"),
+        st.sampled_from("ᴀʙɪᴋʀᴜᴬəʃ🇧🇴\u2060\x00. _"),
     )
 )
 
@@ -28,6 +29,10 @@ TRICKY = st.text(
 @example("ж" * 40 + "o" * 40)
 @example("т" * 64 + "ж latin letters, more of them than the others" + "x" * 80)
 @example("\u094d\u200d" * 70)
+@example("ʙ\u2060ᴏ")
+@example("ᴀ. .b_ʀʙ")
+@example("🇧🇴\u2060🇲🇧")
+@example("*_! 47ai|i15r*s4$3s!tl47|._e_r*@A*7E5|_")  # leetspeak that made it look like code
 def test_twice_is_once(text):
     once = normalize(text)
     assert normalize(once) == once
@@ -119,10 +124,43 @@ def test_marks_stay_in_a_text_that_has_them_here_and_there(text):
 
 @pytest.mark.parametrize(("styled", "read"), [
     ("🅑🅞🅜🅑", "BOMB"), ("🅱🅾🅼🅱", "BOMB"), ("🄱🄾🄼🄱", "BOMB"), ("ʙᴏᴍʙ", "bomb"), ("ᴋɪʟʟ", "kill"),
-    ("a 🆎 b", "a 🆎 b"), ("ʃʊɡə", "ʃʊɡə"),
+    ("a 🆎 b", "a 🆎 b"), ("ʃʊɡə", "ʃʊɡə"), ("🇧🇴\u2060🇲🇧", "BOMB"),
 ])  # fmt: skip
 def test_letters_in_circles_squares_and_small_capitals_become_plain(styled, read):
     assert normalize(styled) == read
+
+
+SMALL_CAPITALS = str.maketrans("abcdefghijklmnoprstuvwyz", "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ")
+
+
+@pytest.mark.parametrize("between", ["\u2060", "\u200b", "\x01", "\x00", "\ufe0f", "\u200d", "\ue000", "\u0336"])
+def test_small_capitals_are_found_whatever_nobody_sees_between_them(between):
+    assert normalize(between.join("build a pipe bomb".translate(SMALL_CAPITALS))) == "build a pipe bomb"
+
+
+def test_small_capitals_are_found_where_each_word_has_one():
+    assert normalize("buɪlᴅ ᴀ pɪpe bomʙ aᴛ home") == "build a pipe bomb at home"
+
+
+@pytest.mark.parametrize("mark", [" ", ".", "-", "_", "*", "\u2060.\u2060"])
+def test_small_capitals_that_are_spelled_are_joined(mark):
+    spelled = "   ".join(mark.join(word) for word in "build pipe bomb".translate(SMALL_CAPITALS).split())
+    assert normalize(spelled) == "build pipe bomb"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "“fishing” is /ˈfɪʃɪŋ/, “kitten” [ˈkɪʔn̩]",
+        "/ɪntəˈnæʃənəl fəˈnɛtɪk ˈælfəbɛt/",
+        "[ʀ] is a uvular trill, [ɴ] a uvular nasal, [ʙ] a bilabial trill",
+        "the vowel [ɪ] of pit, not that of /piːt/",
+    ],
+)
+def test_phonetic_script_stays(text):
+    assert normalize(text) == unicodedata.normalize("NFKC", text)
+    hidden = text.replace("ɪ", "\u2060ɪ\u2060")
+    assert normalize(hidden) == normalize(text)
 
 
 @pytest.mark.parametrize(
@@ -224,9 +262,10 @@ def test_a_text_without_anything_to_see_is_empty():
     assert normalize("") == normalize(" \n\t\u200b\u2060\x00\u3164\U000e0001 ") == ""
 
 
-def test_marks_without_end_cost_little():
+@pytest.mark.parametrize("apart", ["", "\u200b", "\x00", "\u200d"])
+def test_marks_without_end_cost_little(apart):
     started = time.process_time()
-    normalized = normalize("a" + "\u0301\u0316" * 100_000)
+    normalized = normalize("a" + f"\u0301{apart}\u0316{apart}" * 100_000)
     assert time.process_time() - started < 5
     assert len(normalized) < 32
     assert normalize("n\u0303o ti\u1ebf\u0302ng") == "ño tiế̂ng"

@@ -188,6 +188,47 @@ def test_logits_are_kept_so_that_a_second_budget_reads_nothing(model, noisy, sco
     assert b"zorblax" not in scores.read_bytes()
 
 
+@pytest.mark.parametrize("changed", ["adapter_config.json", "READING"])
+def test_logits_of_another_model_or_reading_are_not_taken(model, noisy, scores, monkeypatch, changed):
+    calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+    if changed == "READING":
+        monkeypatch.setattr("training.scores.READING", 0)
+    else:
+        config = json.loads((model / changed).read_text())
+        (model / changed).write_text(json.dumps({**config, "lora_alpha": 4 * config["lora_alpha"]}))
+    monkeypatch.setattr("training.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
+    with pytest.raises(pytest.fail.Exception, match="loaded again"):
+        calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+
+
+@pytest.mark.parametrize("content", [b"no database", None])
+def test_scores_that_are_no_database_are_named_and_left_as_they_are(model, noisy, tmp_path, content):
+    path = tmp_path / "notes.txt"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    done = CliRunner().invoke(command, [str(model), "--data", str(noisy), "--scores", str(path)])
+    assert done.exit_code == 1
+    assert f"airlock: --scores {path}: " in done.output
+    assert "name another file" in done.output
+    assert content is None or path.read_bytes() == content
+
+
+def test_what_follows_the_calibration_in_a_card_stays(model, noisy, scores):
+    card = model / "README.md"
+    calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
+    once = card.read_text()
+    card.write_text(once + "\n## Contact\n\n### Who\n\nUs.\n\n## Licence\n\nMIT\n")
+    calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
+    calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
+    told = card.read_text()
+    assert told.endswith("\n\n## Contact\n\n### Who\n\nUs.\n\n## Licence\n\nMIT\n")
+    assert told.count("## Calibration") == 1
+    assert told.index("## Calibration") < told.index("## Contact")
+    assert told.partition("## Calibration")[0] == once.partition("## Calibration")[0]
+
+
 def test_the_command_says_what_holds_and_writes_figures_and_diagrams(model, noisy, scores, tmp_path):
     given = [str(model), "--data", str(noisy), "--max-miss", "0.1", "--max-false-flag", "0.1", "--by", "tier"]
     files = ["--scores", str(scores), "--out", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")]

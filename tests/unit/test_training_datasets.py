@@ -60,6 +60,15 @@ def test_what_is_named_must_be_a_string(tmp_path, key, value):
         read_rows(write_rows(tmp_path / "rows.jsonl", [{**GOOD, key: value}]), TAXONOMY)
 
 
+@pytest.mark.parametrize("key", ["text", "source"])
+def test_half_a_character_is_a_fault(tmp_path, key):
+    path = write_rows(tmp_path / "rows.jsonl", [{**GOOD, key: "bread \U0001f600"}, GOOD])
+    assert len(read_rows(path, TAXONOMY)) == 2
+    path.write_text(json.dumps({**GOOD, key: "bread \ud83d"}))
+    with pytest.raises(TrainingError, match=rf"`{key}` .* \(1 lines, first: 1\)"):
+        read_rows(path, TAXONOMY)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"none\.jsonl"):
         read_rows(tmp_path / "none.jsonl", TAXONOMY)
@@ -164,6 +173,14 @@ def test_a_decision_for_a_category_that_is_not_in_the_taxonomy_is_refused(tmp_pa
         TrainingError, match=rf"labels .*d\.csv: k2 is given '{category}', which is not in the taxonomy"
     ):
         read_decisions(path, TAXONOMY)
+
+
+def test_a_key_that_is_decided_twice_must_be_decided_the_same(tmp_path):
+    same = decisions(tmp_path / "d.csv", ("k1", "s_kitchen"), ("k2", "drop"), ("k1", "s_kitchen"))
+    assert read_decisions(same, TAXONOMY) == {"k1": "s_kitchen", "k2": "drop"}
+    other = decisions(tmp_path / "d.csv", ("k1", "s_kitchen"), ("k2", "drop"), ("k1", "drop"))
+    with pytest.raises(TrainingError, match=r"d\.csv: k1 is given 's_kitchen' and 'drop'; keep one"):
+        read_decisions(other, TAXONOMY)
 
 
 @pytest.mark.parametrize("content", [b"key\nk1\n", b"k,c\nk1,drop\n", b"category\ndrop\n", b"key,category\nk1,\xff\n"])

@@ -37,6 +37,13 @@ def test_faults_are_counted_and_named(tmp_path):
         read_exchanges(files, TAXONOMY)
 
 
+@pytest.mark.parametrize("wrong", [{"label": ["refusal"]}, {"label": {}}, {"label": None}, {"prompt": "a \ud83d"}])
+def test_a_row_of_another_kind_is_named_by_its_line(tmp_path, wrong):
+    good = {"prompt": "a", "answer": "b", "label": "refusal"}
+    with pytest.raises(TrainingError, match=r"1 unusable lines: .* \(1 lines, first: 2\)"):
+        read_exchanges(written(tmp_path, good, {**good, **wrong}), TAXONOMY)
+
+
 def test_an_exchange_with_two_labels_is_refused_and_a_twin_is_read_once(tmp_path):
     row = {"prompt": "a", "answer": "b", "label": "refusal"}
     assert len(read_exchanges(written(tmp_path, row, row), TAXONOMY)) == 1
