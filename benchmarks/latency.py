@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
 from guard.assemble_classifier import Encoders, load_classifier
-from guard.assemble_knowledge import gate, load_interpreter, load_related, load_search, load_support
+from guard.assemble_knowledge import gate, load_interpreter, load_related, load_search, load_sentences, load_support
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.engine import Guard, Parts
 from guard.journal import NoJournal
@@ -158,10 +158,10 @@ class TimedAnswerer:
 
 def _timed(config: Config, encoders: Encoders, clock: Clock) -> Guard:
     """The engine of a configuration, with the clock around its parts."""
-    sentences, knowledge = load_search(config, encoders), config.knowledge
+    sentences, knowledge = load_sentences(config, encoders), config.knowledge
     related = load_related(sentences)
     answerer = Answerer(
-        KnowledgeBase.open(knowledge.path or SAMPLE, TimedEncoder(sentences, clock)),
+        KnowledgeBase.open(knowledge.path or SAMPLE, TimedEncoder(load_search(config, encoders), clock)),
         TimedInterpreter(load_interpreter(config, sentences, encoders), clock),
         k=knowledge.passages,
         where=knowledge.where,

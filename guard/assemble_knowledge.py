@@ -29,7 +29,7 @@ P = TypeVar("P", bound="PairReader")
 
 
 def load_sentences(config: Config, encoders: Encoders) -> SentenceVectors:
-    """The sentence encoder for all languages.
+    """The sentence encoder for all languages, by which sentences are chosen, and passages found too.
 
     Raises:
         ConfigError: its encoder is missing, damaged, or not the expected one.
@@ -134,11 +134,11 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     """
     from rag.answer import Answerer
 
-    sentences = load_search(config, encoders)
+    sentences = load_sentences(config, encoders)
     support = load_support(config, encoders)
     knowledge = config.knowledge
     return Answerer(
-        load_knowledge(config, sentences),
+        load_knowledge(config, load_search(config, encoders)),
         load_interpreter(config, sentences, encoders),  # last of the models: one that generates sets torch's threads
         k=knowledge.passages,
         where=knowledge.where,
@@ -150,7 +150,7 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
 
 
 def load_related(sentences: SentenceVectors) -> Related:
-    """What finds quotes on the topic where nothing answers for sure, by the knowledge base's encoder."""
+    """What finds quotes on the topic where nothing answers for sure, by the encoder for all languages."""
     from rag.interpret import ExtractiveInterpreter, Selection
     from rag.related import RELATED_FROM, Related
 
@@ -171,7 +171,7 @@ def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encod
 
     Args:
         config: names it.
-        sentences: the knowledge base's encoder.
+        sentences: the encoder for all languages.
         encoders: lend a reader its encoder.
 
     Raises:

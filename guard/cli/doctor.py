@@ -60,7 +60,14 @@ def _steps(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
 
     from classifier.types import Exchange
     from guard.assemble_classifier import Encoders, load_judge, load_other, load_responses
-    from guard.assemble_knowledge import gate, load_interpreter, load_knowledge, load_search, load_support
+    from guard.assemble_knowledge import (
+        gate,
+        load_interpreter,
+        load_knowledge,
+        load_search,
+        load_sentences,
+        load_support,
+    )
     from guard.cli.server_checks import check_address, check_keys, check_metrics, check_policy, check_traces
     from guard.pinned import check_pinned
     from guard.responses import AnswerCheck
@@ -93,7 +100,7 @@ def _steps(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
         return f"{knowledge.manifest.documents} documents, {knowledge.manifest.passages} passages, all sound"
 
     def interpret() -> str:
-        interpreter = load_interpreter(settings, load_search(settings, encoders), encoders)
+        interpreter = load_interpreter(settings, load_sentences(settings, encoders), encoders)
         evidence, documents = _example()
         answer = interpreter.answer("When does the library open?", evidence, documents)
         kept = ground(answer, evidence, documents, lambda _: True, gate=gate(settings)).citations

@@ -7,7 +7,7 @@ import torch
 from classifier import encoder as encoder_module
 from classifier.types import MINILM, MPNET, TextTooLong
 from guard.assemble_classifier import Encoders, load_classifier
-from guard.assemble_knowledge import load_knowledge, load_search, load_sentences, load_writer
+from guard.assemble_knowledge import load_answerer, load_knowledge, load_search, load_sentences, load_writer
 from guard.config import ClassifierSection, Config, Knowledge
 from guard.errors import ConfigError
 from guard.language import Detector
@@ -189,3 +189,12 @@ def test_without_a_setting_the_fetched_encoder_is_used_where_it_is_the_one_of_th
 )
 def test_a_question_whose_language_is_not_known_may_be_english(text, english):
     assert Detector(()).is_english(text) is english
+
+
+@pytest.mark.parametrize("english", [MINILM, "none", None])
+def test_a_base_of_two_encoders_answers_with_both_and_with_the_first_alone(bases, english, monkeypatch):
+    monkeypatch.setattr("guard.assemble_knowledge.is_there", lambda setting, name: False)
+    settings = settings_with(bases / "two", english_encoder=english)
+    answer = load_answerer(settings, Encoders(settings)).answer("What is bread baked from?")
+    assert answer.answer == "Bread is baked from flour."
+    assert not answer.related
