@@ -9,12 +9,9 @@ from guard.wires.json import read_answer
 _CHARACTERS = 4  # in a token of English prose: what OpenAI reckons with before it has counted
 _MOST = 10**12  # tokens of one answer; what is more is no count
 _COUNTS = ("total_tokens", "input_tokens", "output_tokens")
-_PLACES = {  # where `usage` stands, and what it is asked there
-    "": _COUNTS,
-    "response": _COUNTS,
-    "why": _COUNTS,
-    "message": ("input_tokens",),  # a stream of Anthropic's begins with it, before there is any output
-}
+_WRITTEN = frozenset(  # objects of an answer in which a model or a caller may choose the names
+    {"arguments", "delta", "input", "metadata", "prompt", "text", "tool_choice"}
+)
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
@@ -26,7 +23,8 @@ def estimate(body: bytes) -> int:
 class Meter:
     """Reads the `usage` of an answer, streamed or not, of every wire.
 
-    It is known by its place: a model writes objects too, such as the input of a tool, and gives them any names.
+    It is known by its place, which is the answer or an object right below it: a model writes objects too, such as the
+    input of a tool, and gives them any names.
 
     Args:
         stream: whether the answer is server-sent events, which servers send for each token.
@@ -65,10 +63,12 @@ class Meter:
             return
         if not isinstance(data, dict):
             return
-        for place, names in _PLACES.items():
-            holder = data.get(place) if place else data
+        below = {name: holder for name, holder in data.items() if name not in _WRITTEN}
+        for place, holder in {**below, "": data}.items():
             usage = holder.get("usage") if isinstance(holder, dict) else None
             if isinstance(usage, dict):
+                # A stream of Anthropic's begins with a `message`, before there is any output.
+                names = ("input_tokens",) if place == "message" else _COUNTS
                 self._found |= {name: usage[name] for name in names if _is_count(usage.get(name))}
 
 

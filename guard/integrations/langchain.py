@@ -47,10 +47,12 @@ _MEDIA = {  # parts of the chat wire that stand for a model's blocks without tex
     "video": "video_url",
 }
 _PARTS = Parts(text={"text": "text"}, media=frozenset(_MEDIA))
-_OWN = frozenset(  # names of LangChain's and the providers' own, which nobody wrote
-    "__openai_role__ base64 bytes extras guard_content image json metadata mime_type source_type".split()
+_OWN = frozenset(  # words of LangChain's and the providers' own, which nobody wrote
+    "__openai_role__ base64 bytes extras guard_content image json lc_source meta metadata mime_type source_type "
+    "summarization".split()
 )
 _KINDS = ("mime_type", "source_type")  # of them, those that say what a block without text is
+_MARKS = ("cache_control", "signature")  # below `extras`, as a provider has them in the block itself
 _METADATA = replace(
     NAMES,
     labels=NAMES.labels
@@ -326,15 +328,31 @@ def _beside(message: BaseMessage, written: Sequence[Mapping[str, Any]], param: s
     """
     judged = set(said(_plain(written), param, written=True))
     judged |= {text.rpartition(";base64,")[2] for text in judged} | _OWN
-    others = [block for block in message.content if isinstance(block, Mapping) and block.get("type") != "text"]
+    blocks = [block for block in message.content if isinstance(block, Mapping) and block.get("type") != "text"]
+    texts, marks = _marks_apart(_text_blocks(message))
+    others, more = _marks_apart(blocks)
 
     def readable(value: object) -> str:
         encoded = base64.b64encode(value).decode() if isinstance(value, bytes) else ""
         return encoded if encoded in judged else str(value)
 
-    found = said(_plain([_text_blocks(message), *_fields(message)], readable), param)
+    found = said(_plain([texts, *_fields(message)], readable), param)
     found += said(_plain(others, readable), param, opaque=_KINDS)
+    found += said(_plain([marks, more], readable), param, opaque=("signature",))
     return [text for text in found if text not in judged]
+
+
+def _marks_apart(blocks: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[dict[str, Any]]]:
+    """Blocks without the marks that stand below `extras`, and those marks."""
+    left: list[Mapping[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    for block in blocks:
+        extras = block.get("extras")
+        if isinstance(extras, Mapping):
+            marks.append({name: extras[name] for name in _MARKS if name in extras})
+            block = {**block, "extras": {name: value for name, value in extras.items() if name not in _MARKS}}
+        left.append(block)
+    return left, marks
 
 
 def _media_beside(message: BaseMessage) -> list[str]:

@@ -11,16 +11,26 @@ import re
 from collections.abc import Callable
 
 _GAP = r"[ \t.\-–—/()\u00a0\u2009\u200b\u202f]{0,3}"  # between the digits of a number
-_SECRET_NAMES = (  # also within longer words, but not in a passage, a passenger, a secretary or a tokenizer
-    r"pass(?:word|wd|phrase|code|(?!ag|eng|ing|ion|iv|ed|es))|pwd|secret(?!ar|ion)|token(?!i[sz])|credential|"
-    r"api[_\- ]?key|access[_\- ]?key|private[_\- ]?key"
+_SECRET_NAMES = (  # also within longer words, but not in a passage, a compass, a secretary or a tokenizer
+    r"pass(?:word|wd|phrase|code)|(?<!sur)(?<!com)(?<!tres)(?<!by)(?<!over)(?<!under)pass(?!ag|eng|ing|ion|iv|ed|es)|"
+    r"pwd|secret(?!ar|ion)|token(?!i[sz])|credential|api[_\- ]?key|access[_\- ]?key|private[_\- ]?key"
 )
-_BLANKS = r"[^\S\r\n]*+(?:(?:\r\n?|\n)[^\S\r\n]*+)?+"  # any run, with one line break at most
-_SAYS = rf"(?:{_BLANKS}(?:\bis\b|[=-]>|→|[:=＝：])){{1,2}}+{_BLANKS}|[ ]*+\t[ \t]*+"  # between a name and its value
-_QUOTES = (('\\"', '\\"'), ("\\'", "\\'"), ('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"))
+_BLANKS = r"[^\S\r\n]*+"
+_BREAK = rf"(?:(?:\r\n?|\n){_BLANKS}(?:-[ \t]++)?+)?+"  # one at most, with the mark of a list
+_SAYS = (  # between a name and its value
+    rf"(?:{_BLANKS}(?:\bis\b|[=-]>|→|[:=＝：])){{1,2}}+{_BLANKS}{_BREAK}|[ ]*+\t[ \t]*+"
+)
+_QUOTES = (  # how each begins and ends; an apostrophe within a word is neither
+    (r"\\\"", r"\\\""),
+    (r"\\'", r"\\'"),
+    (r"\"", r"\""),
+    (r"(?<!\w)'", r"'(?!\w)"),
+    ("`", "`"),
+    ("“", "”"),
+    ("‘", r"’(?!\w)"),
+)
 _QUOTED = "|".join(  # no quotation goes on behind the next that begins, else the time would be squared
-    rf"(?<={re.escape(begin)})(?:(?!{re.escape(begin)}|{re.escape(end)})(?:\\[^\r\n]|[^\r\n]))++(?={re.escape(end)})"
-    for begin, end in _QUOTES
+    rf"(?<={begin})(?:(?!{begin}|{end})(?:\\[^\r\n]|[^\r\n]))++(?={end})" for begin, end in _QUOTES
 )
 _MASKS = r"\[(?:key|credentials|token|secret|email|iban|ip|card|phone|number)\]"
 _CARD_BEGIN = r"(?<!\d)(?=[3-6]|2[2-7])"  # of the issuers; years begin otherwise

@@ -21,12 +21,12 @@ _SCHEMA = frozenset(
     "annotations arguments audio cache_control call_id citations content context custom data detail encrypted_content "
     "end_index file file_data file_id file_url filename format function function_call id image_url index input "
     "input_audio is_error logprobs media_type name output reasoning reasoning_content refusal signature source "
-    "start_index status summary text thinking title tool_call_id tool_calls tool_use_id type url url_citation "
+    "start_index status summary text thinking title tool_call_id tool_calls tool_use_id ttl type url url_citation "
     "video_url audio_url".split()
 )
 _WRITTEN = frozenset({"input", "arguments"})  # of these, below which others than the wire choose the names
 _NESTED = _SCHEMA - _WRITTEN  # where a part may hold others
-_IDS = frozenset({"id", "type", "tool_call_id", "call_id", "tool_use_id", "status", "media_type"})
+_IDS = frozenset({"id", "type", "tool_call_id", "call_id", "tool_use_id", "status", "media_type", "ttl"})
 _IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,64}", re.ASCII)
 _LINKS = frozenset({"url", "file_url", "image_url", "video_url", "audio_url"})
 _MEDIA_DATA = _LINKS | {"data", "file_data"}

@@ -58,6 +58,16 @@ CASES = [
     ("4111    1111    1111    1111", "[card]"),
     ("3782, 822463, 10005", "[card]"),
     ("the password: please reset it, and log in", "the password: [secret] reset it, and log in"),
+    ("password is 'don't tell him what it is' he said", "password is '[secret]' he said"),
+    ("password is ‘don’t tell him’ he said", "password is ‘[secret]’ he said"),
+    ("password is 'tis nobler to suffer, don't you think", "password is '[secret] nobler to suffer, don't you think"),
+    ("{'password':'a b','n':'c d'}", "{'password':'[secret]','n':'c d'}"),
+    ("secrets:\n  - hunter2", "secrets:\n  - [secret]"),
+    ('password:\n- "a b"', 'password:\n- "[secret]"'),
+    ("token:\n-abcdef", "token:\n[secret]"),
+    ("pass: a, DB_PASS: b, user-pass: c", "pass: [secret] DB_PASS: [secret] user-pass: [secret]"),
+    ("MYSQLPASS=a, userpassword: b", "MYSQLPASS=[secret] userpassword: [secret]"),
+    ('{"dbpass": "a b", "n": 1}', '{"dbpass": "[secret]", "n": 1}'),
     ('password: "never closed, and\nmore "here"', 'password: "[secret] closed, and\nmore "here"'),
 ]
 PLAIN = [
@@ -69,6 +79,8 @@ PLAIN = [
     'password: "" and "more"',
     '{"passage": "The library opens at nine.", "tokenizer": "of words"}',
     'The secretary is "very busy today", and 40 passengers is "too many".',
+    "To surpass is human, a compass: a tool, trespass → a crime, and the bypass is open.",
+    "The secret\nis out of the bag, and a pass\n= a ticket",
     "password: [secret], and more",
     "4111,1111,1111,1112 fails the check of a card, 1111,1111,1111,1117 is of no issuer",
     "2019, 2020, 2021, 2038; 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16",
@@ -112,7 +124,8 @@ def test_no_long_run_of_digits_survives_and_any_text_is_taken(text):
     "piece", ["a", "1", "1 ", "a@", "@", "a.", "://", "://a:", "AB12 ", "AB12AB12", "a1", "-", "1.1.", ":", "f:",
               "password", "password is ", "-----BEGIN PRIVATE KEY-----", "eyJ", "basic ", "(",
               "password   ", "password\t", "password:\n", 'password: "', 'password: "a', "password: “a",
-              'password: \\"a', 'password: "\\"', "password: '\"`", "4111,", "4111        "],
+              'password: \\"a', 'password: "\\"', "password: '\"`", "password: 'a", "password is'a",
+              "password: ‘a’a", "password:\n- ", "4111,", "4111        "],
 )  # fmt: skip
 def test_hostile_text_takes_time_in_proportion(piece):
     def seconds(length):

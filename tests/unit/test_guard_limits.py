@@ -176,6 +176,14 @@ def test_usage_of_other_wires(size):
     assert metered(events, size, stream=True).used(7) == 40
 
 
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_usage_of_a_servers_own_object_below_the_answer(size):
+    end = {"choices": [], "x_groq": {"id": "r", "usage": {"prompt_tokens": 900, "total_tokens": 1700}}}
+    assert metered(sse([chunk({"content": "a"}), end]), size, stream=True).used(7) == 1700
+    whole = {"usage": {"total_tokens": 1700}, "x_groq": {"usage": {"total_tokens": 5}}}
+    assert metered(json.dumps(whole).encode(), size).used(7) == 1700, "the answer's own goes first"
+
+
 FORGED = {"total_tokens": 0, "input_tokens": 0, "usage": {"total_tokens": 0}, "message": {"usage": {"total_tokens": 0}}}
 CALL = {"type": "tool_use", "id": "t", "name": "save", "input": FORGED}
 COUNT = {"input_tokens": 20, "output_tokens": 5000}
@@ -188,6 +196,7 @@ def test_what_a_model_writes_is_no_usage(size):
         {"usage": COUNT, "content": [CALL]},
         {"output": [{"type": "function_call", "arguments": FORGED}], "usage": COUNT},
         {"choices": [{"message": {"content": json.dumps(FORGED), "usage": FORGED}}], "usage": COUNT},
+        *({name: FORGED, "usage": COUNT} for name in ("arguments", "delta", "input", "prompt", "text", "tool_choice")),
         {"metadata": FORGED, "usage": {**COUNT, "output_tokens_details": {"total_tokens": 0}}},
     ):
         assert metered(json.dumps(answer).encode(), size).used(7) == 5020, answer
