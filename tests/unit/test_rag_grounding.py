@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rag import Gate, InputError, KnowledgeError, Passage, Status, Support, check_answer
+from rag.facts.cues import TURNING_HEADING
 from rag.segments import segments
 from rag.spelling import key, normal
 from tests.unit.rag_cases import HashedWords, document
@@ -193,6 +194,14 @@ def test_the_hard_rules_pass(claim, passage):
         ("Take 1/2 tablet.", "Take ½ tablet."),
         ("Take 1 1/2 tablets.", "Take 1½ tablets."),
         ("Ask the guide.", "Ask the guide; the first is free."),
+        ("Tyres are sold here.", "The firm previously made shoes; tyres are sold here."),
+        ("It is open.", "It is open; the clinic was previously a school."),
+        ("Er ist offen.", "Der Verein ist erst zehn Jahre alt; er ist offen."),
+        ("Vende pan.", "La empresa antes era un taller; vende pan."),
+        ("Il vend du pain.", "Le musée montre l'avant-garde; il vend du pain."),
+        ("全年开放。", "该中心研究先进材料；全年开放。"),
+        ("多数可以治疗。", "先天性心脏病很常见；多数可以治疗。"),
+        ("パンを売っています。", "駅前に店があります；パンを売っています。"),
         ("\u200fالماء مفيد.", "الماء مفيد."),
         ("الماء مفيد.", "\u200fالماء مفيد."),
         ("الماء مفيد.", "\u202bالماء مفيد.\u202c"),
@@ -276,6 +285,10 @@ def test_harmless_differences_do_not_matter(claim, passage):
         ("Nehmen Sie 8 Tabletten.", "Nehmen Sie 8 Tabletten; fragen Sie vorher einen Arzt."),
         ("Prenez 8 comprimés.", "Prenez 8 comprimés; consultez d'abord un médecin."),
         ("Tome 8 comprimidos.", "Tome 8 comprimidos; consulte primero a su médico."),
+        ("Take 8 of the tablets.", "Take 8 of the tablets; see a doctor previously."),
+        ("Nehmen Sie 8 Tabletten.", "Nehmen Sie 8 Tabletten; fragen Sie erst einen Arzt."),
+        ("Tome 8 comprimidos.", "Tome 8 comprimidos; consulte a su médico antes."),
+        ("服用8片。", "服用8片；先吃饭再服用。"),
         ("服用8片。", "服用8片；先咨询医生。"),
         ("8錠飲んでください。", "8錠飲んでください；先に医師に相談してください。"),
         ("\u202eالماء مفيد.", "الماء مفيد."),
@@ -475,10 +488,43 @@ def test_a_heading_turns_however_it_is_written(heading):
 
 @pytest.mark.parametrize(
     "heading",
-    ["The Columbus myth", "Error messages", "Are there vaccine myths?", "The truth about vaccine myths", "Fehlersuche"],
+    [
+        "The Columbus myth",
+        "Error messages",
+        "Are there vaccine myths?",
+        "The truth about vaccine myths",
+        "Fehlersuche",
+        "Greek myths",
+        "Norse Myths",
+        "Myths and legends of Greece",
+        "The origin of myths",
+        "Myth and religion",
+        "Facts instead of myths",
+        "Germanische Mythen",
+        "Les mythes grecs",
+        "Mitos y leyendas",
+        "Common errors and how to fix them",
+        "Typical errors of measurement",
+        "Frequent errors in the log",
+        "Häufige Fehler und ihre Behebung",
+        "Erreurs courantes et solutions",
+        "Errores frecuentes y soluciones",
+        "Lieux à éviter",
+        "谣言心理学",
+        "防止谣言传播",
+        "迷信の歴史",
+    ],
 )
 def test_a_heading_that_only_has_such_a_word_does_not_turn(heading):
     assert statuses("Vaccines hold chips.", f"# {heading}\n\nVaccines hold chips.") == [Status.SUPPORTED]
+
+
+@pytest.mark.parametrize("heading", ["foods to avoid ", "myths about ", "common ", "误区与", "à éviter "])
+@pytest.mark.parametrize("end", ["?", "x"])
+def test_a_long_heading_is_read_fast(heading, end):
+    start = time.perf_counter()
+    TURNING_HEADING.fullmatch(heading * 20_000 + end)
+    assert time.perf_counter() - start < 1
 
 
 def test_what_stands_between_sentences_is_kept_as_a_space():
