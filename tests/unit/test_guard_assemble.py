@@ -172,7 +172,7 @@ def test_without_a_setting_the_fetched_encoder_is_used_where_it_is_the_one_of_th
         if writes:
             assert writer.change(add=[document("rye", "Rye bread is dark.")]).added == ("rye",)
         else:
-            with pytest.raises(KnowledgeError, match="nothing can be added"):
+            with pytest.raises(KnowledgeError, match="without which nothing can be added"):
                 writer.change(add=[document("rye", "Rye bread is dark.")])
 
 
