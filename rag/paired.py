@@ -106,8 +106,8 @@ class AbsentEncoder:
         """
         if texts:
             raise KnowledgeError(
-                f"the knowledge base was made with a second encoder, {self.fingerprint[:12]}…, without which nothing can "
-                "be added; run `airlock model fetch`, or name it in knowledge.english_encoder"
+                f"the knowledge base was made with a second encoder, {self.fingerprint[:12]}…, without which nothing "
+                "can be added; run `airlock model fetch`, or name it in knowledge.english_encoder"
             )
         return np.zeros((0, self.dimension), dtype=np.float32)
 
