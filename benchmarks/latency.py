@@ -161,7 +161,7 @@ def _timed(config: Config, encoders: Encoders, clock: Clock) -> Guard:
     sentences, knowledge = load_sentences(config, encoders), config.knowledge
     related = load_related(sentences)
     answerer = Answerer(
-        KnowledgeBase.open(knowledge.path or SAMPLE, TimedEncoder(load_search(config, encoders), clock)),
+        KnowledgeBase.open(knowledge.path or SAMPLE, TimedEncoder(load_search(config, encoders, sentences), clock)),
         TimedInterpreter(load_interpreter(config, sentences, encoders), clock),
         k=knowledge.passages,
         where=knowledge.where,

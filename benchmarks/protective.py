@@ -18,7 +18,7 @@ from typing import Any
 
 from guard.assemble import load_guard
 from guard.assemble_classifier import Encoders
-from guard.assemble_knowledge import load_knowledge, load_search
+from guard.assemble_knowledge import load_knowledge, load_search, load_sentences
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.types import Route, Turn
 from rag.asks import lift
@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/protective.json"))
     options = parser.parse_args()
     config = load_config(None, {**NO_JOURNAL, "classifier.languages": {}})
-    knowledge = load_knowledge(config, load_search(config, Encoders(config)))
+    encoders = Encoders(config)
+    knowledge = load_knowledge(config, load_search(config, encoders, load_sentences(config, encoders)))
     protector = Protector(knowledge, 0.0)
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
     categories = sorted({row["category"] for row in rows})

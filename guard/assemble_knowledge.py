@@ -37,23 +37,25 @@ def load_sentences(config: Config, encoders: Encoders) -> SentenceVectors:
     return _sentence_encoder("knowledge.encoder", config.knowledge.encoder, encoders)
 
 
-def load_search(config: Config, encoders: Encoders, *, anew: bool = False) -> SentenceVectors:
-    """What the vectors of the knowledge base are made with: its encoder, or that and one for English beside it.
+def load_search(
+    config: Config, encoders: Encoders, sentences: SentenceVectors, *, anew: bool = False
+) -> SentenceVectors:
+    """What the vectors of the knowledge base are made with: `sentences`, or these and an encoder for English beside.
 
     A base says which it was made with. Where its second encoder is not at hand, it is searched with the first alone.
 
     Args:
         config: names the base.
-        encoders: lend the weights.
+        encoders: lend the second encoder its weights.
+        sentences: the encoder for all languages; see `load_sentences`.
         anew: whether a base is made, whatever is there now.
 
     Raises:
-        ConfigError: an encoder is missing or damaged, or a second one named for a base that was made without.
+        ConfigError: the second encoder is missing or damaged, or named for a base that was made without one.
     """
     from rag.paired import AbsentEncoder, PairedEncoder, parts_of
     from rag.schema import SAMPLE, find_manifest
 
-    sentences = load_sentences(config, encoders)
     setting, asked = "knowledge.english_encoder", config.knowledge.english_encoder
     named = None if asked == NO_ENCODER else asked
     try:
@@ -138,7 +140,7 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
     support = load_support(config, encoders)
     knowledge = config.knowledge
     return Answerer(
-        load_knowledge(config, load_search(config, encoders)),
+        load_knowledge(config, load_search(config, encoders, sentences)),
         load_interpreter(config, sentences, encoders),  # last of the models: one that generates sets torch's threads
         k=knowledge.passages,
         where=knowledge.where,

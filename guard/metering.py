@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from guard.wires.json import read_answer
+from guard.wires.json import EVENT_END, read_answer
 
 _CHARACTERS = 4  # in a token of English prose: what OpenAI reckons with before it has counted
 _MOST = 10**12  # tokens of one answer; what is more is no count
@@ -12,7 +10,6 @@ _COUNTS = ("total_tokens", "input_tokens", "output_tokens")
 _WRITTEN = frozenset(  # objects of an answer in which a model or a caller may choose the names
     {"arguments", "delta", "input", "metadata", "prompt", "text", "tool_choice"}
 )
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
 def estimate(body: bytes) -> int:
@@ -43,7 +40,7 @@ class Meter:
         self._events += body.count(b"data:")
         self._unread += body
         if self._stream:
-            *events, self._unread = _EVENT_END.split(self._unread)
+            *events, self._unread = EVENT_END.split(self._unread)
             for event in events:
                 if b'"usage"' in event:  # few have it
                     self._read(_data(event))

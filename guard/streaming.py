@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.errors import UpstreamError
-from guard.wires.json import IDENTIFIER, read_answer
+from guard.wires.json import EVENT_END, IDENTIFIER, read_answer
 from guard.wires.types import Key, StreamReader
 
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _ASIDE: Key = ("aside",)
 
@@ -110,7 +109,7 @@ class StreamGate:
         scan = self._scanned
         # A lone "\r" at the end may be half of "\r\n": wait for what follows.
         limit = len(self._unparsed) - self._unparsed.endswith(b"\r")
-        for end in _EVENT_END.finditer(self._unparsed, scan, limit):
+        for end in EVENT_END.finditer(self._unparsed, scan, limit):
             self._take(self._unparsed[parsed : end.end()])
             parsed = end.end()
         self._unparsed = self._unparsed[parsed:]
@@ -238,7 +237,7 @@ class StreamGate:
 
 def read_chunks(stream: bytes) -> Iterator[dict[str, Any]]:
     """The chunks of a stream that a gate has released, parsed."""
-    ends = [match.end() for match in _EVENT_END.finditer(stream)]
+    ends = [match.end() for match in EVENT_END.finditer(stream)]
     for start, end in itertools.pairwise([0, *ends, len(stream)]):
         data, _ = _parse(stream[start:end])
         if data is not None and data != "[DONE]":

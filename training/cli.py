@@ -531,7 +531,7 @@ def eval_safety(
     from classifier.taxonomy import Taxonomy
     from guard.assemble import load_guard
     from guard.assemble_classifier import Encoders
-    from guard.assemble_knowledge import load_knowledge, load_search
+    from guard.assemble_knowledge import load_knowledge, load_search, load_sentences
     from guard.config import load_config
     from training.manifest import adapter_sha256, command, provenance, write_json
     from training.safety_report import write_safety_report
@@ -541,7 +541,8 @@ def eval_safety(
     rows = read_high_risk(questions, Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"))
     settings = load_config(config, UNHURRIED)
     guard = load_guard(settings)
-    knowledge = load_knowledge(settings, load_search(settings, Encoders(settings)))
+    encoders = Encoders(settings)
+    knowledge = load_knowledge(settings, load_search(settings, encoders, load_sentences(settings, encoders)))
     items = asyncio.run(measure(guard, rows, knowledge.document))
     manifest = asdict(knowledge.manifest)
     result: dict[str, Any] = {

@@ -85,7 +85,7 @@ def eval_grounding(
     import random
 
     from guard.assemble_classifier import Encoders
-    from guard.assemble_knowledge import gate, load_answerer, load_knowledge, load_search, load_support
+    from guard.assemble_knowledge import gate, load_answerer, load_knowledge, load_search, load_sentences, load_support
     from training.evaluate_grounding import Credulous, evaluate_citations, evaluate_gate, off, places, through
     from training.grounding_rows import lines
     from training.lies import Liar
@@ -99,7 +99,7 @@ def eval_grounding(
         figures["citations"] = evaluate_citations(
             load_answerer(settings, encoders),
             rows,
-            lambda: load_knowledge(settings, load_search(settings, encoders)),
+            lambda: load_knowledge(settings, load_search(settings, encoders, load_sentences(settings, encoders))),
         )
         typer.echo(f"citations: {figures['citations']}")
     gates = {

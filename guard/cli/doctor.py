@@ -93,7 +93,8 @@ def _steps(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     def search() -> str:
         if settings.knowledge.kind == "none":
             return "off"
-        knowledge = load_knowledge(settings, load_search(settings, encoders))
+        sentences = load_sentences(settings, encoders)
+        knowledge = load_knowledge(settings, load_search(settings, encoders, sentences))
         faults = knowledge.verify()
         if faults:
             raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")

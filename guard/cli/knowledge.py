@@ -256,12 +256,13 @@ def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def _encoder(config: Path | None, kb: Path | None, *, anew: bool = False) -> tuple[Config, Encoder]:
     from guard.assemble_classifier import Encoders
-    from guard.assemble_knowledge import load_search
+    from guard.assemble_knowledge import load_search, load_sentences
     from guard.config import load_config
 
     overrides: dict[str, Any] | None = {"knowledge.path": str(kb.absolute())} if kb else None
     settings = load_config(config, overrides)
-    return settings, load_search(settings, Encoders(settings), anew=anew)
+    encoders = Encoders(settings)
+    return settings, load_search(settings, encoders, load_sentences(settings, encoders), anew=anew)
 
 
 def _open(config: Path | None, kb: Path | None) -> tuple[Config, KnowledgeBase]:

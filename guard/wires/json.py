@@ -13,6 +13,7 @@ from guard.errors import BadRequest
 
 MAX_DEPTH = 100
 IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,128}", re.ASCII)
+EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")  # of a server-sent event
 OPAQUE = re.compile(r"(?:[\w+/=-]{60,}+\r?\n)*+[\w+/=-]*+", re.ASCII)  # base64 of any length, maybe in lines
 
 

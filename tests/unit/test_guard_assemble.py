@@ -120,7 +120,8 @@ def settings_with(folder, **knowledge):
 def searched_with(folder, *, anew=False, **knowledge):
     """The encoder that a base in that folder is searched with."""
     settings = settings_with(folder, **knowledge)
-    return load_search(settings, Encoders(settings), anew=anew)
+    encoders = Encoders(settings)
+    return load_search(settings, encoders, load_sentences(settings, encoders), anew=anew)
 
 
 @pytest.fixture
