@@ -67,17 +67,18 @@ def check_absent(config: Config) -> None:
     Raises:
         ValueError: one does; the message names both settings.
     """
-    if config.classifier.kind == "none" and config.output.classifier:
+    without_classifier = config.classifier.kind == "none"
+    if without_classifier and config.output.classifier:
         raise ValueError(
             "output.classifier is true and classifier.kind is 'none': nothing judges answers; set output.classifier: "
             "false and name output.patterns, or take a classifier"
         )
-    if config.classifier.kind == "none" and config.classifiers:
+    if without_classifier and config.classifiers:
         raise ValueError(
             f"classifiers.{next(iter(config.classifiers))} is set and classifier.kind is 'none': requests that it does "
             "not concern would be judged by nothing; take a classifier, or remove `classifiers`"
         )
-    if config.classifier.kind == "none" and config.classifier.languages:
+    if without_classifier and config.classifier.languages:
         raise ValueError(
             f"classifier.languages.{next(iter(config.classifier.languages))} is set and classifier.kind is 'none': "
             "other texts would be judged by nothing; take a classifier, or remove `classifier.languages`"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from guard.asgi import ASGIApp, ClientGone, Headers, Message, Receive, Scope, Send, send_whole
+from guard.asgi import TENANT, ASGIApp, ClientGone, Headers, Message, Receive, Scope, Send, is_stream, send_whole
 from guard.endpoints import MODELS, is_own, name_of
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
@@ -23,7 +23,6 @@ from guard.wires.requests import EXTRA, FALLBACKS
 
 log = logging.getLogger("airlock")
 
-TENANT = "airlock.tenant"
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
 _ANYBODY = Grant("")
 
@@ -143,7 +142,7 @@ class Access:
         asks_model = bool(grant.models) and not is_own(scope["path"])
         taken = 0
         if metered or asks_model:
-            body = await self._body(scope, receive, visit)
+            body = await self._body(scope, receive)
             if asks_model and not _allowed(grant, visit.endpoint, scope, body):
                 raise TurnedAway("this key does not open this model", status=403, code="forbidden", rule="access")
             if metered:
@@ -157,7 +156,7 @@ class Access:
             if rates is not None and used > taken:
                 await rates.charge("tokens", visit.tenant, used - taken)
 
-    async def _body(self, scope: Scope, receive: Receive, visit: _Visit) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
         try:
             return await read_body(scope, receive, self._guard.config.server)
         except BadRequest as exc:
@@ -194,8 +193,7 @@ class _Visit:
         """To the client, with the limits in the headers, and what the answer uses counted."""
         if message["type"] == "http.response.start":
             headers: Headers = list(message.get("headers", []))
-            kinds = [value for name, value in headers if name.lower() == b"content-type"]
-            self.meter = Meter(stream=any(kind.startswith(b"text/event-stream") for kind in kinds))
+            self.meter = Meter(stream=is_stream(message))
             own = [header for standing in self._standing.values() for header in standing.headers()]
             names = {name.lower() for name, _ in headers} if message["status"] in (413, 429) else set()
             replaced = {name for name, _ in own} - names  # an error says itself which limit it met

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
-from guard.fields import Count, Seconds, Section
+from guard.fields import Count, Seconds, Section, one_or_many
 
 
 def _rate(text: str) -> str:
@@ -22,11 +22,8 @@ def _rate(text: str) -> str:
     return text
 
 
-def _one_or_many(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Rates = Annotated[tuple[Annotated[str, AfterValidator(_rate)], ...], BeforeValidator(_one_or_many)]
+Rate = Annotated[str, AfterValidator(_rate)]
+Rates = Annotated[tuple[Rate, ...], one_or_many(Rate)]
 
 
 class Access(Section):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from guard import generic_guardrail, moderations
-from guard.asgi import DECISION_HEADER
+from guard.asgi import DECISION_HEADER, TENANT
 from guard.config import Config
 from guard.endpoints import ASK, CHECK, GROUND, LITELLM, MODERATIONS, name_of
 from guard.engine import Guard
@@ -68,23 +68,9 @@ def own_api(guard: Guard) -> FastAPI:
     @api.post(CHECK)
     async def check(asked: CheckRequest, request: Request, response: Response) -> dict[str, Any]:
         """Judge without forwarding."""
-        held = guard.held()
-        origin = _origin(request)
-        if asked.explain:
-            held.explainer_for(origin)  # else it is refused, before anything is judged and written down
-        read = _read(held, asked.input)
-        decided = await held.decide(read.turns, origin)
-        decision = replace(decided, unjudged=read.non_text, removed=read.removed)
-        await held.record(decision, read.turns[-1].text)
-        finding = await held.find([asked.output], decision) if asked.output else None
-        why = await held.explain(read.turns, decision) if asked.explain else None
+        decision, answer = await _check(guard.held(), asked, _origin(request))
         _mark(response, decision)
-        shadow = list(decision.asked.noticed) if decision.asked else []
-        return {
-            **decision.as_dict(),
-            **({"output": asdict(finding) if finding else None, "output_shadow": shadow} if asked.output else {}),
-            **({"why": why.as_dict() if why else None} if asked.explain else {}),
-        }
+        return answer
 
     @api.post(ASK)
     async def ask(asked: AskRequest, request: Request, response: Response) -> dict[str, Any]:
@@ -128,6 +114,13 @@ def own_api(guard: Guard) -> FastAPI:
         _mark(response, decision)
         return answer
 
+    _with_errors(api, guard)
+    return api
+
+
+def _with_errors(api: FastAPI, guard: Guard) -> None:
+    """Let every error leave in one shape, with a decision written down."""
+
     @api.exception_handler(AirlockError)
     async def failed(_: Request, exc: AirlockError) -> Response:
         return await _turned_away(guard, exc)
@@ -143,8 +136,6 @@ def own_api(guard: Guard) -> FastAPI:
         refusal = not_served(guard.config, request.method, request.url.path, status=exc.status_code)
         return await _turned_away(guard, refusal)
 
-    return api
-
 
 def _with_guarded_wires(api: FastAPI, config: Config) -> None:
     """Let the document tell of the wires too, which the middleware serves."""
@@ -156,6 +147,24 @@ def _with_guarded_wires(api: FastAPI, config: Config) -> None:
         return document
 
     api.openapi = whole  # type: ignore[method-assign]
+
+
+async def _check(guard: Guard, asked: CheckRequest, origin: Origin) -> tuple[Decision, dict[str, Any]]:
+    if asked.explain:
+        guard.explainer_for(origin)  # else it is refused, before anything is judged and written down
+    read = _read(guard, asked.input)
+    decided = await guard.decide(read.turns, origin)
+    decision = replace(decided, unjudged=read.non_text, removed=read.removed)
+    await guard.record(decision, read.turns[-1].text)
+    answer = decision.as_dict()
+    if asked.output:
+        finding = await guard.find([asked.output], decision)
+        answer["output"] = asdict(finding) if finding else None
+        answer["output_shadow"] = list(decision.asked.noticed) if decision.asked else []
+    if asked.explain:
+        why = await guard.explain(read.turns, decision)
+        answer["why"] = why.as_dict() if why else None
+    return decision, answer
 
 
 def _read(guard: Guard, value: str | list[dict[str, Any]]) -> WireRequest:
@@ -188,7 +197,7 @@ async def _moderated(guard: Guard, text: str, origin: Origin) -> Decision:
 
 
 def _origin(request: Request, model: str = "") -> Origin:
-    return Origin(request.scope.get("airlock.tenant"), model, name_of(request.url.path))
+    return Origin(request.scope.get(TENANT), model, name_of(request.url.path))
 
 
 def _mark(response: Response, decision: Decision) -> None:

@@ -16,6 +16,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 
+TENANT = "airlock.tenant"  # in a scope: who sends the request; None, or not there, where nobody logs in
 DECISION_HEADER = b"x-airlock-decision"
 WARNINGS_HEADER = b"x-airlock-warnings"
 JSON: Headers = [(b"content-type", b"application/json")]
@@ -28,6 +29,17 @@ async def send_whole(send: Send, status: int, body: bytes, headers: Headers, dec
     mark: Headers = [(DECISION_HEADER, decision.id.encode())] if decision else []
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length, *mark]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def refuse_websocket(send: Send) -> None:
+    """Close what is no HTTP before it is open."""
+    await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
+
+
+def is_stream(start: Message) -> bool:
+    """Whether an answer, by its first message, is server-sent events."""
+    kinds = [value for name, value in start.get("headers", []) if name.lower() == b"content-type"]
+    return any(kind.startswith(b"text/event-stream") for kind in kinds)
 
 
 class Cut:

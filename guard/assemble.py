@@ -17,9 +17,7 @@ from guard.memory import RememberingClassifier
 from guard.observer import NOBODY, Observers
 from guard.output import output_checks
 from guard.specialists import ByLanguage
-from guard.types import Answerer as AnswererPart
-from guard.types import Classifier, Protector
-from guard.types import Explainer as ExplainerPart
+from guard.types import Answerer, Classifier, Explainer, Protector
 
 
 def load_guard(config: Config | Path | str | None = None, observers: Observers = NOBODY) -> Guard:
@@ -55,7 +53,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
     )
 
 
-def _judges(config: Config, encoders: Encoders) -> tuple[Classifier, Classifier, Taxonomy, ExplainerPart | None]:
+def _judges(config: Config, encoders: Encoders) -> tuple[Classifier, Classifier, Taxonomy, Explainer | None]:
     """What judges requests and what judges answers, the taxonomy of both, and what explains verdicts on requests."""
     if config.classifier.kind == "none":
         return Unjudged(), Unjudged(), UNJUDGED_TAXONOMY, None
@@ -72,7 +70,7 @@ def _others(config: Config, encoders: Encoders) -> tuple[Choice, ...]:
     found = []
     for name, other in config.classifiers.items():
         tiers = load_other(config, name, encoders)
-        found.append(Choice(name, other.when.rule(), _remembering(config, tiers), tiers.taxonomy))
+        found.append(Choice(other.when.rule(), _remembering(config, tiers), tiers.taxonomy))
     return tuple(found)
 
 
@@ -81,7 +79,7 @@ def _remembering(config: Config, judge: Classifier) -> Classifier:
     return RememberingClassifier(judge, remembers) if remembers else judge
 
 
-def _library(config: Config, encoders: Encoders) -> tuple[AnswererPart, Protector | None]:
+def _library(config: Config, encoders: Encoders) -> tuple[Answerer, Protector | None]:
     """What answers from the knowledge base and finds protective documents in it, or what stands in for it."""
     if config.knowledge.kind == "none":
         return NoKnowledge(), None

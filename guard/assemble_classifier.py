@@ -19,6 +19,7 @@ from guard.errors import ConfigError
 from guard.fields import SHIPPED
 from guard.specialists import ByLanguage, ExplainerByLanguage
 from guard.types import ExchangeJudge, Explainer
+from rag.types import KnowledgeError
 
 if TYPE_CHECKING:
     from classifier.chosen import Choice as RuntimeChoice
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     from classifier.model import TierClassifier
 
 
-_NOT_THERE = "texts in %r are judged by `classifier.model`, for their own model's encoder, %s, is not there%s"
-_NOT_EXPORTED = (
-    "texts in %r are judged by `classifier.model`, for `classifier.runtime` is %s and their own model has no export: "
-    "`airlock export --language %s` makes one"
-)
 _log = logging.getLogger("airlock")
 
 
@@ -53,7 +49,7 @@ class Encoders:
         from classifier.encoder import load_encoder
 
         torch.set_num_threads(self._config.classifier.threads)
-        with _naming(setting):
+        with naming(setting):
             if name not in self._loaded:
                 self._loaded[name] = load_encoder(name)
         return self._loaded[name]
@@ -78,7 +74,7 @@ def _explainer(config: Config, language: str | None, classifier: TierClassifier)
     from classifier.why import Explainer as Why
 
     section, folder, _ = _model(config, language)
-    with _naming(f"{section}.model"):
+    with naming(f"{section}.model"):
         examples = Examples.load(folder, classifier.taxonomy)
     return Why(classifier, examples, budget=config.classifier.explain_tokens)
 
@@ -112,25 +108,45 @@ def load_judge(config: Config, encoders: Encoders, *, limited: bool = True) -> T
     """
     default = load_classifier(config, encoders, limited=limited)
     specialists = {}
-    for language, asked in config.classifier.languages.items():
-        section, folder, encoder = _model(config, language)
-        if not (asked.required or is_there(f"{section}.encoder", encoder)):
-            _log.info(_NOT_THERE, language, encoder, ": run `airlock model fetch`" if is_fetched(encoder) else "")
+    for language in config.classifier.languages:
+        specialist = _specialist(config, language, encoders, limited=limited)
+        if specialist is None:
             continue
-        found = _exported(section, folder, encoder, config, limited=limited)
-        if found is None and not asked.required and config.classifier.runtime not in ("auto", "torch"):
-            _log.info(_NOT_EXPORTED, language, config.classifier.runtime, language)
-            continue
-        found = found or _in_torch(section, folder, encoder, config, encoders, limited=limited)
-        if found.taxonomy.version != default.taxonomy.version:
+        own, common = specialist.taxonomy, default.taxonomy
+        if own.version != common.version:
             raise ConfigError(
-                f"{section}.model: its taxonomy {found.taxonomy.name!r} has version {found.taxonomy.version}, that of "
-                f"`classifier.model` {default.taxonomy.version}; verdicts of both must mean the same, so take a model "
-                f"with the same {TAXONOMY}"
+                f"classifier.languages.{language}.model: its taxonomy {own.name!r} has version {own.version}, that of "
+                f"`classifier.model` {common.version}; verdicts of both must mean the same, so take a model with the "
+                f"same {TAXONOMY}"
             )
-        specialists[language] = found
+        specialists[language] = specialist
     asked_from = {language: config.classifier.languages[language].asked_from for language in specialists}
     return ByLanguage(default, specialists, asked_from) if specialists else default
+
+
+def _specialist(config: Config, language: str, encoders: Encoders, *, limited: bool) -> TierClassifier | None:
+    """The classifier of a language; None, with a line in the log, where it is not required and cannot be had."""
+    section, folder, encoder = _model(config, language)
+    required, runtime = config.classifier.languages[language].required, config.classifier.runtime
+    if not (required or is_there(f"{section}.encoder", encoder)):
+        _log.info(
+            "texts in %r are judged by `classifier.model`, for their own model's encoder, %s, is not there%s",
+            language,
+            encoder,
+            ": run `airlock model fetch`" if is_fetched(encoder) else "",
+        )
+        return None
+    exported = _exported(section, folder, encoder, config, limited=limited)
+    if exported is None and not required and runtime not in ("auto", "torch"):
+        _log.info(
+            "texts in %r are judged by `classifier.model`, for `classifier.runtime` is %s and their own model has no "
+            "export: `airlock export --language %s` makes one",
+            language,
+            runtime,
+            language,
+        )
+        return None
+    return exported or _in_torch(section, folder, encoder, config, encoders, limited=limited)
 
 
 def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
@@ -153,12 +169,9 @@ def _tier_classifier(
 def _exported(section: str, folder: Path, encoder: str, config: Config, *, limited: bool) -> TierClassifier | None:
     from classifier.chosen import open_exported
 
-    def sha256() -> str:
-        return _encoder_sha256(section, encoder)
-
-    with _naming(f"{section}.model"):
-        choice = runtime_choice(config) if section == "classifier" else _whatever_is_there(config)
-        return open_exported(folder, encoder, sha256, choice, max_tokens=_limit(config, limited=limited))
+    choice, limit = _runtime_choice(section, config), _limit(config, limited=limited)
+    with naming(f"{section}.model"):
+        return open_exported(folder, encoder, lambda: _encoder_sha256(section, encoder), choice, max_tokens=limit)
 
 
 def _in_torch(
@@ -167,7 +180,7 @@ def _in_torch(
     from classifier.model import TierClassifier
 
     lent = encoders.get(f"{section}.encoder", encoder)
-    with _naming(f"{section}.model"):
+    with naming(f"{section}.model"):
         return TierClassifier.load(folder, lent, max_tokens=_limit(config, limited=limited))
 
 
@@ -189,7 +202,7 @@ def load_torch_classifier(config: Config, language: str | None = None) -> tuple[
 
     section, folder, name = _model(config, language)
     encoder = Encoders(config).get(f"{section}.encoder", name)
-    with _naming(f"{section}.model"):
+    with naming(f"{section}.model"):
         return encoder, TierClassifier.load(folder, encoder)
 
 
@@ -206,7 +219,7 @@ def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
     from classifier.settings import ClassifierSettings
 
     folder = SHIPPED_RESPONSES if settings.model == SHIPPED else settings.model
-    with _naming("output.responses.model"):
+    with naming("output.responses.model"):
         name = settings.encoder or ClassifierSettings.load(folder).encoder
         encoder = encoders.get("output.responses.encoder", name)
         return ResponseClassifier.load(folder, encoder, max_tokens=config.classifier.max_tokens)
@@ -243,7 +256,7 @@ def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:
     """The setting of a model's encoder: the one that is named, or else the one of its folder."""
     from classifier.settings import ClassifierSettings
 
-    with _naming(f"{section}.model"):
+    with naming(f"{section}.model"):
         return named or ClassifierSettings.load(folder).encoder
 
 
@@ -255,38 +268,35 @@ def is_there(setting: str, name: str) -> bool:
     """
     from classifier import weights
 
-    with _naming(setting):
+    with naming(setting):
         return weights.is_there(name)
 
 
 def _encoder_sha256(section: str, name: str) -> str:
     from classifier.weights import encoder_path, encoder_sha256
 
-    with _naming(f"{section}.encoder"):
+    with naming(f"{section}.encoder"):
         return encoder_sha256(name, encoder_path(name))
 
 
 @contextmanager
-def _naming(setting: str) -> Iterator[None]:
-    """Errors of the classifier come out as the configuration's, with the setting's name before them."""
+def naming(setting: str) -> Iterator[None]:
+    """Errors of the parts come out as the configuration's, with the setting's name before them."""
     try:
         yield
-    except ClassifierError as exc:
+    except (ClassifierError, KnowledgeError) as exc:
         raise ConfigError(f"{setting}: {exc}") from exc
 
 
-def runtime_choice(config: Config) -> RuntimeChoice:
-    """Which runtime the configuration asks for."""
+def _runtime_choice(section: str, config: Config) -> RuntimeChoice:
+    """Which runtime the configuration asks for: of models that were perhaps never exported, what is there."""
     from classifier.chosen import Choice as RuntimeChoice
 
     asked = config.classifier
-    return RuntimeChoice(asked.runtime, asked.precision, asked.exports, asked.threads)
-
-
-def _whatever_is_there(config: Config) -> RuntimeChoice:
-    """For models that were perhaps never exported: what verified export there is, else PyTorch."""
-    asked = runtime_choice(config)
-    return asked if asked.runtime == "torch" else replace(asked, runtime="auto", precision="auto")
+    choice = RuntimeChoice(asked.runtime, asked.precision, asked.exports, asked.threads)
+    if section == "classifier" or choice.runtime == "torch":
+        return choice
+    return replace(choice, runtime="auto", precision="auto")
 
 
 def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:
@@ -300,7 +310,7 @@ def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:
     folders = {f"classifiers.{name}.model": other.model for name, other in config.classifiers.items()}
     found = []
     for setting, folder in {"classifier.model": config.classifier.model or SHIPPED_MODEL, **folders}.items():
-        with _naming(setting):
+        with naming(setting):
             found.append(Taxonomy.load(folder / TAXONOMY))
     return together(found[0], found[1:])
 

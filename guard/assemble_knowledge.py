@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from classifier.types import MPNET
-from guard.assemble_classifier import Encoders, is_there
+from guard.assemble_classifier import Encoders, is_there, naming
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import NO_ENCODER, SHIPPED
 from guard.interpretation import Endpoint, Generative, Reader, Similarity
 from guard.language import Detector
 from guard.types import Protector
-from rag.types import Gate, KnowledgeError
+from rag.types import Gate
 
 if TYPE_CHECKING:
     from rag.answer import Answerer
@@ -58,7 +58,7 @@ def load_search(
 
     setting, asked = "knowledge.english_encoder", config.knowledge.english_encoder
     named = None if asked == NO_ENCODER else asked
-    try:
+    with naming(setting):
         manifest = None if anew else find_manifest(config.knowledge.path or SAMPLE)
         made_with = parts_of(manifest.encoder)[1] if manifest else None
         if manifest and made_with is None and named:
@@ -73,18 +73,14 @@ def load_search(
             absent = AbsentEncoder(made_with, manifest.dimension - sentences.dimension - 1)
             return PairedEncoder(sentences, absent, lambda _: False)
         return sentences
-    except KnowledgeError as exc:
-        raise ConfigError(f"{setting}: {exc}") from exc
 
 
 def _sentence_encoder(setting: str, name: str, encoders: Encoders) -> SentenceVectors:
     from rag.pooled import sentence_encoder
 
     encoder = encoders.get(setting, name)
-    try:
+    with naming(setting):
         return sentence_encoder(encoder.path, encoder.lend(), encoder.tokenizer, encoder.sha256)
-    except KnowledgeError as exc:
-        raise ConfigError(f"{setting}: {exc}") from exc
 
 
 def load_knowledge(config: Config, sentences: SentenceVectors) -> KnowledgeBase:
@@ -98,10 +94,8 @@ def load_knowledge(config: Config, sentences: SentenceVectors) -> KnowledgeBase:
     from rag.store import SAMPLE, KnowledgeBase
 
     reranker = _reranker(config.knowledge.reranker) if config.knowledge.reranker else None
-    try:
+    with naming("knowledge.path"):
         return KnowledgeBase.open(config.knowledge.path or SAMPLE, sentences, reranker=reranker)
-    except KnowledgeError as exc:
-        raise ConfigError(f"knowledge.path: {exc}") from exc
 
 
 def load_writer(config: Config, sentences: SentenceVectors, *, make: bool = True) -> Writer:
@@ -120,12 +114,10 @@ def load_writer(config: Config, sentences: SentenceVectors, *, make: bool = True
 
     if config.knowledge.path is None:
         raise ConfigError("knowledge.path: the sample of the package is not changed; name a folder with --kb or there")
-    try:
+    with naming("knowledge.path"):
         if not make:
             DatabaseFile.find(config.knowledge.path)
         return Writer(config.knowledge.path, sentences)
-    except KnowledgeError as exc:
-        raise ConfigError(f"knowledge.path: {exc}") from exc
 
 
 def load_answerer(config: Config, encoders: Encoders) -> Answerer:
@@ -195,12 +187,10 @@ def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encod
         case Generative():
             from rag.generative import GenerativeInterpreter
 
-            try:
+            with naming("interpretation.model"):
                 return GenerativeInterpreter.load(
                     settings.model, threads=settings.threads, max_tokens=settings.max_tokens, base=settings.base
                 )
-            except KnowledgeError as exc:
-                raise ConfigError(f"interpretation.model: {exc}") from exc
         case Endpoint():
             from guard.endpoint import EndpointInterpreter
 
@@ -260,17 +250,13 @@ def _pair_reader(kind: type[P], prefix: str, folder: Path, encoder: str | None, 
     """
     from rag.pairs import PairSettings
 
-    try:
+    with naming(f"{prefix}model"):
         name = encoder or PairSettings.load(folder, kind.task).encoder
         return kind.load(folder, encoders.get(f"{prefix}encoder", name))
-    except KnowledgeError as exc:
-        raise ConfigError(f"{prefix}model: {exc}") from exc
 
 
 def _reranker(folder: Path) -> Reranker:
     from rag.rerank import CrossEncoderReranker
 
-    try:
+    with naming("knowledge.reranker"):
         return CrossEncoderReranker.load(folder)
-    except KnowledgeError as exc:
-        raise ConfigError(f"knowledge.reranker: {exc}") from exc

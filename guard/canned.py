@@ -26,6 +26,7 @@ _ANSWERS = {
     "python": "[canned] def mean(numbers): return sum(numbers) / len(numbers)",
     "release notes": f"[canned] Here are the notes. Step one: sign in. Step two: use the key {LEAK} for it.",
 }
+_USAGE = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
 _FALLBACK = "[canned] This is a fixed answer from the demo's upstream, not from a model."
 
 
@@ -74,7 +75,7 @@ def _completion(body: dict[str, Any]) -> dict[str, Any]:
         "created": int(time.time()),
         "model": body.get("model", MODEL),
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18},
+        "usage": _USAGE,
         "x_canned": {"unknown": ["fields", "pass"]},
     }
 
@@ -91,8 +92,7 @@ async def _events(body: dict[str, Any]) -> AsyncIterator[bytes]:
         yield b"data: " + _dump({**frame, "choices": choices}) + b"\n\n"
         await asyncio.sleep(0.002)
     if (body.get("stream_options") or {}).get("include_usage"):
-        usage = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
-        yield b"data: " + _dump({**frame, "choices": [], "usage": usage}) + b"\n\n"
+        yield b"data: " + _dump({**frame, "choices": [], "usage": _USAGE}) + b"\n\n"
     yield b"data: [DONE]\n\n"
 
 

@@ -66,13 +66,11 @@ class Choice:
     """A classifier and the requests that it judges.
 
     Attributes:
-        name: in the configuration.
         when: concerns these requests.
         classifier: judges them.
         taxonomy: what its verdicts mean.
     """
 
-    name: str
     when: Rule
     classifier: Classifier
     taxonomy: Taxonomy

@@ -8,38 +8,31 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from classifier.taxonomy import SHIPPED_SPECIALISTS
 from classifier.types import E5_SMALL
 from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
 from guard.choosing import OtherClassifier, Specialist
+from guard.connections import Server, Upstream
 from guard.errors import ConfigError
 from guard.fields import (
     NO_ENCODER,
     PASSWORD,
     SHIPPED,
-    Address,
     Count,
     OpenAICategory,
     Seconds,
     Section,
     Share,
     Word,
-    named_apart,
     one_or_many,
 )
-from guard.interpretation import (
-    DEFAULT_INTERPRETATION,
-    DEFAULT_SUPPORT_MODEL,
-    Generative,
-    Interpretation,
-    Reader,
-)
+from guard.interpretation import DEFAULT_INTERPRETATION, DEFAULT_SUPPORT_MODEL, Interpretation
 from guard.language import TOLD
-from guard.responses import Responses
-from guard.rules import YAML_OFF, EndpointName, PolicySection
+from guard.output import Output
+from guard.rules import YAML_OFF, PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
 from guard.tenants import TENANT
 from guard.texts import Answers
@@ -47,69 +40,9 @@ from guard.yaml_file import read_yaml, validated
 from rag.mode import DEFAULT_MODE, Mode
 from rag.types import DEFAULT_GATE, PROTECTIVE_FROM
 
+_NO_FOLDERS = ("package:", "fetched:")  # what the names of encoders begin with that are no folders
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 """The roles of all wires."""
-
-
-class Tls(Section):
-    """Files in PEM for HTTPS; read at the start."""
-
-    certificate: Path = Field(description="Certificate, with those between it and the root behind it.")
-    key: Path = Field(description="Its private key, not encrypted.")
-    client_ca: Path | None = Field(None, description="Clients need a certificate signed by one of these.")
-
-
-class Server(Section):
-    """Where Airlock listens, and what it takes in."""
-
-    host: Word = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    socket: Path | None = Field(None, description="Unix socket to listen on in place of host and port.")
-    tls: Tls | None = Field(None, description="Serve HTTPS.")
-    workers: Count = Field(1, description="Processes that share the address; each holds the models in its own memory.")
-    shutdown_s: Count = Field(10, description="Seconds that begun answers get to finish after SIGTERM or SIGINT.")
-    max_body_bytes: Count = 4 * 1024 * 1024
-    read_timeout_s: Seconds = 30.0
-    endpoints: tuple[EndpointName, ...] = Field(
-        ("chat", "completions", "responses", "messages", "embeddings"), description="Which APIs are served, guarded."
-    )
-    extras: bool = Field(True, description="Put an `airlock` object with the decision into Airlock's own answers.")
-    watch: bool = Field(True, description="Take over changes of the configuration file; SIGHUP does so in any case.")
-
-
-class PinnedModel(Section):
-    """A local checkpoint that the upstream serves, and the fingerprint that it must still have."""
-
-    file: Path = Field(description="Written by `airlock audit fingerprint`.")
-    model: Path = Field(description="Folder of the checkpoint.")
-
-
-class Upstream(Section):
-    """The model's server."""
-
-    base_url: Address = "http://127.0.0.1:8000/v1"
-    api_key_env: str | None = Field(
-        None, description="Environment variable with the key to send; without it the client's own key is sent on."
-    )
-    api_key_header: Literal["authorization", "x-api-key"] = Field(
-        "authorization", description="The header that carries it; Anthropic's own server wants `x-api-key`."
-    )
-    connect_timeout_s: Seconds = 5.0
-    read_timeout_s: Seconds = Field(120.0, description="Longest silence between two reads.")
-    answer_timeout_s: Seconds = Field(600.0, description="For a whole answer, streams and tries anew included.")
-    retries: Annotated[int, Field(ge=0)] = Field(
-        2, description="Further tries where nothing was sent yet, or where sending it twice does no harm (GET)."
-    )
-    breaker_failures: Count = Field(
-        10, description="Failures in a row (no connection, no answer in time, HTTP 5xx) that open the circuit breaker."
-    )
-    breaker_open_s: Seconds = Field(15.0, description="HTTP 503 at once for so long; then one request tries again.")
-    max_response_bytes: Count = Field(32 * 1024 * 1024, description="Longest answer, streamed or not.")
-    ready_check: bool = Field(False, description="GET /readyz also needs the upstream to answer GET /models.")
-    fingerprint: PinnedModel | None = Field(
-        None,
-        description="A local checkpoint behind it (`model`) and its fingerprint (`file`): no start once it drifted.",
-    )
 
 
 def _shipped_specialists(classifier: dict[str, Any]) -> dict[str, Specialist]:
@@ -261,40 +194,6 @@ class Grounding(Section):
     answer_characters: Count = DEFAULT_GATE.answer_characters
     passage_characters: Count = DEFAULT_GATE.passage_characters
     passage_sentences: Count = DEFAULT_GATE.passage_sentences
-
-
-class Pattern(Section):
-    """A regular expression that no answer of the model may hold; its longest match must be bounded."""
-
-    name: str
-    regex: str
-
-    @field_validator("regex")
-    @classmethod
-    def _compiles(cls, regex: str) -> str:
-        try:
-            re.compile(regex)
-        except (re.error, OverflowError, RecursionError) as exc:  # too often repeated, nested too deep
-            raise ValueError(f"not a regular expression: {exc}") from exc
-        return regex
-
-
-class Output(Section):
-    """The output door for answers of the application's own model."""
-
-    hold_back: Annotated[int, Field(ge=1)] = Field(
-        240, description="Characters of a stream kept back until what follows them is checked too."
-    )
-    stride: Annotated[int, Field(ge=1)] = Field(160, description="Characters of a stream between two checks.")
-    classifier: bool = Field(True, description="Judge what the model wrote with the input classifier.")
-    unsafe_from: Share = Field(0.9, description="Probability of Unsafe from which an answer is withheld.")
-    input_only: tuple[str, ...] = Field(
-        ("u_jailbreak", "u_prompt_injection"),
-        description="Categories of manipulation: they say something of a query, nothing of an answer.",
-    )
-    patterns: Annotated[tuple[Pattern, ...], AfterValidator(named_apart("patterns"))] = ()
-    responses: Responses = Responses()
-    deadline_s: Seconds = 10.0
 
 
 class JournalSection(Section):
@@ -502,81 +401,22 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _resolve(config: Config, folder: Path, names: Container[str] | None) -> Config:
-    """With paths below a folder: those of the settings that are named, or of all."""
+    """With paths, and encoders that are folders, below a folder: those of the settings that are named, or of all."""
 
-    def below(name: str, path: Path | None) -> Path | None:
-        return folder / path if path not in (None, SHIPPED) and (names is None or name in names) else path
+    def below(name: str, path: Path) -> Path:
+        return folder / path if path != SHIPPED and (names is None or name in names) else path
 
-    def encoder(name: str, value: str | None) -> str | None:
-        if value in (None, NO_ENCODER) or value.startswith(("package:", "fetched:")):
-            return value
-        return str(below(name, Path(value)))
+    def resolved(name: str, value: Any) -> Any:  # noqa: ANN401 - of any setting
+        match value:
+            case Section():
+                return value.model_copy(update={field: resolved(f"{name}.{field}", each) for field, each in value})
+            case dict():
+                inner = {key: each for key, each in value.items() if isinstance(each, Section)}
+                return {**value, **{key: resolved(f"{name}.{key}", each) for key, each in inner.items()}}
+            case Path():
+                return below(name, value)
+            case str() if name.endswith("encoder") and value != NO_ENCODER and not value.startswith(_NO_FOLDERS):
+                return str(below(name, Path(value)))
+        return value
 
-    classifier, knowledge, journal = config.classifier, config.knowledge, config.journal
-    interpretation, grounding, responses = config.interpretation, config.grounding, config.output.responses
-    responses = responses.model_copy(
-        update={
-            "model": below("output.responses.model", responses.model),
-            "encoder": encoder("output.responses.encoder", responses.encoder),
-        }
-    )
-    if isinstance(interpretation, Reader | Generative):
-        named: dict[str, Any] = {"model": below("interpretation.model", interpretation.model)}
-        if isinstance(interpretation, Generative):
-            named["base"] = below("interpretation.base", interpretation.base)
-        else:
-            named["encoder"] = encoder("interpretation.encoder", interpretation.encoder)
-        interpretation = interpretation.model_copy(update=named)
-    upstream = config.upstream
-    if (pinned := upstream.fingerprint) is not None:
-        found = {key: below(f"upstream.fingerprint.{key}", getattr(pinned, key)) for key in ("file", "model")}
-        upstream = upstream.model_copy(update={"fingerprint": pinned.model_copy(update=found)})
-    server = config.server
-    server = server.model_copy(update={"socket": below("server.socket", server.socket)})
-    if (tls := server.tls) is not None:
-        files = {key: below(f"server.tls.{key}", getattr(tls, key)) for key in ("certificate", "key", "client_ca")}
-        server = server.model_copy(update={"tls": tls.model_copy(update=files)})
-    return config.model_copy(
-        update={
-            "access": config.access.model_copy(update={"keys": below("access.keys", config.access.keys)}),
-            "server": server,
-            "upstream": upstream,
-            "classifier": classifier.model_copy(
-                update={
-                    "model": below("classifier.model", classifier.model),
-                    "exports": below("classifier.exports", classifier.exports),
-                    "encoder": encoder("classifier.encoder", classifier.encoder),
-                    "languages": {
-                        language: specialist.model_copy(
-                            update={
-                                "model": below(f"classifier.languages.{language}.model", specialist.model),
-                                "encoder": encoder(f"classifier.languages.{language}.encoder", specialist.encoder),
-                            }
-                        )
-                        for language, specialist in classifier.languages.items()
-                    },
-                }
-            ),
-            "classifiers": {
-                name: other.model_copy(update={"model": below(f"classifiers.{name}.model", other.model)})
-                for name, other in config.classifiers.items()
-            },
-            "knowledge": knowledge.model_copy(
-                update={
-                    "path": below("knowledge.path", knowledge.path),
-                    "reranker": below("knowledge.reranker", knowledge.reranker),
-                    "encoder": encoder("knowledge.encoder", knowledge.encoder),
-                    "english_encoder": encoder("knowledge.english_encoder", knowledge.english_encoder),
-                }
-            ),
-            "interpretation": interpretation,
-            "grounding": grounding.model_copy(
-                update={
-                    "support_model": below("grounding.support_model", grounding.support_model),
-                    "support_encoder": encoder("grounding.support_encoder", grounding.support_encoder),
-                }
-            ),
-            "output": config.output.model_copy(update={"responses": responses}),
-            "journal": journal.model_copy(update={"path": below("journal.path", journal.path)}),
-        }
-    )
+    return config.model_copy(update={name: resolved(name, section) for name, section in config})

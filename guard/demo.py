@@ -83,7 +83,12 @@ def run_demo(upstream: str | None, model: str, api_key_env: str | None) -> tuple
     Raises:
         ConfigError: a process did not start.
     """
-    client_class = _openai()
+    try:
+        from openai import OpenAI, OpenAIError
+    except ImportError as exc:
+        raise ConfigError(
+            "the demo drives the gateway with the official client: pip install 'llm-airlock[demo]'"
+        ) from exc
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airlock-demo-")))
         log = None if upstream else folder / "upstream.jsonl"
@@ -97,28 +102,12 @@ def run_demo(upstream: str | None, model: str, api_key_env: str | None) -> tuple
         (folder / "airlock.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         serve = ["-m", "guard", "serve", "--config", str(folder / "airlock.yaml"), "--json"]
         url = json.loads(stack.enter_context(_process(serve, folder)))["serving"]
-        client = client_class(base_url=url, api_key="not-needed", max_retries=0, timeout=120)
+        client = OpenAI(base_url=url, api_key="not-needed", max_retries=0, timeout=120)
         try:
             rows = [_ask(client, model, query, streamed, folder, log) for query, streamed in QUERIES]
-        except _client_error() as exc:
+        except OpenAIError as exc:
             raise ConfigError(f"the gateway in front of {address} answered with an error: {exc}") from exc
     return rows, [row.query for row in rows if row.route == "refuse" and row.reached_upstream]
-
-
-def _openai() -> type[OpenAI]:
-    try:
-        from openai import OpenAI
-    except ImportError as exc:
-        raise ConfigError(
-            "the demo drives the gateway with the official client: pip install 'llm-airlock[demo]'"
-        ) from exc
-    return OpenAI
-
-
-def _client_error() -> type[Exception]:
-    from openai import OpenAIError
-
-    return OpenAIError
 
 
 @contextmanager

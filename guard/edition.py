@@ -94,8 +94,8 @@ class Edition:
         self,
         config: Config,
         classifier: Classifier,
-        taxonomy: Taxonomy | Taxonomies | None = None,
-        judge: ExchangeJudge | None = None,
+        taxonomy: Taxonomy | Taxonomies | None,
+        judge: ExchangeJudge | None,
     ) -> Edition:
         """The edition that takes over from a changed configuration what can change while the server runs.
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Verdict
@@ -42,11 +43,13 @@ from guard.types import (
     Route,
     Turn,
     is_instant,
+    ms_since,
 )
 from rag.types import GroundedAnswer, GroundingReport, Status
 
 log = logging.getLogger("airlock")
 
+T = TypeVar("T")
 ON_ERROR = "on_error"
 _MOMENT = 65_536
 """Characters that an instant check reads in a moment."""
@@ -204,7 +207,25 @@ class Guard:
         Raises:
             BadRequest: the request cannot be judged.
         """
-        return await self.held()._admit(turns, origin, unjudged, removed, answers=answers)
+        if not self._is_held:
+            return await self.held().admit(turns, origin, unjudged=unjudged, removed=removed, answers=answers)
+        texts = texts_to_judge(turns, self.config.conversation)
+        decision = await self._decide(turns, texts, origin, unjudged=unjudged, removed=removed)
+        if not answers:
+            decision = _wordless(decision)
+        question = question_of(texts)
+        if decision.route is Route.GROUND:
+            decision, reply = await self._answer(decision, question)
+        else:
+            reply = self._own_reply(decision)
+            if decision.protect and reply is not None:
+                decision, reply = await self._protection.beside(decision, question, reply, self._edition.texts)
+        decision.timings_ms["decide"] = ms_since(decision.since)
+        try:
+            await self.record(decision, question)
+        except JournalError as exc:
+            return replace(decision, route=Route.REFUSE, rule=ON_ERROR, cause=str(exc)), None
+        return decision, reply
 
     def explainer_for(self, origin: Origin) -> Explainer:
         """What explains the verdicts on requests from there.
@@ -366,33 +387,6 @@ class Guard:
             runner.close()
         self.observers.close()
 
-    async def _admit(
-        self,
-        turns: Sequence[Turn],
-        origin: Origin,
-        unjudged: tuple[str, ...],
-        removed: tuple[str, ...],
-        *,
-        answers: bool,
-    ) -> tuple[Decision, Reply | None]:
-        texts = texts_to_judge(turns, self.config.conversation)
-        decision = await self._decide(turns, texts, origin, unjudged=unjudged, removed=removed)
-        if not answers:
-            decision = _wordless(decision)
-        question = question_of(texts)
-        if decision.route is Route.GROUND:
-            decision, reply = await self._answer(decision, question)
-        else:
-            reply = self._own_reply(decision)
-            if decision.protect and reply is not None:
-                decision, reply = await self._protection.beside(decision, question, reply, self._edition.texts)
-        decision.timings_ms["decide"] = _since(decision.since)
-        try:
-            await self.record(decision, question)
-        except JournalError as exc:
-            return replace(decision, route=Route.REFUSE, rule=ON_ERROR, cause=str(exc)), None
-        return decision, reply
-
     async def _decide(
         self,
         turns: Sequence[Turn],
@@ -414,14 +408,7 @@ class Guard:
             since=time.perf_counter(),
         )
         try:
-            judging = [text for _, text in texts]
-            other = first_of(self._concerns, origin)
-            place = 0 if other is None else other + 1
-            judge = self._judges[place]
-            if is_instant(judge):
-                verdicts = self._classify.here(lambda: self._verdicts(judge, judging))
-            else:
-                verdicts = await self._batches[place].classify(judging)
+            verdicts = await self._judge([text for _, text in texts], origin)
         except PartFailure as exc:
             return self._failed(exc, draft(Route.REFUSE, ON_ERROR))
         weighed = self._edition.weigh(texts, verdicts, origin)
@@ -440,7 +427,7 @@ class Guard:
             finding = await self.find([turn.text for turn in turns if turn.role == "assistant" and turn.text.strip()])
         except PartFailure as exc:
             return self._failed(exc, decision)
-        decision.timings_ms["classify"] = _since(decision.since)
+        decision.timings_ms["classify"] = ms_since(decision.since)
         if finding:
             return replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn")
         if decision.route is Route.FORWARD:
@@ -448,6 +435,15 @@ class Guard:
             return replace(decision, ground_answer=rule.ground_answer) if grounds else decision
         wanted = self._protection.wanted(decision, weighed.refusing, self.config.policy.on_block)
         return replace(decision, protect=True) if wanted else decision
+
+    async def _judge(self, texts: Sequence[str], origin: Origin) -> list[Verdict]:
+        """What the classifier of requests from there says of each text."""
+        other = first_of(self._concerns, origin)
+        place = 0 if other is None else other + 1
+        judge = self._judges[place]
+        if is_instant(judge):
+            return self._classify.here(lambda: self._verdicts(judge, texts))
+        return await self._batches[place].classify(texts)
 
     async def _written(self, writing: Awaitable[None]) -> None:
         await (writing if is_instant(self._parts.journal) else self._write.wait(writing))
@@ -473,13 +469,7 @@ class Guard:
         def found() -> list[Finding | None]:
             return sound_findings(check.check(list(texts)), len(texts))
 
-        try:
-            if is_instant(check) and work <= _MOMENT:
-                findings = self._check.here(found)
-            else:
-                findings = await self._check.run(found, work=work)
-        except BadRequest as exc:  # the model's text is longer than can be judged
-            raise PartFailure("output", str(exc)) from exc
+        findings = await self._checked(found, work, at_once=is_instant(check) and work <= _MOMENT)
         return next((finding for finding in findings if finding is not None), None)
 
     async def _find_in_answers(self, answers: Sequence[str], asked: Asked) -> Finding | None:
@@ -487,13 +477,8 @@ class Guard:
         if check is None or not answers:
             return None
         work = sum(map(len, answers))
-        try:
-            if check.instant and work + len(asked.system) <= _MOMENT:
-                noticed = self._check.here(lambda: check.check(answers, asked))
-            else:
-                noticed = await self._check.run(lambda: check.check(answers, asked), work=work)
-        except BadRequest as exc:  # the answer is longer than can be judged
-            raise PartFailure("output", str(exc)) from exc
+        at_once = check.instant and work + len(asked.system) <= _MOMENT
+        noticed = await self._checked(lambda: check.check(answers, asked), work, at_once=at_once)
         for rule in noticed.shadow:
             if rule not in asked.noticed:
                 self.observers.noticed(rule, stopped=False)
@@ -502,6 +487,13 @@ class Guard:
             self.observers.noticed(noticed.finding.rule, stopped=True)
         return noticed.finding
 
+    async def _checked(self, check: Callable[[], T], work: int, *, at_once: bool) -> T:
+        """What a check of so many characters of a model says; `at_once` in this thread."""
+        try:
+            return self._check.here(check) if at_once else await self._check.run(check, work=work)
+        except BadRequest as exc:  # what the model wrote is longer than can be judged
+            raise PartFailure("output", str(exc)) from exc
+
     async def _answer(self, decision: Decision, question: str) -> tuple[Decision, Reply | None]:
         started = time.perf_counter()
         try:
@@ -509,7 +501,7 @@ class Guard:
         except PartFailure as exc:
             failed = self._failed(exc, decision)
             return failed, self._own_reply(failed)
-        decision.timings_ms["ground"] = _since(started)
+        decision.timings_ms["ground"] = ms_since(started)
         one_sided = answer.positions is not None and len(answer.positions) < self.config.policy.min_positions
         if not answer.abstained and not one_sided:
             decision = replace(decision, grounded=answer.outcome)
@@ -529,7 +521,7 @@ class Guard:
         """What is done when a part failed, with all that is known of the request."""
         route = self.config.policy.on_error.of(failure.part)
         decision = replace(known, route=route, rule=ON_ERROR, cause=str(failure))
-        decision.timings_ms["failed"] = _since(known.since)
+        decision.timings_ms["failed"] = ms_since(known.since)
         log.error("decision %s: %s -> %s", decision.id, failure, decision.route.value)
         return decision
 
@@ -539,7 +531,3 @@ def _wordless(decision: Decision) -> Decision:
     unanswerable = decision.cause is None and decision.route in (Route.GROUND, Route.HAND_OVER)
     route = Route.FORWARD if unanswerable else decision.route
     return replace(decision, route=route, ground_answer=AnswerGrounding.OFF, protect=False)
-
-
-def _since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 2)

@@ -11,7 +11,8 @@ from typing import Any
 
 from guard.engine import Guard
 from guard.errors import BadRequest, PartFailure
-from guard.types import AnswerGrounding, Decision
+from guard.sound import rubbish
+from guard.types import AnswerGrounding, Decision, ms_since
 from rag.types import Checked, Citation, GroundingReport, Status
 
 log = logging.getLogger("airlock")
@@ -150,7 +151,7 @@ async def ground_answers(guard: Guard, decision: Decision, answers: Sequence[Sai
     """
     started = time.perf_counter()
     grounded = [await _ground(guard, decision, said) for said in answers]
-    return Summary(tuple(grounded), round((time.perf_counter() - started) * 1000, 2))
+    return Summary(tuple(grounded), ms_since(started))
 
 
 async def _ground(guard: Guard, decision: Decision, said: Said) -> Grounded:
@@ -214,7 +215,7 @@ def _cited(report: GroundingReport) -> dict[int, Citation]:
     """
     cited = {citation.answer_start: citation for citation in report.citations}
     if any(checked.status is Status.SUPPORTED and checked.start not in cited for checked in report.sentences):
-        raise PartFailure("knowledge", "returned rubbish: a supported sentence without a citation")
+        raise rubbish("knowledge", "a supported sentence without a citation")
     return cited
 
 
@@ -241,4 +242,4 @@ def _placed(report: GroundingReport) -> tuple[Placed, ...]:
 def _hold_no_word(between: str) -> None:
     """What stands between two sentences is white space, list markers and numbers."""
     if any(character.isalpha() for character in between):
-        raise PartFailure("knowledge", "returned rubbish: words are kept that are in no supported sentence")
+        raise rubbish("knowledge", "words are kept that are in no supported sentence")

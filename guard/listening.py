@@ -13,7 +13,8 @@ from pathlib import Path
 import uvicorn
 
 from guard.asgi import ASGIApp
-from guard.config import Config, Server
+from guard.config import Config
+from guard.connections import Server
 from guard.errors import ConfigError
 
 _BACKLOG = 1024

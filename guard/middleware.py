@@ -8,8 +8,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from guard.anew import EVENTS as WRITTEN_AS_EVENTS
-from guard.asgi import EVENTS, JSON, ASGIApp, Client, ClientGone, Message, Receive, Scope, Send, send_whole
-from guard.config import Server
+from guard.asgi import (
+    EVENTS,
+    JSON,
+    TENANT,
+    ASGIApp,
+    Client,
+    ClientGone,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    refuse_websocket,
+    send_whole,
+)
+from guard.connections import Server
 from guard.doors import unjudged
 from guard.endpoints import plain
 from guard.engine import Guard
@@ -51,7 +64,7 @@ class GuardMiddleware:
         elif (wire := self._wire(scope["path"])) is None or scope.get("method") == "OPTIONS":
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
+            await refuse_websocket(send)
         else:
             await Exchange(self.app, self.guard.held(), wire, scope, receive, send).run()
 
@@ -93,7 +106,7 @@ class Exchange:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
             request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
             passing = unjudged(self._guard, request, self._wire.param)
-            origin = Origin(self._scope.get("airlock.tenant"), request.model, self._wire.endpoint)
+            origin = Origin(self._scope.get(TENANT), request.model, self._wire.endpoint)
             judging = self._guard.admit(
                 request.turns, origin, unjudged=passing, removed=request.removed, answers=self._wire.answers
             )
@@ -138,7 +151,7 @@ class Exchange:
         await self._fault(fault, decision, "failed", detail=decision.cause or "")
 
     async def _bad_request(self, exc: BadRequest) -> None:
-        origin = Origin(self._scope.get("airlock.tenant"), endpoint=self._wire.endpoint)
+        origin = Origin(self._scope.get(TENANT), endpoint=self._wire.endpoint)
         decision = Decision(Route.REFUSE, "invalid_request", cause=exc.code, origin=origin)
         try:
             await self._guard.record(decision, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guard.asgi import ASGIApp, Message, Receive, Scope, Send
+from guard.asgi import ASGIApp, Message, Receive, Scope, Send, is_stream
 from guard.endpoints import name_of
 from guard.observer import CURRENT, Exchange, Observers
 
@@ -60,8 +60,7 @@ class ObservedUpstream:
             async def sending(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     work.status = message["status"]
-                    kinds = [value for name, value in message.get("headers", []) if name.lower() == b"content-type"]
-                    exchange.streamed = any(kind.startswith(b"text/event-stream") for kind in kinds)
+                    exchange.streamed = is_stream(message)
                 elif message["type"] == "http.response.body":
                     exchange.came(len(message.get("body", b"")))
                     work.answer()

@@ -1,16 +1,53 @@
-"""The output door: checks on what the model wrote, before it leaves."""
+"""The output door: its settings, and the checks on what the model wrote before it leaves."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, field_validator
 
 from classifier.types import Tier, Verdict
-from guard.config import Output
 from guard.errors import ConfigError
+from guard.fields import Seconds, Section, Share, named_apart
+from guard.responses import Responses
 from guard.sound import sound_verdicts
 from guard.types import Classifier, Finding
+
+
+class Pattern(Section):
+    """A regular expression that no answer of the model may hold; its longest match must be bounded."""
+
+    name: str
+    regex: str
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, regex: str) -> str:
+        try:
+            re.compile(regex)
+        except (re.error, OverflowError, RecursionError) as exc:  # too often repeated, nested too deep
+            raise ValueError(f"not a regular expression: {exc}") from exc
+        return regex
+
+
+class Output(Section):
+    """The output door for answers of the application's own model."""
+
+    hold_back: Annotated[int, Field(ge=1)] = Field(
+        240, description="Characters of a stream kept back until what follows them is checked too."
+    )
+    stride: Annotated[int, Field(ge=1)] = Field(160, description="Characters of a stream between two checks.")
+    classifier: bool = Field(True, description="Judge what the model wrote with the input classifier.")
+    unsafe_from: Share = Field(0.9, description="Probability of Unsafe from which an answer is withheld.")
+    input_only: tuple[str, ...] = Field(
+        ("u_jailbreak", "u_prompt_injection"),
+        description="Categories of manipulation: they say something of a query, nothing of an answer.",
+    )
+    patterns: Annotated[tuple[Pattern, ...], AfterValidator(named_apart("patterns"))] = ()
+    responses: Responses = Responses()
+    deadline_s: Seconds = 10.0
 
 
 class PatternCheck:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guard.config import Upstream
+from guard.connections import Upstream
 from guard.errors import ConfigError
 
 

@@ -64,7 +64,7 @@ class Places:
             raise Busy(text, self._wait_s(0, most), own=True)
         self._count(tenant, 1)
         try:
-            await self._take()
+            await self._take_one()
         except BaseException:
             self._count(tenant, -1)
             raise
@@ -72,10 +72,11 @@ class Places:
     def give_back(self, tenant: str | None, held_s: float) -> None:
         """Give it to the next, after so many seconds."""
         self._usual_s += (held_s - self._usual_s) / 8
-        self._give_back()
+        self._hand_on()
         self._count(tenant, -1)
 
-    async def _take(self) -> None:
+    async def _take_one(self) -> None:
+        """One of the places of all tenants, once its turn comes."""
         settings = self._settings
         if self._taken < settings.in_flight:
             self._taken += 1
@@ -90,7 +91,7 @@ class Places:
                 await turn
         except BaseException as exc:
             if turn.done() and not turn.cancelled():
-                self._give_back()  # the place came in the moment that the wait ended
+                self._hand_on()  # the place came in the moment that the wait ended
             elif turn in self._waiting:  # else it was passed over in the moment that the wait ended
                 self._waiting.remove(turn)
             if isinstance(exc, TimeoutError):
@@ -98,7 +99,8 @@ class Places:
                 raise Busy(text, self._wait_s(len(self._waiting), settings.in_flight), own=False) from None
             raise
 
-    def _give_back(self) -> None:
+    def _hand_on(self) -> None:
+        """The place to the first that still waits."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

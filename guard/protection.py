@@ -10,8 +10,8 @@ from guard.answers import AnswerTexts
 from guard.errors import BadRequest, PartFailure
 from guard.policy import Rule
 from guard.runner import Runner
-from guard.sound import sound_answer
-from guard.types import Decision, Protector, Reply, Route, TextKind
+from guard.sound import rubbish, sound_answer
+from guard.types import Decision, Protector, Reply, Route, TextKind, ms_since
 from rag.types import GroundedAnswer
 
 log = logging.getLogger("airlock")
@@ -58,7 +58,7 @@ class Protection:
         except (PartFailure, BadRequest) as exc:
             log.error("decision %s: %s -> refused without a protective answer", decision.id, exc)
             answer = None
-        decision.timings_ms["protect"] = round((time.perf_counter() - started) * 1000, 2)
+        decision.timings_ms["protect"] = ms_since(started)
         if answer is None or answer.abstained:
             return decision, refusal
         return decision, texts.protective(decision, answer)
@@ -72,5 +72,5 @@ def _sound(answer: object) -> GroundedAnswer:
     """
     sound = sound_answer(answer)
     if sound.premises or sound.positions is not None or not all(citation.verbatim for citation in sound.citations):
-        raise PartFailure("knowledge", "returned rubbish: a protective answer that is more than quotes")
+        raise rubbish("knowledge", "a protective answer that is more than quotes")
     return sound

@@ -6,10 +6,11 @@ import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from guard.access import TENANT, Access
+from guard.access import Access
 from guard.asgi import (
     DECISION_HEADER,
     JSON,
+    TENANT,
     ASGIApp,
     ClientGone,
     Headers,
@@ -17,6 +18,7 @@ from guard.asgi import (
     Receive,
     Scope,
     Send,
+    refuse_websocket,
     send_whole,
     while_there,
 )
@@ -84,7 +86,7 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": "Airlock does not guard websockets"})
+            await refuse_websocket(send)
         elif scope["path"] in self._paths and scope["method"] == "POST":
             await self._guarded(scope, receive, send)
         elif is_own(scope["path"]):
@@ -92,7 +94,7 @@ class Gateway:
         elif scope["method"] == "GET" and _names_models(scope["path"]):
             await self._pass_open(scope, receive, send)
         else:
-            await self._not_served(scope, receive, send)
+            await self._not_served(scope, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -128,7 +130,7 @@ class Gateway:
         except BadRequest as exc:
             await self._turn_away(exc, send)
 
-    async def _not_served(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _not_served(self, scope: Scope, send: Send) -> None:
         status = 405 if scope["path"] in self._paths else 404
         refusal = not_served(self._guard.config, scope["method"], scope["path"], status=status)
         await self._turn_away(refusal, send)

@@ -19,21 +19,21 @@ def sound_verdicts(verdicts: object, expected: int) -> list[Verdict]:
         PartFailure: there is not.
     """
     if not isinstance(verdicts, list) or len(verdicts) != expected:
-        raise PartFailure("classifier", f"returned rubbish: no list of {expected} verdicts")
+        raise rubbish("classifier", f"no list of {expected} verdicts")
     for verdict in verdicts:
         if not isinstance(verdict, Verdict) or verdict.tiers.keys() != _TIERS:
-            raise PartFailure("classifier", "returned rubbish: not a verdict with a probability for each tier")
+            raise rubbish("classifier", "not a verdict with a probability for each tier")
         if not isinstance(verdict.tier, Tier) or not isinstance(verdict.handling, Handling):
-            raise PartFailure("classifier", "returned rubbish: a tier or handling that does not exist")
+            raise rubbish("classifier", "a tier or handling that does not exist")
         if not isinstance(verdict.sure, bool):
-            raise PartFailure("classifier", "returned rubbish: neither sure nor unsure")
+            raise rubbish("classifier", "neither sure nor unsure")
         total = sum(verdict.tiers.values())
         if not math.isclose(total, 1.0, abs_tol=1e-3) or min(verdict.tiers.values()) < 0:
-            raise PartFailure("classifier", f"returned rubbish: the tiers' probabilities sum to {total:g}")
+            raise rubbish("classifier", f"the tiers' probabilities sum to {total:g}")
         if not (0 <= verdict.coverage.read <= 1 and 0 <= verdict.probability <= 1):
-            raise PartFailure("classifier", "returned rubbish: a share that is not between 0 and 1")
+            raise rubbish("classifier", "a share that is not between 0 and 1")
         if not all(0 <= probability <= 1 for probability in verdict.categories.values()):
-            raise PartFailure("classifier", "returned rubbish: a category's probability that is not between 0 and 1")
+            raise rubbish("classifier", "a category's probability that is not between 0 and 1")
     return verdicts
 
 
@@ -44,9 +44,9 @@ def sound_findings(findings: object, expected: int) -> list[Finding | None]:
         PartFailure: there is not.
     """
     if not isinstance(findings, list) or len(findings) != expected:
-        raise PartFailure("output", f"returned rubbish: no list of {expected} findings")
+        raise rubbish("output", f"no list of {expected} findings")
     if not all(finding is None or isinstance(finding, Finding) for finding in findings):
-        raise PartFailure("output", "returned rubbish: neither a finding nor None")
+        raise rubbish("output", "neither a finding nor None")
     return findings
 
 
@@ -57,30 +57,26 @@ def sound_answer(answer: object) -> GroundedAnswer:
         PartFailure: it is neither.
     """
     if not isinstance(answer, GroundedAnswer):
-        raise PartFailure("knowledge", "returned rubbish: not a grounded answer")
+        raise rubbish("knowledge", "not a grounded answer")
     rest = list(answer.answer)
     for citation in answer.citations:
         span = slice(citation.answer_start, citation.answer_end)
         said = answer.answer[span]
         misquoted = said != citation.quote if citation.verbatim else not said
         if citation.status is not Status.SUPPORTED or not citation.quote or misquoted:
-            raise PartFailure(
-                "knowledge", f"returned rubbish: a citation of {citation.document!r} is not in the answer"
-            )
+            raise rubbish("knowledge", f"a citation of {citation.document!r} is not in the answer")
         if not math.isfinite(citation.score):
-            raise PartFailure("knowledge", f"returned rubbish: a citation's score is {citation.score}")
+            raise rubbish("knowledge", f"a citation's score is {citation.score}")
         rest[span] = " " * len(said)
     if answer.positions is not None and not all(isinstance(position, str) for position in tuple(answer.positions)):
-        raise PartFailure("knowledge", "returned rubbish: positions that are no texts")
+        raise rubbish("knowledge", "positions that are no texts")
     lead = answer.citations[: len({(each.citation.document, each.citation.start) for each in answer.premises})]
     if any(premise.citation not in lead for premise in answer.premises):
-        raise PartFailure(
-            "knowledge", "returned rubbish: a premise is put right by no sentence that the answer begins with"
-        )
+        raise rubbish("knowledge", "a premise is put right by no sentence that the answer begins with")
     if not isinstance(answer.related, bool) or (answer.related and (answer.abstained or answer.premises)):
-        raise PartFailure("knowledge", "returned rubbish: `related` of no answer, or of one that puts a premise right")
+        raise rubbish("knowledge", "`related` of no answer, or of one that puts a premise right")
     if "".join(rest).strip() or answer.abstained != (not answer.citations):
-        raise PartFailure("knowledge", "returned rubbish: the answer holds words that no citation supports")
+        raise rubbish("knowledge", "the answer holds words that no citation supports")
     return answer
 
 
@@ -91,17 +87,22 @@ def sound_report(report: object, answer: str) -> GroundingReport:
         PartFailure: it is not.
     """
     if not isinstance(report, GroundingReport) or report.answer != answer:
-        raise PartFailure("knowledge", "returned rubbish: not a report on this answer")
+        raise rubbish("knowledge", "not a report on this answer")
     kept = [checked for checked in report.sentences if checked.status is Status.SUPPORTED]
     if any(answer[checked.start : checked.end] != checked.text for checked in report.sentences):
-        raise PartFailure("knowledge", "returned rubbish: a sentence is not in the answer")
+        raise rubbish("knowledge", "a sentence is not in the answer")
     if report.kept and (report.abstained or not all(checked.text in report.kept for checked in kept) or not kept):
-        raise PartFailure("knowledge", "returned rubbish: what is kept is not what is supported")
+        raise rubbish("knowledge", "what is kept is not what is supported")
     supported = {(checked.start, checked.end) for checked in kept}
     for citation in report.citations:
         if citation.status is not Status.SUPPORTED or (citation.answer_start, citation.answer_end) not in supported:
-            raise PartFailure("knowledge", "returned rubbish: a citation of a sentence that is not supported")
+            raise rubbish("knowledge", "a citation of a sentence that is not supported")
     scores = [*(checked.score for checked in report.sentences), *(citation.score for citation in report.citations)]
     if not all(map(math.isfinite, scores)):
-        raise PartFailure("knowledge", "returned rubbish: a score that is no number")
+        raise rubbish("knowledge", "a score that is no number")
     return report
+
+
+def rubbish(part: str, what: str) -> PartFailure:
+    """The failure of a part that returned what cannot be."""
+    return PartFailure(part, f"returned rubbish: {what}")

@@ -23,7 +23,6 @@ CAUSE = "airlock.part_failed"
 READ_SHARE = "airlock.read_share"
 SHADOW_RULES = "airlock.shadow_rules"
 TENANT = "airlock.tenant"
-FAULT = "airlock.fault"
 HELD_BYTES = "airlock.hold_back.bytes"
 WAIT_SECONDS = "airlock.wait_seconds"
 

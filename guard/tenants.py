@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +25,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from classifier.taxonomy import UniqueKeyLoader
 from guard.errors import AirlockError, ConfigError
 from guard.fields import Section
+from guard.policy import fits
 from guard.yaml_file import MALFORMED
 
 _KEY = re.compile(r"airlock_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
@@ -84,11 +84,11 @@ class Grant:
 
     def may_use(self, endpoint: str) -> bool:
         """Whether an endpoint is open to it."""
-        return not self.endpoints or any(fnmatchcase(endpoint, pattern) for pattern in self.endpoints)
+        return not self.endpoints or fits(endpoint, self.endpoints)
 
     def may_ask(self, model: str) -> bool:
         """Whether a model is open to it."""
-        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+        return not self.models or fits(model, self.models)
 
 
 class Keys:

@@ -314,6 +314,11 @@ class ExchangeJudge(Protocol):
         ...
 
 
+def ms_since(started: float) -> float:
+    """Milliseconds since a moment of `time.perf_counter`."""
+    return round((time.perf_counter() - started) * 1000, 2)
+
+
 def is_instant(part: object) -> bool:
     """Whether a part says, by an attribute `instant` that is true, that a short text costs it less than a thread."""
     return getattr(part, "instant", False) is True

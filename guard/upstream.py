@@ -15,9 +15,9 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from guard.asgi import JSON, ClientGone, Headers, Message, Receive, Scope, Send, send_whole, while_there
+from guard.asgi import JSON, ClientGone, Headers, Message, Receive, Scope, Send, is_stream, send_whole, while_there
 from guard.breaker import Breaker
-from guard.config import Upstream
+from guard.connections import Upstream
 from guard.errors import ConfigError, UpstreamError
 from guard.wires import CHAT, Fault
 
@@ -201,8 +201,7 @@ class _Leaving:
     async def __call__(self, message: Message) -> None:
         """Send a message."""
         if message["type"] == "http.response.start":
-            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
-            self.streams = any(kind.startswith(b"text/event-stream") for kind in kinds)
+            self.streams = is_stream(message)
         self.begun = self.waits = True
         since = time.monotonic()
         await self._send(message)

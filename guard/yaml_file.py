@@ -66,10 +66,8 @@ def _explain(error: ErrorDetails, path: Path | None, root: type[BaseModel]) -> s
     if error["type"] == "extra_forbidden":
         *parents, key = location
         near = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {'.'.join([*parents, near[0]])!r}?" if near else ""
-        return f"{origin}unknown setting {'.'.join(location)!r}{hint}" + (
-            "" if near else f"; known here: {', '.join(known)}"
-        )
+        hint = f"did you mean {'.'.join([*parents, near[0]])!r}?" if near else f"known here: {', '.join(known)}"
+        return f"{origin}unknown setting {'.'.join(location)!r}; {hint}"
     where = ".".join(location) or "the file"
     if error["type"].startswith("union_tag"):
         kind = error["input"].get("kind") if isinstance(error["input"], Mapping) else None

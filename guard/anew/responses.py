@@ -7,7 +7,7 @@ from typing import Any
 
 from guard.anew.form import all_withheld, kept, no_answer, reason
 from guard.forwarded import Grounded, Said
-from guard.wires.responses import SETTINGS, annotations_of
+from guard.wires.responses import SETTINGS, annotations_of, output_text
 from guard.wires.responses_stream import NAMES
 
 _AROUND = ("id", "object", "created_at", "model", "usage", "service_tier")
@@ -50,12 +50,12 @@ class ResponsesForm:
         output = []
         for item in data["output"]:
             if item["type"] == "message":
-                parts = [_part(next(left)) for _ in item["content"]]
+                parts = [next(left) for _ in item["content"]]
                 item = {
                     **kept(item, ("id", "status"), NAMES),
                     "type": "message",
                     "role": "assistant",
-                    "content": [part for part in parts if part["text"]],
+                    "content": [output_text(part.text, part.citations) for part in parts if part.text],
                 }
             if item["type"] in _CALLS or (item["type"] == "message" and item["content"]):
                 output.append(item)
@@ -63,11 +63,6 @@ class ResponsesForm:
         status = "incomplete" if withheld else reason(data, "status", NAMES)
         details = {"incomplete_details": {"reason": "content_filter"} if withheld else None}
         return {**SETTINGS, **kept(data, _AROUND, NAMES), "status": status, **details, "output": output}
-
-
-def _part(answer: Grounded) -> dict[str, Any]:
-    marks = annotations_of(answer.citations)
-    return {"type": "output_text", "text": answer.text, "annotations": marks, "logprobs": []}
 
 
 def _parts(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

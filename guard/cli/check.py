@@ -64,23 +64,14 @@ def check(
         said |= {"output": asdict(finding) if finding else None, "output_shadow": noticed}
     if as_json:
         print_json(said)
-    elif decision.verdict is None:
-        typer.echo(f"{said['route']} by rule {said['rule']}: {said['cause']}")
     else:
-        verdict = decision.verdict
-        typer.echo(f"{said['route']} by rule {said['rule']}")
-        typer.echo(f"  tier      {said['tier']}  (" + ", ".join(f"{t} {p:.3f}" for t, p in said["tiers"].items()) + ")")
-        typer.echo(f"  category  {said['category']}  ({verdict.probability:.3f})")
-        if not verdict.sure:
-            typer.echo("  unsure    neither surely Safe nor surely risky at the budgets of the model")
-        typer.echo(f"  read      {said['coverage']:.0%} of {said['tokens']} tokens in {said['windows']} windows")
-    if not as_json and found:
-        for line in why_lines(found.as_dict()):
+        _print_decision(decision)
+        for line in why_lines(found.as_dict()) if found else ():
             typer.echo(line)
-    for shadow in decision.shadow:
-        typer.echo(f"  shadow    {shadow.rule} would say {shadow.route.value}")
-    if answer and not as_json:
-        typer.echo(f"  answer    {f'stopped by {finding.rule}' if finding else 'may leave'}")
+        for shadow in decision.shadow:
+            typer.echo(f"  shadow    {shadow.rule} would say {shadow.route.value}")
+        if answer:
+            typer.echo(f"  answer    {f'stopped by {finding.rule}' if finding else 'may leave'}")
         for rule in noticed:
             typer.echo(f"  shadow    {rule} would stop the answer")
     if decision.cause:
@@ -113,6 +104,19 @@ def classify(
                 chosen = verdict.tiers[verdict.tier]
                 doubt = "" if verdict.sure else "  unsure"
                 typer.echo(f"{verdict.tier.label:20} {verdict.category:26} {chosen:.3f}{doubt}")
+
+
+def _print_decision(decision: Decision) -> None:
+    said, verdict = decision.as_dict(), decision.verdict
+    if verdict is None:
+        typer.echo(f"{said['route']} by rule {said['rule']}: {said['cause']}")
+        return
+    typer.echo(f"{said['route']} by rule {said['rule']}")
+    typer.echo(f"  tier      {said['tier']}  (" + ", ".join(f"{t} {p:.3f}" for t, p in said["tiers"].items()) + ")")
+    typer.echo(f"  category  {said['category']}  ({verdict.probability:.3f})")
+    if not verdict.sure:
+        typer.echo("  unsure    neither surely Safe nor surely risky at the budgets of the model")
+    typer.echo(f"  read      {said['coverage']:.0%} of {said['tokens']} tokens in {said['windows']} windows")
 
 
 def why_lines(why: Mapping[str, Any]) -> Iterator[str]:

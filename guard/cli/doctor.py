@@ -12,16 +12,9 @@ import typer
 from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
-    from classifier.model import TierClassifier
     from guard.config import Config
-    from rag.types import Document, Evidence
 
 app = typer.Typer()
-# Which of both is missing the log says; a runtime that was asked for keeps PyTorch out.
-_ABSENT = (
-    ", since their own model is not there: `airlock model fetch`, then for an exported runtime "
-    "`airlock export --language "
-)
 
 
 @app.command("doctor")
@@ -58,102 +51,26 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 def _steps(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
-    from classifier.types import Exchange
-    from guard.assemble_classifier import Encoders, load_judge, load_other, load_responses
-    from guard.assemble_knowledge import (
-        gate,
-        load_interpreter,
-        load_knowledge,
-        load_search,
-        load_sentences,
-        load_support,
-    )
-    from guard.cli.server_checks import check_address, check_keys, check_metrics, check_policy, check_traces
+    from guard.assemble_classifier import Encoders
+    from guard.cli import model_checks, server_checks
     from guard.pinned import check_pinned
-    from guard.responses import AnswerCheck
-    from guard.specialists import ByLanguage
-    from rag.grounding import ground
-    from rag.types import KnowledgeError
 
     encoders = Encoders(settings)
-
-    def classify() -> str:
-        if settings.classifier.kind == "none":
-            return "off: every text is unjudged"
-        judge = load_judge(settings, encoders)
-        of_languages = judge.specialists if isinstance(judge, ByLanguage) else {}
-        said = [_judged(judge.default if isinstance(judge, ByLanguage) else judge)]
-        said += [f"for texts in {language}: {_judged(each)}" for language, each in of_languages.items()]
-        absent = settings.classifier.languages.keys() - of_languages.keys()
-        said += [f"for texts in {language}: the same{_ABSENT}{language}`" for language in sorted(absent)]
-        others = [load_other(settings, name, encoders).settings.name for name in settings.classifiers]
-        said += [f"for some requests: {', '.join(others)}"] if others else []
-        return "; ".join(said)
-
-    def search() -> str:
-        if settings.knowledge.kind == "none":
-            return "off"
-        sentences = load_sentences(settings, encoders)
-        knowledge = load_knowledge(settings, load_search(settings, encoders, sentences))
-        faults = knowledge.verify()
-        if faults:
-            raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")
-        return f"{knowledge.manifest.documents} documents, {knowledge.manifest.passages} passages, all sound"
-
-    def interpret() -> str:
-        interpreter = load_interpreter(settings, load_sentences(settings, encoders), encoders)
-        evidence, documents = _example()
-        answer = interpreter.answer("When does the library open?", evidence, documents)
-        kept = ground(answer, evidence, documents, lambda _: True, gate=gate(settings)).citations
-        return f"{settings.interpretation.kind}, {'answers' if kept else 'does not answer'} a plain question in quotes"
-
-    def judge() -> str:
-        support = load_support(settings, encoders)
-        if support is None:
-            return "no support model: only quotes stay"
-        (judgement,) = support.support([("The library opens at nine.", "The library opens at nine.")])
-        return f"a quote has support {judgement.supported:.2f}, a sentence stays from {settings.grounding.supported}"
-
-    def hold() -> str:
-        if not settings.output.responses.asked:
-            return "off"
-        judge = load_responses(settings, encoders)
-        AnswerCheck(settings.output.responses, judge)  # knows each label that has a mode
-        if judge is None:
-            return "no model: only copied words are looked for"
-        (verdict,) = judge.classify([Exchange("At 100 °C.", "What is the boiling point of water?")])
-        return f"{verdict.model} calls a harmless answer {verdict.category}"
-
-    yield "policy", lambda: check_policy(settings)
-    yield "classifier", classify
-    yield "knowledge base", search
+    yield "policy", lambda: server_checks.check_policy(settings)
+    yield "classifier", lambda: model_checks.check_classifier(settings, encoders)
+    yield "knowledge base", lambda: model_checks.check_knowledge(settings, encoders)
     if settings.knowledge.kind != "none":
-        yield "interpretation", interpret
-        yield "citation gate", judge
-    yield "response check", hold
+        yield "interpretation", lambda: model_checks.check_interpretation(settings, encoders)
+        yield "citation gate", lambda: model_checks.check_gate(settings, encoders)
+    yield "response check", lambda: model_checks.check_responses(settings, encoders)
     yield "journal", lambda: _write_journal(settings)
     if settings.access.keys is not None:
-        yield "keys", lambda: check_keys(settings)
+        yield "keys", lambda: server_checks.check_keys(settings)
     yield "fingerprint", lambda: check_pinned(settings.upstream)
     yield "upstream", lambda: asyncio.run(_reach(settings))
-    yield "address", lambda: check_address(settings)
-    yield "metrics", lambda: check_metrics(settings)
-    yield "traces", lambda: asyncio.run(check_traces(settings))
-
-
-def _judged(classifier: TierClassifier) -> str:
-    (verdict,) = classifier.classify(["What is the boiling point of water?"])
-    return f"{verdict.model} on {classifier.runtime.name} calls a harmless question {verdict.tier.label}"
-
-
-def _example() -> tuple[list[Evidence], dict[str, Document]]:
-    from rag.types import Document, Evidence, Passage
-
-    text = "The library opens at nine on weekdays. Dogs stay outside."
-    document = Document("library", "example", "Library", text, {})
-    return [Evidence(Passage("library#0", document.id, document.version, 0, len(text), text), 1.0)], {
-        "library": document
-    }
+    yield "address", lambda: server_checks.check_address(settings)
+    yield "metrics", lambda: server_checks.check_metrics(settings)
+    yield "traces", lambda: asyncio.run(server_checks.check_traces(settings))
 
 
 def _write_journal(settings: Config) -> str:

@@ -81,17 +81,18 @@ def _asked(runtimes: list[str] | None, asked: list[str] | None) -> list[tuple[An
         unknown = set(given or ()) - set(known)
         if unknown:
             raise typer.BadParameter(f"{option} {', '.join(sorted(unknown))}: need {' or '.join(known)}")
-    missing = [name for name in runtimes or ("any",) if name not in (*kinds(), *(("any",) if kinds() else ()))]
-    if missing:
+    installed = kinds()
+    if not (runtimes or installed):
         raise BadRequest(
             "neither onnxruntime nor openvino is installed; run `pip install 'llm-airlock[onnx]'` or `[openvino]`"
-            if missing == ["any"]
-            else f"--runtime {missing[0]} is not installed; run `pip install 'llm-airlock[{missing[0]}]'`"
         )
+    for name in runtimes or ():
+        if name not in installed:
+            raise BadRequest(f"--runtime {name} is not installed; run `pip install 'llm-airlock[{name}]'`")
     wanted: list[tuple[Any, list[Any]]] = []
-    for kind in kinds():
+    for kind in installed:
         found = [each for each in PRECISIONS[kind] if each in asked] if asked else list(precisions(kind))
-        if found and kind in (runtimes or kinds()):
+        if found and (not runtimes or kind in runtimes):
             wanted.append((kind, found))
     if not wanted:
         raise BadRequest(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli.knowledge import Folder
+from guard.cli.knowledge import Folder, settings_of
 from guard.cli.options import ConfigFile, Json, print_json, read_file, read_text, read_texts, shown, shown_in_line
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def ground(
     """
     from guard.assemble_classifier import Encoders
     from guard.assemble_knowledge import gate, load_answerer, load_support
-    from guard.config import load_config
     from guard.errors import BadRequest
     from rag.grounding import check_answer
 
@@ -41,7 +40,7 @@ def ground(
     if kb and (passage or passages):
         raise typer.BadParameter("give passages or --kb, not both")
     given = read_file(file, "--file") if file else read_text(str(answer))
-    settings = load_config(config, {"knowledge.path": str(kb.absolute())} if kb else None)
+    settings = settings_of(config, kb)
     if passage or passages:
         evidence = [*(passage or ()), *(read_texts(passages, "--passages") if passages else ())]
         if not evidence:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guard.cli import learning, review
-from guard.cli.options import ConfigFile, Json, print_json
+from guard.cli.options import ConfigFile, Json, Since, moment_of, opened_journal, print_json
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from guard.config import Config
-    from guard.journal.database import Database
 
 NAME = "journal"
 app = typer.Typer(
@@ -26,7 +22,6 @@ app = typer.Typer(
 app.add_typer(review.app, name="review")
 app.add_typer(learning.app)
 
-Since = Annotated[str | None, typer.Option(help="From this date or time on (UTC), or so long ago: 7d, 12h.")]
 Until = Annotated[str | None, typer.Option(help="Before this date or time (UTC), or so long ago.")]
 
 
@@ -49,12 +44,13 @@ def verify(
 
     Keep the printed head elsewhere: who can write the whole database can put an older state of it back.
     """
+    from guard.config import load_config
     from guard.journal.database import read_head, select_records
     from guard.journal.verify import Anchor
     from guard.journal.verify import verify as run
 
     anchor = Anchor.parse(head) if head else None
-    with _opened(config) as database, database.reading() as connection:
+    with opened_journal(load_config(config)) as database, database.reading() as connection:
         report = run(select_records(connection), read_head(connection), database.keys, anchor)
     if as_json:
         print_json(report.as_dict())
@@ -79,10 +75,11 @@ def export(
     """Print records, oldest first; the head of the chain goes to stderr."""
     import sys
 
+    from guard.config import load_config
     from guard.journal.database import read_head, select_records
     from guard.journal.export import export as lines
 
-    with _opened(config) as database, database.reading() as connection:
+    with opened_journal(load_config(config)) as database, database.reading() as connection:
         for line in lines(select_records(connection, *_between(since, until)), form.value):
             sys.stdout.write(line)
         typer.echo(f"head {read_head(connection)}", err=True)
@@ -105,7 +102,7 @@ def replay(
     from guard.journal.replay import replay as run
 
     asked = load_config(policy or config)
-    with _opened(config) as database, database.reading() as connection:
+    with opened_journal(load_config(config)) as database, database.reading() as connection:
         wanted = (journal.c.kind == Kind.DECISION.value, *_between(since, until))
         result = run(select_records(connection, *wanted), asked)
     if as_json:
@@ -139,14 +136,15 @@ def prune(
     """Delete old records; a checkpoint in the chain says which, so that it still holds."""
     import time
 
+    from guard.config import load_config
     from guard.errors import ConfigError
     from guard.journal.retention import prune as run
 
-    settings = _settings(config)
+    settings = load_config(config)
     kept = settings.journal.retention_days if days is None else days
     if kept is None:
         raise ConfigError("journal.retention_days = null keeps every record; set it, or give --days")
-    with _opened(config, read_only=False) as database:
+    with opened_journal(settings, read_only=False) as database:
         done = run(database, time.time() - kept * 86_400)
     if as_json:
         print_json(done.as_dict())
@@ -155,30 +153,7 @@ def prune(
     typer.echo(f"{done.records} records deleted{unresolved}")
 
 
-def _settings(config: Path | None) -> Config:
-    from guard.config import load_config
-
-    return load_config(config)
-
-
-@contextmanager
-def _opened(config: Path | None, *, read_only: bool = True) -> Iterator[Database]:
-    from guard.journal.database import Database
-
-    database = Database(_settings(config).journal, read_only=read_only)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
 def _between(since: str | None, until: str | None) -> list[sa.ColumnElement[bool]]:
-    from guard.journal.database import journal
-    from guard.journal.export import moment
+    from guard.journal.database import between
 
-    conditions = []
-    if since:
-        conditions.append(journal.c.time >= moment(since, "--since"))
-    if until:
-        conditions.append(journal.c.time < moment(until, "--until"))
-    return conditions
+    return between(moment_of(since, "--since"), moment_of(until, "--until"))

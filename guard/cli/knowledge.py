@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -254,13 +254,18 @@ def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return asked
 
 
+def settings_of(config: Path | None, kb: Path | None) -> Config:
+    """The configuration, with the knowledge base of the option in it."""
+    from guard.config import load_config
+
+    return load_config(config, {"knowledge.path": str(kb.absolute())} if kb else None)
+
+
 def _encoder(config: Path | None, kb: Path | None, *, anew: bool = False) -> tuple[Config, Encoder]:
     from guard.assemble_classifier import Encoders
     from guard.assemble_knowledge import load_search, load_sentences
-    from guard.config import load_config
 
-    overrides: dict[str, Any] | None = {"knowledge.path": str(kb.absolute())} if kb else None
-    settings = load_config(config, overrides)
+    settings = settings_of(config, kb)
     encoders = Encoders(settings)
     return settings, load_search(settings, encoders, load_sentences(settings, encoders), anew=anew)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, shown_in_line, write_file
+from guard.cli.options import ConfigFile, Json, Since, moment_of, opened_journal, print_json, shown_in_line, write_file
 
 if TYPE_CHECKING:
     from classifier.settings import OperatingPoint
@@ -48,7 +47,7 @@ def drift(
     from guard.journal.export import moment
 
     begin, middle = moment(since, "--since"), moment(cut, "--cut")
-    end = moment(until, "--until") if until else None
+    end = moment_of(until, "--until")
     if not begin < middle or (end is not None and not middle < end):
         raise BadRequest("--since, --cut and --until must follow one another in time")
     settings = load_config(config)
@@ -73,7 +72,7 @@ def drift(
 def queue(
     config: ConfigFile = None,
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
-    since: Annotated[str | None, typer.Option(help="From this date or time on (UTC), or so long ago: 7d, 12h.")] = None,
+    since: Since = None,
     against: Annotated[
         Path | None, typer.Option(help="Second model folder: where the two disagree, a label teaches most.")
     ] = None,
@@ -90,11 +89,10 @@ def queue(
     from guard.assemble_knowledge import load_sentences
     from guard.config import load_config
     from guard.errors import BadRequest
-    from guard.journal.export import moment
     from guard.journal.queue import candidates, chosen, scored
 
     settings = load_config(config)
-    found = candidates(_decisions(settings, moment(since, "--since") if since else None, None))
+    found = candidates(_decisions(settings, moment_of(since, "--since"), None))
     if not found:
         raise BadRequest(
             "the journal holds no prompts that can be read; they are kept with `journal.prompts: redacted` or `full`"
@@ -114,14 +112,11 @@ def queue(
 
 def _decisions(settings: Config, since: float | None, until: float | None) -> Iterator[Record]:
     """The decisions of a journal in a stretch of time, oldest first."""
-    from guard.journal.database import Database, journal, select_records
+    from guard.journal.database import between, journal, select_records
     from guard.journal.records import Kind
 
-    wanted = [journal.c.kind == Kind.DECISION.value]
-    wanted += [journal.c.time >= since] if since is not None else []
-    wanted += [journal.c.time < until] if until is not None else []
-    with closing(Database(settings.journal, read_only=True)) as database, database.reading() as connection:
-        yield from select_records(connection, *wanted)
+    with opened_journal(settings) as database, database.reading() as connection:
+        yield from select_records(connection, journal.c.kind == Kind.DECISION.value, *between(since, until))
 
 
 def _points(settings: Config) -> tuple[OperatingPoint, dict[str, OperatingPoint]]:

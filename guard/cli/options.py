@@ -1,17 +1,23 @@
-"""Options and output that several commands share."""
+"""Options, what they name, and output that several commands share."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from guard.config import Config
+    from guard.journal.database import Database
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration in YAML; defaults without one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Since = Annotated[str | None, typer.Option(help="From this date or time on (UTC), or so long ago: 7d, 12h.")]
 
 
 def print_json(data: Mapping[str, Any]) -> None:
@@ -103,3 +109,26 @@ def text_of(line: str, where: str) -> str:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise BadRequest(f"{where}: need an object with a string `text`")
     return str(row["text"])
+
+
+def opened_journal(settings: Config, *, read_only: bool = True) -> closing[Database]:
+    """The configured journal, until the block ends.
+
+    Raises:
+        JournalError: it cannot be opened.
+        ConfigError: there is none.
+    """
+    from guard.journal.database import Database
+
+    return closing(Database(settings.journal, read_only=read_only))
+
+
+def moment_of(text: str | None, option: str) -> float | None:
+    """The Unix time of an option that may be left out.
+
+    Raises:
+        BadRequest: it is no time.
+    """
+    from guard.journal.export import moment
+
+    return moment(text, option) if text else None

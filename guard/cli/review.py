@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, read_text, shown, shown_in_line
+from guard.cli.options import ConfigFile, Json, opened_journal, print_json, read_text, shown, shown_in_line
 
 if TYPE_CHECKING:
-    from guard.journal.database import Database
     from guard.journal.review import Review
 
 app = typer.Typer(no_args_is_help=True, help="Requests that were handed over, until a person resolved them.")
@@ -28,9 +24,10 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Name the requests that wait for a person, oldest first."""
+    from guard.config import load_config
     from guard.journal.review import reviews, waiting
 
-    with _opened(config, read_only=True) as database, database.reading() as connection:
+    with opened_journal(load_config(config)) as database, database.reading() as connection:
         found = reviews(connection) if everything else waiting(connection)
     if as_json:
         print_json({"reviews": [each.as_dict() for each in found]})
@@ -44,9 +41,10 @@ def list_(
 @app.command("show")
 def show(decision: DecisionId, config: ConfigFile = None, as_json: Json = False) -> None:
     """Print what is known of a request: its decision, what is kept of its text, and each step of the review."""
+    from guard.config import load_config
     from guard.journal.review import find
 
-    with _opened(config, read_only=True) as database, database.reading() as connection:
+    with opened_journal(load_config(config)) as database, database.reading() as connection:
         review = find(connection, decision)
     if as_json:
         print_json(review.as_dict())
@@ -73,9 +71,10 @@ def claim(
     as_json: Json = False,
 ) -> None:
     """Say that you look at a request."""
+    from guard.config import load_config
     from guard.journal.review import claim as run
 
-    with _opened(config) as database:
+    with opened_journal(load_config(config), read_only=False) as database:
         review = run(database, decision, by or _user(), take_over=take_over)
     _say(review, as_json)
 
@@ -89,10 +88,11 @@ def resolve(
     as_json: Json = False,
 ) -> None:
     """Say what became of a request that you claimed."""
+    from guard.config import load_config
     from guard.journal.review import resolve as run
 
     text = read_text(note)
-    with _opened(config) as database:
+    with opened_journal(load_config(config), read_only=False) as database:
         review = run(database, decision, by or _user(), text)
     _say(review, as_json)
 
@@ -125,15 +125,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError) as exc:  # OSError from Python 3.13 on
         raise BadRequest("the user of this machine has no name here; say with --by who does it") from exc
-
-
-@contextmanager
-def _opened(config: Path | None, *, read_only: bool = False) -> Iterator[Database]:
-    from guard.config import load_config
-    from guard.journal.database import Database
-
-    database = Database(load_config(config).journal, read_only=read_only)
-    try:
-        yield database
-    finally:
-        database.close()

@@ -71,10 +71,18 @@ class Keys:
 
     def match(self, value: object, found: str) -> bool:
         """Whether a hash is that of a value, with any of the keys, or plain."""
-        if not found.startswith(KEYED):
-            return hmac.compare_digest(_digest(value, None).encode(), found.encode("utf-8", "replace"))
-        keys = (self.sign, *self.older) if self.sign else ()
-        return any(hmac.compare_digest(_digest(value, key).encode(), found.encode("utf-8", "replace")) for key in keys)
+        keys: tuple[bytes | None, ...] = (None,)
+        if found.startswith(KEYED):
+            keys = (self.sign, *self.older) if self.sign else ()
+        wanted = found.encode("utf-8", "replace")
+        return any(hmac.compare_digest(_digest(value, key).encode(), wanted) for key in keys)
+
+
+def hashed(data: bytes, key: bytes | None) -> str:
+    """A hash, with what it was made by."""
+    if key is None:
+        return PLAIN + hashlib.sha256(data).hexdigest()
+    return KEYED + hmac.new(key, data, hashlib.sha256).hexdigest()
 
 
 def link(drafts: Iterable[Draft], head: Head, keys: Keys, now: float) -> tuple[list[Record], Head]:
@@ -117,7 +125,4 @@ def _covered(seq: int, time: float, kind: str, decision: str | None, payload: st
 
 
 def _digest(value: object, key: bytes | None) -> str:
-    data = canonical(value).encode("utf-8", "surrogatepass")
-    if key is None:
-        return PLAIN + hashlib.sha256(data).hexdigest()
-    return KEYED + hmac.new(key, data, hashlib.sha256).hexdigest()
+    return hashed(canonical(value).encode("utf-8", "surrogatepass"), key)

@@ -1,4 +1,4 @@
-"""The journal's database: SQLite in WAL mode or PostgreSQL, its tables, and the transactions on them."""
+"""The journal's database: its tables, and the transactions on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,18 +15,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from guard.config import JournalSection
 from guard.errors import ConfigError, JournalError
 from guard.journal.chain import KEYED, Head, Keys, is_sealed, link, sealed
+from guard.journal.engines import READS, engine_of
 from guard.journal.records import Draft, Kind, Record, draft
 
 SCHEMA = "0001"  # the last of `guard.journal.migrations`
 VERSION_TABLE = "journal_schema"
 _CHUNK = 1000
-_STATEMENT_S = 30.0  # of PostgreSQL; a lock is given up sooner, and to read may take any time
-_SILENCE = {  # 15 s without an answer of PostgreSQL's machine, whether something was sent or not; an address may differ
-    "tcp_user_timeout": 15_000,  # ms
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-}
 _IN_VAIN = ("55P03", "57014")  # SQLSTATE: a lock was not to be had, a statement took too long
 
 metadata = sa.MetaData()
@@ -108,7 +101,7 @@ class Database:
     def __init__(self, settings: JournalSection, *, read_only: bool = False, timeout_s: float = 5.0) -> None:
         self.place = place(settings)
         self.keys = Keys.of("journal.key_env", settings.key_env)
-        self._engine = _engine(settings, read_only=read_only, timeout_s=timeout_s)
+        self._engine = engine_of(settings, read_only=read_only, timeout_s=timeout_s)
         try:
             with self._explained():
                 self._prepare(read_only)
@@ -138,7 +131,7 @@ class Database:
         Raises:
             JournalError: the database failed.
         """
-        options: dict[str, Any] = {"airlock_reads": True}
+        options: dict[str, Any] = {READS: True}
         if not self.is_sqlite:
             options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         with self._explained(), self._engine.connect().execution_options(**options) as connection:
@@ -283,85 +276,6 @@ def _check_unused(connection: sa.Connection, named: str) -> None:
         raise JournalError(f"{named}: is a database of something else (table {min(tables)}); name another file")
 
 
-def _engine(settings: JournalSection, *, read_only: bool, timeout_s: float) -> sa.Engine:
-    if settings.url is not None:
-        return _postgres(settings.url, timeout_s)
-    assert settings.path is not None
-    return _sqlite(settings.path, settings.sync, read_only=read_only, timeout_s=timeout_s)
-
-
-def _sqlite(path: Path, sync: bool, *, read_only: bool, timeout_s: float) -> sa.Engine:
-    try:
-        if read_only:
-            path.stat()
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)  # made for the owner only; SQLite gives its other files the same mode
-    except FileNotFoundError as exc:
-        raise JournalError(f"journal.path = {path}: there is none yet; `airlock serve` makes it") from exc
-    except OSError as exc:
-        raise JournalError(f"journal.path = {path}: cannot be opened as a journal ({exc}); name another file") from exc
-    mode = "ro" if read_only else "rw"
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=path.absolute().as_uri(), query={"mode": mode, "uri": "true"}),
-        connect_args={"timeout": timeout_s, "isolation_level": None},
-        hide_parameters=True,
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
-        if read_only:
-            return
-        try:
-            connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
-            connection.execute("PRAGMA secure_delete=ON")  # what retention deletes is overwritten
-        except sqlite3.Error as exc:
-            raise JournalError(
-                f"journal.path = {path}: cannot be opened as a journal ({exc}); name another file"
-            ) from exc
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        reads = read_only or connection.get_execution_options().get("airlock_reads")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _postgres(url: str, timeout_s: float) -> sa.Engine:
-    try:
-        import psycopg
-    except ModuleNotFoundError as exc:
-        raise ConfigError(f"journal.url = {url}: needs psycopg; pip install 'llm-airlock[postgres]'") from exc
-    try:
-        address = sa.make_url(url).set(drivername="postgresql+psycopg")
-    except (SQLAlchemyError, ValueError) as exc:
-        raise ConfigError(f"journal.url = {url}: is no address such as postgresql://user@host/database") from exc
-    silence = {name: value for name, value in _SILENCE.items() if name not in address.query}
-    engine = sa.create_engine(
-        address,
-        connect_args={"connect_timeout": max(2, round(timeout_s)), **silence},
-        pool_pre_ping=True,
-        hide_parameters=True,
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
-        try:
-            connection.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
-            connection.execute(f"SET statement_timeout = {round(_STATEMENT_S * 1000)}")
-            connection.commit()
-        except psycopg.Error as exc:
-            raise JournalError(f"journal.url = {url}: {type(exc).__name__}") from exc
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        if connection.get_execution_options().get("airlock_reads"):
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-
-    return engine
-
-
 def select_records(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Iterator[Record]:
     """Records in order, a thousand at a time, so that a journal of any size can be read.
 
@@ -376,3 +290,10 @@ def select_records(connection: sa.Connection, *conditions: sa.ColumnElement[bool
         if len(rows) < _CHUNK:
             return
         following = chosen.where(journal.c.seq > rows[-1].seq)
+
+
+def between(since: float | None, until: float | None) -> list[sa.ColumnElement[bool]]:
+    """Conditions of the records from one moment on and before another (Unix time)."""
+    begins = [] if since is None else [journal.c.time >= since]
+    ends = [] if until is None else [journal.c.time < until]
+    return [*begins, *ends]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from guard.errors import BadRequest
+from guard.journal.prompts import READABLE
 from guard.journal.records import Record
 
 FEWEST = 50  # decisions of a period below which nothing can be said
@@ -24,7 +25,6 @@ _SHOWN = 10
 _WORDS = 5_000  # different words that are counted
 _DOCUMENTS = 20_000  # prompts of a period whose words are counted
 _WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]{2}|[\p{L}\p{N}]{2,}", regex.V1)
-_READABLE = frozenset({"full", "redacted"})
 _CATEGORICAL = ("tier", "category", "route", "language", "tenant")
 
 
@@ -88,7 +88,7 @@ def read_period(records: Iterable[Record]) -> Period:
         period.numbers["confidence"].append(float(tiers.get(tier, 0.0)))
         for name in ("coverage", "tokens"):
             period.numbers[name].append(float(said.get(name) or 0.0))
-        if said.get("prompts") in _READABLE and said.get("prompt"):
+        if said.get("prompts") in READABLE and said.get("prompt"):
             period.prompts.append(str(said["prompt"]))
     return period
 
@@ -129,7 +129,7 @@ def drift(
         found.append(_words(before.prompts, after.prompts, permutations, rng))
     adjusted = _holm([each.p for each in found])
     judged = [
-        Moved(each.measure, each.psi, each.divergence, each.p, p, p <= alpha and each.psi >= least, each.shares)
+        replace(each, adjusted=p, alarm=p <= alpha and each.psi >= least)
         for each, p in zip(found, adjusted, strict=True)
     ]
     return sorted(judged, key=lambda each: (each.adjusted, -each.psi))

@@ -51,19 +51,14 @@ def moment(text: str, option: str, now: datetime | None = None) -> float:
 def _table(records: Iterable[Record]) -> Iterator[str]:
     page = io.StringIO()
     writer = csv.writer(page, lineterminator="\n")
-    rows: Iterator[list[object]] = (
-        [
-            *(getattr(record, name) for name in _COLUMNS),
-            *(record.content.get(name) for name in _OF_PAYLOAD),
-        ]
-        for record in records
-    )
     writer.writerow([*_COLUMNS, *_OF_PAYLOAD])
-    for row in rows:
+    for record in records:
+        content = record.content
         yield page.getvalue()
         page.seek(0)
         page.truncate()
-        writer.writerow([_cell(value) for value in row])
+        row = [*(getattr(record, name) for name in _COLUMNS), *(content.get(name) for name in _OF_PAYLOAD)]
+        writer.writerow(map(_cell, row))
     yield page.getvalue()
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from typing import Literal
 
 from guard.config import JournalSection
-from guard.journal.chain import Keys
+from guard.journal.chain import Keys, hashed
 
 Mode = Literal["off", "hashed", "redacted", "full"]
+READABLE = frozenset({"redacted", "full"})  # modes that keep a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,8 @@ class Prompts:
         match self.mode:
             case "off":
                 return None
-            case "hashed" if self.key is not None:
-                return "hmac-sha256:" + hmac.new(self.key, safe, hashlib.sha256).hexdigest()
             case "hashed":
-                return "sha256:" + hashlib.sha256(safe).hexdigest()
+                return hashed(safe, self.key)
             case "redacted":
                 from guard.journal.redact import redact
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from classifier.settings import OperatingPoint
 from classifier.types import ClassifierError, Tier
+from guard.journal.prompts import READABLE
 from guard.journal.records import Record
 
-_READABLE = frozenset({"full", "redacted"})
 _NEAR = 0.1  # of a threshold
 _UNSURE = 0.5  # of the entropy that four tiers can have
 _UNKNOWN = "und"  # ISO 639-2: undetermined; a row without `lang` would be English to training
@@ -74,7 +74,7 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
     for record in records:
         said = record.content
         text = said.get("prompt")
-        if said.get("prompts") not in _READABLE or not isinstance(text, str) or not text.strip():
+        if said.get("prompts") not in READABLE or not isinstance(text, str) or not text.strip():
             continue
         if said.get("judged") != "last_turn":  # the verdict is on another text
             continue
@@ -86,8 +86,9 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ClassifierError):
             continue
-        found.pop(" ".join(text.split()), None)
-        found[" ".join(text.split())] = candidate
+        key = " ".join(text.split())
+        found.pop(key, None)  # so that it stands where the last one did
+        found[key] = candidate
     return list(found.values())
 
 
@@ -150,11 +151,11 @@ def _scored(candidate: Candidate, point: OperatingPoint, other: Tier | None) -> 
         "risk": abs(1 - tiers[Tier.SAFE] - point.risk),
     }
     closest = min(near, key=lambda name: near[name])
-    disagrees = other is not None and other is not candidate.tier
+    disputed = [] if other is None or other is candidate.tier else [f"another model says {other.label}"]
     reasons = [
-        *([f"another model says {other.label}"] if disagrees and other is not None else []),
+        *disputed,
         *([f"near the threshold of {closest}"] if near[closest] <= _NEAR else []),
         *(["unsure"] if entropy >= _UNSURE else []),
     ]
-    score = (entropy + 1 - min(1.0, near[closest])) / 2 + float(disagrees)
+    score = (entropy + 1 - min(1.0, near[closest])) / 2 + len(disputed)
     return replace(candidate, score=score, reasons=tuple(reasons))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -79,15 +79,7 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """The form of exports."""
-        return {
-            "seq": self.seq,
-            "time": self.time,
-            "kind": self.kind,
-            "decision": self.decision,
-            "payload": self.content,
-            "previous": self.previous,
-            "hash": self.hash,
-        }
+        return {**asdict(self), "payload": self.content}
 
 
 def draft(kind: Kind, content: Mapping[str, Any], decision: str | None = None, time: float | None = None) -> Draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from classifier.types import ClassifierError
@@ -29,7 +29,7 @@ class Ruling:
 
     def as_dict(self) -> dict[str, str]:
         """For programs."""
-        return {"route": self.route, "rule": self.rule, "ground_answer": self.ground_answer}
+        return asdict(self)
 
 
 @dataclass(slots=True)

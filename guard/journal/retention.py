@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,7 +38,7 @@ class Pruned:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        return {"records": self.records, "through": self.through, "unresolved": self.unresolved}
+        return asdict(self)
 
 
 def prune(database: Database, before: float) -> Pruned:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from guard.errors import BadRequest, JournalError
@@ -68,16 +68,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        return {
-            "sound": self.sound,
-            "records": self.records,
-            "first": self.first,
-            "keyed": self.keyed,
-            "pruned": self.pruned,
-            "head": self.head,
-            "problems": self.problems,
-            "shown": self.shown,
-        }
+        return {"sound": self.sound, **asdict(self)}
 
 
 def verify(records: Iterable[Record], head: Head | None, keys: Keys, anchor: Anchor | None = None) -> Report:

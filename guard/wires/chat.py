@@ -10,22 +10,10 @@ from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
 from guard.wires.json import content_texts, dump, event, parse_json
-from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, url_citations
-from guard.wires.requests import (
-    Entry,
-    Open,
-    Parts,
-    content,
-    field_turns,
-    inside,
-    limited,
-    media_in,
-    no_other_conversation,
-    said,
-    stored_prompt,
-    trimmed,
-    validated,
-)
+from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason, url_citations
+from guard.wires.parts import Parts, content, inside, media_in, said
+from guard.wires.requests import Open, field_turns, limited, no_other_conversation, stored_prompt, validated
+from guard.wires.trimming import Entry, trimmed
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 
 _PARTS = Parts(
@@ -106,7 +94,7 @@ class ChatWire:
         message.update(_marks(reply))
         body = {
             **frame(request, decision, "chat.completion"),
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}],
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(reply)}],
             "usage": NO_USAGE,
         }
         if extras:
@@ -117,7 +105,7 @@ class ChatWire:
         """The same as chunks."""
         around = frame(request, decision, "chat.completion.chunk")
         delta = {"role": "assistant", "content": reply.text, **_marks(reply)}
-        last: dict[str, Any] = {**around, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish(reply)}]}
+        last: dict[str, Any] = {**around, "choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason(reply)}]}
         if extras:
             last["airlock"] = extras_of(decision, reply)
         events = [{**around, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}, last]
@@ -151,10 +139,6 @@ def frame(request: WireRequest, decision: Decision, kind: str) -> dict[str, Any]
 
 def _entry(message: Mapping[str, Any]) -> Entry:
     return Entry(message["role"], content(message.get("content"), "", _PARTS)[0])
-
-
-def _finish(reply: Reply) -> str:
-    return "content_filter" if reply.refused else "stop"
 
 
 def _marks(reply: Reply) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
 from guard.wires.json import content_texts, dump, dump_request, event, parse_json
-from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of
+from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason
 from guard.wires.requests import (
     Open,
     field_turns,
@@ -95,8 +95,7 @@ class CompletionsWire:
         return ChoicesReader(stop)
 
     def _said(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
-        finish = "content_filter" if reply.refused else "stop"
-        choices = [_choice(index, reply.text, finish) for index in range(request.prompts)]
+        choices = [_choice(index, reply.text, finish_reason(reply)) for index in range(request.prompts)]
         own = {"airlock": extras_of(decision, reply)} if extras else {}
         return {**_frame(request, decision), "choices": choices, **own}
 

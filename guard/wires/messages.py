@@ -10,21 +10,9 @@ from guard.types import Decision, Reply, Turn
 from guard.wires.json import content_texts, dump, event, parse_json
 from guard.wires.messages_stream import NAMES, MessagesReader, error_of
 from guard.wires.openai import extras_of
-from guard.wires.requests import (
-    Entry,
-    Open,
-    Parts,
-    field_turns,
-    inside,
-    limited,
-    media_in,
-    nested,
-    no_other_conversation,
-    said,
-    stored_prompt,
-    trimmed,
-    validated,
-)
+from guard.wires.parts import Parts, inside, media_in, nested, said
+from guard.wires.requests import Open, field_turns, limited, no_other_conversation, stored_prompt, validated
+from guard.wires.trimming import Entry, trimmed
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 from rag.types import Citation
 
@@ -172,7 +160,7 @@ def _message_of(request: WireRequest, decision: Decision, reply: Reply, *, extra
         "usage": _NO_USAGE,
         **({"airlock": extras_of(decision, reply)} if extras else {}),
         "content": blocks_of(reply),
-        "stop_reason": _reason(reply),
+        "stop_reason": "refusal" if reply.refused else "end_turn",
         "stop_sequence": None,
     }
 
@@ -210,10 +198,6 @@ def _opened(block: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, An
     deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": block["text"]}]
     deltas += [{"type": "citations_delta", "citation": each} for each in cited]
     return {"type": "text", "text": "", **({"citations": []} if cited else {})}, deltas
-
-
-def _reason(reply: Reply) -> str:
-    return "refusal" if reply.refused else "end_turn"
 
 
 def _pieces(reply: Reply) -> list[tuple[str, Citation | None]]:

@@ -25,18 +25,22 @@ def error_body(fault: Fault) -> bytes:
 
 def url_citations(citations: Sequence[Citation]) -> list[dict[str, Any]]:
     """Citations as a message carries them, by their places in its content."""
-    return [
-        {
-            "type": "url_citation",
-            "url_citation": {
-                "start_index": citation.answer_start,
-                "end_index": citation.answer_end,
-                "title": citation.title,
-                "url": citation.url,
-            },
-        }
-        for citation in citations
-    ]
+    return [{"type": "url_citation", "url_citation": cited_place(citation)} for citation in citations]
+
+
+def cited_place(citation: Citation) -> dict[str, Any]:
+    """Where a citation stands in an answer, and what it names."""
+    return {
+        "start_index": citation.answer_start,
+        "end_index": citation.answer_end,
+        "title": citation.title,
+        "url": citation.url,
+    }
+
+
+def finish_reason(reply: Reply) -> str:
+    """Why a completion of Airlock's own ends."""
+    return "content_filter" if reply.refused else "stop"
 
 
 def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
 from guard.wires.json import content_leaves, dump, parse_json
-from guard.wires.openai import error_body, extras_of
+from guard.wires.openai import cited_place, error_body, extras_of
+from guard.wires.parts import Parts, content, inside, media_in, said
 from guard.wires.requests import (
-    Entry,
     Open,
-    Parts,
-    content,
     field_turns,
-    inside,
     limited,
-    media_in,
     no_other_conversation,
-    said,
     stored_prompt,
     strings_beside,
-    trimmed,
     validated,
 )
 from guard.wires.responses_stream import NAMES, ResponsesReader, is_repeated, responses_events
+from guard.wires.trimming import Entry, trimmed
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 from rag.types import Citation
 
@@ -146,19 +141,20 @@ def _turn(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
         raise BadRequest(f"{param}.type: need a text", param=f"{param}.type")
     if kind == "message":
         return _message(item, param)
-    if kind == "reasoning" or kind.endswith(("_call", "_request", "_response", "_output", "_tools")):
-        role = "tool" if not kind.endswith(("_call", "_request")) or _has_result(item) else "assistant"
-        if kind == "reasoning":
-            role = "assistant"
-        kinds = media_in(inside(item), _PARTS)
-        opaque = _OPAQUE
-        if kind == _PICTURE:
-            role, kinds, opaque = "tool", [_PICTURE], _OPAQUE | {"result"}
-        return Turn(role, "\n".join(said(dict(item), param, opaque=opaque, parts=_PARTS))), kinds
-    raise BadRequest(
-        f"{param}.type: {kind[:40]!r} is not known; need message, reasoning, *_call, *_call_output, item_reference",
-        param=f"{param}.type",
-    )
+    if kind == _PICTURE:
+        return Turn("tool", _all_said(item, param, _OPAQUE | {"result"})), [_PICTURE]
+    if kind == "reasoning":
+        role = "assistant"
+    elif kind.endswith(("_call", "_request")):
+        role = "tool" if any(item.get(name) for name in _BY_TOOLS) else "assistant"
+    elif kind.endswith(("_response", "_output", "_tools")):
+        role = "tool"
+    else:
+        raise BadRequest(
+            f"{param}.type: {kind[:40]!r} is not known; need message, reasoning, *_call, *_call_output, item_reference",
+            param=f"{param}.type",
+        )
+    return Turn(role, _all_said(item, param, _OPAQUE)), media_in(inside(item), _PARTS)
 
 
 def _message(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
@@ -174,8 +170,8 @@ def _message(item: Mapping[str, Any], param: str) -> tuple[Turn, list[str]]:
     return turn, [*kinds, *media_in(inside(rest), _PARTS)]
 
 
-def _has_result(item: Mapping[str, Any]) -> bool:
-    return any(item.get(name) for name in _BY_TOOLS)
+def _all_said(item: Mapping[str, Any], param: str, opaque: Collection[str]) -> str:
+    return "\n".join(said(item, param, opaque=opaque, parts=_PARTS))
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:
@@ -209,22 +205,17 @@ SETTINGS: dict[str, Any] = {
 
 def annotations_of(citations: Sequence[Citation]) -> list[dict[str, Any]]:
     """Citations as a part of a message carries them, by their places in its text."""
-    return [
-        {
-            "type": "url_citation",
-            "start_index": citation.answer_start,
-            "end_index": citation.answer_end,
-            "title": citation.title,
-            "url": citation.url,
-        }
-        for citation in citations
-    ]
+    return [{"type": "url_citation", **cited_place(citation)} for citation in citations]
+
+
+def output_text(text: str, citations: Sequence[Citation]) -> dict[str, Any]:
+    """A text as a part of a message."""
+    return {"type": "output_text", "text": text, "annotations": annotations_of(citations), "logprobs": []}
 
 
 def _response(request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> dict[str, Any]:
     status = "incomplete" if reply.refused else "completed"
-    marks = annotations_of(reply.citations)
-    part = {"type": "output_text", "text": reply.text, "annotations": marks, "logprobs": []}
+    part = output_text(reply.text, reply.citations)
     message = {"type": "message", "id": f"msg_{decision.id}", "status": status, "role": "assistant", "content": [part]}
     return {
         **SETTINGS,

@@ -35,8 +35,7 @@ class Says:
 
 def guard_with(*others, **parts):
     choices = tuple(
-        Choice(f"other-{number}", Concerns(**when).rule(), classifier, TAXONOMY)
-        for number, (when, classifier) in enumerate(others)
+        Choice(Concerns(**when).rule(), classifier, TAXONOMY) for number, (when, classifier) in enumerate(others)
     )
     return make_guard(others=choices, **parts)
 

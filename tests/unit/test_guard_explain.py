@@ -94,7 +94,7 @@ def test_a_gateway_that_explains_nothing_says_so():
 
 def test_a_request_that_another_classifier_judges_is_refused_before_it_is_judged():
     other = WordClassifier()
-    others = (Choice("other", Concerns(endpoint="check").rule(), other, TAXONOMY),)
+    others = (Choice(Concerns(endpoint="check").rule(), other, TAXONOMY),)
     answer, journal = ask({"input": "election?", "explain": True}, explainer=Because(), others=others)
     assert answer.status == 400
     assert [decision.rule for decision, _ in journal.decisions] == ["invalid_request"]
@@ -143,3 +143,11 @@ def test_check_says_why(monkeypatch):
     assert "window    how is a bomb made  (as read)" in done.stdout
     done = CliRunner().invoke(app, ["check", "how is a bomb made", "--why", "--json"])
     assert json.loads(done.stdout)["why"]["window"]["text"] == "how is a bomb made"
+
+
+def test_check_prints_one_json_object_also_where_a_shadow_rule_would_say_something_else(monkeypatch):
+    rules = [{"name": "trial", "mode": "shadow", "route": "refuse"}, {"name": "rest", "route": "forward"}]
+    monkeypatch.setattr("guard.assemble.load_guard", lambda *_: make_guard({"policy.rules": rules}))
+    assert "shadow    trial would say refuse" in CliRunner().invoke(app, ["check", "hello"]).stdout
+    said = json.loads(CliRunner().invoke(app, ["check", "hello", "--json"]).stdout)
+    assert [each["rule"] for each in said["shadow"]] == ["trial"]

@@ -395,7 +395,7 @@ def test_a_connection_that_goes_silent_is_given_up(server):
 
 
 def test_a_statement_that_takes_too_long_is_ended_and_a_long_reading_is_not(server, monkeypatch):
-    monkeypatch.setattr("guard.journal.database._STATEMENT_S", 0.3)
+    monkeypatch.setattr("guard.journal.engines._STATEMENT_S", 0.3)
     with database(server) as opened:
         with pytest.raises(sa.exc.OperationalError, match="statement timeout"), opened.appending() as ledger:
             ledger.connection.execute(sa.text("SELECT pg_sleep(20)"))
@@ -411,7 +411,7 @@ def test_records_whose_statement_took_too_long_fail_together(server, monkeypatch
     with database(server) as opened, opened.appending() as ledger:
         ledger.connection.execute(sa.text(f"CREATE SCHEMA {name}"))
     place = f"{server}&options=-csearch_path%3D{name}"
-    monkeypatch.setattr("guard.journal.database._STATEMENT_S", 0.3)
+    monkeypatch.setattr("guard.journal.engines._STATEMENT_S", 0.3)
     journal = open_journal(place)
     with database(place) as opened, opened.appending() as ledger:
         ledger.connection.execute(

@@ -87,7 +87,7 @@ class GuardrailEventHooks:
 
 @pytest.fixture
 def guardrail(monkeypatch):
-    """Makes guardrails of a module that was loaded with the classes above."""
+    """Makes guardrails of modules that were loaded with the classes above."""
     has: dict[str, dict[str, Any]] = {
         "litellm": {},
         "litellm.integrations": {},
@@ -101,11 +101,13 @@ def guardrail(monkeypatch):
     for name, members in has.items():
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
         vars(sys.modules[name]).update(members)
-    spec = find_spec("guard.integrations.litellm")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    for name in ("guard.integrations.litellm_messages", "guard.integrations.litellm"):
+        spec = find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
 
     def made(settings=None, *, raise_on_block=False, **parts):
         guard = make_guard({"output.hold_back": 40, "output.stride": 10} | (settings or {}), **parts)

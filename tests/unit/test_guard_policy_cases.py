@@ -147,6 +147,8 @@ def test_the_schema_takes_what_the_configuration_takes():
         ("policy: {on_error: pass}", False),
         ("knowledge: {where: {lang: en, trust: [high, low]}}", True),
         ("answers: {help_lines: {GB: {crisis: ['1', {name: a, contact: '2'}]}}}", True),
+        ("access: {failed: 60/minute}", True),
+        ("limits: {total: {requests: [60/minute, 5/second]}}", True),
         ("servr: {}", False),
         ("interpretation: {kind: reader}", True),
         ("interpretation: {kind: reader, max_tokens: 3}", False),

@@ -95,25 +95,31 @@ def test_too_many_hanging_calls_fail_the_next_at_once_until_they_end():
     assert asyncio.run(run()) == 7
 
 
+class Crowd:
+    """Work that takes a while, and the most of it that was done at once."""
+
+    def __init__(self, seconds):
+        self.seconds, self.running, self.most, self.lock = seconds, 0, 0, threading.Lock()
+
+    def __call__(self):
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.running -= 1
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_no_more_calls_run_at_once_than_there_are_workers(workers):
-    running, most, lock = 0, 0, threading.Lock()
-
-    def work():
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.01)
-        with lock:
-            running -= 1
+    work = Crowd(0.01)
 
     async def run():
         runner = Runner("part", deadline_s=5, workers=workers)
         await asyncio.gather(*(runner.run(work) for _ in range(9)))
 
     asyncio.run(run())
-    assert most == workers
+    assert work.most == workers
 
 
 def test_waiting_for_a_place_counts_for_the_deadline():
@@ -151,16 +157,7 @@ def test_a_caller_that_goes_away_keeps_its_place_until_its_call_ends():
 
 
 def test_a_result_that_comes_with_the_deadline_frees_its_place_once():
-    running, most, lock = 0, 0, threading.Lock()
-
-    def work():
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.05)
-        with lock:
-            running -= 1
+    work = Crowd(0.05)
 
     async def run():
         runner = Runner("part", deadline_s=0.1)
@@ -171,7 +168,7 @@ def test_a_result_that_comes_with_the_deadline_frees_its_place_once():
         await asyncio.gather(*(runner.run(work) for _ in range(2)), return_exceptions=True)
 
     asyncio.run(run())
-    assert most == 1
+    assert work.most == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError, TimeoutError, None])

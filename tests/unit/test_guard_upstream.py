@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from guard.config import Upstream
+from guard.connections import Upstream
 from guard.errors import UpstreamError
 from guard.middleware import GuardMiddleware
 from guard.upstream import Forwarder

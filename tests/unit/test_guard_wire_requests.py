@@ -11,7 +11,7 @@ from guard.errors import BadRequest
 from guard.middleware import GuardMiddleware
 from guard.types import Route, Turn
 from guard.wires import BY_ENDPOINT, Reading
-from guard.wires.requests import Entry, kept
+from guard.wires.trimming import Entry, kept
 from tests.doubles import MemoryJournal, Upstream, WordClassifier, exchange, make_guard
 from tests.wire_cases import PATHS, request
 
@@ -249,6 +249,21 @@ def test_parts_without_text_are_seen_wherever_the_wire_has_names(endpoint, place
     assert (decision.unjudged, set(decision.removed)) == ((), kinds)
     assert b"AAAA" not in upstream.requests[0][1]
     assert b"what is this?" in upstream.requests[0][1]
+
+
+@pytest.mark.parametrize("endpoint", list(IMAGE))
+def test_a_part_without_text_stays_one_whatever_stands_under_an_empty_name(endpoint):
+    body = speaking(endpoint, {"type": TEXT[endpoint], "text": "hi"}, {**IMAGE[endpoint], "": "a knife"})
+    found = parsed(endpoint, body)
+    assert found.non_text == (IMAGE[endpoint]["type"],)
+    assert "a knife" in found.turns[-1].text
+    assert b"AAAA" not in parsed(endpoint, body, text_only=True).body
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+def test_a_part_of_an_unknown_kind_has_no_text_under_an_empty_name(endpoint):
+    with pytest.raises(BadRequest, match="need a `type`"):
+        parsed(endpoint, speaking(endpoint, {"type": "x_image", "": "a knife"}))
 
 
 def test_what_a_call_is_given_is_no_part_whatever_it_looks_like():
