@@ -76,6 +76,12 @@ def sentences(text: str) -> tuple[Sentence, ...]:
     return tuple(found)
 
 
+def sentences_inside(passage: Passage, document: Document) -> list[Sentence]:
+    """The sentences of a document that stand whole in one of its passages."""
+    known = sentences(document.text)
+    return [each for each in known if passage.start <= each.start and each.end <= passage.end]
+
+
 def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
     """Consecutive sentences of one section, as many as `words` allow; a longer sentence is a passage of its own.
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.asks import lift
-from rag.chunking import Sentence, embedding_text, sentences
+from rag.chunking import Sentence, embedding_text, sentences_inside
 from rag.grounding import compose
-from rag.types import Citation, Document, Encoder, Evidence, GroundedAnswer, KnowledgeError, Status, similarity
+from rag.types import Citation, Document, Encoder, Evidence, GroundedAnswer, KnowledgeError, similarity
 
 
 class InterpretationModel(Protocol):
@@ -86,20 +86,8 @@ class Candidate:
     @property
     def citation(self) -> Citation:
         """The citation of its words, without a place in an answer."""
-        return Citation(
-            passage=self.passage,
-            document=self.document.id,
-            version=self.document.version,
-            title=self.document.title,
-            url=self.document.url,
-            start=self.sentence.start,
-            end=self.sentence.end,
-            quote=self.quote,
-            score=self.similarity,
-            status=Status.SUPPORTED,
-            answer_start=0,
-            answer_end=0,
-        )
+        start, end = self.sentence.start, self.sentence.end
+        return Citation.of(self.document, start, end, passage=self.passage, score=self.similarity)
 
 
 def unknown(text: str) -> str | None:
@@ -163,8 +151,7 @@ def candidates(
     found = [
         (sentence, documents[item.passage.document], item)
         for item in evidence
-        for sentence in sentences(documents[item.passage.document].text)
-        if item.passage.start <= sentence.start and sentence.end <= item.passage.end
+        for sentence in sentences_inside(item.passage, documents[item.passage.document])
     ]
     texts = [embedding_text(document, sentence) for sentence, document, _ in found]
     (query,) = encoder.encode_queries([question])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rag.facts.cues import ALTERS, TURNING_HEADING
+from rag.facts.surroundings import ALTERS, TURNING_HEADING
 from rag.segments import Segment
 from rag.spelling import key, normal
 

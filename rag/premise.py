@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rag.chunking import sentences
-from rag.facts.comparison import Facts, Fault, compare, facts
+from rag.chunking import sentences_inside
+from rag.facts.comparison import Facts, Fault, claim_facts, compare, facts
 from rag.facts.language import language_of
 from rag.facts.numbers import ranges
 from rag.facts.polarity import denied, reported
@@ -126,32 +126,13 @@ def _places(evidence: Sequence[Evidence], documents: Mapping[str, Document]) -> 
         passage, document = item.passage, documents[item.passage.document]
         whole = normal(passage.text).text
         language = language_of(whole)
-        for each in () if document.disputed else sentences(document.text):
-            quote = document.text[each.start : each.end]
-            if each.start < passage.start or passage.end < each.end or (document.id, each.start) in known:
+        for each in () if document.disputed else sentences_inside(passage, document):
+            if (document.id, each.start) in known:
                 continue
             known.add((document.id, each.start))
-            if not quote.rstrip(" *_\"'”’").endswith(("?", "？")):
-                yield _Place(
-                    _citation(item, document, each.start, each.end), facts(normal(quote).text, language), whole, 0
-                )
-
-
-def _citation(item: Evidence, document: Document, start: int, end: int) -> Citation:
-    return Citation(
-        passage=item.passage.id,
-        document=document.id,
-        version=document.version,
-        title=document.title,
-        url=document.url,
-        start=start,
-        end=end,
-        quote=document.text[start:end],
-        score=item.score,
-        status=Status.SUPPORTED,
-        answer_start=0,
-        answer_end=0,
-    )
+            citation = Citation.of(document, each.start, each.end, passage=passage.id, score=item.score)
+            if not citation.quote.rstrip(" *_\"'”’").endswith(("?", "？")):
+                yield _Place(citation, facts(normal(citation.quote).text, language), whole, 0)
 
 
 def _about(claim: str, places: Sequence[_Place]) -> list[_Place]:
@@ -161,13 +142,8 @@ def _about(claim: str, places: Sequence[_Place]) -> list[_Place]:
     for place in places:
         share = coverage(_said(text), words(place.said.text))
         if share >= _NEAR:
-            found.append((share, _agreed(_facts(text, place), place), replace(place, share=share)))
+            found.append((share, _agreed(claim_facts(text, place.said), place), replace(place, share=share)))
     return [place for *_, place in sorted(found, key=lambda entry: entry[:2], reverse=True)[:_LOOKED_AT]]
-
-
-def _facts(text: str, place: _Place) -> Facts:
-    own = facts(text, place.said.language)
-    return own if own.alike(place.said) else facts(text, language_of(text, default=place.said.language))
 
 
 def _by_rules(claim: str, near: Sequence[_Place]) -> Premise | None:
@@ -176,7 +152,7 @@ def _by_rules(claim: str, near: Sequence[_Place]) -> Premise | None:
     found: list[tuple[_Strength, Premise]] = []
     stated: _Strength = (0.0, 0, 0.0)
     for place in near:
-        own = _facts(text, place)
+        own = claim_facts(text, place.said)
         denial = denied(place.said.text)
         if reported(text) if denial else reported(place.said.text) and not reported(text):
             continue  # what somebody says neither states nor contradicts anything

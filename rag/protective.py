@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rag.asks import lift
-from rag.chunking import Sentence, passages, sentences
+from rag.chunking import Sentence, passages, sentences, sentences_inside
 from rag.grounding import compose, ground
 from rag.mode import Mode
 from rag.scope import Where
 from rag.store import KnowledgeBase
-from rag.types import DEFAULT_GATE, PROTECTIVE_FROM, Citation, Document, Evidence, Gate, GroundedAnswer, Status
+from rag.types import DEFAULT_GATE, PROTECTIVE_FROM, Citation, Document, Evidence, Gate, GroundedAnswer
 from rag.view import View
 
 PROTECTS = "protects"  # metadata entry of a document: the categories whose refusals it may stand beside
@@ -73,7 +73,10 @@ class Protector:
             if any(passage.start <= sentence.start < passage.end for sentence in said)
         ]
         cited = (
-            _citation(document, sentence, item) for sentence in said for item in evidence if _holds(item, sentence)
+            Citation.of(document, sentence.start, sentence.end, passage=item.passage.id, score=item.score)
+            for sentence in said
+            for item in evidence
+            if sentence in sentences_inside(item.passage, document)
         )
         places = {(sentence.start, sentence.end) for sentence in said}
 
@@ -99,24 +102,3 @@ def beginning(document: Document) -> Iterator[Sentence]:
         if sentence.section != known[0].section or room < 0:
             return
         yield sentence
-
-
-def _holds(item: Evidence, sentence: Sentence) -> bool:
-    return item.passage.start <= sentence.start and sentence.end <= item.passage.end
-
-
-def _citation(document: Document, sentence: Sentence, item: Evidence) -> Citation:
-    return Citation(
-        passage=item.passage.id,
-        document=document.id,
-        version=document.version,
-        title=document.title,
-        url=document.url,
-        start=sentence.start,
-        end=sentence.end,
-        quote=document.text[sentence.start : sentence.end],
-        score=item.score,
-        status=Status.SUPPORTED,
-        answer_start=0,
-        answer_end=0,
-    )

@@ -7,8 +7,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
-from rag.facts.cues import ALTERS, BINDS, DENIES
 from rag.facts.language import language_of
+from rag.facts.surroundings import ALTERS, BINDS, DENIES
 from rag.lines import Line, lines_above
 from rag.segments import segments, unstruck
 from rag.spelling import ENDS, key, normal
@@ -88,26 +88,10 @@ class Quotable:
         self.languages = [language_of(whole.text) for whole in self._normal]
         self._known: dict[str, list[Source]] = {}
         self._bare: dict[str, list[Source]] = {}
-        self._ends: list[set[int]] = []
-        self._starts: list[set[int]] = []
-        for number, found in enumerate(self.segments):
-            whole = self._normal[number]
-            claused = ";" in whole.text and _has_tables(whole.text)
-            starts, ends = set(), set()
-            for at, segment in enumerate(found):
-                if segment.heading(texts[number]) and at + 1 < len(found):
-                    said, after = (texts[number][each.start : each.end] for each in found[at : at + 2])
-                    if not said.endswith("?") and DENIES.search(after):
-                        continue  # a heading that only names what is false
-                first, last = whole.at(segment.start), whole.up_to(segment.end)
-                starts.add(first)
-                ends.add(first + len(whole.text[first:last].rstrip(ENDS)))
-                self._add(whole.text[first:last], number, segment.start, segment.end)
-                for left, right in _clauses(whole.text[first:last]) if claused else ():
-                    start, end = whole.starts[first + left], whole.ends[first + right - 1]
-                    self._add(whole.text[first + left : first + right], number, start, end)
-            self._starts.append(starts)
-            self._ends.append(ends)
+        self._ends: list[set[int]] = [set() for _ in texts]
+        self._starts: list[set[int]] = [set() for _ in texts]
+        for number, text in enumerate(texts):
+            self._add_sentences(number, text)
         for place in more:
             self._add(self.normal(place), place.passage, place.start, place.end)
         self._above = [
@@ -151,6 +135,23 @@ class Quotable:
     def passage(self, number: int) -> str:
         """The normalised text of a passage."""
         return self._normal[number].text
+
+    def _add_sentences(self, passage: int, text: str) -> None:
+        """The sentences and clauses of a passage, but no heading that only names what is false."""
+        whole, found = self._normal[passage], self.segments[passage]
+        claused = ";" in whole.text and _has_tables(whole.text)
+        for at, segment in enumerate(found):
+            if segment.heading(text) and at + 1 < len(found):
+                said, after = (text[each.start : each.end] for each in found[at : at + 2])
+                if not said.endswith("?") and DENIES.search(after):
+                    continue
+            first, last = whole.at(segment.start), whole.up_to(segment.end)
+            words = whole.text[first:last]
+            self._starts[passage].add(first)
+            self._ends[passage].add(first + len(words.rstrip(ENDS)))
+            self._add(words, passage, segment.start, segment.end)
+            for left, right in _clauses(words) if claused else ():
+                self._add(words[left:right], passage, whole.starts[first + left], whole.ends[first + right - 1])
 
     def _add(self, words: str, passage: int, start: int, end: int) -> None:
         place = Source(passage, start, end)

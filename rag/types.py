@@ -265,6 +265,24 @@ class Citation:
     answer_end: int
     verbatim: bool = True
 
+    @classmethod
+    def of(cls, document: Document, start: int, end: int, *, passage: str, score: float) -> Citation:
+        """A quote of a document, without a place in an answer."""
+        return cls(
+            passage=passage,
+            document=document.id,
+            version=document.version,
+            title=document.title,
+            url=document.url,
+            start=start,
+            end=end,
+            quote=document.text[start:end],
+            score=score,
+            status=Status.SUPPORTED,
+            answer_start=0,
+            answer_end=0,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import lru_cache
+from itertools import chain
+from typing import TypeVar
 
 from rag.facts.dates import dates, terms
+from rag.facts.language import language_of
 from rag.facts.names import Name, codes, names
 from rag.facts.numbers import numbers, ranges
 from rag.facts.polarity import turned
 from rag.facts.shares import Found, exchanged
-from rag.facts.types import Date, Number, Term
+from rag.facts.types import Date, Number, Placed, Term, blank
 from rag.facts.words import coverage, words
 
 READ = 2000  # characters of a sentence that are compared
@@ -24,14 +27,14 @@ _SHORT_HAN = 20  # characters of a Chinese sentence of which a few changed ones 
 _SHORT = 6  # tokens that may take a name's place
 _BOUND = re.compile(  # a claim that may name one end of a range
     r"(?<!\w)(?:at least|at most|up to|over|under|above|below|more|less|fewer|within|until|as|from|by|minimum|maximum"
-    r"|max|min"
-    r"|\w{3,}est|most|least|lower|upper|low|high|begins?|starts?|starting|initially|first|or|can|could|may|might"
+    r"|max|min|\w{3,}est|most|least|lower|upper|low|high|begins?|starts?|starting|initially|first|or|can|could|may|might"
     r"|sometimes|possible|possibly|even|exceed\w*"
     r"|mindestens|höchstens|maximal|bis|ab|über|unter|mehr|weniger|kann|können|könn\w*|manchmal|möglich"
     r"|moins|plus|jusqu\w*|peut|peuvent|menos|más|hasta|puede|pueden)(?!\w)"
     r"|至少|最[多少高低长短大小]|不?超过|以[上下内]|[高低多少]于|不到|可|能|起|也许",
     re.IGNORECASE,
 )
+_Kind = TypeVar("_Kind", Number, Date, Term)
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
 
@@ -99,6 +102,12 @@ def facts(text: str, language: str) -> Facts:
     )
 
 
+def claim_facts(text: str, evidence: Facts) -> Facts:
+    """The facts of a normalised claim, read in the language of a sentence like it, else in its own."""
+    claim = facts(text, evidence.language)
+    return claim if claim.alike(evidence) else facts(text, language_of(text, default=evidence.language))
+
+
 def compare(claim: Facts, best: Facts, others: Sequence[Facts] = (), context: str = "") -> Fault | None:
     """The first fact of a claim that its evidence lacks or contradicts; None if there is none.
 
@@ -109,7 +118,7 @@ def compare(claim: Facts, best: Facts, others: Sequence[Facts] = (), context: st
         context: the normalised passage around `best`, where names may stand.
     """
     alike = claim.alike(best)
-    for fault in (*_missing(claim, best, others, alike), *_names(claim, best, context, alike)):
+    if fault := next(chain(_missing(claim, best, others, alike), _names(claim, best, context, alike)), None):
         return fault
     if alike and (end := _end(claim, best, others)):
         return end
@@ -129,35 +138,48 @@ def _copied(claim: Facts, best: Facts) -> bool:
     return SequenceMatcher(None, claim.text, best.text, autojunk=False).ratio() >= _COPY
 
 
-def _without(text: str, found: Sequence[Date | Term]) -> str:
+def _without(text: str, found: Sequence[Placed]) -> str:
     for fact in found:
-        text = text[: fact.start] + " " * len(fact.text) + text[fact.start + len(fact.text) :]
+        text = blank(text, fact.start, fact.end)
     return text
 
 
 def _missing(claim: Facts, best: Facts, others: Sequence[Facts], alike: bool) -> Iterator[Fault]:
-    kinds: tuple[tuple[str, Callable[[Facts], Sequence[Number | Date | Term]]], ...] = (
-        ("number", lambda facts: facts.numbers),
-        ("date", lambda facts: facts.dates),
-        ("", lambda facts: facts.terms),
-    )
-    for rule, of in kinds:
-        for fact in of(claim):
-            if isinstance(fact, Number) and not fact.needed and not fact.held:
-                continue
-            if _known(fact, of(best)) or _in_other_form(fact, best):
-                continue
-            name = rule or (fact.kind if isinstance(fact, Term) else "")
-            said = [known for known in of(best) if fact.against(known) and not _known(known, of(claim))]  # type: ignore[arg-type]
-            if isinstance(fact, Number) and not fact.needed:  # "an hour" is not in the place of a bare number
-                said = [known for known in said if isinstance(known, Number) and known.unit == fact.unit]
-            if said:
-                reason = f"the evidence says {said[0].text!r}, the claim {fact.text!r}"
-                yield Fault(name, reason, contradicted=alike)
-            elif isinstance(fact, Number) and not fact.needed:
-                continue
-            elif not any(_known(fact, of(other)) or _in_other_form(fact, other) for other in others):
-                yield Fault(name, f"the evidence lacks {fact.text!r}", contradicted=False)
+    """Facts that the evidence lacks, and those that stand in the place of another."""
+    yield from _missing_of(lambda facts: facts.numbers, claim, best, others, alike)
+    yield from _missing_of(lambda facts: facts.dates, claim, best, others, alike)
+    yield from _missing_of(lambda facts: facts.terms, claim, best, others, alike)
+
+
+def _missing_of(
+    of: Callable[[Facts], Sequence[_Kind]], claim: Facts, best: Facts, others: Sequence[Facts], alike: bool
+) -> Iterator[Fault]:
+    mine, theirs = _distinct(of(claim)), _distinct(of(best))
+    unsaid = [known for known in theirs if not _known(known, mine)]
+    for fact in mine:
+        if _known(fact, theirs) or _in_other_form(fact, best):
+            continue
+        if said := next((known for known in unsaid if _instead(fact, known)), None):
+            yield Fault(fact.rule, f"the evidence says {said.text!r}, the claim {fact.text!r}", contradicted=alike)
+        elif isinstance(fact, Number) and not fact.needed:
+            continue
+        elif not any(_known(fact, of(other)) or _in_other_form(fact, other) for other in others):
+            yield Fault(fact.rule, f"the evidence lacks {fact.text!r}", contradicted=False)
+
+
+def _distinct(found: Sequence[_Kind]) -> list[_Kind]:
+    """Facts without those that say again what one before says, which a hostile sentence may have by the hundred."""
+    first: dict[_Kind, _Kind] = {}
+    for fact in found:
+        first.setdefault(replace(fact, text="", start=0), fact)
+    return list(first.values())
+
+
+def _instead(fact: _Kind, known: _Kind) -> bool:
+    """Whether a fact of the evidence stands in the place of a claim's."""
+    if isinstance(fact, Number) and not fact.needed:  # "an hour" is not in the place of a bare number
+        return fact.held and fact.against(known) and fact.unit == known.unit
+    return fact.against(known)
 
 
 def _end(claim: Facts, best: Facts, others: Sequence[Facts]) -> Fault | None:
@@ -168,13 +190,13 @@ def _end(claim: Facts, best: Facts, others: Sequence[Facts]) -> Fault | None:
         elsewhere = [number for facts in (best, *others) for number in facts.numbers if number not in (low, high)]
         said = [end for end in (low, high) if any(number.unit and number.says(end) for number in claim.numbers)]
         if len(said) == 1 and not _known(said[0], elsewhere):
-            text = best.text[low.start : high.start + len(high.text)]
+            text = best.text[low.start : high.end]
             return Fault("number", f"the evidence says {text!r}, the claim only an end of it", contradicted=False)
     return None
 
 
-def _known(fact: Number | Date | Term, known: Sequence[Number | Date | Term]) -> bool:
-    return any(type(fact) is type(other) and fact.says(other) for other in known)  # type: ignore[arg-type]
+def _known(fact: _Kind, known: Sequence[_Kind]) -> bool:
+    return any(fact.says(other) for other in known)
 
 
 def _in_other_form(fact: Number | Date | Term, evidence: Facts) -> bool:
@@ -220,7 +242,7 @@ def _replaced(claim: Facts, best: Facts) -> list[tuple[str, Name]]:
         if kind == "replace" and max(last - first, right - left) <= _SHORT:
             said = claim.text[mine[first].start() : mine[last - 1].end()]
             start, end = theirs[left].start(), theirs[right - 1].end()
-            found += [(said, name) for name in best.names if name.start < end and start < name.start + len(name.text)]
+            found += [(said, name) for name in best.names if name.start < end and start < name.end]
     return found
 
 
@@ -266,5 +288,5 @@ def _by_kind(facts: Facts) -> dict[str, list[Found]]:
 def _frame(text: str, found: Sequence[Found]) -> list[str]:
     """All words but the facts, in order."""
     for start, written, _ in found:
-        text = text[:start] + " " * len(written) + text[start + len(written) :]
+        text = blank(text, start, start + len(written))
     return [token[0].casefold() for token in _TOKEN.finditer(text)]

@@ -58,33 +58,28 @@ _EN = Cues(
         },
     },
     opposites=_pairs(
-        r"increas\w*|rais\w*|rises?|rose|grow\w*|grew/decreas\w*|lower(?:s|ed|ing)?|reduc\w*|falls?|fell|shrink\w*"
-        r"|declin\w* before|prior/after "
-        r"allow\w*|permit\w*|legal|lawful|permitted/forbid\w*|prohibit\w*|bann?\w*|illegal|unlawful|forbidden"
-        r" more/less|fewer "
-        r"higher/lower safe|harmless/unsafe|dangerous|harmful possible/impossible likely/unlikely warm\w*|hot/cold"
-        r"|cool\w* "
-        r"open\w*/clos\w*|shut\w* begin\w*|start\w*|began/end|ends|ended|ending|stop\w*|finish\w*"
-        r" caus\w*/prevent\w*|protect\w* (?:bind|valid)\w*/void "
-        r"weekdays?/weekends? annual(?:ly)?|yearly/(?:bi|semi-?)annual(?:ly)?|biennial(?:ly)? "
-        r"last\s(?:week|month|year)/next\s(?:week|month|year) "
-        r"improv\w*|better/worsen\w*|worse gain\w*|win|wins|won/los\w* win|wins|won/lost accept\w*"
-        r"|approv\w*|granted/reject\w*|refus\w*|den(?:y|ies|ied) "
-        r"includ\w*/exclud\w* effective/ineffective empty/full first/last north\w*/south\w* east\w*/west\w*"
-        r" left/right "
-        r"male|men|man|boys?/female|women|woman|girls? adults?/child|children|infants?|babies hard\w*/soft\w*"
-        r" fast\w*|quick\w*/slow\w* able/unable useful/useless harmless/harmful careful\w*/careless\w* known/unknown"
-        r" enough|sufficient/insufficient complete/incomplete visible/invisible doubl\w*/tripl\w*|halv\w*"
-        r" bans|banned|banning/lift\w*\s(?:the|its|a)\sban "
-        r"young\w*/old\w* early|earlier|earliest/late|later|latest above/below over/under inside/outside"
-        r" true/false success\w*|succeed\w*/fail\w* "
-        r"protect\w*/endanger\w* "
-        r"inhal\w*/exhal\w* import\w*/export\w* buy\w*|bought/sell\w*|sold free/paid public/private"
-        r" strong\w*/weak\w* positive/negative "
-        r"minimum/maximum least/most same/different day/night sunrise|dawn/sunset|dusk morning/evening voluntary"
-        r"|optional/mandatory|compulsory with/without "
-        r"rich\w*/poor\w* long\w*/short\w* large\w*|big\w*/small\w* wet/dry start\w*/stop\w* arriv\w*/depart\w*"
-        r"|leav\w* love\w*/hate\w* up/down"
+        r"increas\w*|rais\w*|rises?|rose|grow\w*|grew/decreas\w*|lower(?:s|ed|ing)?|reduc\w*|falls?|fell|shrink\w*|declin\w*"
+        r" before|prior/after"
+        r" allow\w*|permit\w*|legal|lawful|permitted/forbid\w*|prohibit\w*|bann?\w*|illegal|unlawful|forbidden"
+        r" more/less|fewer higher/lower safe|harmless/unsafe|dangerous|harmful possible/impossible likely/unlikely"
+        r" warm\w*|hot/cold|cool\w* open\w*/clos\w*|shut\w*"
+        r" begin\w*|start\w*|began/end|ends|ended|ending|stop\w*|finish\w* caus\w*/prevent\w*|protect\w*"
+        r" (?:bind|valid)\w*/void weekdays?/weekends?"
+        r" annual(?:ly)?|yearly/(?:bi|semi-?)annual(?:ly)?|biennial(?:ly)?"
+        r" last\s(?:week|month|year)/next\s(?:week|month|year) improv\w*|better/worsen\w*|worse"
+        r" gain\w*|win|wins|won/los\w* win|wins|won/lost"
+        r" accept\w*|approv\w*|granted/reject\w*|refus\w*|den(?:y|ies|ied) includ\w*/exclud\w*"
+        r" effective/ineffective empty/full first/last north\w*/south\w* east\w*/west\w* left/right"
+        r" male|men|man|boys?/female|women|woman|girls? adults?/child|children|infants?|babies hard\w*/soft\w*"
+        r" fast\w*|quick\w*/slow\w* able/unable useful/useless harmless/harmful careful\w*/careless\w*"
+        r" known/unknown enough|sufficient/insufficient complete/incomplete visible/invisible"
+        r" doubl\w*/tripl\w*|halv\w* bans|banned|banning/lift\w*\s(?:the|its|a)\sban young\w*/old\w*"
+        r" early|earlier|earliest/late|later|latest above/below over/under inside/outside true/false"
+        r" success\w*|succeed\w*/fail\w* protect\w*/endanger\w* inhal\w*/exhal\w* import\w*/export\w*"
+        r" buy\w*|bought/sell\w*|sold free/paid public/private strong\w*/weak\w* positive/negative minimum/maximum"
+        r" least/most same/different day/night sunrise|dawn/sunset|dusk morning/evening"
+        r" voluntary|optional/mandatory|compulsory with/without rich\w*/poor\w* long\w*/short\w*"
+        r" large\w*|big\w*/small\w* wet/dry start\w*/stop\w* arriv\w*/depart\w*|leav\w* love\w*/hate\w* up/down"
     ),
     clause=r"and|but|or|while|whereas|although|though|because|so|when|which|who|that",
 )
@@ -113,17 +108,14 @@ _ZH = Cues(
         },
     },
     opposites=_pairs(
-        "增加|上升|提高|增长|上涨|升高/减少|下降|降低|下跌|缩小 之前|以前|前/之后|以后|后 允许|准许|可以"
-        "|合法/禁止|不得|不准|违法|非法 "
-        "多于/少于 高于/低于 安全/危险 有害/无害 可能/不可能 热/冷 开始/结束|停止 开放|打开/关闭 导致"
-        "|引起/预防|防止 改善|好转/恶化 赢|胜/输|败 "
-        "可/忌(?!讳)|禁[用服] 去年/明年 工作日/周末"
-        " 接受|批准|同意/拒绝|驳回|否决 包括|包含/不包括|排除 有效/无效 第一|首/最后|末 东/西 南/北 左/右"
-        " 男/女 成人|成年人/儿童|小孩|婴儿 硬/软 快/慢 "
-        "早/晚 以上/以下 内/外 真/假 成功/失败 进口/出口 买/卖 免费/收费 公立|公共/私立|私人 强/弱 阳性/阴性"
-        " 最低|最少/最高|最多 至少/至多|最多 相同/不同 "
-        "日出/日落 白天/夜间|晚上 早上|早晨|上午/晚上|下午 自愿/强制 富/穷 长/短 大/小 湿/干 饭前|餐前/饭后"
-        "|餐后 冷水/热水 空腹/饱腹 更多/更少 更高/更低 到达/离开 高血压/低血压"
+        "增加|上升|提高|增长|上涨|升高/减少|下降|降低|下跌|缩小 之前|以前|前/之后|以后|后"
+        " 允许|准许|可以|合法/禁止|不得|不准|违法|非法 多于/少于 高于/低于 安全/危险 有害/无害 可能/不可能 热/冷"
+        " 开始/结束|停止 开放|打开/关闭 导致|引起/预防|防止 改善|好转/恶化 赢|胜/输|败 可/忌(?!讳)|禁[用服]"
+        " 去年/明年 工作日/周末 接受|批准|同意/拒绝|驳回|否决 包括|包含/不包括|排除 有效/无效 第一|首/最后|末"
+        " 东/西 南/北 左/右 男/女 成人|成年人/儿童|小孩|婴儿 硬/软 快/慢 早/晚 以上/以下 内/外 真/假 成功/失败"
+        " 进口/出口 买/卖 免费/收费 公立|公共/私立|私人 强/弱 阳性/阴性 最低|最少/最高|最多 至少/至多|最多"
+        " 相同/不同 日出/日落 白天/夜间|晚上 早上|早晨|上午/晚上|下午 自愿/强制 富/穷 长/短 大/小 湿/干"
+        " 饭前|餐前/饭后|餐后 冷水/热水 空腹/饱腹 更多/更少 更高/更低 到达/离开 高血压/低血压"
     ),
     clause="但是?|而|因为|所以|如果|虽然|并且|以及|和|或",
 )
@@ -151,14 +143,13 @@ _DE = Cues(
         },
     },
     opposites=_pairs(
-        r"erhöh\w*|steig\w*|stieg\w*|wachs\w*|wächst|zunehm\w*/senk\w*|sink\w*|sank\w*|verringer\w*|abnehm\w*"
-        r"|fall\w*|fällt vor/nach erlaubt|zulässig|legal/verboten|unzulässig|illegal|untersagt "
-        r"mehr/weniger höher\w*/niedriger\w* sicher/gefährlich|unsicher möglich/unmöglich warm\w*|heiß\w*/kalt\w*"
-        r" öffn\w*|offen/schließ\w*|geschlossen "
-        r"beginn\w*|begann/end\w* verursach\w*/verhinder\w*|schütz\w* besser\w*/schlechter\w* wirksam/unwirksam"
-        r" nord\w*/süd\w* ost\w*/west\w* "
-        r"erwachsene\w*/kind\w* schnell\w*/langsam\w* jung\w*/alt\w* früh\w*/spät\w* mit/ohne mindestens/höchstens"
-        r" morgens/abends täglich/wöchentlich werktags/wochenend\w*"
+        r"erhöh\w*|steig\w*|stieg\w*|wachs\w*|wächst|zunehm\w*/senk\w*|sink\w*|sank\w*|verringer\w*|abnehm\w*|fall\w*|fällt"
+        r" vor/nach erlaubt|zulässig|legal/verboten|unzulässig|illegal|untersagt mehr/weniger höher\w*/niedriger\w*"
+        r" sicher/gefährlich|unsicher möglich/unmöglich warm\w*|heiß\w*/kalt\w*"
+        r" öffn\w*|offen/schließ\w*|geschlossen beginn\w*|begann/end\w* verursach\w*/verhinder\w*|schütz\w*"
+        r" besser\w*/schlechter\w* wirksam/unwirksam nord\w*/süd\w* ost\w*/west\w* erwachsene\w*/kind\w*"
+        r" schnell\w*/langsam\w* jung\w*/alt\w* früh\w*/spät\w* mit/ohne mindestens/höchstens morgens/abends"
+        r" täglich/wöchentlich werktags/wochenend\w*"
         r" letzt\w*\s(?:jahr|monat|woche)\w*/nächst\w*\s(?:jahr|monat|woche)\w*"
     ),
     clause="und|oder|aber|sondern|weil|da|wenn|dass|während|obwohl",
@@ -186,13 +177,13 @@ _FR = Cues(
         },
     },
     opposites=_pairs(
-        r"augment\w*|accroî\w*|hausse/diminu\w*|rédui\w*|baiss\w* avant/après autoris\w*|permi[st]\w*|permet\w*"
-        r"|légal\w*/interdi\w*|illégal\w* plus/moins supérieur\w*/inférieur\w* "
-        r"sûr\w*/dangereu\w* possible/impossible chaud\w*/froid\w* ouvr\w*|ouvert\w*/ferm\w* commenc\w*"
-        r"|début\w*/fin|finit|termin\w*|arrêt\w* "
-        r"provoqu\w*|caus\w*/prévien\w*|prévent\w*|empêch\w*|protèg\w* mieux|amélior\w*/pire|aggrav\w*"
-        r" efficace\w*/inefficace\w* nord/sud est/ouest adultes?/enfants? "
-        r"rapide\w*/lent\w* jeune\w*/âgé\w*|vieux tôt/tard avec/sans matin/soir"
+        r"augment\w*|accroî\w*|hausse/diminu\w*|rédui\w*|baiss\w* avant/après"
+        r" autoris\w*|permi[st]\w*|permet\w*|légal\w*/interdi\w*|illégal\w* plus/moins supérieur\w*/inférieur\w*"
+        r" sûr\w*/dangereu\w* possible/impossible chaud\w*/froid\w* ouvr\w*|ouvert\w*/ferm\w*"
+        r" commenc\w*|début\w*/fin|finit|termin\w*|arrêt\w*"
+        r" provoqu\w*|caus\w*/prévien\w*|prévent\w*|empêch\w*|protèg\w* mieux|amélior\w*/pire|aggrav\w*"
+        r" efficace\w*/inefficace\w* nord/sud est/ouest adultes?/enfants? rapide\w*/lent\w* jeune\w*/âgé\w*|vieux"
+        r" tôt/tard avec/sans matin/soir"
     ),
     clause="et|ou|mais|car|parce|que|qui|si|lorsque|quand|tandis",
 )
@@ -219,13 +210,12 @@ _ES = Cues(
         },
     },
     opposites=_pairs(
-        r"aument\w*|sub(?:e|en|ió|ir)|crec\w*/disminu\w*|reduc\w*|redujo|baj(?:a|an|ó|ar) antes/después permit\w*"
-        r"|legal\w*/prohib\w*|prohíb\w*|ilegal\w* más/menos "
-        r"superior\w*/inferior\w* mayor\w*/menor\w* segur\w*/peligros\w*|insegur\w* posible/imposible"
-        r" caliente\w*/frí\w* abr\w*|abiert\w*/cierr\w*|cerr\w* "
-        r"comienz\w*|empieza\w*|inici\w*/termin\w*|acab\w* caus\w*|provoc\w*/previen\w*|protege\w*|evit\w*"
-        r" mejor\w*/peor\w*|empeor\w* eficaz/ineficaz norte/sur este/oeste "
-        r"adultos?/niños? rápid\w*/lent\w* joven\w*/viej\w* temprano/tarde con/sin mañana/noche"
+        r"aument\w*|sub(?:e|en|ió|ir)|crec\w*/disminu\w*|reduc\w*|redujo|baj(?:a|an|ó|ar) antes/después"
+        r" permit\w*|legal\w*/prohib\w*|prohíb\w*|ilegal\w* más/menos superior\w*/inferior\w* mayor\w*/menor\w*"
+        r" segur\w*/peligros\w*|insegur\w* posible/imposible caliente\w*/frí\w* abr\w*|abiert\w*/cierr\w*|cerr\w*"
+        r" comienz\w*|empieza\w*|inici\w*/termin\w*|acab\w* caus\w*|provoc\w*/previen\w*|protege\w*|evit\w*"
+        r" mejor\w*/peor\w*|empeor\w* eficaz/ineficaz norte/sur este/oeste adultos?/niños? rápid\w*/lent\w*"
+        r" joven\w*/viej\w* temprano/tarde con/sin mañana/noche"
     ),
     clause="y|e|o|pero|sino|porque|que|si|cuando|mientras|aunque",
 )
@@ -249,129 +239,16 @@ _JA = Cues(
         "bound": {"least": "少なくとも|以上|最低|超え", "most": "最大|以下|以内|未満|まで|多くても"},
     },
     opposites=_pairs(
-        "増加|増え|増や|上昇|上が/減少|減り|減る|減ら|低下|下が 前/後 許可|許され|合法/禁止|禁じ|違法"
-        " 安全/危険 可能/不可能 熱|暑/冷|寒 開始|始ま|始め/終了|終わ 開/閉 "
-        "有効/無効 北/南 東/西 右/左 大人|成人/子ども|子供|小児 速/遅 早/遅 以上/以下|未満 朝/夜 食前/食後"
-        " 高/低 多/少 長/短 原因/予防"
+        "増加|増え|増や|上昇|上が/減少|減り|減る|減ら|低下|下が 前/後 許可|許され|合法/禁止|禁じ|違法 安全/危険"
+        " 可能/不可能 熱|暑/冷|寒 開始|始ま|始め/終了|終わ 開/閉 有効/無効 北/南 東/西 右/左"
+        " 大人|成人/子ども|子供|小児 速/遅 早/遅 以上/以下|未満 朝/夜 食前/食後 高/低 多/少 長/短 原因/予防"
     ),
     clause="が、|ので|から|けれど|たり",
 )
 CUES = {"en": _EN, "zh": _ZH, "de": _DE, "fr": _FR, "es": _ES, "ja": _JA}
-
-# What, elsewhere in a sentence, can turn one of its clauses: negations, conditions, reports, questions.
-_REPORTS = (
-    r"claim\w*|think(?:s|ing)?|thought|opinions?|debunk\w*|myths?|alleg\w*|believ\w*|suppos\w*|false\w*|wrong\w*|untrue|said|says?|argu\w*|only|avoid|but"
-    r"|however|though|although|instead|forb[ai]d\w*|prohibit\w*|bann\w*|bans?|illegal\w*|unlawful\w*|contraindicat\w*"
-    r"|refrain\w*|don['’]?ts|mistakes?|errors?|misconcept\w*|rumou?rs?|hoax\w*|critics?|according to|den(?:y|ies|ied)"
-    r"|refus\w*|reject\w*|refut\w*|outdated|formerly|dangerous|harmful|stop|stay away|évite[rz]?|à tort|vermeid\w*"
-    r"|evit\w*"
-    r"|angeblich|behaupt\w*|falsch|nur|aber|jedoch|prétend\w*|faux|fausse|mais|seulement|supuest\w*|afirma\w*"
-    r"|falso|pero|solo|sólo"
-)
-_REPORTS_WIDE = "据说|声称|认为|谣言|误区|错误|但|然而|不过|只|仅|と言|という|しかし|ただし|だけ|誤"
 
 
 @cache
 def compiled(pattern: str, language: str) -> re.Pattern[str]:
     """A table's pattern, for whole words where a language writes them apart."""
     return re.compile(pattern if language in ("zh", "ja") else rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
-
-
-def _altering() -> str:
-    latin = "|".join(f"{CUES[code].negation}|{CUES[code].condition}" for code in ("en", "de", "fr", "es"))
-    wide = "|".join(f"{CUES[code].negation}|{CUES[code].condition}" for code in ("zh", "ja"))
-    return rf"(?<!\w)(?:{latin}|{_REPORTS})(?!\w)|{wide}|{_REPORTS_WIDE}|\?"
-
-
-ALTERS = re.compile(_altering(), re.IGNORECASE)
-
-# What else can bind the other clauses of a sentence to something; above a list it only says when.
-_CLAUSE_END = r"(?=\s*(?:[.;!?]|$))"
-BINDS = re.compile(
-    r"(?<!\w)(?:until|till|before|when|whenever|(?<!the )first(?=\s*(?:[.,;:!)]|$))|(?:^|(?<=; ))first"
-    rf"|beforehand|prior(?! of)|previously{_CLAUSE_END}|in advance"
-    rf"|zuerst|zunächst|vorher|zuvor|bevor|erst(?:{_CLAUSE_END}|(?= (?:einen|den|Ihren) ))|vorab|sobald"
-    r"|d['’]abord|(?<!['’])avant(?!-|\s\d)|(?:au )?préalable(?:ment)?|dès que"
-    rf"|primero|antes(?:{_CLAUSE_END}|(?= (?:de|que|a su) (?!\d)))|previamente|previo|previa)(?!\w)"
-    r"|(?<![首率优優祖领領原])先(?:(?=[把将用洗服吃做问看咨确])|(?![生进進天锋鋒例秦])[^。；;]{1,12}[再后])|事先|之前|事前"
-    r"|(?<!の)先に|(?<![眼駅門店手年])(?<!目の)前に(?![進出])|(?<![飲休読済進望含住生産噛悩頼込組])まず(?![いく])",
-    re.IGNORECASE,
-)
-
-# What a sentence calls false, such as the heading above it.
-DENIES = re.compile(
-    r"(?<!\w)(?:false|wrong|myths?|untrue|incorrect|not true|no truth|misconceptions?|debunked|hoax|falsch|mythos"
-    r"|irrtum|stimmt nicht|faux|mythe|falso|mito)(?!\w)|误区|谣言|错误|不实|誤|デマ",
-    re.IGNORECASE,
-)
-
-
-def _beliefs(lead: str, myths: str, misconceptions: str, after: str) -> str:
-    """Headings of false beliefs: "myths" alone, or of what they are known to be, since "Greek myths" are tales."""
-    word = r"(?!(?:not|no|truth|of|about|on|behind|über|von|der|zu[mr]?|sur|des?|du|sobre|del?) )\w[^\s?]* "
-    return (
-        rf"(?:(?:(?:{lead}),? ){{0,4}}(?:{myths})|(?:{word}){{0,4}}(?:{misconceptions}))(?:,? (?:{after})\b[^?]*)?"
-        rf"|(?:{word}){{0,4}}(?:{myths}),? (?:{after})\b[^?]*"
-    )
-
-
-_FALSE_BELIEFS = (
-    _beliefs(
-        r"the|some|other|most|top|\d+|two|three|five|ten|seven|and|facts?|vs\.?|common|popular|widespread|persistent"
-        r"|frequent|typical|biggest|old|dangerous|vaccin(?:es?|ation):?|immuni[sz]ation|covid(?:-19)?|flu|health|medical"
-        r"|medicines?|medication|drugs?|diet(?:ary)?|nutrition(?:al)?|food|sugar|vitamin|weight|sleep|cancer|diabetes"
-        r"|pregnancy|contraception|hiv|exercise|fitness|alcohol|smoking|money|tax|investment|investing|insurance"
-        r"|pension|climate|change",
-        "myths?|rumou?rs",
-        "misconceptions?|falsehoods",
-        r"about|on|around|regarding|concerning|surrounding|debunked|busted|explained|vs|versus"
-        r"|in (?:medicine|nutrition|health\w*|science)"
-        r"|(?:and|&) (?:the |other )?(?:facts?|truths?|reality|realities|myths|misconceptions|mistakes|errors)",
-    ),
-    _beliefs(
-        r"die|\d+|zehn|fünf|häufige|häufigsten|(?:weit )?verbreitete|gängige|populäre|hartnäckige|typische|fakten|und",
-        r"(?:(?:impf|corona|covid|gesundheits|medizin|ernährungs|diät|fitness|schlaf|krebs|schwangerschafts|steuer|geld"
-        r"|finanz|klima)-?)?mythen|mythos",
-        r"\w*irrtümer|falsche vorstellungen",
-        r"über|rund um|zu[mr]?|bei|und (?:die )?(?:fakten|wahrheit(?:en)?|tatsachen|realität|mythen|irrtümer)",
-    ),
-    _beliefs(
-        r"les|\d+|dix|cinq|principaux|faits|et",
-        r"mythes(?: (?:courants|répandus|fréquents|tenaces|vaccinaux|alimentaires|nutritionnels))?",
-        r"idées (?:reçues|fausses)",
-        r"sur|autour|à propos|au sujet|concernant|et (?:les? |la )?(?:réalités?|vérités?|faits|mythes|idées reçues)",
-    ),
-    _beliefs(
-        r"los|\d+|diez|cinco|principales|falsos|hechos|y",
-        r"mitos(?: (?:comunes|frecuentes|populares|falsos|alimentarios|nutricionales|médicos))?",
-        r"(?:creencias|ideas) (?:falsas|erróneas)",
-        r"sobre|acerca|en torno|y (?:la |las |los )?(?:realidad(?:es)?|verdad(?:es)?|hechos|mitos|creencias falsas)",
-    ),
-    r"(?!防止|打击|抵制|治理|应对|识别|破除|反对)[^?]*(?:误区|谣言|誤區|謠言|誤解|迷信|デマ)"
-    r"(?:[一二三四五六七八九十\d]+(?::[^?]*)?|[与與和及と](?:事实|事實|事実|真相|真実)[^?]*)?",
-)
-
-# Mistakes with their remedies, which may be followed, stand under other headings than mistakes alone.
-_MISTAKES = (
-    r"(?![^?]* (?:and (?:how|their|the|solutions|fixes|corrections)|und (?:ihre|deren|wie|lösungen)"
-    r"|et (?:solutions|leurs?|comment)|y (?:soluciones|sus?|cómo))\b)"
-    r"(?:(?:common|frequent|typical) (?:mistakes (?:when|while|in|with|during|by|people|patients|parents|you)"
-    r"|errors (?:when|while|people|patients|parents|you))|häufige fehler (?:beim?|während)"
-    r"|erreurs (?:fréquentes|courantes) (?:lors|quand|pendant|en cas|chez)"
-    r"|errores (?:comunes|frecuentes) (?:al|cuando|durante|en caso))\b[^?]*"
-)
-
-# Headings that turn all below them. A question is none: what stands below it is its answer.
-TURNING_HEADING = re.compile(
-    rf"(?![^?]*\?)(?:{'|'.join(_FALSE_BELIEFS)}|{_MISTAKES}"
-    r"|(?:(?:common|popular|frequent|typical|widespread) )?(?:mistakes|errors|don['’]?ts)"
-    r"|[^?]*\b(?:mistakes|errors|things|foods) to avoid\b[^?]*"
-    r"|(?:what|when|how|who|where|things|foods|medicines)\b[^?]*\b(?:not|never|avoid)\b[^?]*"
-    r"|(?:never|avoid|not|do not|don['’]t)\b[^?]*"
-    r"|(?:häufige )?fehler|(?:was|wann|wer) [^?]*\bnicht\b[^?]*|(?:nicht|nie|niemals)\b[^?]*"
-    r"|erreurs(?: fréquentes| courantes)?|(?:[^?]*\b(?:erreurs|choses|gestes|aliments|médicaments) )?à éviter"
-    r"|ce qu['’]il ne faut pas\b[^?]*|(?:jamais|ne pas)\b[^?]*"
-    r"|errores(?: comunes| frecuentes)?|(?:qué|cuándo|lo que) no\b[^?]*|qué evitar|(?:nunca|no)\b[^?]*"
-    r"|(?:常见)?错误|禁忌|[^?]*(?:不要|不能|不宜|不可|不得|避免|禁止)[^?]*|[^?]*てはいけない[^?]*)",
-    re.IGNORECASE,
-)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from rag.facts.eras import before_christ
-from rag.facts.types import Date, Term
+from rag.facts.types import Date, Term, blank
 from rag.facts.units import unit_at
 
 _MONTHS = (
@@ -52,10 +52,7 @@ _BARE_MONTH = re.compile(
     rf"(?<!\w)(?P<before>in|since|until|by|of|during|from|every|next|last|im|seit|bis|en|de|depuis|desde)\s{_M}",
     re.IGNORECASE,
 )
-_LONG_MONTH = re.compile(
-    r"(?<!\w)(January|February|April|June|July|September|October|November|December"
-    r"|August)(?!\w)"
-)
+_LONG_MONTH = re.compile(r"(?<!\w)(January|February|April|June|July|August|September|October|November|December)(?!\w)")
 _SLASHES = re.compile(r"(?<![\d/.])(\d{1,4})([/.])(\d{1,2})\2(\d{4}|\d{2})(?![\d/]|\.\d)")
 _HAN_YEAR = re.compile(
     r"(?P<year>[〇零一二三四五六七八九]{4})年(?:(?P<month>[一二三四五六七八九十]{1,2})月(?:(?P<day>[一二三四五六七八九十]{1,3})[日号])?)?"
@@ -78,23 +75,20 @@ _LASTS = "".join(rf"(?<!\b{word} )" for word in "for lasts takes after within ab
 _RATES = {
     "minute": r"(?:per|a|every|each) minute|每分钟|pro minute|毎分",
     "hour": r"(?:per|an?|every|each|\s?/) ?(?:hour|h)|hourly|每小时|pro stunde|par heure|por hora|毎時",
-    "day": r"(?:per|a|every|each|/ ?) ?day|daily|每天|每日|(?<!隔)一天(?=[最内中不至能吃服用要]|[一二两三四五六\d])|pro"
-        r" tag|am tag|täglich|jeden"
-        r" tag|par jour|chaque jour"
-    r"|al día|por día|cada día|diari[oa]s?|(?:一|1)日(?=[に\d最])|毎日",
+    "day": r"(?:per|a|every|each|/ ?) ?day|daily|每天|每日|(?<!隔)一天(?=[最内中不至能吃服用要]|[一二两三四五六\d])"
+        r"|pro tag|am tag|täglich|jeden tag|par jour|chaque jour|al día|por día|cada día|diari[oa]s?"
+        r"|(?:一|1)日(?=[に\d最])|毎日",
     "other day": r"(?:every|each) (?:other|second|2nd|two|2) days?|on alternate days|alternate-day"
-        r"|每隔一[天日]|隔[天日](?=[服吃用注给一1])|每(?:两|2)天"
-        r"|jeden zweiten tag|alle (?:zwei|2) tage|tous les deux jours|cada dos días",
+        r"|每隔一[天日]|隔[天日](?=[服吃用注给一1])|每(?:两|2)天|jeden zweiten tag|alle (?:zwei|2) tage"
+        r"|tous les deux jours|cada dos días",
     "night": r"(?:per|a|every|each) night|nightly|每晚|毎晩",
     "week": r"(?:per|a|every|each) week|weekly|每周|每星期|一周(?=[最内不至\d一两三])|pro woche"
-        r"|(?<=mal )(?:in der|die) woche|wöchentlich|par"
-        r" semaine|chaque"
-        r" semaine|a la semana|por semana|cada semana|毎週|週(?=\d)",
+        r"|(?<=mal )(?:in der|die) woche|wöchentlich|par semaine|chaque semaine|a la semana|por semana|cada semana"
+        r"|毎週|週(?=\d)",
     "month": r"(?:per|a|every|each) month|monthly|每个?月|pro monat|monatlich|par mois|chaque mois|al mes|por mes"
-        r"|cada"
-        r" mes|毎月",
-    "year": r"(?:per|a|every|each) year|yearly|annual(?:ly)?|per annum|每年|pro jahr|jährlich|par an|chaque année|al"
-        r" año|por año|cada año|毎年",
+        r"|cada mes|毎月",
+    "year": r"(?:per|a|every|each) year|yearly|annual(?:ly)?|per annum|每年|pro jahr|jährlich|par an|chaque année"
+        r"|al año|por año|cada año|毎年",
 }  # fmt: skip
 
 
@@ -128,9 +122,8 @@ _TIMES = tuple(
         r"(?<![\d:])(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::\d{2})?(?![\d:])",
         r"(?<!\d)(?P<hour>\d{1,2})(?:[:.](?P<minute>\d{2}))?\s?uhr\b",
         r"(?<!\d)(?P<hour>\d{1,2})\s?h\s?(?P<minute>\d{2})(?!\d)",
-        r"(?P<half>上午|下午|早上|晚上|中午|凌晨|午前|午後)?(?P<hour>\d{1,2}|十[一二]?"
-        r"|[一二两三四五六七八九])[点點時](?!间|間|之"
-        r"|五)(?:(?P<minute>\d{1,2})分|(?P<thirty>半)|(?P<quarters>[一三])刻)?",
+        r"(?P<half>上午|下午|早上|晚上|中午|凌晨|午前|午後)?(?P<hour>\d{1,2}|十[一二]?|[一二两三四五六七八九])"
+        r"[点點時](?!间|間|之|五)(?:(?P<minute>\d{1,2})分|(?P<thirty>半)|(?P<quarters>[一三])刻)?",
     )
 )
 _HOURS = {
@@ -152,11 +145,7 @@ _SPOKEN_MINUTES = {
     "quarter past": 15, "half past": 30, "quarter to": -15, "half to": -30,
     "halb": -30, "dreiviertel": -15, "viertel nach": 15, "viertel vor": -15,
 }  # fmt: skip
-_NOON = re.compile(
-    r"(?<!\w)(noon|midnight|mittags?|mitternacht|midi|minuit|mediodía"
-    r"|medianoche)(?!\w)",
-    re.IGNORECASE,
-)
+_NOON = re.compile(r"(?<!\w)(noon|midnight|mittags?|mitternacht|midi|minuit|mediodía|medianoche)(?!\w)", re.IGNORECASE)
 _HAN = {digit: value for value, digit in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2}
 
 
@@ -172,18 +161,18 @@ def dates(text: str) -> list[Date]:
             reading = (_int(parts.get("year")), _month(parts["month"]), nth or _int(parts.get("day")))
             if (reading[1] or 1) <= 12 and (reading[2] or 1) <= 31:
                 found.append(Date((reading,), match[0], match.start()))
-                free = _blank(free, match)
+                free = blank(free, *match.span())
     for match in list(_SLASHES.finditer(free)):
         readings = tuple(_readings(match))
         if readings:
             found.append(Date(readings, match[0], match.start()))
-            free = _blank(free, match)
+            free = blank(free, *match.span())
     for pattern in (_HAN_YEAR, _HAN_MONTH):
         for match in list(pattern.finditer(free)):
             year = match.groupdict().get("year")
             digits = int("".join(str(_HAN[digit]) for digit in year)) if year else None
             found.append(Date(((digits, _han(match["month"]), _han(match["day"])),), match[0], match.start()))
-            free = _blank(free, match)
+            free = blank(free, *match.span())
     for match in [*_BARE_MONTH.finditer(free), *_LONG_MONTH.finditer(free)]:
         name = match.groupdict().get("month") or match[1]
         start = match.end() - len(name)
@@ -198,7 +187,7 @@ def dates(text: str) -> list[Date]:
 
 
 def _in_era(date: Date, text: str) -> Date:
-    era = before_christ(text, date.start, date.start + len(date.text))
+    era = before_christ(text, date.start, date.end)
     if era is None:
         return date
     parts = tuple((year and -year, month, day) for year, month, day in date.parts)
@@ -223,7 +212,7 @@ def _times(text: str) -> Iterator[Term]:
         yield Term(
             "time", f"{minutes // 60 % 12 + 12 * (minutes >= 720):02}:{minutes % 60:02}", match[0], match.start()
         )
-        free = _blank(free, match)
+        free = blank(free, *match.span())
     for pattern in _TIMES:
         for match in list(pattern.finditer(free)):
             parts = match.groupdict()
@@ -237,7 +226,7 @@ def _times(text: str) -> Iterator[Term]:
                 hour = 0
             if hour <= 24 and minute < 60:
                 yield Term("time", f"{hour % 24:02}:{minute:02}", match[0], match.start())
-                free = _blank(free, match)
+                free = blank(free, *match.span())
     for match in _NOON.finditer(text):
         midnight = match[1].lower() in ("midnight", "mitternacht", "minuit", "medianoche")
         yield Term("time", "00:00" if midnight else "12:00", match[0], match.start())
@@ -254,10 +243,6 @@ def _readings(match: re.Match[str]) -> Iterator[tuple[int | None, int | None, in
         yield year, second, first
     if match[2] == "/" and 1 <= first <= 12 and 1 <= second <= 31:
         yield year, first, second
-
-
-def _blank(text: str, match: re.Match[str]) -> str:
-    return text[: match.start()] + " " * len(match[0]) + text[match.end() :]
 
 
 def _int(digits: str | None) -> int | None:

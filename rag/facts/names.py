@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rag.facts.eras import without_eras
-from rag.facts.types import Term
+from rag.facts.types import Placed, Term
 
 _URL = r"(?:https?://|www\.)[^\s<>\"'()，。；]{1,500}"
 _EMAIL = r"[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"
@@ -23,11 +23,10 @@ _CODE = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]+(?:['’.-][^\W\d_]+)*")
 _SMALL = frozenset(
-    "i i'm i'll the a an in on at of for and or but to by with from as if when it this that these those he she"
-    " they we you there"
-    " der die das ein eine in im am auf für und oder aber wenn es sie er wir man nach vor bei mit"
-    " le la les un une des en dans sur pour et ou mais si il elle on nous vous ce cette"
-    " el los las un una en sobre para y o pero si se es esto este esta no".split()
+    "i i'm i'll the a an in on at of for and or but to by with from as if when it this that these those he she they"
+    " we you there der die das ein eine in im am auf für und oder aber wenn es sie er wir man nach vor bei mit le la"
+    " les un une des en dans sur pour et ou mais si il elle on nous vous ce cette el los las un una en sobre para y o"
+    " pero si se es esto este esta no".split()
 )
 _KATAKANA = re.compile(r"[ァ-ヴー]{2,}")
 _PLACES = (
@@ -54,7 +53,7 @@ _HAN_BODIES = re.compile(r"[\u4e00-\u9fff]{2}(?:大学|医院|银行|公司|公�
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class Name(Placed):
     """A word that looks like a name.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What a fact is."""
+"""What a fact is, and how its place is emptied."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 
+MOST_DIGITS = 30  # more are a code, not a number
+
+
+class Placed:
+    """What stands in a text: `text` as it is written, from `start` on."""
+
+    __slots__ = ()
+
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        """The character after the last."""
+        return self.start + len(self.text)
+
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class Number(Placed):
     """A number with its unit.
 
     Attributes:
@@ -29,6 +45,11 @@ class Number:
     written: Fraction | None = None
     held: bool = False
 
+    @property
+    def rule(self) -> str:
+        """The kind of fault where evidence lacks it."""
+        return "number"
+
     def says(self, other: Number) -> bool:
         """Whether evidence with `other` says this; a number without unit is only met by one as it is written."""
         if self.unit == "ordinal" and not other.unit:
@@ -43,7 +64,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Date:
+class Date(Placed):
     """A date or a part of one; what is not said is None.
 
     Attributes:
@@ -54,6 +75,11 @@ class Date:
     parts: tuple[tuple[int | None, int | None, int | None], ...]
     text: str
     start: int
+
+    @property
+    def rule(self) -> str:
+        """The kind of fault where evidence lacks it."""
+        return "date"
 
     def says(self, other: Date) -> bool:
         """Whether evidence with `other`, which may say more, says this.
@@ -74,7 +100,7 @@ class Date:
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class Term(Placed):
     """A fact that is a word of a closed kind: a time of day, a weekday, how often, a code.
 
     Attributes:
@@ -88,6 +114,11 @@ class Term:
     text: str
     start: int
 
+    @property
+    def rule(self) -> str:
+        """The kind of fault where evidence lacks it."""
+        return self.kind
+
     def says(self, other: Term) -> bool:
         """Whether evidence with `other` says this."""
         return (self.kind, self.value) == (other.kind, other.value)
@@ -95,3 +126,8 @@ class Term:
     def against(self, other: Term) -> bool:
         """Whether `other` is of the same kind."""
         return self.kind == other.kind
+
+
+def blank(text: str, start: int, end: int) -> str:
+    """The text with white space in the place of a part, as long as it was."""
+    return text[:start] + " " * (end - start) + text[end:]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rag.facts.types import Number
+
+Unit = tuple[str, Fraction, int]  # dimension, factor, and where in the text it ends
+
 # dimension: base unit first, then (factor, ways to write it); what is written in capitals or one letter keeps its case
 _TABLE: dict[str, tuple[tuple[str, str], ...]] = {
     "mass": (
@@ -203,8 +207,8 @@ _ONE = re.compile(NAME, re.IGNORECASE)
 _SUFFIX = re.compile(rf"(?:\s?|-){NAME}(?:(?:\s?/\s?|\sper\s)(?:{NAME}))?", re.IGNORECASE)
 
 
-def unit_at(text: str, position: int) -> tuple[str, Fraction, int] | None:
-    """The unit that starts at a position, behind at most one space or hyphen: dimension, factor, where it ends."""
+def unit_at(text: str, position: int) -> Unit | None:
+    """The unit that starts at a position, behind at most one space or hyphen."""
     found = _SUFFIX.match(text, position)
     if found is None:
         return None
@@ -219,6 +223,15 @@ def unit_at(text: str, position: int) -> tuple[str, Fraction, int] | None:
         return (*known[0], found.end())
     (over, factor), (under, divisor) = known[0], known[-1]
     return f"{over}/{under}", factor / divisor, found.end()
+
+
+def with_unit(text: str, value: Fraction, start: int, end: int) -> Number:
+    """The number at a place in the text, with the unit that stands behind it."""
+    unit = unit_at(text, end)
+    if unit is None:
+        return Number(value, "", text[start:end], start)
+    dimension, factor, end = unit
+    return Number(value * factor, dimension, text[start:end], start, written=value)
 
 
 def currency(sign: str) -> str:

@@ -8,15 +8,11 @@ from collections.abc import Sequence
 _TOKEN = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]+")
 _STEM = 5  # letters
 _STOP = frozenset(
-    "the a an of and to is are was were be been being that for with on by it its this these those from or at"
-    " as has have had do"
-    " does did will would shall should can could may might must not no he she they them their his her you"
-    " your we our i which who"
-    " der die das den dem des ein eine einen einem einer und ist sind war wird werden wurde mit von zu zum"
-    " zur auf für im in am an"
-    " nicht sich es sie er le la les un une des du de et est sont a au aux en dans pour sur par ne pas que"
-    " qui ce cette se il elle"
-    " el los las y es son no del al una para con por su lo".split()
+    "the a an of and to is are was were be been being that for with on by it its this these those from or at as has"
+    " have had do does did will would shall should can could may might must not no he she they them their his her you"
+    " your we our i which who der die das den dem des ein eine einen einem einer und ist sind war wird werden wurde"
+    " mit von zu zum zur auf für im in am an nicht sich es sie er le la les un une des du de et est sont a au aux en"
+    " dans pour sur par ne pas que qui ce cette se il elle el los las y es son no del al una para con por su lo".split()
 )
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from rag.facts import numbers
 from rag.facts.comparison import compare, facts
+from rag.facts.types import Number
 from rag.spelling import normal
 
 
@@ -57,6 +59,7 @@ STOPPED = [
     ("en", "The contract is binding.", "The contract is void."),
     ("en", "The test is reliable.", "The test is unreliable."),
     ("en", "The plant is toxic to dogs.", "The plant is non-toxic to dogs."),
+    ("en", "Take it every other day.", "Take it every day."),
     ("en", "The drug is indicated in pregnancy.", "The drug is contraindicated in pregnancy."),
     ("de", "Das Mittel ist giftig.", "Das Mittel ist ungiftig."),
     ("de", "Das Mittel hilft.", "Das Mittel hilft kaum."),
@@ -178,3 +181,38 @@ def test_another_fact_is_stopped(language, claim, evidence):
 @pytest.mark.parametrize(("language", "claim", "evidence"), LET_PASS)
 def test_the_same_fact_in_other_words_passes(language, claim, evidence):
     assert fault(claim, evidence, language) is None
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """How often two numbers were compared, and a unit was looked for."""
+    done = {"says": 0, "unit_at": 0}
+    says, unit_at = Number.says, numbers.unit_at
+
+    def counted_says(number, other):
+        done["says"] += 1
+        return says(number, other)
+
+    def counted_unit_at(text, position):
+        done["unit_at"] += 1
+        return unit_at(text, position)
+
+    monkeypatch.setattr(Number, "says", counted_says)
+    monkeypatch.setattr(numbers, "unit_at", counted_unit_at)
+    facts.cache_clear()
+    return done
+
+
+@pytest.mark.parametrize(
+    ("claim", "evidence", "most"),
+    [
+        ("1 to " * 399 + "1 mg", "2 to " * 399 + "2 mg", 10),
+        ("a tablet " * 222, "5 mg " * 400, 10),
+        ("1 " * 1000, "2 " * 1000, 10),
+        (" ".join(map(str, range(400))), " ".join(map(str, range(399, -1, -1))), 2 * 400 * 400),
+    ],
+)
+def test_the_work_on_hundreds_of_numbers_is_bounded(claim, evidence, most, work):
+    compare(*(facts(text, "en") for text in (claim, evidence)))
+    assert work["says"] <= most
+    assert work["unit_at"] <= len(claim) + len(evidence)

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rag import Gate, InputError, KnowledgeError, Passage, Status, Support, check_answer
-from rag.facts.cues import TURNING_HEADING
+from rag.facts.surroundings import TURNING_HEADING
 from rag.segments import segments
 from rag.spelling import key, normal
 from tests.unit.rag_cases import HashedWords, document
