@@ -20,7 +20,7 @@ import httpx
 import openai
 import pytest
 import yaml
-from e2e_cases import FORWARD_ALL, Started, closed_port, decision_row, outcome_of, served, user
+from e2e_cases import FORWARD_ALL, NO_MODELS, Started, closed_port, decision_row, outcome_of, served, user
 
 from guard.canned import canned_app
 from tests.doubles import chunk, make_guard, sse
@@ -406,6 +406,7 @@ def test_a_gateway_process_with_keys_says_no_key_in_its_log(tmp_path, monkeypatc
         "journal": {"path": "journal.db"},
         "policy": FORWARD_ALL,
         "output": HOLD_BACK,
+        **NO_MODELS,
     }
     (tmp_path / "airlock.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     started = Started("guard", "serve", "-c", "airlock.yaml", "--json", cwd=tmp_path, log=tmp_path / "stderr.log")

@@ -10,7 +10,17 @@ from contextlib import closing
 
 import httpx
 import yaml
-from e2e_cases import FORWARD_ALL, OddUpstream, Started, closed_port, decision_row, outcome_of, served, user
+from e2e_cases import (
+    FORWARD_ALL,
+    NO_MODELS,
+    OddUpstream,
+    Started,
+    closed_port,
+    decision_row,
+    outcome_of,
+    served,
+    user,
+)
 
 
 def test_kill_keeps_what_was_acknowledged_and_terminate_lets_answers_finish(tmp_path):
@@ -64,6 +74,7 @@ def _serve(folder, upstream: str) -> Started:
         "server": {"port": 0},
         "upstream": {"base_url": upstream},
         "policy": FORWARD_ALL,
+        **NO_MODELS,
         "output": {"classifier": False, "hold_back": 30, "stride": 20},
         "journal": {"path": "journal.db"},
     }

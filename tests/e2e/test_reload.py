@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import yaml
-from e2e_cases import FORWARD_ALL, Started, decision_row, served, user
+from e2e_cases import FORWARD_ALL, NO_MODELS, Started, decision_row, served, user
 
 REFUSE_ALL = {"rules": [{"name": "closed", "route": "refuse", "say": "Closed today."}]}
 TEAPOT = {"classifier": False, "patterns": [{"name": "teapot", "regex": "teapot"}]}
@@ -43,6 +43,7 @@ def test_a_running_gateway_takes_over_what_its_file_says(tmp_path):
             "server": {"port": 0},
             "upstream": {"base_url": f"{address}/v1"},
             "policy": policy,
+            **NO_MODELS,
             "output": {"classifier": False},
             "journal": {"path": "journal.db"},
         }

@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 import yaml
-from e2e_cases import FORWARD_ALL, Started, closed_port, user
+from e2e_cases import FORWARD_ALL, NO_MODELS, Started, closed_port, user
 from openai import OpenAI
 
 from attribution import testbed
@@ -50,6 +50,7 @@ def gateway(served, tmp_path_factory):
         "server": {"port": 0},
         "upstream": {"base_url": served, "read_timeout_s": 60},
         "policy": FORWARD_ALL,
+        **NO_MODELS,
         "output": {"classifier": False},
         "journal": {"path": "journal.db"},
     }

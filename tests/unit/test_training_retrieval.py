@@ -34,6 +34,12 @@ def write(path, rows):
 
 
 @pytest.fixture
+def few_samples(monkeypatch):
+    """For tests that ask for every figure and read no interval."""
+    monkeypatch.setattr("training.intervals._RESAMPLES", 20)
+
+
+@pytest.fixture
 def animals(tmp_path):
     """Each question has one right passage, which shares its rare word."""
     corpus = [{"id": f"a:{a}", "title": f"About_{a}", "text": f"The {a} lives in the wild and eats."} for a in ANIMALS]
@@ -114,6 +120,7 @@ def test_scores_of_an_order(order, relevant, expected):
     assert scores(order, frozenset(relevant)) == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("few_samples")
 def test_search_is_measured_and_the_controls_fail(tmp_path, animals):
     folder = build_base(animals.documents, tmp_path / "work", HashedWords())
     knowledge = KnowledgeBase.open(folder, HashedWords())
@@ -161,6 +168,7 @@ def test_a_base_is_gone_on_with(tmp_path, animals):
     assert build_base(animals.documents[1:], tmp_path, encoder) != folder
 
 
+@pytest.mark.usefixtures("few_samples")
 def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals, monkeypatch):
     from training.cli import evaluate
 
@@ -187,6 +195,7 @@ def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals,
     assert set(found["data"]) == {"animals.jsonl", "animals.corpus.jsonl", "closed.jsonl", "foreign.jsonl"}
 
 
+@pytest.mark.usefixtures("few_samples")
 def test_the_command_measures_a_pair_of_encoders_and_names_both(tmp_path, animals, monkeypatch):
     from training.cli import evaluate
 
