@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -11,36 +12,13 @@ import torch
 from torch import Tensor
 
 from attribution.journal import Journal
+from attribution.report import Screen
 from attribution.sahara import Step, sahara
 from attribution.ships import Ids, Progress, Runner, ships
 from attribution.statistics import ranked_heads, spearman
 from attribution.types import Ablation, AttributionError, HeadId
 
 _GROUP = 16  # prompts whose Ships are written down together
-
-
-@dataclass(frozen=True, slots=True)
-class Screened:
-    """How well an estimate chose the heads that were computed exactly.
-
-    Attributes:
-        chosen: Heads that the estimate put first.
-        sampled: Heads drawn at random from the others, and computed too.
-        missed: Of the sampled, those that belong to the exact top.
-        top: How many heads count as the top.
-        spearman: Rank correlation of estimate and exact score over all heads that were computed.
-    """
-
-    chosen: int
-    sampled: int
-    missed: int
-    top: int
-    spearman: float
-
-    @property
-    def miss_rate(self) -> float:
-        """Share of the sampled heads that belong to the exact top."""
-        return self.missed / self.sampled if self.sampled else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +63,7 @@ class Findings:
 
     ships: Tensor
     steps: tuple[Step, ...]
-    screened: Screened | None
+    screened: Screen | None
     seconds: float
 
 
@@ -237,15 +215,16 @@ def _choose(guess: Tensor, plan: Plan) -> list[HeadId]:
     return ranked[: plan.screen] + [rest[int(at)] for at in order[: plan.sampled]]
 
 
-def _screened(guess: Tensor, exact: Tensor, plan: Plan) -> Screened:
+def _screened(guess: Tensor, exact: Tensor, plan: Plan) -> Screen:
     assert plan.screen is not None
     heads: Sequence[HeadId] = _choose(guess, plan)
     chosen, sampled = heads[: plan.screen], heads[plan.screen :]
     ranked = sorted(range(len(heads)), key=lambda at: -float(exact[heads[at]]))  # of equal ones, the chosen first
-    return Screened(
+    correlation = spearman([float(guess[head]) for head in heads], [float(exact[head]) for head in heads])
+    return Screen(
         chosen=len(chosen),
         sampled=len(sampled),
         missed=sum(at >= len(chosen) for at in ranked[: plan.top]),
         top=plan.top,
-        spearman=spearman([float(guess[head]) for head in heads], [float(exact[head]) for head in heads]),
+        spearman=None if math.isnan(correlation) else correlation,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribution import statistics
-from attribution.report import AuditReport, Grid, Head, Natural, Part, Ranked, Share
+from attribution.report import AuditReport, Grid, Head, Natural, Part, Share
 from attribution.types import HeadId, ReportError
 
 Change = Literal["appeared", "vanished", "rose", "fell", "stayed"]
@@ -113,30 +113,13 @@ def compare(before: AuditReport, after: AuditReport, *, top: int = 10, other_pro
     """
     same_prompts = _check(before, after, other_prompts)
     old, new = (_array(report.ships.mean) for report in (before, after))
-    ranks = [{row.head: row for row in report.ships.ranking} for report in (before, after)]
     looked = list(dict.fromkeys([*before.top(top), *after.top(top), *before.standing_out(), *after.standing_out()]))
     looked = [head for head in looked if np.isfinite(old[head]) and np.isfinite(new[head])]
     bounds = _paired(before, after, looked) if same_prompts else None
-    changes = []
-    for place, head in enumerate(looked):
-        sides = [_side(report, rows, head) for report, rows in zip((before, after), ranks, strict=True)]
-        bound = bounds[place] if bounds else None
-        difference = bound.value if bound else float(new[head] - old[head])
-        if bound:
-            clear = bound.low > 0 or bound.high < 0
-        else:
-            clear = sides[0].high < sides[1].low or sides[1].high < sides[0].low
-        changes.append(
-            HeadChange(
-                head=head,
-                change=_change(sides[0], sides[1], clear=clear),
-                before=sides[0],
-                after=sides[1],
-                difference=difference,
-                low=bound.low if bound else None,
-                high=bound.high if bound else None,
-            )
-        )
+    changes = [
+        _head_change(head, _side(before, head), _side(after, head), bounds[place] if bounds else None)
+        for place, head in enumerate(looked)
+    ]
     changes.sort(key=lambda change: (change.change == "stayed", -abs(change.difference)))
     groups = [tuple(step.head for step in report.sahara) for report in (before, after)]
     correlation = statistics.spearman(old, new)
@@ -193,14 +176,31 @@ def _paired(before: AuditReport, after: AuditReport, heads: Sequence[HeadId]) ->
     return statistics.paired_difference(one.unpack()[:, rows, columns], other.unpack()[:, rows, columns])
 
 
-def _side(report: AuditReport, ranks: dict[HeadId, Ranked], head: HeadId) -> Side:
+def _side(report: AuditReport, head: HeadId) -> Side:
     ships = report.ships
     low, high = (ships.low[head.layer][head.head], ships.high[head.layer][head.head])
     score = ships.mean[head.layer][head.head]
     assert score is not None  # heads that were not computed are not looked at
-    rank = ranks[head].rank if head in ranks else None
+    rank = next((row.rank for row in ships.ranking if row.head == head), None)
     low, high = (score if end is None else end for end in (low, high))
     return Side(rank=rank, score=score, low=low, high=high, stands_out=low > ships.noise.chance)
+
+
+def _head_change(head: HeadId, before: Side, after: Side, paired: statistics.Bounds | None) -> HeadChange:
+    """What became of a head: told by how its scores moved prompt by prompt, or else by both intervals."""
+    if paired:
+        difference, clear = paired.value, paired.low > 0 or paired.high < 0
+    else:
+        difference, clear = after.score - before.score, before.high < after.low or after.high < before.low
+    return HeadChange(
+        head=head,
+        change=_change(before, after, clear=clear),
+        before=before,
+        after=after,
+        difference=difference,
+        low=paired.low if paired else None,
+        high=paired.high if paired else None,
+    )
 
 
 def _change(before: Side, after: Side, *, clear: bool) -> Change:

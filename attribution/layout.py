@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,77 +104,93 @@ def read_layout(model: PreTrainedModel) -> Layout:
     """
     check_attention(model)
     family = model.config.model_type
-    attentions: list[nn.Module] = []
-    merged: list[Tensor] = []
-    mapped: defaultdict[int, list[tuple[nn.Module, Tensor]]] = defaultdict(list)
-    outputs: dict[int, nn.Linear | Conv1D] = {}
-    widths: set[int] = set()
-    final: list[tuple[nn.Module, Tensor]] = []
-    entering: dict[int, object] = {}
-
-    def attend(call: Call) -> Tensor:
-        attentions.append(call.module)
-        heads = call.heads()
-        widths.add(heads.shape[3])
-        merged.append(heads.transpose(1, 2).flatten(2))
-        return heads
-
-    def seen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if merged and args and args[0].shape == merged[-1].shape and torch.equal(args[0], merged[-1]):
-            mapped[len(merged) - 1].append((module, output))
-
-    def left(module: nn.Module, _: tuple[Tensor, ...], output: object) -> None:
-        if not attentions or module is not attentions[-1] or not isinstance(output, tuple):
-            return
-        for linear, mine in mapped[len(merged) - 1]:
-            if torch.equal(mine, output[0]):
-                outputs[len(merged) - 1] = linear  # type: ignore[assignment]
-
-    def passed(module: nn.Module, _: tuple[Tensor, ...], output: object) -> None:
-        if isinstance(output, Tensor):
-            final.append((module, output))
-
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entering[id(module)] = args[0] if args else kwargs.get("hidden_states")
-
-    with ExitStack() as stack:
-        for holder in model.modules():
-            if isinstance(holder, nn.ModuleList):
-                for item in holder:
-                    stack.callback(item.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        for child in decoder(model).children():
-            stack.callback(child.register_forward_hook(passed).remove)
-        for module in model.modules():
-            if isinstance(module, nn.Linear | Conv1D):
-                stack.callback(module.register_forward_hook(seen).remove)
-            if hasattr(module, "layer_idx"):
-                stack.callback(module.register_forward_hook(left).remove)
-        states = _watched(model, attend)
+    seen = _Seen()
+    with seen.hooked(model):
+        states = _watched(model, seen.attend)
 
     layers, heads = shape(model)
-    if len(widths) > 1:
-        raise UnsupportedModel(f"model type {family!r} has layers of unequal heads: {sorted(widths)} wide{_BRUTE}")
-    if sorted(outputs) != list(range(layers)):
+    if len(seen.widths) > 1:
+        raise UnsupportedModel(f"model type {family!r} has layers of unequal heads: {sorted(seen.widths)} wide{_BRUTE}")
+    if sorted(seen.outputs) != list(range(layers)):
         raise UnsupportedModel(
             f"model type {family!r} has something between its heads and a plain linear output projection, as quantized "
             f"or gated attention has; load it in float32{_BRUTE}"
         )
     if getattr(model.config.get_text_config(decoder=True), "num_kv_shared_layers", 0):
         raise UnsupportedModel(f"model type {family!r} has layers that read the keys of other layers{_BRUTE}")
-    norms = [module for module, output in final if torch.equal(output, states)]
-    if not norms or Counter(id(module) for module, _ in final)[id(norms[-1])] != 1:
+    norms = [module for module, output in seen.parts if torch.equal(output, states)]
+    if not norms or Counter(id(module) for module, _ in seen.parts)[id(norms[-1])] != 1:
         raise UnsupportedModel(f"model type {family!r} does not end in one norm of its own after its layers{_BRUTE}")
-    found = _layers(model, attentions, family)
-    if not all(isinstance(given := entering[id(layer)], Tensor) and given.shape == states.shape for layer in found):
+    found = _layers(model, seen.attentions, family)
+    if not all(isinstance(given := seen.entered[id(each)], Tensor) and given.shape == states.shape for each in found):
         raise UnsupportedModel(f"model type {family!r} has more than one residual stream between its layers{_BRUTE}")
-    return Layout(
-        tuple(found),
-        tuple(attentions),
-        tuple(outputs[layer] for layer in range(layers)),
-        norms[-1],
-        heads,
-        widths.pop(),
-    )
+    outputs = tuple(seen.outputs[layer] for layer in range(layers))
+    return Layout(tuple(found), tuple(seen.attentions), outputs, norms[-1], heads, seen.widths.pop())
+
+
+class _Seen:
+    """What one run of a model shows of its modules.
+
+    Attributes:
+        attentions: Modules that called attention, in order.
+        widths: Of their heads.
+        outputs: By the number of the call, the linear map from its heads, side by side, to what its module gives.
+        parts: The decoder's own modules that give a tensor, each time with it.
+        entered: What entered each item of a list of modules, by its id.
+    """
+
+    def __init__(self) -> None:
+        self.attentions: list[nn.Module] = []
+        self.widths: set[int] = set()
+        self.outputs: dict[int, nn.Linear | Conv1D] = {}
+        self.parts: list[tuple[nn.Module, Tensor]] = []
+        self.entered: dict[int, object] = {}
+        self._merged: list[Tensor] = []  # heads of each call, side by side
+        self._mapped: defaultdict[int, list[tuple[nn.Linear | Conv1D, Tensor]]] = defaultdict(list)
+
+    @contextmanager
+    def hooked(self, model: PreTrainedModel) -> Iterator[None]:
+        """Watch a model's modules while the block lasts."""
+        with ExitStack() as stack:
+            for module in model.modules():
+                if isinstance(module, nn.ModuleList):
+                    for item in module:
+                        stack.callback(item.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+                if isinstance(module, nn.Linear | Conv1D):
+                    stack.callback(module.register_forward_hook(self._map).remove)
+                if hasattr(module, "layer_idx"):
+                    stack.callback(module.register_forward_hook(self._leave).remove)
+            for child in decoder(model).children():
+                stack.callback(child.register_forward_hook(self._pass).remove)
+            yield
+
+    def attend(self, call: Call) -> Tensor:
+        """The usual attention."""
+        self.attentions.append(call.module)
+        heads = call.heads()
+        self.widths.add(heads.shape[3])
+        self._merged.append(heads.transpose(1, 2).flatten(2))
+        return heads
+
+    def _map(self, module: nn.Linear | Conv1D, args: tuple[Tensor, ...], output: Tensor) -> None:
+        merged = self._merged
+        if merged and args and args[0].shape == merged[-1].shape and torch.equal(args[0], merged[-1]):
+            self._mapped[len(merged) - 1].append((module, output))
+
+    def _leave(self, module: nn.Module, _: tuple[Tensor, ...], output: object) -> None:
+        if not self.attentions or module is not self.attentions[-1] or not isinstance(output, tuple):
+            return
+        call = len(self._merged) - 1
+        for linear, mapped in self._mapped[call]:
+            if torch.equal(mapped, output[0]):
+                self.outputs[call] = linear
+
+    def _pass(self, module: nn.Module, _: tuple[Tensor, ...], output: object) -> None:
+        if isinstance(output, Tensor):
+            self.parts.append((module, output))
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.entered[id(module)] = args[0] if args else kwargs.get("hidden_states")
 
 
 def _layers(model: PreTrainedModel, attentions: list[nn.Module], family: str) -> list[nn.Module]:

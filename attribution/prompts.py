@@ -27,15 +27,13 @@ _SHOWN = 5  # of a long list, in a message
 Row = tuple[int, Mapping[str, Any]]  # line of the file, what it says by column
 
 
-def read_prompts(path: Path, *, column: str | None = None, limit: int | None = None, seed: int = 0) -> list[Prompt]:
+def read_prompts(path: Path, *, column: str | None = None) -> list[Prompt]:
     """The prompts of a file, in its order.
 
     Args:
         path: JSONL (`.jsonl`, `.ndjson`) or CSV (`.csv`, `.tsv`, with a header) with a column of texts and, if wanted,
             `category` and `harmful` (true or false); or `.txt` with a prompt in each line.
         column: that holds the text; by default the first of `COLUMNS` that is there.
-        limit: take this many, chosen at random.
-        seed: of that choice.
 
     Raises:
         PromptError: there is no such file, it cannot be read, a row has no text or is there twice, or there is no row.
@@ -55,7 +53,7 @@ def read_prompts(path: Path, *, column: str | None = None, limit: int | None = N
     named = _column(path, rows, column)
     prompts = [_prompt(f"prompts {path}, line {number}", row, named) for number, row in rows]
     _refuse_repeats(path, [number for number, _ in rows], prompts)
-    return choose(prompts, limit, seed)
+    return prompts
 
 
 def choose(prompts: Sequence[Prompt], limit: int | None, seed: int) -> list[Prompt]:
@@ -66,14 +64,9 @@ def choose(prompts: Sequence[Prompt], limit: int | None, seed: int) -> list[Prom
     """
     if limit is not None and limit < 1:
         raise PromptError(f"limit {limit} leaves no prompts; give 1 or more, or leave it out for all of them")
-    places = range(len(prompts))
-    return [
-        prompts[place] for place in (places if limit is None or limit >= len(places) else _sample(places, limit, seed))
-    ]
-
-
-def _sample(places: range, limit: int, seed: int) -> list[int]:
-    return sorted(random.Random(seed).sample(places, limit))
+    if limit is None or limit >= len(prompts):
+        return list(prompts)
+    return [prompts[place] for place in sorted(random.Random(seed).sample(range(len(prompts)), limit))]
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:

@@ -23,6 +23,8 @@ from pydantic import (
 )
 
 from attribution.types import AttributionError, HeadId, Method, ReportError
+from attribution.weights import first_line
+from attribution.whole import write_whole
 
 SCHEMA_VERSION = 1
 Read = TypeVar("Read", bound=BaseModel)
@@ -378,7 +380,7 @@ def read_part(path: Path, kind: type[Read], what: str, way_out: str, version: in
     except FileNotFoundError as exc:
         raise ReportError(f"{what} {path} does not exist; {way_out}") from exc
     except (OSError, ValueError, RecursionError) as exc:
-        raise ReportError(f"{what} {path} cannot be read: {_first(exc)}; {way_out}") from exc
+        raise ReportError(f"{what} {path} cannot be read: {first_line(exc)}; {way_out}") from exc
     if not isinstance(data, Mapping) or "schema_version" not in data:
         raise ReportError(f"{what} {path} is none: it has no schema_version; {way_out}")
     if data["schema_version"] != version:
@@ -400,20 +402,13 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ReportError: it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as exc:
-        raise ReportError(f"{path} cannot be written: {_first(exc)}; name another file") from exc
+        raise ReportError(f"{path} cannot be written: {first_line(exc)}; name another file") from exc
 
 
 def report_schema() -> dict[str, Any]:
     """The JSON Schema of a report."""
     schema = AuditReport.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _first(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:300]

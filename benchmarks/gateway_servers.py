@@ -57,14 +57,19 @@ EVENTS += [_event({"content": TEXT[at : at + 5]}) for at in range(9, len(TEXT), 
 EVENTS += [_event({}, "stop") + b"data: [DONE]\n\n"]
 
 
-async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
-    """A model's server that answers with fixed bytes, at once or after a while."""
+async def _body(receive: Receive) -> bytes:
+    """All of a request's body."""
     body = b""
     while True:
         message = await receive()
         body += message.get("body", b"")
         if not message.get("more_body"):
-            break
+            return bytes(body)
+
+
+async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+    """A model's server that answers with fixed bytes, at once or after a while."""
+    body = await _body(receive)
     stream = b'"stream": true' in body or b'"stream":true' in body
     kind = (b"content-type", b"text/event-stream" if stream else b"application/json")
     size = [] if stream else [(b"content-length", str(len(WHOLE)).encode())]
@@ -83,12 +88,7 @@ def passthrough(url: str) -> Callable[..., Any]:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if not sessions:
             sessions.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False))
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await _body(receive)
         target = url + scope["path"].removeprefix("/v1")
         headers = {"content-type": "application/json"}
         async with sessions[0].request(scope["method"], target, data=body, headers=headers) as response:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import percentiles
 
 from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
@@ -203,13 +204,9 @@ async def _stages(guard: Guard, clock: Clock, questions: Sequence[str]) -> dict[
 
 
 def _by_stage(spent: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    whole = [sum(each.values()) for each in spent]
-    return {"whole": _percentiles(whole)} | {stage: _percentiles([each[stage] for each in spent]) for stage in STAGES}
-
-
-def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    p50, p99 = np.percentile(times, [50, 99])
-    return {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}
+    times = {"whole": [sum(each.values()) for each in spent]}
+    times |= {stage: [each[stage] for each in spent] for stage in STAGES}
+    return {name: percentiles(taken, 2) for name, taken in times.items()}
 
 
 def main() -> None:

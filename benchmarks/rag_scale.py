@@ -30,6 +30,7 @@ import psutil
 from numpy.typing import NDArray
 from rag_store import Table, measure_store
 from rag_vectors import Extension, choose_residual, likeness, share_found
+from timing import percentiles
 
 from rag.cache import IndexSettings, build_cached, load_cached, read_note
 from rag.index import Segment
@@ -218,12 +219,7 @@ def _searched(segment: Segment, questions: NDArray[np.float32]) -> dict[str, flo
         segment.search(question, 10, None)
         times.append((time.perf_counter() - wall, time.thread_time() - cpu))
     measured = np.array(times) * 1000
-    p50, p99 = np.percentile(measured[:, 0], [50, 99])
-    return {
-        "p50": round(float(p50), 3),
-        "p99": round(float(p99), 3),
-        "cpu_p50": round(float(np.median(measured[:, 1])), 3),
-    }
+    return {**percentiles(measured[:, 0], 3), "cpu_p50": round(float(np.median(measured[:, 1])), 3)}
 
 
 def _embedded(options: argparse.Namespace) -> tuple[NDArray[np.float32], list[str], NDArray[np.float32], list[str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import percentiles
 
 from rag.documents import version
 from rag.index import reindex
@@ -219,7 +220,4 @@ def _rate(taken: Sequence[tuple[int, float]]) -> float:
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:
     """Median and 99th percentile in milliseconds; nothing of nothing."""
-    if not seconds:
-        return {}
-    middle, high = np.percentile(np.array(seconds) * 1000, [50, 99])
-    return {"p50": round(float(middle), 3), "p99": round(float(high), 3)}
+    return percentiles([1000 * each for each in seconds], 3) if seconds else {}

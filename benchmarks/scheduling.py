@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from timing import percentiles
 
 from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.pace import paced
@@ -84,13 +84,8 @@ async def ask(part: Any, *, shorts: int, long: str | None, by_work: bool) -> dic
         task.cancel()
     await asyncio.gather(*busy, return_exceptions=True)
     await asyncio.to_thread(runner.close, 60)
-    figures = {"queries": shorts, "ms": _percentiles(waited), "cpu_ms": _percentiles(worked)}
+    figures = {"queries": shorts, "ms": percentiles(waited, 1), "cpu_ms": percentiles(worked, 1)}
     return figures | ({"long_prompts_judged": judged, "seconds": round(seconds, 1)} if long else {})
-
-
-def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    p50, p99 = np.percentile(times, [50, 99])
-    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
 
 
 async def crowd(classifier: TierClassifier, *, together: bool) -> dict[str, float]:

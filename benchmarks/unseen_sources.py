@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from classifier.types import Tier
 from training.evaluate import recall_at, shares
 from training.folds import FLAGGED, REFUSED
 from training.manifest import adapter_sha256, command, provenance, write_json
+from training.mixture import some
 
 SHARED = Path("../shared/datasets/research-only")
 TRAINED_ON = (
@@ -91,7 +91,7 @@ def some_texts(each: Source, known: Set[str], most: int, seed: int) -> tuple[lis
     """Some texts of a set, and how many of its texts were left out."""
     texts = [entry["text"] for entry in _entries(SHARED / f"{each.name}.jsonl") if each.chosen(entry)]
     unknown = [text for text in texts if _bare(text) not in known]
-    return random.Random(seed).sample(unknown, min(most, len(unknown))), len(texts) - len(unknown)
+    return some(unknown, most, seed), len(texts) - len(unknown)
 
 
 def _at_budget(name: str, ordinary: Scores, scores: Scores, budget: float) -> dict[str, Any]:

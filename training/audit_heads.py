@@ -24,7 +24,7 @@ from attribution.finished import run_id
 from attribution.heads import all_heads
 from attribution.journal import Journal
 from attribution.prompts import Template, encode, prompts_sha256
-from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, Figure, Prompts, Screen, Settings
+from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, Figure, Prompts, Settings
 from attribution.sampling import Sampling
 from attribution.screen import estimate
 from attribution.selfcheck import SelfCheck, check
@@ -42,6 +42,7 @@ class Asked:
 
     Attributes:
         counts: k of ASR(k): so many of the first heads are taken out.
+        judge: Of its answers.
         draws: Sets of k random heads beside each.
         prompts: Harmful prompts, at most.
         max_new_tokens: Of an answer.
@@ -49,6 +50,7 @@ class Asked:
     """
 
     counts: tuple[int, ...]
+    judge: Judge
     draws: int = 3
     prompts: int = 100
     max_new_tokens: int = 32
@@ -168,7 +170,6 @@ def run(
     against: Sequence[Prompt] = (),
     against_file: str = "",
     asked: Asked | None = None,
-    judge: Judge | None = None,
     journal: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
     keep_prompts: bool = True,
@@ -189,8 +190,7 @@ def run(
         other_templates: Ships are computed with these too, to say whether they name the same heads.
         against: Harmless prompts: Ships are computed on them too, to say which heads matter more on the others.
         against_file: Name of their file, for the report.
-        asked: Also ask the model without its first heads; needs a judge.
-        judge: Of its answers.
+        asked: Also ask the model without its first heads.
         journal: JSONL where finished parts are kept; an interrupted run goes on from there.
         provenance: Commit, machine, time, libraries.
         keep_prompts: Whether the scores of every prompt stand in the report.
@@ -201,17 +201,18 @@ def run(
         AttributionError: anything that makes the numbers wrong or impossible; nothing is reported then.
     """
     ids = _encode(checkpoint, prompts, template, system)
-    by_template = {
+    by_template: dict[str, list[list[int]]] = {
         name: _encode(checkpoint, prompts, name, system if name == "chat" else None)
         for name in other_templates
         if name != template
     }
     beside = _encode(checkpoint, against, template, system) if against else []
-    if asked is not None and judge is None:
-        raise AttributionError("ASR needs a judge of the answers; pass one")
-    harmful = _harmful(prompts, asked, plan) if asked else []
+    harmful: list[Prompt] = []
     if asked is not None:
+        harmful = _harmful(prompts, asked, plan)
         _encode(checkpoint, harmful, template, system, answer=asked.max_new_tokens)
+    against_part = f"against {run_id(beside)}"
+    further = {**by_template, **({against_part: beside} if beside else {})}
     done = 0
     behaviour = None
     with _memory(batch_tokens):
@@ -219,7 +220,7 @@ def run(
         check_plan(how, ids, plan)
         _check_counts(how.shape, plan, asked)
         checks = check(how, ids, plan.ablation, plan.seed)
-        total = work(how.shape, len(ids), plan) + (len(by_template) * len(ids) + len(beside)) * singles(how.shape, plan)
+        total = work(how.shape, len(ids), plan) + sum(map(len, further.values())) * singles(how.shape, plan)
 
         def advance(count: int) -> None:
             nonlocal done
@@ -239,19 +240,13 @@ def run(
             )
             heads = [head for head in all_heads(checkpoint.model) if not found.ships[0, head.layer, head.head].isnan()]
             others = {
-                name: ships_in_parts(
-                    how, rows, plan.ablation, heads=heads, journal=kept, name=f"{name} ships", progress=advance
+                part: ships_in_parts(
+                    how, rows, plan.ablation, heads=heads, journal=kept, name=f"{part} ships", progress=advance
                 )
-                for name, rows in by_template.items()
+                for part, rows in further.items()
             }
-            spared = None
-            if beside:
-                part = f"against {run_id(beside)} ships"
-                spared = ships_in_parts(
-                    how, beside, plan.ablation, heads=heads, journal=kept, name=part, progress=advance
-                )
-            if asked is not None and judge is not None:
-                behaviour = _behaviour(checkpoint, harmful, plan, found, asked, judge, template, system, kept)
+            if asked is not None:
+                behaviour = _behaviour(checkpoint, harmful, plan, found, asked, template, system, kept)
     return describe(
         model=describe_model(checkpoint),
         prompts=_prompts(prompts, file, template),
@@ -266,10 +261,10 @@ def run(
         ships=found.ships.numpy(),
         seconds=found.seconds,
         steps=[(step.head, step.degrees.numpy()) for step in found.steps],
-        templates={name: scores.numpy() for name, scores in others.items()},
-        against=None if spared is None else (_prompts(against, against_file, template), spared.numpy()),
+        templates={name: others[name].numpy() for name in by_template},
+        against=(_prompts(against, against_file, template), others[against_part].numpy()) if beside else None,
         behaviour=behaviour,
-        screen=_screen(found),
+        screen=found.screened,
         checks=_checks(checks),
         provenance=provenance,
         keep_prompts=keep_prompts,
@@ -340,19 +335,6 @@ def _prompts(prompts: Sequence[Prompt], file: str, template: str) -> Prompts:
     return Prompts(file=file, sha256=sha256, count=len(prompts), template=template, categories=categories)
 
 
-def _screen(found: Findings) -> Screen | None:
-    if (screened := found.screened) is None:
-        return None
-    correlation = screened.spearman if screened.spearman == screened.spearman else None
-    return Screen(
-        chosen=screened.chosen,
-        sampled=screened.sampled,
-        missed=screened.missed,
-        top=screened.top,
-        spearman=correlation,
-    )
-
-
 def _checks(found: SelfCheck) -> Checks:
     return Checks(
         base_logits=Check(value=found.base_difference, limit=found.tolerance, passed=True),
@@ -367,7 +349,6 @@ def _behaviour(
     plan: Plan,
     found: Findings,
     asked: Asked,
-    judge: Judge,
     template: Template,
     system: str | None,
     journal: Journal,
@@ -375,7 +356,7 @@ def _behaviour(
     """ASR without the first k heads, and without k random ones."""
     rng = random.Random(plan.seed)
     heads = all_heads(checkpoint.model)
-    ranked = _ranked(found, asked)
+    ranked, judge = _ranked(found, asked), asked.judge
 
     def asr(gone: Sequence[HeadId]) -> Figure:
         responder = LocalResponder(

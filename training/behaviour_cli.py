@@ -14,7 +14,7 @@ from attribution.prompts import Template, choose, read_prompts
 from attribution.sampling import Sampling
 from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt, PromptError
 from guard.progress import progress_bar
-from training.options import Seed
+from training.options import Seed, Threads, refuse_idle
 from training.results import check_place, write_result
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
-_NEEDED = (  # one of these, why, and the options that do nothing without
+_NEEDED = (
     (
         ("--model",),
         "an endpoint's weights, heads and templates are its own",
@@ -91,7 +91,7 @@ def behaviour(
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights of --model.")
     ] = "float32",
     batch: Annotated[int, typer.Option(min=1, help="Answers that --model writes at once.")] = 8,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    threads: Threads = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Chats at once with each endpoint.")] = 4,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer of an endpoint.")] = 120.0,
     retries: Annotated[
@@ -111,7 +111,7 @@ def behaviour(
         raise typer.BadParameter("give --model FOLDER or --endpoint URL, and only one of them")
     local = model is not None
     used = {"--model" if local else "--endpoint", f"--judge {judge}", *(["--ablate"] if ablate else [])}
-    _check_options(context, used)
+    refuse_idle(context, _NEEDED, used)
     check_place("--out", out)
     prompts, files = _prompts(harmful, harmless, column, limit, seed)
     how = Sampling(max_new_tokens, temperature, 5 if top_k is None and local else top_k or 0, samples, seed)
@@ -137,17 +137,6 @@ def behaviour(
     about = provenance(seed=seed, data=files)
     write_result("--out", out, {"command": command("airlock"), **report.as_json(), **about})
     _table(report)
-
-
-def _check_options(context: typer.Context, used: set[str]) -> None:
-    """Refuse an option that was given and would do nothing."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    for needed, why, options in _NEEDED:
-        for name in options:
-            if name in given and used.isdisjoint(needed):
-                option = f"--{name.replace('_', '-')}"
-                raise typer.BadParameter(f"{option} needs {' or '.join(needed)}: {why}; add that, or leave it out")
 
 
 def _prompts(

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from training.options import BootstrapSeed
+from training.commands import Commands
+from training.options import BootstrapSeed, Json, Labels, Threads
 
 calibrate = typer.Typer(
-    help="Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen."
+    cls=Commands,
+    help="Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen.",
 )
 
 
@@ -35,9 +37,7 @@ def run(
     by: Annotated[
         list[str] | None, typer.Option(help="tier, language: hold each budget in each of these too. Repeatable.")
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
-    ] = None,
+    labels: Labels = None,
     split: Annotated[str | None, typer.Option(help="Only rows of this split, of other data than training's.")] = None,
     scores: Annotated[
         Path, typer.Option(help="Where logits are kept, so that another budget costs seconds; holds no texts.")
@@ -45,8 +45,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The figures as JSON; the model's manifest holds them too.")] = None,
     html: Annotated[Path | None, typer.Option(help="The same as a page, with reliability diagrams.")] = None,
     seed: BootstrapSeed = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: Threads = 1,
+    as_json: Json = False,
 ) -> None:
     """Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen."""
     import torch
@@ -55,18 +55,13 @@ def run(
     from training.calibrate import calibrate as calibrated
     from training.calibration_card import in_words, write_calibration
     from training.conformal import Budget
-    from training.datasets import TrainingError
     from training.manifest import command, write_json
 
     torch.set_num_threads(threads)
-    try:
-        asked = {"max-miss": max_miss, "max-false-flag": max_false_flag, "max-false-refusal": max_false_refusal}
-        miss, flag, refusal = (None if rate is None else Budget(name, rate, confidence) for name, rate in asked.items())
-        wanted = Wanted(miss, flag, refusal, by=tuple(by or ()))
-        found = calibrated(model, data=data, wanted=wanted, scores=scores, labels=labels, split=split, seed=seed)
-    except TrainingError as exc:
-        typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
-        raise typer.Exit(1) from exc
+    asked = {"max-miss": max_miss, "max-false-flag": max_false_flag, "max-false-refusal": max_false_refusal}
+    miss, flag, refusal = (None if rate is None else Budget(name, rate, confidence) for name, rate in asked.items())
+    wanted = Wanted(miss, flag, refusal, by=tuple(by or ()))
+    found = calibrated(model, data=data, wanted=wanted, scores=scores, labels=labels, split=split, seed=seed)
     result = {"command": command("airlock"), **found}
     if out:
         write_json(out, result)

@@ -33,7 +33,7 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
     sure = "surely " if "doubt" in point else ""
     for kind, guarantee in result["guarantees"].items():
         yield _guarantee(kind, guarantee, sure)
-        yield from _elsewhere(kind, guarantee, result["held_out_sources"].get(kind, {}))
+        yield from _elsewhere(guarantee, result["held_out_sources"].get(kind, {}))
     yield (
         f"Operating point: Unsafe from a probability of {point['unsafe']:g} on, else not Safe from a risk of "
         f"{point['risk']:g} on."
@@ -119,7 +119,7 @@ def _guarantee(kind: str, found: Mapping[str, Any], sure: str) -> str:
     )
 
 
-def _elsewhere(kind: str, found: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterator[str]:
+def _elsewhere(found: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterator[str]:
     groups = found["groups"][1:]
     sure = ", ".join(
         f"{group['group']} ({group['errors']} of {group['rows']})" for group in groups if group["threshold"]

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from training.options import Seed
+from training.options import Seed, Threads
 
 if TYPE_CHECKING:
     from guard.config import Config
 
 Kb = Annotated[Path | None, typer.Option(help="Knowledge base; the shipped sample by default.")]
 Supports = Annotated[Path | None, typer.Option(help="Folder of a support model; without one there is none.")]
-Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
 Passages = Annotated[
     list[Path] | None,
     typer.Option(help="Folder of documents, evidence or retrieval rows to build of; data/knowledge. Repeatable."),
@@ -82,13 +81,12 @@ def eval_grounding(
     threads: Threads = 1,
 ) -> None:
     """Whether released sentences stand where they are cited, and how many lies of an interpretation model get out."""
-    import random
-
     from guard.assemble_classifier import Encoders
     from guard.assemble_knowledge import gate, load_answerer, load_knowledge, load_search, load_sentences, load_support
     from training.evaluate_grounding import Credulous, evaluate_citations, evaluate_gate, off, places, through
     from training.grounding_rows import lines
     from training.lies import Liar
+    from training.mixture import some
 
     settings = _configured(kb, support, threads)
     encoders = Encoders(settings)
@@ -111,9 +109,8 @@ def eval_grounding(
     sources = passages or [_KNOWN]
     figures["adversarial"] = {}
     for path in sources:
-        made = list(Liar(places([path]), seed).cases())
-        some = random.Random(seed).sample(made, min(cases, len(made)))
-        figures["adversarial"][path.stem] = {name: evaluate_gate(some, gated) for name, gated in gates.items()}
+        chosen = some(list(Liar(places([path]), seed).cases()), cases, seed)
+        figures["adversarial"][path.stem] = {name: evaluate_gate(chosen, gated) for name, gated in gates.items()}
     _write(out, figures, support, [questions, *sources], seed)
     for source, found in figures["adversarial"].items():
         for name, figure in found.items():

@@ -11,7 +11,7 @@ import numpy as np
 
 from rag.grounding import check_answer, ground
 from rag.interpret import InterpretationModel
-from rag.types import DEFAULT_GATE, Citation, Gate, GroundedAnswer, Status, SupportModel
+from rag.types import Citation, GroundedAnswer, Status
 from training.interpreter_kinds import Example, Kind, Quote, counts
 from training.intervals import Places, interval
 
@@ -46,10 +46,10 @@ def evaluate_interpreter(
     examples: Sequence[Example],
     *,
     seed: int,
-    support: SupportModel | None = None,
-    gate: Gate = DEFAULT_GATE,
 ) -> dict[str, Any]:
     """Figures ready for JSON, with 95 % bootstrap intervals over the passages that rows are built of.
+
+    The gate has no support model: it lets out quotes only.
 
     `supported` is the share of the sentences that the model wrote which the gate supports: all others are taken out.
     `cited` is the share of the sentences let out whose mark names the passage that says it.
@@ -63,10 +63,8 @@ def evaluate_interpreter(
         interpreter: the model.
         examples: rows that it was not trained on.
         seed: of the bootstrap.
-        support: judges paraphrases in the gate; without one only quotes are let out.
-        gate: how strict it is.
     """
-    told = [_tell(example, interpreter, support, gate) for example in examples]
+    told = [_tell(example, interpreter) for example in examples]
     answerable = [each for each in told if each.example.quotes]
     unanswerable = [each for each in told if not each.example.quotes]
     premises = [each for each in told if each.example.kind is Kind.FALSE_PREMISE]
@@ -106,20 +104,15 @@ def _all_said(row: Told) -> bool:
     return row.right == len(row.example.quotes)
 
 
-def _tell(example: Example, interpreter: InterpretationModel, support: SupportModel | None, gate: Gate) -> Told:
+def _tell(example: Example, interpreter: InterpretationModel) -> Told:
     proposal = interpreter.answer(example.question, example.evidence, example.documents)
     written = supported = 0
     if not proposal.abstained:
-        report = check_answer(
-            proposal.answer,
-            [item.passage for item in example.evidence],
-            support=support,
-            gate=gate,
-            documents=example.documents,
-        )
+        passages = [item.passage for item in example.evidence]
+        report = check_answer(proposal.answer, passages, documents=example.documents)
         written = len(report.sentences)
         supported = sum(sentence.status is Status.SUPPORTED for sentence in report.sentences)
-    out = ground(proposal, example.evidence, example.documents, lambda _: True, support=support, gate=gate)
+    out = ground(proposal, example.evidence, example.documents, lambda _: True)
     right = sum(any(_says(citation, quote) for citation in out.citations) for quote in example.quotes)
     wrong = sum(not any(_says(citation, quote) for quote in example.quotes) for citation in out.citations)
     released, cited = len(out.citations), _cited(proposal, out)

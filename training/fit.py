@@ -27,7 +27,7 @@ from training.datasets import Row
 from training.disguise import disguised
 from training.frozen import FrozenLayers
 from training.losses import contrast_loss, label_loss
-from training.mixture import draw
+from training.mixture import draw, some
 from training.operating_point import Budgets
 from training.optimizer import optimizer_of, set_rates
 from training.teachers import Teachers
@@ -241,8 +241,7 @@ class Fit:
     @torch.no_grad()
     def _standardize(self, rows: Sequence[Row]) -> None:
         """Set the head onto standardized states, measured on some rows before anything is learnt."""
-        sample = random.Random(self._settings.seed).sample(rows, min(len(rows), 1000))
-        pooled, targets = self._pooled(sample)
+        pooled, targets = self._pooled(some(rows, 1000, self._settings.seed))
         self._model.standardize(pooled.mean(0), pooled.std(0, correction=0).clamp(min=1e-4))
         if self._settings.head_start:
             start_head(self._model, pooled, targets)

@@ -17,6 +17,7 @@ from torch import Tensor
 from rag.pairs import Base, Pair, PairModel, collate
 from training.checkpoint import Checkpoint, Groups
 from training.frozen import adapted_modules
+from training.mixture import some
 from training.optimizer import optimizer_of, set_rates
 
 _CONSOLE = Console(stderr=True, highlight=False)
@@ -75,9 +76,8 @@ def untrained(base: Base, outputs: int, recipe: PairRecipe) -> PairModel:
 @torch.no_grad()
 def standardize(model: PairModel, base: Base, train: Sequence[Example[T]], recipe: PairRecipe) -> None:
     """Let the head of a fresh model see states around zero: some encoders put all texts into one narrow cone."""
-    sample = random.Random(recipe.seed).sample(list(train), min(len(train), 500))
     states = []
-    for batch in _batches(sample, recipe.batch, random.Random(0)):
+    for batch in _batches(some(train, 500, recipe.seed), recipe.batch, random.Random(0)):
         inputs = collate(base, [example.pair for example in batch])
         pooled = model.pool(**inputs)
         counts = [1 + max(example.pair.spans, default=0) for example in batch]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from training.options import Seed, seed_option
+from training.options import Seed, Threads, seed_option
 
 if TYPE_CHECKING:
     from rag.types import Encoder
@@ -26,7 +26,6 @@ Rank = Annotated[int, typer.Option(min=1, help="LoRA rank.")]
 Batch = Annotated[int, typer.Option(min=1, help="Pairs in a step.")]
 Rate = Annotated[float, typer.Option(min=0.0, help="Peak learning rate of the adapter.")]
 Window = Annotated[int, typer.Option(min=32, help="Tokens read at a time.")]
-Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
 Frozen = Annotated[int, typer.Option(min=0, help="Lowest layers to leave as they are.")]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the arithmetic while training.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only a trial: train on this many labelled rows.")]
@@ -154,7 +153,7 @@ def eval_reader(
     manifest = read_manifest(model)
     rows = in_language(read_evidence(data), manifest["language"])
     apart = set(manifest["without"])
-    sentences, weighing = (_sentences(MINILM), _sentences(E5_SMALL)) if baselines else (None, None)
+    sentences, weighing = (sentence_encoder_of(MINILM), sentence_encoder_of(E5_SMALL)) if baselines else (None, None)
     measured = [row for row in of_split(rows, split) if row.source not in apart]
     figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences, weighing=weighing)
     held_out = [row for row in rows if row.source in apart]
@@ -192,7 +191,7 @@ def eval_support(
     from training.edits import build_edits, read_paragraphs
     from training.evaluate_support import evaluate_support
     from training.grounding_rows import in_language, is_of, of_split, read_claims, unshared
-    from training.train_support import some
+    from training.mixture import some
 
     torch.set_num_threads(threads)
     reader = SupportReader.load(model, load_encoder(PairSettings.load(model, "support").encoder))
@@ -225,7 +224,7 @@ def eval_support(
             seed=seed,
             held_out=sorted(apart),
             others=sorted(unknown),
-            encoder=_sentences(MINILM) if baselines else None,
+            encoder=sentence_encoder_of(MINILM) if baselines else None,
             dev=measured("dev", apart | unknown) if baselines else (),
         )
     write_figures(
@@ -234,7 +233,8 @@ def eval_support(
     print_figures(figures)
 
 
-def _sentences(name: str) -> Encoder:
+def sentence_encoder_of(name: str) -> Encoder:
+    """The encoder of that name, for whole sentences."""
     from classifier.encoder import load_encoder
     from rag.pooled import sentence_encoder
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attribution.prompts import Template
-from training.counts import counts_of
-from training.options import Seed
+from training.commands import Commands
+from training.options import Seed, Threads, counts_of
 from training.results import check_place, write_result
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from training.harden_proof import Attacker
 
 harden = typer.Typer(
+    cls=Commands,
     help="Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker. Exit "
-    "status 1, and nothing in --out, if it answers more harmful prompts than before, or fails more harmless ones."
+    "status 1, and nothing in --out, if it answers more harmful prompts than before, or fails more harmless ones.",
 )
 
 
@@ -65,65 +66,57 @@ def run(
     system: Annotated[str | None, typer.Option(help="System prompt, for the chat template.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights in memory.")] = "float32",
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    threads: Threads = 1,
     seed: Seed = 0,
 ) -> None:
     """Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker."""
-    from training.datasets import TrainingError
-
     if (model is None) != testbed:
         raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
     check_place("--results", results)
     check_place("--html", html)
 
-    def write(done: Mapping[str, Any]) -> None:
-        from attribution.render import hardening_html
-        from attribution.report import write_text
+    import torch
 
+    from attribution import testbed as bed
+    from attribution.checkpoint import load
+    from attribution.keyword_judge import KeywordJudge
+    from attribution.render import hardening_html
+    from attribution.report import load_report, write_text
+    from training.fit_hardened import HardenRecipe
+    from training.harden_lessons import Speech, read_examples
+    from training.harden_proof import Attack
+    from training.manifest import command, provenance
+    from training.train_hardened import Trial, focus_of, train_hardened
+
+    def write(done: Mapping[str, Any]) -> None:
         write_result("--results", results, done)
         if html is not None:
             write_text(html, hardening_html(done))
 
-    try:
-        import torch
-
-        from attribution import testbed as bed
-        from attribution.checkpoint import load
-        from attribution.keyword_judge import KeywordJudge
-        from attribution.report import load_report
-        from training.fit_hardened import HardenRecipe
-        from training.harden_lessons import Speech, read_examples
-        from training.harden_proof import Attack
-        from training.manifest import command, provenance
-        from training.train_hardened import Trial, focus_of, train_hardened
-
-        torch.set_num_threads(threads)
-        recipe = HardenRecipe(p, ramp, mix, whole, kl, steps, batch, lr, rank=rank, focused=focused, seed=seed)
-        attack = Attack(counts_of("--counts", counts), _attackers(attackers), seed=seed)
-        files = {kind: path or bed.prompts(harmful=kind) for kind, path in ((True, harmful), (False, harmless))}
-        rows = {kind: read_examples(path, harmful=kind, column=column) for kind, path in files.items()}
-        checkpoint = load(model or bed.path(), device=device, dtype=dtype)
-        speech = Speech(checkpoint.tokenizer, KeywordJudge(), template, system, max_new_tokens)
-        done = train_hardened(
-            checkpoint,
-            rows[True],
-            rows[False],
-            out,
-            recipe=recipe,
-            speech=speech,
-            trial=Trial(attack, held_out, asked, margin, seed),
-            focus=focus_of(load_report(report), checkpoint) if report else (),
-            name=name,
-            provenance={
-                "command": command("airlock"),
-                **provenance(seed=seed, data=[*dict.fromkeys(files.values()), *([report] if report else [])]),
-            },
-            write=write,
-            told=lambda line: typer.echo(line, err=True),
-        )
-    except TrainingError as exc:
-        typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
-        raise typer.Exit(1) from exc
+    torch.set_num_threads(threads)
+    recipe = HardenRecipe(p, ramp, mix, whole, kl, steps, batch, lr, rank=rank, focused=focused, seed=seed)
+    attack = Attack(counts_of("--counts", counts), _attackers(attackers), seed=seed)
+    files = {kind: path or bed.prompts(harmful=kind) for kind, path in ((True, harmful), (False, harmless))}
+    rows = {kind: read_examples(path, harmful=kind, column=column) for kind, path in files.items()}
+    checkpoint = load(model or bed.path(), device=device, dtype=dtype)
+    speech = Speech(checkpoint.tokenizer, KeywordJudge(), template, system, max_new_tokens)
+    done = train_hardened(
+        checkpoint,
+        rows[True],
+        rows[False],
+        out,
+        recipe=recipe,
+        speech=speech,
+        trial=Trial(attack, held_out, asked, margin, seed),
+        focus=focus_of(load_report(report), checkpoint) if report else (),
+        name=name,
+        provenance={
+            "command": command("airlock"),
+            **provenance(seed=seed, data=[*dict.fromkeys(files.values()), *([report] if report else [])]),
+        },
+        write=write,
+        told=lambda line: typer.echo(line, err=True),
+    )
     _say(done)
     typer.echo(f"written: {results}{f' and {html}' if html else ''}")
     if not done["accepted"]:

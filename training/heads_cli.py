@@ -10,7 +10,7 @@ import typer
 from attribution.prompts import Template, choose, read_prompts
 from attribution.types import Ablation, Method, Prompt, PromptError
 from guard.progress import progress_bar
-from training.counts import counts_of
+from training.options import Seed, Threads, counts_of, refuse_idle
 from training.results import check_place
 
 if TYPE_CHECKING:
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from training.audit_heads import Cost, EngineName
 
 
+_NEEDED = (
+    (("--screen",), "without it every head is computed", ("sampled",)),
+    (("--asr",), "without it the model is asked nothing", ("asr_ranking", "asr_prompts", "asr_tokens")),
+)
+
+
 def audit_heads(
+    context: typer.Context,
     model: Annotated[Path | None, typer.Option(help="Folder of a causal language model, in safetensors.")] = None,
     testbed: Annotated[bool, typer.Option("--testbed", help="Audit the small model that ships in its place.")] = False,
     prompts: Annotated[
@@ -69,7 +76,7 @@ def audit_heads(
         Literal["float32", "bfloat16", "float16", "float64"], typer.Option(help="Of the weights in memory.")
     ] = "float32",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens computed at once: less takes less memory.")] = 2048,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    threads: Threads = 1,
     journal: Annotated[
         Path | None, typer.Option(help="JSONL of finished parts, from which an interrupted run goes on.")
     ] = None,
@@ -80,11 +87,14 @@ def audit_heads(
         bool,
         typer.Option(help="Keep the scores of every prompt in the report; a comparison is more exact with them."),
     ] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Find the attention heads that carry a model's refusals (Ships, Sahara), and write a report."""
     if (model is None) != testbed:
         raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
+    counts = _counts(asr, testbed=testbed)
+    used = [option for option, given in (("--screen", screen), ("--asr", counts)) if given]
+    refuse_idle(context, _NEEDED, used)
     check_place("--out", out)
     check_place("--html", html)
     import torch
@@ -105,7 +115,6 @@ def audit_heads(
     chosen = choose(rows, limit, seed)
     beside = _harmless(against, column, limit, seed)
     plan = Plan(Ablation(method, epsilon), size, r_main, screen, sampled, seed=seed)
-    counts = _counts(asr, testbed=testbed)
     checkpoint = load(model or bed.path(), device=device, dtype=dtype)
     if estimate:
         templates = 1 + bool(also and also != template)
@@ -113,6 +122,7 @@ def audit_heads(
             checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates, len(beside))
         )
         return
+    asked = heads.Asked(counts, KeywordJudge(), prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
     with progress_bar("heads × prompts") as progress:
         report = heads.run(
             checkpoint,
@@ -123,13 +133,10 @@ def audit_heads(
             system=system,
             engine=engine,
             batch_tokens=batch_tokens,
-            other_templates=[also] if also and also != template else [],
+            other_templates=[also] if also else [],
             against=beside,
             against_file=against.name if against else "",
-            asked=heads.Asked(counts, prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
-            if counts
-            else None,
-            judge=KeywordJudge(),
+            asked=asked if counts else None,
             journal=journal,
             provenance={
                 "command": command("airlock"),

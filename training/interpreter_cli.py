@@ -12,14 +12,13 @@ from training.grounding_cli import (
     Name,
     Out,
     Split,
-    Threads,
     Without,
     data_files,
     print_figures,
     read_manifest,
     write_figures,
 )
-from training.options import Seed, seed_option
+from training.options import Seed, Threads, seed_option
 
 if TYPE_CHECKING:
     from training.interpreter_kinds import Example
@@ -136,12 +135,11 @@ def eval_interpreter(
 
 def _some(cases: Cases, seed: int, limit: int | None) -> tuple[list[Example], int]:
     """Rows of some questions, and how many were left out because the citation gate stops their right answer."""
-    import random
-
     from training.interpreter_kinds import build_examples
+    from training.mixture import some
 
     found, stopped = build_examples(cases, seed=seed)
-    return random.Random(seed).sample(found, min(limit or len(found), len(found))), stopped
+    return some(found, limit or len(found), seed), stopped
 
 
 def _files(data: list[Path] | None, documents: Path | None, questions: Path | None) -> list[Path]:

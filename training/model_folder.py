@@ -1,4 +1,4 @@
-"""Model folders of classifiers: what belongs into one and is missing, its version, and what it says of itself."""
+"""Model folders of classifiers: loaded, checked for what is missing, their version, and what they say of themselves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,6 +16,10 @@ from classifier.types import ClassifierError
 from training.datasets import TrainingError
 from training.manifest import file_sha256
 
+if TYPE_CHECKING:
+    from classifier.encoder import Encoder
+    from classifier.model import TierClassifier
+
 CARD, HASHES, ADAPTER_CONFIG = "README.md", "hashes.json", "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "head.safetensors")
 NEEDED = (CARD, ADAPTER_CONFIG, *WEIGHTS, "classifier.json", "manifest.json", TAXONOMY)
@@ -23,6 +27,20 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib
 _NETWORK = (*WEIGHTS, TAXONOMY)
 _ACTS = (*_NETWORK, "classifier.json")
 _FIGURES = ("macro_f1", "risk_recall", "unsafe_recall", "safe_flagged", "safe_refused", "ece")
+
+
+def load_classifier(folder: Path) -> TierClassifier:
+    """The classifier in a folder, on the encoder that it names."""
+    return load_with_encoder(folder)[0]
+
+
+def load_with_encoder(folder: Path) -> tuple[TierClassifier, Encoder]:
+    """The same, and the encoder."""
+    from classifier.encoder import load_encoder
+    from classifier.model import TierClassifier
+
+    encoder = load_encoder(ClassifierSettings.load(folder).encoder)
+    return TierClassifier.load(folder, encoder), encoder
 
 
 def version(folder: Path) -> str:

@@ -58,11 +58,11 @@ def asker(planted: PlantedModel) -> PlantedAsker:
     return PlantedAsker(planted.harmful, planted.harmless)
 
 
-def own_lessons(planted: PlantedModel, count: int = _LESSONS) -> list[Lesson]:
+def own_lessons(planted: PlantedModel) -> list[Lesson]:
     """What the model itself says to prompts of the half that it was trained on: refusals of harmful ones, answers."""
     lessons = []
     for harmful in (True, False):
-        rows = list(itertools.islice(asks(f"{planted.seed}/harden", harmful=harmful), count))
+        rows = list(itertools.islice(asks(f"{planted.seed}/harden", harmful=harmful), _LESSONS))
         with torch.inference_mode():
             said = dict(replies(planted.model, rows))
         lessons += [Lesson(row.ids, (said[row], STOP), harmful) for row in rows if (said[row] == REFUSE) is harmful]

@@ -26,16 +26,16 @@ def calibration_error(tiers: Tiers, truth: Places, *, equal_mass: bool = False) 
         equal_mass: bins of as many rows each, rather than of tenths of the probability.
     """
     probability, right = tiers.max(1), tiers.argmax(1) == truth
-    found = _bins(probability, equal_mass)
+    found = _bins(probability, equal_mass=equal_mass)
     return float(sum(len(at) * abs(right[at].mean() - probability[at].mean()) for at in found) / max(1, len(truth)))
 
 
-def reliability(tiers: Tiers, truth: Places, *, equal_mass: bool = False) -> list[dict[str, float]]:
+def reliability(tiers: Tiers, truth: Places) -> list[dict[str, float]]:
     """Of each bin that has rows: how many, how sure the model is of them, and how often it is right."""
     probability, right = tiers.max(1), tiers.argmax(1) == truth
     return [
         {"rows": len(at), "probability": float(probability[at].mean()), "right": float(right[at].mean())}
-        for at in _bins(probability, equal_mass)
+        for at in _bins(probability, equal_mass=False)
     ]
 
 
@@ -64,7 +64,7 @@ def _figures(tiers: Tiers, truth: Places, seed: int) -> dict[str, Any]:
     }
 
 
-def _bins(probability: NDArray[np.float64], equal_mass: bool) -> Iterator[Places]:
+def _bins(probability: NDArray[np.float64], *, equal_mass: bool) -> Iterator[Places]:
     """The places of the rows of each bin that has any."""
     if equal_mass:
         parts = np.array_split(np.argsort(probability, kind="stable"), _BINS)

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from attribution.visible import visible
+from attribution.whole import write_whole
 from classifier.why import Explainer
 from training.card import rounded
 
@@ -94,11 +95,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:  # noqa: ANN40
     )
     environment.filters |= {"figure": _figure, "words": lambda label: str(label).replace("_", " ").title()}
     environment.tests["number"] = _is_number
-    page = environment.get_template(template).render(**values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, environment.get_template(template).render(**values))
 
 
 def provenance_rows(result: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from training.options import BootstrapSeed, Seed
+from training.options import BootstrapSeed, Json, Seed, Threads
 
 _TRAIN, _TEST = Path("data/responses/train.jsonl"), Path("data/responses/test.jsonl")
 Rows = "JSONL rows: `prompt`, `answer`, `label`, if wanted `system`, `language`, `group`, `split`."
@@ -28,7 +28,7 @@ def train_responses(
         float, typer.Option(min=0.0, max=1.0, help="Share of harmless answers held out that may be stopped.")
     ] = 0.10,
     seed: Seed = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Train a response classifier: LoRA on the input classifier's encoder, an answer read with what was asked."""
     from classifier.settings import ClassifierSettings
@@ -80,8 +80,8 @@ def eval_responses(
     train: Annotated[Path, typer.Option(help="Rows that the baselines learn from.")] = _TRAIN,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/responses.json"),
     seed: BootstrapSeed = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: Threads = 1,
+    as_json: Json = False,
 ) -> None:
     """How well answers are told apart: macro-F1 with interval, by label and language, beside three baselines."""
     import json

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution.types import ReportError
+from attribution.whole import partial_of
 from training.manifest import write_json
 
 
@@ -25,7 +26,7 @@ def check_place(option: str, path: Path | None) -> None:
     try:
         if path.is_dir():
             raise ReportError(f"{option} {path} is a folder; name a file in it")
-        partial = path.with_name(path.name + ".partial")
+        partial = partial_of(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(b"")
         partial.unlink()

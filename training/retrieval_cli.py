@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from training.options import seed_option
+from training.options import Threads, seed_option
 
 if TYPE_CHECKING:
     from rag.types import Encoder
@@ -39,7 +39,7 @@ def eval_retrieval(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/retrieval.json"),
     seed: Annotated[int, seed_option("Of the bootstrap and the random order.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """How often search finds the passages that answer, by vectors, by words and by both, beside random orders."""
     import torch
@@ -85,12 +85,10 @@ def _encoder(name: str, english: str | None, work: Path) -> Encoder:
 
 
 def _cached(name: str, work: Path) -> Encoder:
-    from classifier.encoder import load_encoder
-    from rag.pooled import sentence_encoder
     from training.embedding_cache import CachedEncoder
+    from training.grounding_cli import sentence_encoder_of
 
-    base = load_encoder(name)
-    return CachedEncoder(sentence_encoder(base.path, base.lend(), base.tokenizer, base.sha256), work / "embeddings.db")
+    return CachedEncoder(sentence_encoder_of(name), work / "embeddings.db")
 
 
 def _print(part: RetrievalSet, name: str, figures: Mapping[str, Any]) -> None:
@@ -99,8 +97,4 @@ def _print(part: RetrievalSet, name: str, figures: Mapping[str, Any]) -> None:
     half = figures.get("reported_on") or figures["chosen_on"]
     typer.echo(f"{part.name}, {name}, {half['queries']} questions, {figures['passages']} passages:")
     for kind in ("dense", "bm25", "hybrid", "hybrid_minus_dense", "hybrid_minus_bm25"):
-        typer.echo(f"  {kind}: " + _line(half[kind], told))
-
-
-def _line(figures: Mapping[str, Any], told: Any) -> str:  # noqa: ANN401
-    return ", ".join(f"{name} {told(figures, name)}" for name in figures)
+        typer.echo(f"  {kind}: " + ", ".join(f"{figure} {told(half[kind], figure)}" for figure in half[kind]))

@@ -37,9 +37,8 @@ def remove_heads(
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as partial:
             finished = Path(partial)
-            for path in sorted(
-                model.iterdir()
-            ):  # the tokenizer, its templates, the licence; not the card, whose figures are another model's
+            # the tokenizer, its templates, the licence; not the card, whose figures are another model's
+            for path in sorted(model.iterdir()):
                 if path.suffix in _COPIED and path.is_file() and not any(map(path.match, _LEFT)):
                     shutil.copyfile(path, finished / path.name)
             cut.save_pretrained(finished)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from training.options import Seed
+from training.options import Json, Seed, Threads
 
 
 def make_testbed(
@@ -30,8 +30,8 @@ def make_testbed(
     aligned_steps: Annotated[int, typer.Option(min=1, help="Then, refusing what is harmful.")] = 900,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
     seed: Seed = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: Threads = 1,
+    as_json: Json = False,
 ) -> None:
     """Train a small aligned causal model to audit: it answers harmless asks and refuses harmful ones."""
     from attribution.types import AttributionError, HeadId

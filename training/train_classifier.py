@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -27,6 +26,7 @@ from training.fit import Fit, TrainSettings
 from training.frozen import FrozenLayers, adapted_modules
 from training.lineage import lineage
 from training.manifest import file_sha256, provenance, put_in_place, write_json
+from training.mixture import some
 from training.operating_point import choose_operating_point
 from training.response_rows import read_exchanges
 from training.take_over import take_over
@@ -92,11 +92,7 @@ def train_classifier(
     begun, taught_by = lineage(start) if start else None, [lineage(teacher) for teacher in teachers]
     described = describe(fresh, taxonomy, settings, name)
     TierClassifier(TorchRuntime(model, fresh), fresh, taxonomy, described)  # refuses windows before time is spent
-    if settings.train_window > settings.window:
-        raise TrainingError(
-            f"train_window = {settings.train_window} is longer than window = {settings.window}, which the finished "
-            "classifier reads at a time; shorten it"
-        )
+    refuse_long_window(settings)
     heard = Teachers(teachers, taxonomy, settings.precision) if teachers else None
     fit = Fit(model, fresh, taxonomy, settings, frozen, heard)
     recipe = {
@@ -113,7 +109,7 @@ def train_classifier(
     progress = Checkpoint.at(out / "checkpoint", recipe)
     started = time.monotonic()
     with frozen.apart_from(model) if frozen else nullcontext():
-        watched = _some(split.watched or split.validation, _WATCHED, settings.seed)
+        watched = some(split.watched or split.validation, _WATCHED, settings.seed)
         losses = fit.run(split.train, watched, progress)
     seconds = time.monotonic() - started
     devices = fit.devices
@@ -199,8 +195,8 @@ class Split:
         watched = [row for row in rows if row.split == "train" and row.source in settings.watch]
         if limit:
             fewer = max(500, limit // 10)
-            train = _some(train, limit, settings.seed)
-            validation, measured = (_some(part, fewer, settings.seed) for part in (validation, measured))
+            train = some(train, limit, settings.seed)
+            validation, measured = (some(part, fewer, settings.seed) for part in (validation, measured))
         return cls(train, validation, watched, measured, measured_on)
 
 
@@ -243,14 +239,19 @@ def _load(folder: Path, encoder: Encoder, settings: TrainSettings) -> TierClassi
     return kind.load(folder, encoder)
 
 
+def refuse_long_window(settings: TrainSettings) -> None:
+    """Raise TrainingError where training would see more of a text than the finished model reads at a time."""
+    if settings.train_window > settings.window:
+        raise TrainingError(
+            f"train_window = {settings.train_window} is longer than window = {settings.window}, which the finished "
+            "classifier reads at a time; shorten it"
+        )
+
+
 def refuse_finished(out: Path) -> None:
     """Raise TrainingError where a folder already holds a model."""
     if any((out / file).exists() for file in _PROOF):
         raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
-
-
-def _some(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
 def settings_of(folder: Path, manifest: Mapping[str, Any]) -> TrainSettings:

@@ -31,7 +31,7 @@ from training.fit import Fit, TrainSettings
 from training.frozen import SHAPES, FrozenLayers
 from training.manifest import file_sha256, provenance, put_in_place, write_json
 from training.operating_point import choose_operating_point
-from training.train_classifier import describe, lora_config, refuse_finished
+from training.train_classifier import describe, lora_config, refuse_finished, refuse_long_window
 
 FEW = TrainSettings(
     rank=8,
@@ -226,7 +226,4 @@ def _refuse_unfit(settings: TrainSettings) -> None:
         raise TrainingError(f"precision = {settings.precision}: the recipe `few` runs in fp32; leave it out")
     if PartialState().num_processes > 1:
         raise TrainingError("the recipe `few` runs on one device; start it without torchrun, or give --recipe full")
-    if settings.train_window > settings.window:
-        raise TrainingError(
-            f"train_window = {settings.train_window} is longer than window = {settings.window}; shorten it"
-        )
+    refuse_long_window(settings)

@@ -61,7 +61,7 @@ def train_hardened(
     *,
     recipe: HardenRecipe,
     speech: Speech,
-    trial: Trial | None = None,
+    trial: Trial,
     focus: Collection[HeadId] = (),
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -95,18 +95,17 @@ def train_hardened(
         AttributionError: the model cannot be asked, or its heads cannot be taken out.
     """
     refuse_finished(out)
-    how = trial or Trial()
     begun = time.monotonic()
     (learnt, asked), (answered, spared) = (
-        split(rows, how.held_out, how.asked, how.seed) for rows in (harmful, harmless)
+        split(rows, trial.held_out, trial.asked, trial.seed) for rows in (harmful, harmless)
     )
     asker = SpeechAsker(speech, [each.prompt for each in asked], [each.prompt for each in spared])
     own = [each.prompt for each in (*learnt, *answered) if each.response is None]
     speech.responder(checkpoint.model).check([*own, *asker.harmful_prompts, *asker.harmless_prompts])
-    identity = _identity(checkpoint, [*learnt, *answered], asker, recipe, focus, speech, how)
+    identity = _identity(checkpoint, [*learnt, *answered], asker, recipe, focus, speech, trial)
     with HardenRun(out, identity) as run:
         told("the original under attack")
-        before = prove(checkpoint.model, asker, how.attack, once=_within(run, "before"), told=told)
+        before = prove(checkpoint.model, asker, trial.attack, once=_within(run, "before"), told=told)
         taught = _taught(run, lambda: lessons(checkpoint.model, [*learnt, *answered], speech))
         proofs, losses = {}, {}
         for kind, one in (("control", replace(recipe, p=0.0)), ("after", recipe)):
@@ -114,19 +113,19 @@ def train_hardened(
             told(f"{'control' if kind == 'control' else 'hardened'}: {one.steps} steps")
             losses[kind] = _hardened(model, taught, one, focus, run.training(kind), told)
             once = _within(run, kind)
-            proofs[kind] = prove(model, asker, how.attack, original=checkpoint.model, once=once, told=told)
-    reasons = objections(before, proofs["after"], how.margin)
+            proofs[kind] = prove(model, asker, trial.attack, original=checkpoint.model, once=once, told=told)
+    reasons = objections(before, proofs["after"], trial.margin)
     report: dict[str, Any] = {
         "schema_version": 1,
         "kind": "hardened",
         "name": name or out.name,
         "accepted": not reasons,
         "objections": reasons,
-        "margin": how.margin,
+        "margin": trial.margin,
         "model": {"name": checkpoint.path.resolve().name, "sha256": checkpoint.sha256},
         "settings": asdict(recipe),
         "focus": [str(head) for head in sorted(focus)],
-        "attack": asdict(how.attack),
+        "attack": asdict(trial.attack),
         "judge": dict(speech.judge.settings),
         "template": speech.template,
         "system": speech.system,

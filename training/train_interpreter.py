@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from training.interpreter_card import write_interpreter_card
 from training.interpreter_kinds import MIX, Example, build_examples, counts
 from training.interpreter_rows import Cases, read_cases
 from training.manifest import file_sha256, provenance, put_in_place, write_json
+from training.mixture import some
 from training.train_classifier import refuse_finished
 
 PLAIN = "plain"  # names the template for models that have none
@@ -94,7 +94,7 @@ def train_interpreter(run: InterpreterRun) -> dict[str, Any]:
     started = time.monotonic()
     fitted = _fit(base, train, dev, run, checkpoint, finished)
     del base  # the finished model is read from its files
-    measured = random.Random(recipe.seed).sample(dev, min(recipe.measured, len(dev)))
+    measured = some(dev, recipe.measured, recipe.seed)
     interpreter = GenerativeInterpreter.load(finished, threads=recipe.threads, max_tokens=recipe.max_tokens)
     manifest = {
         "name": run.name,
@@ -160,7 +160,7 @@ def _examples(base: LanguageModel, cases: Cases, recipe: InterpreterRecipe) -> t
 def _some(cases: Cases, limit: int | None, seed: int) -> Cases:
     if not limit:
         return cases
-    return Cases(tuple(random.Random(seed).sample(cases.asked, min(limit, len(cases.asked)))), cases.contexts)
+    return Cases(tuple(some(cases.asked, limit, seed)), cases.contexts)
 
 
 def _template(named: str | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from training.evaluate_support import evaluate_support, judge_rows, supported, t
 from training.fit_pairs import Example
 from training.giveaways import guessed
 from training.grounding_rows import ClaimRow, Label, in_language, read_claims, trainable
+from training.mixture import some
 from training.pair_run import PairRun, tempered
 
 _OUTPUTS = {
@@ -141,8 +141,3 @@ def support_loss(logits: Tensor, targets: Sequence[SupportTarget]) -> Tensor:
 def _window(base: Base, row: ClaimRow, window: int) -> Pair:
     found = support_windows(base, row.passage, row.claim, window)
     return max(found, key=lambda pair: len(set(pair.first) & set(pair.second)))
-
-
-def some(rows: Sequence[ClaimRow], count: int, seed: int) -> list[ClaimRow]:
-    """As many of the rows, at most, chosen at random."""
-    return random.Random(seed).sample(rows, min(count, len(rows)))

@@ -54,12 +54,12 @@ def test_plain_text_and_tabs(tmp_path):
 
 
 def test_a_limit_draws_by_seed_and_keeps_the_order(tmp_path):
-    path = write(tmp_path / "a.jsonl", *({"text": f"{n:03}"} for n in range(100)))
-    some = texts(read_prompts(path, limit=10, seed=1))
+    every = read_prompts(write(tmp_path / "a.jsonl", *({"text": f"{n:03}"} for n in range(100))))
+    some = texts(choose(every, 10, 1))
     assert some == sorted(some)
     assert len(set(some)) == 10
-    assert some == texts(read_prompts(path, limit=10, seed=1)) != texts(read_prompts(path, limit=10, seed=2))
-    assert len(read_prompts(path, limit=1000)) == 100
+    assert some == texts(choose(every, 10, 1)) != texts(choose(every, 10, 2))
+    assert len(choose(every, 1000, 0)) == 100
     with pytest.raises(PromptError, match="limit 0 leaves no prompts"):
         choose([Prompt("a")], 0, 0)
 

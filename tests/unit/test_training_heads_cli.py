@@ -221,6 +221,20 @@ def test_wrong_usage(options):
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((*QUIET, "--sampled", "4"), "--sampled needs --screen"),
+        (("--model", "none", "--sampled", "16"), "--sampled needs --screen"),
+        ((*QUIET, "--asr-prompts", "4"), "--asr-prompts needs --asr"),
+        (("--model", "none", "--asr-tokens", "4"), "--asr-tokens needs --asr"),
+        (("--model", "none", "--asr", "no", "--asr-ranking", "sahara"), "--asr-ranking needs --asr"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused_and_says_what_it_needs(options, words):
+    assert words in " ".join(run(*options, status=2).output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
         (("--model", "none"), CheckpointError, "model none is not a folder"),

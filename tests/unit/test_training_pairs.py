@@ -525,7 +525,7 @@ def run(app, *arguments):
 
 
 def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch):
-    monkeypatch.setattr("training.grounding_cli._sentences", lambda *_: HashedWords())
+    monkeypatch.setattr("training.grounding_cli.sentence_encoder_of", lambda *_: HashedWords())
     monkeypatch.setattr("training.manifest._git", lambda *_: "0123456789ab")
     documents = licensed(tmp_path / "documents")
     quick = ("--encoder", tiny().name, "--epochs", 1, "--window", 48, "--rank", 4)
