@@ -45,8 +45,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.screen is not None and self.screen < max(self.top, self.size):
+            least = max(self.top, self.size)
             raise AttributionError(
-                f"screen {self.screen} computes fewer heads than the {max(self.top, self.size)} that are looked for"
+                f"screen {self.screen} computes fewer heads than the {least} that are looked for; give {least} or "
+                "more, or leave it out to compute all"
             )
 
 
@@ -134,13 +136,18 @@ def check_plan(runner: Runner, ids: Ids, plan: Plan) -> None:
     """
     choice = _group(runner.shape, plan)
     if not 0 <= plan.size <= choice:
-        raise AttributionError(f"group size {plan.size} is not between 0 and the {choice} heads to choose from")
+        raise AttributionError(
+            f"group size {plan.size} is not between 0 and the {choice} heads to choose from; give fewer, or 0 to leave "
+            "Sahara out"
+        )
     if not plan.size:
         return
     if not 1 <= plan.r_main <= len(ids):
-        raise AttributionError(f"r_main {plan.r_main} is not between 1 and the {len(ids)} prompts; give more prompts")
+        raise AttributionError(
+            f"r_main {plan.r_main} is not between 1 and the {len(ids)} prompts; give fewer, or more prompts"
+        )
     if plan.r_main > 1 and plan.r_main > (width := runner.states(ids[:1]).shape[-1]):
-        raise AttributionError(f"r_main {plan.r_main} is not between 1 and {width}, the width of the model")
+        raise AttributionError(f"r_main {plan.r_main} is not between 1 and {width}, the width of the model; give fewer")
 
 
 def work(shape: tuple[int, int], prompts: int, plan: Plan) -> int:

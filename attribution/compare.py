@@ -42,6 +42,13 @@ class HeadChange(Part):
     low: float | None
     high: float | None
 
+    @property
+    def clear(self) -> bool:
+        """Whether its score changed clearly; a head that stands out in neither report stays all the same."""
+        if self.low is None or self.high is None:
+            return self.before.high < self.after.low or self.after.high < self.before.low
+        return self.low > 0 or self.high < 0
+
 
 class Overlap(Part):
     """How many of the first k heads, of those computed in both, are the same, and how many would be by chance."""
@@ -154,6 +161,12 @@ def _check(before: AuditReport, after: AuditReport, other_prompts: bool) -> bool
             f"reports of {shapes[0][0]} layers of {shapes[0][1]} heads and of {shapes[1][0]} of {shapes[1][1]} cannot "
             "be compared head by head; compare checkpoints of one architecture"
         )
+    families = (before.model.family, after.model.family)
+    if families[0] != families[1]:
+        raise ReportError(
+            f"reports of model types {families[0]!r} and {families[1]!r} cannot be compared head by head; compare "
+            "checkpoints of one architecture"
+        )
     for name in ("method", "epsilon"):
         one, other = getattr(before.settings, name), getattr(after.settings, name)
         if one != other:
@@ -183,24 +196,21 @@ def _side(report: AuditReport, head: HeadId) -> Side:
     assert score is not None  # heads that were not computed are not looked at
     rank = next((row.rank for row in ships.ranking if row.head == head), None)
     low, high = (score if end is None else end for end in (low, high))
-    return Side(rank=rank, score=score, low=low, high=high, stands_out=low > ships.noise.chance)
+    return Side(rank=rank, score=score, low=low, high=high, stands_out=not report.few and low > ships.noise.chance)
 
 
 def _head_change(head: HeadId, before: Side, after: Side, paired: statistics.Bounds | None) -> HeadChange:
     """What became of a head: told by how its scores moved prompt by prompt, or else by both intervals."""
-    if paired:
-        difference, clear = paired.value, paired.low > 0 or paired.high < 0
-    else:
-        difference, clear = after.score - before.score, before.high < after.low or after.high < before.low
-    return HeadChange(
+    found = HeadChange(
         head=head,
-        change=_change(before, after, clear=clear),
+        change="stayed",
         before=before,
         after=after,
-        difference=difference,
+        difference=paired.value if paired else after.score - before.score,
         low=paired.low if paired else None,
         high=paired.high if paired else None,
     )
+    return found.model_copy(update={"change": _change(before, after, clear=found.clear)})
 
 
 def _change(before: Side, after: Side, *, clear: bool) -> Change:

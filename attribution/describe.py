@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from attribution import statistics
 from attribution.report import (
+    FEWEST,
     Against,
     AuditReport,
     Behaviour,
@@ -132,6 +133,7 @@ def describe_model(checkpoint: Checkpoint) -> Model:
 def _ships(scores: NDArray[np.float64], seed: int, ranked: int) -> Ships:
     summary = statistics.summarise(scores, seed=seed)
     floor = statistics.noise_floor(scores, seed=seed)
+    effective = _figure(statistics.effective_interval(scores, seed=seed))
     total = float(np.nansum(summary.mean))
     rows = []
     for rank, head in enumerate(statistics.ranked_heads(summary.mean)[:ranked], 1):
@@ -146,7 +148,7 @@ def _ships(scores: NDArray[np.float64], seed: int, ranked: int) -> Ships:
                 rank_low=int(summary.rank_low[head]),
                 rank_high=int(summary.rank_high[head]),
                 share=min(1.0, score / total) if total else 0.0,
-                stands_out=_rounded(low) > _rounded(floor.chance),
+                stands_out=len(scores) >= FEWEST and _rounded(low) > _rounded(floor.chance),
             )
         )
     return Ships(
@@ -157,7 +159,7 @@ def _ships(scores: NDArray[np.float64], seed: int, ranked: int) -> Ships:
         high=_grid(summary.high),
         ranking=tuple(rows),
         noise=NoiseFloor(median=_rounded(floor.median), p95=_rounded(floor.p95), chance=_rounded(floor.chance)),
-        effective_heads=_figure(statistics.effective_interval(scores, seed=seed)),
+        effective_heads=effective if len(scores) >= FEWEST else Figure(value=effective.value),
     )
 
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from attribution import draw
 from attribution.compare import Comparison
 from attribution.report import AuditReport, Figure
-from attribution.summary import comparison_summary, correlation, summary
+from attribution.summary import comparison_summary, correlation, screened, summary
 from attribution.types import HeadId
 from attribution.visible import visible
 
@@ -25,13 +25,15 @@ def report_html(report: AuditReport) -> str:
     the text are shown by their code points.
     """
     ships = report.ships
-    notes = {row.head: f" [{row.low:.3g}, {row.high:.3g}], rank {row.rank}" for row in ships.ranking}
+    interval = "" if report.few else " [{0.low:.3g}, {0.high:.3g}]"
+    notes = {row.head: f"{interval.format(row)}, rank {row.rank}" for row in ships.ranking}
     turned = report.generalized
     by_degrees = sorted(_known(turned), key=lambda entry: -entry[1])[:_MARKED] if turned else []
     return _page(
         "audit.html.j2",
         report=report,
         said=summary(report),
+        screened=screened,
         ships_map=draw.heatmap(ships.mean, "nats", report.top(_MARKED), notes=notes),
         turned_map=draw.heatmap(turned, "°", [head for head, _ in by_degrees]) if turned else None,
         widest=max([row.high for row in ships.ranking] + [ships.noise.chance, 1e-12]) * 1.02,

@@ -27,6 +27,7 @@ from attribution.weights import first_line
 from attribution.whole import write_whole
 
 SCHEMA_VERSION = 1
+FEWEST = 5  # prompts, from which on an interval over them says something
 Read = TypeVar("Read", bound=BaseModel)
 SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Natural = Annotated[int, Field(ge=0)]
@@ -145,7 +146,9 @@ class Ranked(Part):
     rank_low: Count = Field(description="Best rank in 95 of 100 resamples of the prompts.")
     rank_high: Count
     share: Share = Field(description="Of the sum of the scores of all heads that were computed.")
-    stands_out: bool = Field(description="Its interval lies above the noise floor's `chance`.")
+    stands_out: bool = Field(
+        description=f"Its interval lies above the noise floor's `chance`; of fewer than {FEWEST} prompts, none does."
+    )
 
 
 class NoiseFloor(Part):
@@ -329,12 +332,19 @@ class AuditReport(Part):
         """Whether every head was computed."""
         return self.computed == self.model.layers * self.model.heads
 
+    @property
+    def few(self) -> bool:
+        """Whether the prompts are too few for intervals, and so for saying that a head stands out."""
+        return self.prompts.count < FEWEST
+
     def top(self, count: int) -> list[HeadId]:
         """The first heads of the ranking."""
         return [row.head for row in self.ships.ranking[:count]]
 
     def standing_out(self) -> list[HeadId]:
         """Heads whose interval lies above the noise floor, best first; the ranking may name fewer."""
+        if self.few:
+            return []
         heads = [
             HeadId(layer, head)
             for layer, row in enumerate(self.ships.low)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attribution.compare import Comparison
-from attribution.report import AuditReport
+from attribution.report import FEWEST, AuditReport, Screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,32 @@ _LIMITS = (
     "Heads are taken out one at a time (Sahara: greedily). Heads that stand in for each other can all score low.",
     "That no head stands out on these prompts does not show that none does on others.",
 )
+_HALF = ("bfloat16", "float16")
+
+
+def half_precision(dtype: str) -> str | None:
+    """What to know of scores of weights in half precision; None for other weights."""
+    if dtype not in _HALF:
+        return None
+    return (
+        f"The weights were held in {dtype}, whose roundings move the next token too: scores, small ones above all, can "
+        "be many times those of float32."
+    )
+
+
+def too_few(report: AuditReport) -> str:
+    """That the prompts are too few for intervals."""
+    count = report.prompts.count
+    return f"{count} prompt{' is' if count == 1 else 's are'} too few, give {FEWEST} or more"
+
+
+def screened(screen: Screen, *, whole: bool) -> str:
+    """How many heads a screen computed, and how many it missed of a sample of the others."""
+    if not screen.sampled:
+        if whole:
+            return f"all {screen.chosen} heads were computed exactly, none was left out"
+        return f"{screen.chosen} heads exact; what it missed was not measured, no others were sampled"
+    return f"{screen.chosen} heads exact; of {screen.sampled} others {screen.missed} belong to the top"
 
 
 def summary(report: AuditReport) -> Said:
@@ -35,6 +61,7 @@ def comparison_summary(c: Comparison) -> Said:
     """Summarise a comparison."""
     appeared, vanished = c.of("appeared"), c.of("vanished")
     moved = len(c.of("rose")) + len(c.of("fell"))
+    quiet = sum(head.clear and not (head.before.stands_out or head.after.stands_out) for head in c.heads)
     all_heads = c.computed_in_both == sum(map(len, c.difference))
     same_heads = c.computed_in_both == c.before.computed == c.after.computed
     if c.same_weights:
@@ -50,7 +77,10 @@ def comparison_summary(c: Comparison) -> Said:
         found.append(f"Stand out before, not computed after: {_named(c.only_before)}.")
     if c.only_after:
         found.append(f"Stand out after, not computed before: {_named(c.only_after)}.")
-    found.append(f"Of the {len(c.heads)} heads looked at, {moved} others scored clearly higher or lower than before.")
+    found.append(
+        f"Of the {len(c.heads)} heads looked at, {moved} that stand{'s' * (moved == 1)} out in both scored clearly "
+        f"higher or lower than before, and {quiet} that stand{'s' * (quiet == 1)} out in neither."
+    )
     if c.spearman is not None:
         ranked = "all heads" if all_heads else f"the {c.computed_in_both} heads computed in both"
         found.append(
@@ -69,6 +99,13 @@ def comparison_summary(c: Comparison) -> Said:
             f"{c.computed_in_both} of them in both: changes are told of these alone, and the effective numbers of "
             "heads are of other heads."
         )
+    if (dtypes := (c.before.dtype, c.after.dtype))[0] != dtypes[1]:
+        sure.append(
+            f"The weights were held in {dtypes[0]} before and in {dtypes[1]} after: differences may come from "
+            "roundings, not from the models."
+        )
+    elif note := half_precision(dtypes[0]):
+        sure.append(note)
     if not c.same_prompts:
         sure.append(
             "The prompts or the template are not the same: differences may come from them, not from the models."
@@ -95,15 +132,29 @@ def _compared(c: Comparison, appeared: int, vanished: int) -> str:
     if appeared or vanished:
         told = f"{_heads(appeared)} appeared, {vanished} vanished"
     else:
-        told = "Of the heads computed in both the same stand out" if unknown else "The same heads stand out in both"
+        told = _unmoved(c, "Of the heads computed in both " if unknown else "")
     if not unknown:
         return f"{told}."
     stands = "stands" if unknown == 1 else "stand"
     return f"{told}; {_heads(unknown)} that {stands} out in one report {_were(unknown)} not computed in the other."
 
 
+def _unmoved(c: Comparison, among: str) -> str:
+    """Which heads stand out, where none appeared and none vanished."""
+    if any(head.before.stands_out != head.after.stands_out for head in c.heads):
+        told = "none appeared or vanished: where one stands out in one report only, its score did not change clearly"
+    elif any(head.before.stands_out for head in c.heads):
+        told = "the same stand out" if among else "the same heads stand out in both"
+    else:
+        told = "none stands out" if among else "no head stands out in either report"
+    told = among + told
+    return told[0].upper() + told[1:]
+
+
 def _headline(report: AuditReport) -> str:
     out = report.standing_out()
+    if report.few:
+        return f"Whether a head stands out of the noise is not known: {too_few(report)}."
     if not out:
         return "No head stands out of the noise."
     first = out[0]
@@ -118,10 +169,12 @@ def _headline(report: AuditReport) -> str:
 def _found(report: AuditReport) -> list[str]:
     ships, out = report.ships, report.standing_out()
     among = f"{report.computed:,}" if report.whole else f"the {report.computed:,} computed"
-    said = [
-        f"{_heads(len(out))} of {among} score{'s' if len(out) == 1 else ''} above what chance gives the best head"
-        + (f": {_named(out)}." if out else ".")
-    ]
+    said = []
+    if not report.few:
+        said.append(
+            f"{_heads(len(out))} of {among} score{'s' if len(out) == 1 else ''} above what chance gives the best head"
+            + (f": {_named(out)}." if out else ".")
+        )
     if (beside := report.against) is not None:
         said.append(
             f"{_heads(len(beside.heads))} matter{'s' if len(beside.heads) == 1 else ''} more here than on "
@@ -152,7 +205,9 @@ def _found(report: AuditReport) -> list[str]:
 
 def _sure(report: AuditReport) -> list[str]:
     said = []
-    if first := next(iter(report.ships.ranking), None):
+    if report.few:
+        said.append(f"There are no intervals: {too_few(report)}.")
+    elif first := next(iter(report.ships.ranking), None):
         span = "1" if first.rank_high == 1 else f"{first.rank_low} to {first.rank_high}"
         said.append(f"Over resamples of the {report.prompts.count} prompts, head {first.head} keeps rank {span}.")
     if halves := report.stability.halves:
@@ -164,8 +219,9 @@ def _sure(report: AuditReport) -> list[str]:
         )
     else:
         said.append("There are too few prompts to say how stable the ranking is.")
-    if report.screen:
-        screen = report.screen
+    if (screen := report.screen) and not screen.sampled:
+        said.append(screened(screen, whole=report.whole).capitalize() + ".")
+    elif screen:
         said.append(
             f"{screen.chosen} heads were computed exactly, chosen by an estimate; of {screen.sampled} others drawn at "
             f"random, {screen.missed} belonged to the first {screen.top}."
@@ -177,6 +233,8 @@ def _sure(report: AuditReport) -> list[str]:
         )
     else:
         said.append("The report holds no self-checks.")
+    if note := half_precision(report.model.dtype):
+        said.append(note)
     if report.behaviour and report.behaviour.weak_judge:
         said.append(f"The judge of answers, {report.behaviour.judge}, is weak: take its rates for rough.")
     return said

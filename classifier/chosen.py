@@ -17,7 +17,10 @@ from classifier.types import ClassifierError
 from classifier.weights import PINNED_SHA256
 
 _log = logging.getLogger("airlock.classifier")
-_ON_TORCH = "classifier runs on torch: no verified runtime in %s; `airlock export` makes one"
+_ON_TORCH = (
+    "classifier %s runs on torch: no verified runtime in %s; `airlock export` makes one; for a model of "
+    "`classifier.languages` or `classifiers` give it --language or --classifier"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +63,25 @@ def open_exported(
         return None
     root = choice.cache or default_root()
     if choice.runtime == "auto" and not root.is_dir():
-        _log.info(_ON_TORCH, root)
+        _log.info(_ON_TORCH, model, root)
         return None
     encoder_sha256 = PINNED_SHA256.get(encoder) or sha256()  # an export holds what it needs of the encoder
     settings, taxonomy = described(model, encoder, encoder_sha256)
     cache = ExportCache(root, model, encoder_sha256)
     found, inputs = _find(cache, choice)
     if found is None:
+        _log.info(_ON_TORCH, model, cache.folder)
         return None
     folder, manifest = found
     tokenizer = ExportedTokenizer.load(inputs, encoder)
     embeddings = Embeddings(inputs, tokenizer)
     runtime = open_graph(manifest.kind, manifest.precision, folder, embeddings, tokenizer.longest, choice.threads)
-    _log.info("classifier runs on %s (%s ms for 30 tokens when it was exported)", manifest.name, manifest.milliseconds)
+    _log.info(
+        "classifier %s runs on %s (%s ms for 30 tokens when it was exported)",
+        model,
+        manifest.name,
+        manifest.milliseconds,
+    )
     return TierClassifier(runtime, tokenizer, taxonomy, settings, max_tokens=max_tokens)
 
 
@@ -112,6 +121,4 @@ def _fastest(cache: ExportCache, precisions: tuple[Precision, ...]) -> tuple[tup
         found, faults = None, f"{faults}; {exc}" if faults else str(exc)
     if faults:
         _log.warning("not served: %s", faults)
-    if found is None:
-        _log.info(_ON_TORCH, cache.folder)
     return found, inputs

@@ -71,6 +71,15 @@ class Access:
         except ClientGone:
             return
 
+    def fault(self) -> str:
+        """Why nobody would be let in now; empty when that is well."""
+        try:
+            if self._keys is not None:
+                self._keys.refresh()
+        except ConfigError:  # it names the file, which is not for everybody
+            return "the keys cannot be looked up"
+        return ""
+
     async def close(self) -> None:
         """Let go of what counts."""
         if self._rates is not None:

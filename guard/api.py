@@ -14,10 +14,10 @@ from guard import generic_guardrail, moderations
 from guard.asgi import DECISION_HEADER, TENANT
 from guard.config import Config
 from guard.endpoints import ASK, CHECK, GROUND, LITELLM, MODERATIONS, name_of
-from guard.engine import Guard
+from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.openapi import error_responses, guarded_paths
-from guard.turning_away import fault_of, not_served
+from guard.turning_away import TurnedAway, fault_of, not_served
 from guard.types import Decision, Origin, Route, Turn
 from guard.wires import BY_ENDPOINT, CHAT, Reading, WireRequest
 from guard.wires.json import dump_request
@@ -75,6 +75,8 @@ def own_api(guard: Guard) -> FastAPI:
     @api.post(ASK)
     async def ask(asked: AskRequest, request: Request, response: Response) -> dict[str, Any]:
         """Answer from the knowledge base, or abstain."""
+        if not asked.question.strip():
+            raise BadRequest("question: there is no text; give a question", param="question")
         answer = await guard.ask(asked.question)
         decision = Decision(Route.GROUND, "ask", origin=_origin(request), grounded=answer.outcome)
         await guard.record(decision, asked.question)
@@ -97,6 +99,15 @@ def own_api(guard: Guard) -> FastAPI:
         guard.only_text(others, "input")
         if not texts:
             raise BadRequest("input: there is no text to judge", param="input")
+        if guard.config.classifier.kind == "none":
+            raise TurnedAway(
+                "this gateway judges no text, as `classifier.kind` is none, and without a verdict there is no result; "
+                "let the operator name a classifier",
+                status=503,
+                code="guard_unavailable",
+                rule=ON_ERROR,
+                cause="classifier.kind is none",
+            )
         origin = _origin(request, asked.model)
         held = guard.held()
         decisions = [await _moderated(held, text, origin) for text in texts]

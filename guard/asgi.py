@@ -17,6 +17,7 @@ Headers = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 
 TENANT = "airlock.tenant"  # in a scope: who sends the request; None, or not there, where nobody logs in
+SERVED = "airlock.served"  # in a scope: a server of Airlock's own serves it, which cancels only where it shuts down
 DECISION_HEADER = b"x-airlock-decision"
 WARNINGS_HEADER = b"x-airlock-warnings"
 JSON: Headers = [(b"content-type", b"application/json")]

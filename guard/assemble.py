@@ -30,7 +30,7 @@ def load_guard(config: Config | Path | str | None = None, observers: Observers =
     Raises:
         ConfigError: a setting is wrong, or a part that it names is missing or damaged.
     """
-    settings = config if isinstance(config, Config) else load_config(Path(config) if config else None)
+    settings = config if isinstance(config, Config) else load_config(config)
     encoders = Encoders(settings)
     classifier, of_answers, taxonomy, explainer = _judges(settings, encoders)
     others = _others(settings, encoders)
@@ -103,6 +103,7 @@ def load_journal(config: Config) -> Journal:
 
     try:
         prompts = Prompts.of(settings)
+        prompts.kept("")  # loads what a first request would wait for
         retention = Retention(settings.retention_days) if settings.retention_days else None
         return DatabaseJournal(Database(settings), prompts, retention)
     except JournalError as exc:

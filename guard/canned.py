@@ -1,4 +1,7 @@
-"""A canned upstream for demo and tests: a real server on OpenAI's wire whose answers are fixed, not a model's."""
+"""A canned upstream for demo and tests: a real server on OpenAI's wire whose answers are fixed, not a model's.
+
+Run it with ``python -m guard.canned``.
+"""
 
 from __future__ import annotations
 

@@ -317,7 +317,7 @@ class Config(Section):
         return self
 
 
-def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(path: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration file; without one, every setting has its default.
 
     Relative paths count from the file's folder; defaults and `overrides` from the working directory.
@@ -327,8 +327,9 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         overrides: settings that win over the file, as dotted names: ``{"server.port": 9000}``.
 
     Raises:
-        ConfigError: the file is missing or no YAML, or a setting is unknown or wrong.
+        ConfigError: the file is missing or no YAML, or a setting is unknown or wrong; or an override has no effect.
     """
+    path = Path(path) if path else None
     data = _read(path) if path else {}
     try:
         in_file = {name for name, _ in _flat(data)} - set(overrides or {})
@@ -337,6 +338,12 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     for name, value in (overrides or {}).items():
         _set(data, name.split("."), value)
     config = validated(Config, data, path)
+    for name in ("server.host", "server.port"):
+        if name in (overrides or {}) and config.server.socket is not None:
+            raise ConfigError(
+                f"{name} = {(overrides or {})[name]} is given (--{name.removeprefix('server.')}) and server.socket = "
+                f"{config.server.socket} is set, which takes its place; leave the one out, or remove the other"
+            )
     return _resolve(config, path.parent, in_file) if path else config
 
 
@@ -347,12 +354,19 @@ def absolute(config: Config) -> Config:
 
 def warnings_of(config: Config) -> list[str]:
     """What the settings alone show to be sound, and surely not meant."""
-    if "user" not in config.conversation.trusted_roles:
-        return []
-    return [
-        "conversation.trusted_roles has `user`: then no role is left to judge, so all of each conversation is judged "
-        "as if a user had written it, the system message and the model's turns too; remove it"
-    ]
+    found = []
+    if "user" in config.conversation.trusted_roles:
+        found.append(
+            "conversation.trusted_roles has `user`: then no role is left to judge, so all of each conversation is "
+            "judged as if a user had written it, the system message and the model's turns too; remove it"
+        )
+    workers = config.server.workers
+    if workers > 1 and config.limits.counted and config.limits.redis_env is None:
+        found.append(
+            f"server.workers = {workers} and limits.redis_env is not set: each worker counts `limits` by itself, so "
+            f"up to {workers} times as much passes; name a Redis, or take one worker"
+        )
+    return found
 
 
 def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

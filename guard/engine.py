@@ -17,7 +17,7 @@ from guard.choosing import Choice, Taxonomies, first_of
 from guard.config import Config, changed_settings
 from guard.conversation import Texts, question_of, texts_to_judge
 from guard.edition import Edition, Reloaded
-from guard.errors import BadRequest, JournalError, PartFailure
+from guard.errors import BadRequest, GuardClosed, JournalError, PartFailure
 from guard.journal import Journal
 from guard.observer import NOBODY, Observers
 from guard.protection import Protection
@@ -85,7 +85,7 @@ class Guard:
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._parts = parts
-        self._is_held = False
+        self._is_held = self._is_closed = False
         self._edition = Edition.of(config, parts.output, parts.taxonomy, parts.judge)
         threads, told = config.classifier.workers, parts.observers
         self._classify = Runner("classifier", deadline_s=config.classifier.deadline_s, workers=threads, observers=told)
@@ -177,6 +177,7 @@ class Guard:
 
         Raises:
             BadRequest: there is no text to judge, or it is too long.
+            GuardClosed: the guard was closed.
         """
         return await self.held()._decide(turns, texts_to_judge(turns, self.config.conversation), origin)
 
@@ -206,6 +207,7 @@ class Guard:
 
         Raises:
             BadRequest: the request cannot be judged.
+            GuardClosed: the guard was closed.
         """
         if not self._is_held:
             return await self.held().admit(turns, origin, unjudged=unjudged, removed=removed, answers=answers)
@@ -268,6 +270,7 @@ class Guard:
         Raises:
             PartFailure: the knowledge base failed or answered rubbish.
         """
+        self._check_open()
         try:
             answer = await self._ground.run(lambda: sound_answer(self._parts.answerer.answer(question)))
         except BadRequest as exc:  # what was found or said is beyond a limit of `grounding`: no fault of the asker
@@ -284,6 +287,7 @@ class Guard:
             BadRequest: the answer is empty, or it or the passages are beyond a limit of `grounding`.
             PartFailure: the knowledge base failed or answered rubbish.
         """
+        self._check_open()
         report = await self._ground.run(lambda: sound_report(self._parts.answerer.check(answer, passages), answer))
         if report.sentences:
             supported = sum(sentence.status is Status.SUPPORTED for sentence in report.sentences)
@@ -381,7 +385,8 @@ class Guard:
         self._edition.detector.load()
 
     def close(self) -> None:
-        """Let go of the journal, and wait a moment for calls that are ending."""
+        """Let go of the journal, and wait a moment for calls that are ending; nothing is judged any more."""
+        self._is_closed = True
         self._parts.journal.close()
         for runner in (self._classify, self._ground, self._check, self._write):
             runner.close()
@@ -396,6 +401,7 @@ class Guard:
         unjudged: tuple[str, ...] = (),
         removed: tuple[str, ...] = (),
     ) -> Decision:
+        self._check_open()
         draft: Callable[..., Decision] = partial(
             Decision,
             spoken=self._edition.spoken(texts),
@@ -447,6 +453,10 @@ class Guard:
 
     async def _written(self, writing: Awaitable[None]) -> None:
         await (writing if is_instant(self._parts.journal) else self._write.wait(writing))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise GuardClosed
 
     def _own_reply(self, decision: Decision) -> Reply | None:
         """What Airlock says by itself on a route; None where the model answers, or a part failed."""

@@ -5,6 +5,7 @@ AirlockError
 ├── BadRequest           the client sent something that cannot be judged: HTTP 4xx
 ├── UpstreamError        the model's server is down, slow, or sends rubbish: HTTP 502, 503, 504
 ├── PartFailure          a part raised, hung, or returned rubbish: the route is `policy.on_error`
+│   └── GuardClosed      the guard was closed: nothing is judged any more
 ├── JournalError         a decision could not be written down
 └── BlockedError         a request or an answer was blocked, told to a program that asked for an exception
 
@@ -78,6 +79,13 @@ class PartFailure(AirlockError):
         super().__init__(f"{part}: {cause}")
         self.part = part
         self.cause = cause
+
+
+class GuardClosed(PartFailure):
+    """The guard was closed, and is asked all the same."""
+
+    def __init__(self) -> None:
+        super().__init__("guard", "it was closed, and judges nothing any more; build another one with load_guard()")
 
 
 class JournalError(AirlockError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,19 +29,32 @@ def listen(config: Config) -> socket.socket:
         ConfigError: it is taken, or not of this machine; or the files of `server.tls` do not fit.
     """
     check_tls(config.server)
+    check_socket(config.server)
     return _listen_unix(config.server.socket) if config.server.socket else _listen_port(config.server)
 
 
 @contextmanager
 def taken_away(server: Server) -> Iterator[None]:
-    """Take the unix socket that was just bound away at the end, but not one that another server has bound meanwhile."""
+    """Take the unix socket that was just bound away at the end, but not one that another server has bound meanwhile.
+
+    SIGTERM, while nothing else listens to it, is such an end too. To be called in the main thread.
+    """
     path = server.socket
-    own = _identity(path) if path else None
+    if path is None:
+        yield
+        return
+    own = _identity(path)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         yield
     finally:
-        if path and own and _identity(path) == own:
+        signal.signal(signal.SIGTERM, before)
+        if own and _identity(path) == own:
             path.unlink(missing_ok=True)
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)  # as of a server that is told to stop
 
 
 def address_of(bound: socket.socket, server: Server) -> str:
@@ -74,6 +89,27 @@ def check_tls(server: Server) -> None:
             context.load_verify_locations(tls.client_ca)
     except ssl.SSLError as exc:
         raise ConfigError(f"server.tls.client_ca = {tls.client_ca}: holds no certificate in PEM") from exc
+
+
+def check_socket(server: Server) -> None:
+    """Whether there is a place for `server.socket`; none is made.
+
+    Raises:
+        ConfigError: its folder is missing or cannot be written, or its path is too long.
+    """
+    if (path := server.socket) is None:
+        return
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"server.socket = {path}: the folder {path.parent} is missing or cannot be written; make it, or choose "
+            "another path"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)  # a server that is busy is not waited for
+        try:
+            asking.connect_ex(str(path))  # raises only where the path is none
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"server.socket = {path}: {exc}; choose a shorter path") from exc
 
 
 def server_of(app: ASGIApp, server: Server) -> uvicorn.Server:

@@ -26,7 +26,7 @@ from guard.connections import Server
 from guard.doors import unjudged
 from guard.endpoints import plain
 from guard.engine import Guard
-from guard.errors import BadRequest, ConfigError, JournalError
+from guard.errors import BadRequest, ConfigError, GuardClosed, JournalError
 from guard.response import CheckedResponse
 from guard.types import AnswerGrounding, Decision, Origin, Reply, Route
 from guard.wires import BY_ENDPOINT, PATHS, Fault, Reading, Wire, WireRequest
@@ -46,14 +46,17 @@ class GuardMiddleware:
 
     Raises:
         ConfigError: there is no such endpoint.
+        TypeError: `guard` is none.
     """
 
     def __init__(self, app: ASGIApp, guard: Guard, *, paths: Mapping[str, str] = PATHS) -> None:
-        self.app = app
-        self.guard = guard
+        if not hasattr(guard, "admit"):
+            raise TypeError(f'guard is a {type(guard).__name__}; need a guard, as load_guard("airlock.yaml") builds it')
         unknown = sorted(set(paths.values()) - set(BY_ENDPOINT))
         if unknown:
             raise ConfigError(f"paths: there is no endpoint {unknown[0]!r}; there are {', '.join(BY_ENDPOINT)}")
+        self.app = app
+        self.guard = guard
         longest_first = sorted(paths.items(), key=lambda item: -len(item[0]))
         self._wires = {plain(path): BY_ENDPOINT[endpoint] for path, endpoint in longest_first}
 
@@ -115,6 +118,8 @@ class Exchange:
             return
         except BadRequest as exc:
             await self._bad_request(exc)
+        except GuardClosed as exc:
+            await self._closed(exc)
         else:
             if reply is not None:
                 await self._reply(request, decision, reply)
@@ -149,6 +154,11 @@ class Exchange:
     async def _unavailable(self, decision: Decision) -> None:
         fault = Fault.unavailable(decision, self._guard.comfort(decision))
         await self._fault(fault, decision, "failed", detail=decision.cause or "")
+
+    async def _closed(self, exc: GuardClosed) -> None:
+        fault = Fault(503, f"{exc}.", "server_error", "guard_closed")
+        never_again = (b"x-should-retry", b"false")  # as OpenAI's and Anthropic's clients know it
+        await send_whole(self._send, fault.status, self._wire.error(fault), [*JSON, never_again])
 
     async def _bad_request(self, exc: BadRequest) -> None:
         origin = Origin(self._scope.get(TENANT), endpoint=self._wire.endpoint)

@@ -16,15 +16,23 @@ class Probes:
     Args:
         app: serves everything else.
         guard: says how it is.
+        access: says why nobody would be let in, empty when that is well; None where everybody is.
         upstream: says how the model's server is; None where readiness does not depend on it.
         metrics: gives the metrics; None where clients may not read them.
     """
 
     def __init__(
-        self, app: ASGIApp, guard: Guard, *, upstream: Reached | None = None, metrics: Callable[[], bytes] | None = None
+        self,
+        app: ASGIApp,
+        guard: Guard,
+        *,
+        access: Callable[[], str] | None = None,
+        upstream: Reached | None = None,
+        metrics: Callable[[], bytes] | None = None,
     ) -> None:
         self._app = app
         self._guard = guard
+        self._access = access
         self._upstream = upstream
         self._metrics = metrics
 
@@ -46,6 +54,8 @@ class Probes:
     async def _ready(self, send: Send) -> None:
         """Models and journal are loaded, else nothing would answer; what can fail later is looked at."""
         found = self._guard.unready
+        if self._access is not None and (fault := self._access()):
+            found["access"] = fault
         if self._upstream is not None and (fault := await self._upstream.fault()):
             found["upstream"] = fault
         body = {"status": "unready" if found else "ready", "policy": self._guard.version, "parts": found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from guard.access import Access
 from guard.asgi import (
     DECISION_HEADER,
     JSON,
+    SERVED,
     TENANT,
     ASGIApp,
     ClientGone,
@@ -61,6 +63,7 @@ class Gateway:
         self._outermost = Probes(
             ObservedExchange(self._access, guard.observers),
             guard,
+            access=self._access.fault,
             upstream=Reached(forwarder, upstream.base_url) if upstream.ready_check else None,
             metrics=metrics.exposition if metrics and shown else None,
         )
@@ -69,11 +72,12 @@ class Gateway:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        else:
-            await self._outermost(scope, receive, send)
+            return
+        with contextlib.suppress(asyncio.CancelledError):  # by the server's shutdown, which cuts the connection
+            await self._outermost({**scope, SERVED: True}, receive, send)
 
     def warm_up(self) -> None:
-        """Load what a first request of its kind would wait for; may be called from another thread."""
+        """Load what a first request of its kind would wait for."""
         self._guard.warm_up()
         _ = self._api
 

@@ -117,9 +117,15 @@ class Reloader:
         return True
 
     @contextmanager
-    def running(self, *, watch: bool) -> Iterator[None]:
-        """Meanwhile reload on SIGHUP, and if `watch` whenever the file changes. To be called in the main thread."""
-        self._warn(warnings_of(self._guard.config))
+    def running(self, *, watch: bool, warn: bool = True) -> Iterator[None]:
+        """Meanwhile reload on SIGHUP, and if `watch` whenever the file changes. To be called in the main thread.
+
+        Args:
+            watch: whether the file is looked at.
+            warn: whether the log tells what is surely not meant; else who started several of these does, once.
+        """
+        if warn:
+            self._warn(warnings_of(self._guard.config))
         stop = threading.Event()
         watching = threading.Thread(target=self.watch, args=(stop,), name="airlock-config", daemon=True)
         if watch:

@@ -12,6 +12,7 @@ from guard.asgi import (
     DECISION_HEADER,
     EVENTS,
     JSON,
+    SERVED,
     WARNINGS_HEADER,
     ASGIApp,
     Cut,
@@ -91,6 +92,10 @@ class CheckedResponse:
             await app(scope, receive, self._take)
         except UpstreamError as exc:  # it broke in the middle of the answer
             await self._fail(exc)
+        except asyncio.CancelledError:
+            if SERVED in scope and not self._cut.made:
+                self._detail = "the gateway shut down"
+            raise
         except Exception as exc:
             if self._outcome == "disconnected":
                 self._outcome, self._detail = "failed", type(exc).__name__

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guard.anew import EVENTS, FORMS
-from guard.anew.chat import AROUND, calls_of, finish, marks, message_of, said_of
+from guard.anew.chat import AROUND, calls_of, finish, joined, message_of, said_of
 from guard.anew.form import kept
 from guard.engine import Guard
 from guard.errors import BadRequest, UpstreamError
@@ -15,7 +15,7 @@ from guard.streaming import read_chunks
 from guard.types import AnswerGrounding, Decision
 from guard.wires.chat import frame
 from guard.wires.json import dump, event, parse_json
-from guard.wires.openai import DONE, citation_dict, extras_of
+from guard.wires.openai import DONE, citation_dict, extras_of, marks
 from guard.wires.types import WireRequest
 from rag.types import Citation
 
@@ -154,23 +154,9 @@ def _parsed(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _said_in(chunks: Sequence[Mapping[str, Any]]) -> list[Said]:
-    """What the choices of a stream say, in the order of their indices."""
-    deltas: dict[int, list[Mapping[str, Any]]] = {}
-    for chunk in chunks:
-        for choice in chunk.get("choices") or []:
-            delta = choice.get("delta")
-            deltas.setdefault(choice.get("index", 0), []).append(delta if isinstance(delta, dict) else {})
-    parts = {index: [said_of(delta, index) for delta in found] for index, found in deltas.items()}
-    return [
-        Said(
-            choice=index,
-            text="".join(said.text for said in parts[index]),
-            readable=all(said.readable for said in parts[index]),
-            refused=any(said.refused for said in parts[index]),
-            calls=any(said.calls for said in parts[index]),
-        )
-        for index in sorted(parts)
-    ]
+    """What the choices of a stream say."""
+    found = ((choice.get("delta"), choice.get("index", 0)) for chunk in chunks for choice in chunk.get("choices") or [])
+    return joined(said_of(delta if isinstance(delta, dict) else {}, index) for delta, index in found)
 
 
 def _delta(index: int, delta: Mapping[str, Any], reason: object = None) -> dict[str, Any]:

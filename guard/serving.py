@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -86,11 +85,11 @@ def run_gateway(
     for stop in (signal.SIGINT, signal.SIGTERM):  # heard before it serves too, and once more when all is done
         signal.signal(stop, server.handle_exit)
     reloader = reload.Reloader(guard, file) if file else None
-    with reloader.running(watch=config.server.watch) if reloader else contextlib.nullcontext():
+    with reloader.running(watch=config.server.watch, warn=alone) if reloader else contextlib.nullcontext():
         own = metrics_apart(config, metrics.registry) if metrics and alone else contextlib.nullcontext("")
         with own as address:
+            _warm_up(app)
             started(guard, address)
-            threading.Thread(target=_warm_up, args=(app,), name="airlock-warm-up", daemon=True).start()
             server.run(sockets=[bound])
 
 

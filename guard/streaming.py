@@ -167,7 +167,7 @@ class StreamGate:
         for event in clean:
             self._events.popleft()
             if event.data is not None:
-                self._reader.left(event.data)
+                self._reader.sent(event.data)
         return b"".join(event.raw for event in clean)
 
     def _end(self) -> None:

@@ -102,7 +102,7 @@ class Keys:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._entries: dict[str, Entry] = {}
-        self._refresh()
+        self.refresh()
 
     def login(self, presented: Iterable[str]) -> Grant:
         """What the key that a client presents opens.
@@ -114,7 +114,7 @@ class Keys:
             NotLoggedIn: nothing.
             ConfigError: the file has gone or is malformed, and nobody gets in until it is mended.
         """
-        self._refresh()
+        self.refresh()
         keys = set(presented)
         if not keys:
             raise NotLoggedIn("no_key")
@@ -136,7 +136,12 @@ class Keys:
             case "valid":
                 return Grant(entry.tenant, entry.models, entry.endpoints)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Read the file again if it has changed.
+
+        Raises:
+            ConfigError: as of `login`.
+        """
         try:
             found = self._path.stat()
         except OSError as exc:

@@ -65,8 +65,12 @@ class TurnedAway(AirlockError):
 
     def body(self, endpoint: str) -> bytes:
         """The error as the endpoint's clients read it."""
-        fault = Fault(self.status, str(self), _KINDS.get(self.status, "server_error"), self.code)
-        return BY_ENDPOINT.get(endpoint, CHAT).error(fault)
+        return BY_ENDPOINT.get(endpoint, CHAT).error(self.fault)
+
+    @property
+    def fault(self) -> Fault:
+        """The error, to be written in a wire's shape."""
+        return Fault(self.status, str(self), _KINDS.get(self.status, "server_error"), self.code)
 
 
 def not_served(config: Config, method: str, path: str, *, status: int) -> BadRequest:
@@ -85,6 +89,8 @@ async def fault_of(guard: Guard, exc: AirlockError) -> tuple[Decision, Fault]:
     if isinstance(exc, BadRequest):
         rule = "not_served" if exc.code == "not_served" else "invalid_request"
         decision, fault = Decision(Route.REFUSE, rule, cause=exc.code), Fault.of(exc)
+    elif isinstance(exc, TurnedAway):
+        decision, fault = Decision(Route.REFUSE, exc.rule, cause=exc.cause), exc.fault
     else:
         decision = Decision(Route.REFUSE, ON_ERROR, cause=str(exc))
         fault = Fault.unavailable(decision)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from classifier.types import Exchange, Verdict
+from classifier.types import Exchange, Tier, Verdict
 from rag.types import Citation, GroundedAnswer, GroundingReport
 
 
@@ -168,6 +168,16 @@ class Decision:
     since: float = field(default_factory=time.perf_counter, repr=False, compare=False)
 
     @property
+    def tier(self) -> Tier | None:
+        """Of the verdict; None without one."""
+        return self.verdict.tier if self.verdict else None
+
+    @property
+    def category(self) -> str | None:
+        """Of the verdict; None without one."""
+        return self.verdict.category if self.verdict else None
+
+    @property
     def language(self) -> str | None:
         """What the user writes in (ISO 639-1); None where it is not known."""
         return self.spoken()
@@ -178,7 +188,7 @@ class Decision:
         return {
             "decision": self.id,
             "tier": verdict.tier.label if verdict else None,
-            "category": verdict.category if verdict else None,
+            "category": self.category,
             "tiers": {tier.label: round(p, 6) for tier, p in verdict.tiers.items()} if verdict else None,
             "sure": verdict.sure if verdict else None,
             "route": self.route.value,

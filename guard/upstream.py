@@ -67,7 +67,7 @@ class Forwarder:
             if not self._key:
                 raise ConfigError(
                     f"upstream.api_key_env = {settings.api_key_env!r}: this environment variable is not set; export "
-                    "it, or remove the setting to send the client's own key on"
+                    "it, or, where `access.keys` is not set, remove the setting to send the client's own key on"
                 )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from guard.config import Config
+from guard.config import Config, warnings_of
 from guard.errors import AirlockError, ConfigError
 
 log = logging.getLogger("airlock")
@@ -70,6 +70,8 @@ class Workers:
         Raises:
             ConfigError: a worker did not start.
         """
+        for warning in warnings_of(self._config):
+            log.warning("%s", warning)
         with self._signals():
             try:
                 while not self._stop:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rag.chunking import headings, sentences
@@ -97,7 +97,8 @@ class Answerer:
     def check(self, answer: str, passages: Sequence[str] | None = None) -> GroundingReport:
         """Hold an answer against passages; without any, against what the knowledge base has for each sentence.
 
-        What the knowledge base supports is cited, from one state of it.
+        What the knowledge base supports is cited, from one state of it. The score of a citation is the similarity of
+        its passage to the sentence of the answer that is most like it.
 
         Raises:
             InputError: the answer is empty, or it or the passages are beyond a limit.
@@ -131,7 +132,7 @@ class Answerer:
         found = (
             item for claim in claims for item in retrieve(view, claim, self._k, where=self._where, mode=self._mode)
         )
-        return list({item.passage.id: item for item in found if item.passage.id not in known}.values())
+        return _best(item for item in found if item.passage.id not in known)
 
     def _evidence(self, view: View, answer: str) -> list[Evidence]:
         """What the knowledge base has for each sentence."""
@@ -148,7 +149,7 @@ class Answerer:
             for words in said
             for item in view.search(words[:MAX_QUESTION], self._k, where=self._where, mode=self._mode)
         )
-        return list({item.passage.id: item for item in items}.values())
+        return _best(items)
 
 
 def positions(citations: Sequence[Citation], documents: Mapping[str, Document]) -> tuple[str, ...] | None:
@@ -167,6 +168,16 @@ def positions(citations: Sequence[Citation], documents: Mapping[str, Document]) 
             if sentence.start <= citation.start < sentence.end and sentence.section.heading in known:
                 found.append(sentence.section.heading)
     return tuple(dict.fromkeys(found))
+
+
+def _best(found: Iterable[Evidence]) -> list[Evidence]:
+    """Each passage once, as it was found with the highest score."""
+    best: dict[str, Evidence] = {}
+    for item in found:
+        known = best.setdefault(item.passage.id, item)
+        if item.score > known.score:
+            best[item.passage.id] = item
+    return list(best.values())
 
 
 def _documents(view: View, evidence: Sequence[Evidence]) -> dict[str, Document]:

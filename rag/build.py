@@ -20,6 +20,7 @@ from rag.schema import (
     Manifest,
     create,
     explained,
+    manifest_of,
     open_reader,
     open_writer,
     read_manifest,
@@ -93,8 +94,7 @@ def build(
     else:
         _swap(staged, out)
     reindex(out)
-    with contextlib.closing(open_reader(out)) as connection, explained(out):
-        return Built(read_manifest(connection, out), files)
+    return Built(manifest_of(out), files)
 
 
 def _message(files: tuple[Quarantined, ...], source: Path, kept: str) -> str:
@@ -113,8 +113,7 @@ def _discard_other(staged: Path, encoder: Encoder, words: int) -> None:
     if not staged.exists():
         return
     try:
-        with contextlib.closing(open_reader(staged)) as connection, explained(staged):
-            manifest = read_manifest(connection, staged)
+        manifest = manifest_of(staged)
         if (manifest.encoder, manifest.dimension, manifest.words) == (encoder.fingerprint, encoder.dimension, words):
             return
     except Unusable:
@@ -202,7 +201,7 @@ def _swap(new: Path, out: Path) -> None:
     """Put one folder in the place of another; if that fails, `out` is what it was."""
     if not out.exists():
         new.rename(out)
-        _sync(out.parent)
+        sync_folder(out.parent)
         return
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     old = work / "old"
@@ -214,11 +213,12 @@ def _swap(new: Path, out: Path) -> None:
             old.rename(out)  # if that fails too, it stays where it is
         work.rmdir()
         raise
-    _sync(out.parent)
+    sync_folder(out.parent)
     shutil.rmtree(work)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder have reached the disk."""
     if os.name == "nt":  # where folders cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from rag.chunking import headings
 from rag.formats import SUFFIXES, Content
 from rag.metadata import SIDECAR
 from rag.place import open_inside
@@ -143,8 +144,25 @@ def _read(path: Path, folder: Path, process: ReadingProcess) -> list[Document]:
 
 def _document(name: str, content: Content) -> Document:
     name = f"{name}/{content.row}" if content.row else name
+    _check_positions(content)
     title = content.title or name
     return Document(name, version(title, content.metadata, content.text), title, content.text, content.metadata)
+
+
+def _check_positions(content: Content) -> None:
+    """Refuse positions that no section sets out: none of its sentences would be quoted as one of theirs.
+
+    Raises:
+        Unreadable: `positions` names a heading that the text does not have.
+    """
+    named = content.metadata.get("positions", [])
+    if not named:
+        return
+    known = list(dict.fromkeys(filter(None, headings(content.text))))
+    for heading in [named] if isinstance(named, str) else named:
+        if heading not in known:
+            there = ", ".join(map(repr, known)) or "none"
+            raise Unreadable(f"metadata `positions` names {heading!r}; give headings of the text, which are: {there}")
 
 
 def clashes(documents: Mapping[Path, Iterable[Document]], folder: Path) -> dict[Path, str]:

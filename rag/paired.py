@@ -86,7 +86,10 @@ class PairedEncoder:
 
 
 class AbsentEncoder:
-    """The second encoder of a base, where it is not at hand: the base is searched with the first one alone.
+    """Stands for an encoder of a base by its name alone.
+
+    For the second one, where it is not at hand: the base is searched with the first alone. Or for that of the whole
+    base, where nothing is embedded.
 
     Args:
         fingerprint: of its weights.

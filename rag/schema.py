@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import os
 import sqlite3
@@ -272,10 +273,30 @@ def find_manifest(folder: Path) -> Manifest | None:
     if not (folder / DATABASE).is_file():
         return None
     try:
-        with contextlib.closing(open_reader(folder)) as connection, explained(folder):
-            return read_manifest(connection, folder)
+        return manifest_of(folder)
     except Unusable:
         return None
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest of the knowledge base in a folder.
+
+    Raises:
+        KnowledgeError: there is none that this version reads, or that cannot be told for now.
+    """
+    with contextlib.closing(open_reader(folder)) as connection, explained(folder):
+        return read_manifest(connection, folder)
+
+
+def document_ids(connection: sqlite3.Connection) -> list[str]:
+    """The ids of the current documents, in their order."""
+    return [name for (name,) in connection.execute("SELECT id FROM documents WHERE died IS NULL ORDER BY id")]
+
+
+def near_ids(connection: sqlite3.Connection, name: str) -> str:
+    """The way out of an id that no document has: those that are like it."""
+    near = difflib.get_close_matches(name, document_ids(connection))
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else "`airlock kb show` lists those that it has"
 
 
 def schema_faults(connection: sqlite3.Connection) -> Iterator[str]:

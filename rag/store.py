@@ -21,6 +21,8 @@ from rag.types import Citation, Document, Encoder, Evidence, KnowledgeError, Rer
 from rag.view import View
 from rag.write import Change, Writer
 
+_GONE_S = 10.0  # so long, a base that is not there may be about to be replaced
+
 
 class KnowledgeBase:
     """A knowledge base that is searched and changed; open one with `open`.
@@ -51,6 +53,7 @@ class KnowledgeBase:
         self._free: list[sqlite3.Connection] = []
         self._file: DatabaseFile | None = None  # that the connections and vectors are of; None before the first
         self._snapshots = Snapshots(folder, settings)
+        self._gone: float | None = None  # when the file was first missed; None while it is there
 
     @classmethod
     def open(
@@ -144,11 +147,12 @@ class KnowledgeBase:
         """A connection that nobody uses; a new one if the database is another file than before."""
         with self._lock:
             try:
-                found = DatabaseFile.find(self.folder)
+                found, self._gone = DatabaseFile.find(self.folder), None
             except KnowledgeError:
-                if self._file is None or not self._free:
+                self._gone = self._gone or time.monotonic()
+                if self._file is None or not self._free or time.monotonic() - self._gone > _GONE_S:
                     raise
-                found = self._file  # while nothing is there, what was
+                found = self._file  # while nothing is there for a moment, what was
             if found != self._file:
                 self._forget()
                 self._file = found

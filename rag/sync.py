@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rag.documents import below, clashes, file_groups, quarantined, read_file, read_files
 from rag.metadata import SIDECAR
@@ -140,10 +140,18 @@ def add_files(
         limits: of one file; the usual ones by default.
 
     Raises:
-        KnowledgeError: a file is missing, two give one id, or the base cannot be written.
+        KnowledgeError: a file is missing, two give one id, `name` is none that a file of a folder could have, or the
+            base cannot be written.
     """
+    if name is not None and not _is_id(name):
+        raise KnowledgeError(
+            f"document id {name!r} is none that a file of a folder could give; write it like health/library, a path "
+            "without `..`, `.` and empty parts"
+        )
     names = {path: name or path.with_suffix("").name for path in files}
     for path in names:
+        if path.is_dir():
+            raise KnowledgeError(f"{path} is a folder; name a document's file, or take `airlock kb sync {path}`")
         if not path.is_file():
             raise KnowledgeError(f"file {path} does not exist; name a document's file")
     if len(set(names.values())) < len(names) or (name and len(files) > 1):
@@ -167,6 +175,11 @@ def remove_documents(writer: Writer, ids: Sequence[str]) -> Iterator[Event]:
         KnowledgeError: one of them is not there, or the base cannot be written; nothing has changed then.
     """
     yield from _events(writer.change(remove=list(dict.fromkeys(ids))))
+
+
+def _is_id(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and str(path) == name and not path.is_absolute() and ".." not in path.parts
 
 
 def _read_group(

@@ -244,7 +244,7 @@ class Citation:
         start: first character of the quote in the document's text.
         end: character after the last.
         quote: ``document.text[start:end]``.
-        score: similarity of the quote to the question, -1 to 1.
+        score: similarity of the quote to the question, -1 to 1; in a report, see `rag.answer.Answerer.check`.
         status: what the quote says of the sentence of the answer.
         answer_start: first character of the sentence in the answer that rests on this quote.
         answer_end: character after the last.

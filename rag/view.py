@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from rag.index import Vectors
 from rag.lexical import search_words
 from rag.metadata import expiry
 from rag.mode import DEFAULT_MODE, Mode
-from rag.schema import Manifest
+from rag.schema import Manifest, document_ids, near_ids
 from rag.scope import Scope, Where
 from rag.types import Citation, Document, Encoder, Evidence, KnowledgeError, Passage, Reranker, similarity
 
@@ -115,14 +115,34 @@ class View:
             KnowledgeError: there is none, or it is damaged.
         """
         found = self._find(document_id, version)
+        if found is None and version and self.versions(document_id):
+            raise KnowledgeError(
+                f"knowledge base {self._folder} has no document {document_id!r} of version {version}; "
+                f"`airlock kb show {document_id} --json` lists its versions"
+            )
         if found is None:
-            which = f"document {document_id!r}" + (f" of version {version}" if version else "")
-            raise KnowledgeError(f"knowledge base {self._folder} has no {which}")
+            raise KnowledgeError(
+                f"knowledge base {self._folder} has no document {document_id!r}; "
+                f"{near_ids(self._connection, document_id)}"
+            )
         return found
 
     def document_ids(self) -> list[str]:
         """The ids of the current documents, in their order."""
-        return [name for (name,) in self._connection.execute("SELECT id FROM documents WHERE died IS NULL ORDER BY id")]
+        return document_ids(self._connection)
+
+    def documents(self) -> Iterator[Document]:
+        """The current documents, in the order of their ids.
+
+        Raises:
+            KnowledgeError: one is damaged.
+        """
+        for row in self._connection.execute(f"{_DOCUMENT} died IS NULL ORDER BY id"):
+            yield _document(row, self._folder)
+
+    def entries(self) -> list[str]:
+        """The metadata entries that documents have, in the order of their names: what a search can ask for."""
+        return [key for (key,) in self._connection.execute("SELECT DISTINCT key FROM entries ORDER BY key")]
 
     def versions(self, document_id: str) -> list[str]:
         """Every version that is kept of a document, the oldest first."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rag.chunking import DEFAULT_WORDS, embedding_text, passages
 from rag.metadata import asks
 from rag.rows import Prepared, check_document, count, end_document, forget_files, store_document
-from rag.schema import DatabaseFile, check_encoder, create, explained, open_writer, read_manifest
+from rag.schema import DatabaseFile, check_encoder, create, explained, near_ids, open_writer, read_manifest
 from rag.types import Document, Encoder, KnowledgeError, Passage
 
 WAIT_S = 30.0
@@ -165,7 +165,10 @@ class Writer:
             ):
                 return None
             if strict and (missing := [name for name in remove if name not in current]):
-                raise KnowledgeError(f"knowledge base {self.folder} has no document {missing[0]!r}; nothing is changed")
+                raise KnowledgeError(
+                    f"knowledge base {self.folder} has no document {missing[0]!r}; nothing is changed; "
+                    f"{near_ids(connection, missing[0])}"
+                )
             new = [item for item in prepared if current.get(item.document.id) != item.document.version]
             removed = [name for name in remove if name in current]
             change = Change(

@@ -30,6 +30,7 @@ from attribution.screen import estimate
 from attribution.selfcheck import SelfCheck, check
 from attribution.ships import Runner
 from attribution.statistics import ranked_heads
+from attribution.summary import half_precision
 from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, Prompt, PromptError
 
 EngineName = Literal["auto", "exact", "brute"]
@@ -200,6 +201,9 @@ def run(
     Raises:
         AttributionError: anything that makes the numbers wrong or impossible; nothing is reported then.
     """
+    model = describe_model(checkpoint)
+    if note := half_precision(model.dtype):
+        told(note)
     ids = _encode(checkpoint, prompts, template, system)
     by_template: dict[str, list[list[int]]] = {
         name: _encode(checkpoint, prompts, name, system if name == "chat" else None)
@@ -248,7 +252,7 @@ def run(
             if asked is not None:
                 behaviour = _behaviour(checkpoint, harmful, plan, found, asked, template, system, kept)
     return describe(
-        model=describe_model(checkpoint),
+        model=model,
         prompts=_prompts(prompts, file, template),
         settings=Settings(
             method=plan.ablation.method,
@@ -321,8 +325,11 @@ def _check_counts(shape: tuple[int, int], plan: Plan, asked: Asked | None) -> No
         return
     known = plan.size if asked.ranking == "sahara" else singles(shape, plan)
     if (most := max(asked.counts, default=0)) > known:
+        more = "a larger --size, or --asr-ranking ships" if asked.ranking == "sahara" else "a larger --screen"
+        ways_out = f"take out {known} at most" + (f", or give {more}" if known < shape[0] * shape[1] else "")
         raise AttributionError(
-            f"ASR without {most} heads needs a ranking that long; that of {asked.ranking} will have {known}"
+            f"--asr {','.join(map(str, asked.counts))}: ASR without {most} heads needs a ranking that long; that of "
+            f"{asked.ranking} will have {known}: {ways_out}"
         )
 
 

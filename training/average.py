@@ -91,7 +91,10 @@ def _check(folder: Path, manifest: Mapping[str, Any], against: Path, first: Mapp
     """Refuse what does not average."""
     unfit = {
         "is an average itself": "averaged" in manifest,
-        "was trained on a part of its rows (--limit)": manifest["limit"] is not None,
+        "is of recipe `few`, which begins at random; train the runs with --recipe full --from one model": bool(
+            manifest["settings"].get("folds")
+        ),
+        "was trained on a part of its rows (--limit); train it without --limit": manifest["limit"] is not None,
         "was trained from random weights of its own; train the runs --from one model": manifest["start"] is None,
     }
     for fault, found in unfit.items():

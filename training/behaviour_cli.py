@@ -14,14 +14,23 @@ from attribution.prompts import Template, choose, read_prompts
 from attribution.sampling import Sampling
 from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt, PromptError
 from guard.progress import progress_bar
+from training.audit_options import (
+    EPSILON,
+    heads_of,
+    named_as_options,
+    quiet_transformers,
+    refuse_shared,
+    say_replaced,
+)
 from training.options import Seed, Threads, refuse_idle
-from training.results import check_place, write_result
+from training.results import check_places, write_result
 
 if TYPE_CHECKING:
     from attribution.behaviour import BehaviourReport, Judge, Rate, Responder
     from attribution.checkpoint import Checkpoint
     from training.chat_endpoint import ChatEndpoint
 
+_OPTIONS = {"samples": "--samples", "max_new_tokens": "--max-new-tokens"}  # by the library's name of the setting
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
 _NEEDED = (
@@ -31,6 +40,8 @@ _NEEDED = (
         ("ablate", "method", "epsilon", "template", "device", "dtype", "batch"),
     ),
     (("--ablate",), "no head is taken out", ("method", "epsilon")),
+    EPSILON,
+    (("--temperature",), "without one, or with 0, the likeliest token is taken", ("top_k",)),
     (("--endpoint",), "a folder is asked for by no name and with no key", ("model_name", "api_key_env")),
     (
         ("--judge endpoint",),
@@ -110,11 +121,14 @@ def behaviour(
     if (model is None) == (endpoint is None):
         raise typer.BadParameter("give --model FOLDER or --endpoint URL, and only one of them")
     local = model is not None
-    used = {"--model" if local else "--endpoint", f"--judge {judge}", *(["--ablate"] if ablate else [])}
+    used = {"--model" if local else "--endpoint", f"--judge {judge}", f"--method {method}"}
+    used |= {option for option, given in (("--ablate", ablate), ("--temperature", temperature)) if given}
     refuse_idle(context, _NEEDED, used)
-    check_place("--out", out)
+    check_places({"--out": out}, [harmful, harmless, resume])
+    say_replaced({"--out": out})
     prompts, files = _prompts(harmful, harmless, column, limit, seed)
-    how = Sampling(max_new_tokens, temperature, 5 if top_k is None and local else top_k or 0, samples, seed)
+    with named_as_options(_OPTIONS):
+        how = Sampling(max_new_tokens, temperature, 5 if top_k is None and local else top_k or 0, samples, seed)
     network = {
         "concurrency": concurrency,
         "timeout_s": timeout,
@@ -124,14 +138,15 @@ def behaviour(
     judging = _judge(judge, judge_endpoint, judge_model, judge_key_env, network, threads)
     with contextlib.ExitStack() as held:
         if model is not None:
-            heads = [HeadId.parse(text) for text in ablate.split(",")] if ablate else []
+            heads = heads_of("--ablate", ablate) if ablate else []
             checkpoint = _checkpoint(model, device, dtype, threads)
             put = {"template": template, "system": system, "sampling": how, "batch": batch}
             responder = _local(held, checkpoint, heads, Ablation(method, epsilon), put)
         else:
             where = _endpoint("endpoint", endpoint, model_name, api_key_env, "--model-name", network)
             responder = _remote(where, system, how, send_top_k=top_k is not None)
-        report = _measure(responder, judging, prompts, keep=keep_answers, journal=resume, seed=seed)
+        with named_as_options(_OPTIONS):
+            report = _measure(responder, judging, prompts, keep=keep_answers, journal=resume, seed=seed)
     from training.manifest import command, provenance
 
     about = provenance(seed=seed, data=files)
@@ -143,7 +158,7 @@ def _prompts(
     harmful: Path | None, harmless: Path | None, column: str | None, limit: int | None, seed: int
 ) -> tuple[list[Prompt], list[Path]]:
     """The prompts of both files, labelled by the file; rows that a file labels otherwise are left out."""
-    prompts: list[Prompt] = []
+    found: dict[bool, list[Prompt]] = {True: [], False: []}
     files = []
     for option, path, label in (("--harmful", harmful, True), ("--harmless", harmless, False)):
         if path is None:
@@ -153,10 +168,12 @@ def _prompts(
             raise PromptError(
                 f"{option} {path}: every row says harmful: {str(not label).lower()}; is it the other file?"
             )
-        prompts += [replace(row, harmful=label) for row in choose(rows, limit, seed)]
+        found[label] = rows
         files.append(path)
     if not files:
         raise typer.BadParameter("give --harmful FILE, --harmless FILE, or both")
+    refuse_shared(f"--harmful {harmful}", found[True], f"--harmless {harmless}", found[False])
+    prompts = [replace(row, harmful=label) for label, rows in found.items() for row in choose(rows, limit, seed)]
     return prompts, list(dict.fromkeys(files))
 
 
@@ -178,6 +195,7 @@ def _checkpoint(folder: Path, device: str, dtype: str, threads: int) -> Checkpoi
 
     from attribution.checkpoint import load
 
+    quiet_transformers()
     torch.set_num_threads(threads)
     return load(folder, device=device, dtype=dtype)
 

@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classifier.calibration import Calibration
+from classifier.calibration import AS_TRAINED, Calibration
 from classifier.settings import ClassifierSettings, Doubt, OperatingPoint
 from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import Tier
@@ -21,7 +22,8 @@ from training.datasets import Row, TrainingError, read_all, text_key
 from training.intervals import interval, mean
 from training.lineage import forebears, read_manifest
 from training.manifest import adapter_sha256, file_sha256, provenance, put_in_place, write_json
-from training.readings import Calibrated, Mask, Readings
+from training.operating_point import LOWEST
+from training.readings import Calibrated, Mask, NothingToFitError, Readings
 from training.reliability import calibration_figures
 from training.scores import Scores
 from training.train_classifier import Split, refuse_other_data, settings_of
@@ -54,18 +56,42 @@ class Wanted:
         if wrong:
             raise TrainingError(f"--by {sorted(wrong)[0]}: give {' or '.join(GROUPINGS)}")
 
-    def thresholds(self, readings: Readings, found: Calibrated, mask: Mask | None = None) -> dict[str, Threshold]:
+    def thresholds(
+        self,
+        readings: Readings,
+        found: Calibrated,
+        mask: Mask | None = None,
+        *,
+        kept: OperatingPoint | None = None,
+    ) -> dict[str, Threshold]:
         """The thresholds that the budgets ask for on some rows, by budget.
+
+        A budget says how far a threshold may go, and rows that the model tells apart with ease let it go anywhere. So
+        one that has nothing beside it to hold it back goes no further than the point that is kept: of misses, no
+        higher; of false flags and refusals, which are only ever spent on catching more, no lower than `LOWEST`, as in
+        training, or than that point where it is lower still.
+
+        Args:
+            readings: rows.
+            found: their probabilities.
+            mask: which of them choose; None is all.
+            kept: the point that holds back; None holds nothing back.
 
         Raises:
             TrainingError: the rows are too few for a budget, or no threshold meets it.
         """
         some = np.ones(len(readings.rows), bool) if mask is None else mask
         risky, safe = some & readings.risky, some & readings.ordinary
+        highest, lowest, lowest_unsafe = 1.0, 0.0, 0.0
+        if kept:
+            lowest_unsafe = min(kept.unsafe, LOWEST)
+            if not (self.miss and self.false_flag):
+                highest = min(kept.risk, kept.several.risk if kept.several else 1.0)
+                lowest = min(kept.risk, LOWEST)
         asked = (
-            ("miss", self.miss, below, found.risk, risky),
-            ("false_flag", self.false_flag, above, found.risk, safe),
-            ("false_refusal", self.false_refusal, above, found.unsafe, safe),
+            ("miss", self.miss, partial(below, most=highest), found.risk, risky),
+            ("false_flag", self.false_flag, partial(above, least=lowest), found.risk, safe),
+            ("false_refusal", self.false_refusal, partial(above, least=lowest_unsafe), found.unsafe, safe),
         )
         return {
             name: choose(budget, scores[rows], self._groups(readings, rows))
@@ -122,9 +148,12 @@ def calibrate(
 ) -> dict[str, Any]:
     """Fit the temperature of a finished model, choose its thresholds, and write both into its folder.
 
-    The weights stay, byte for byte. Of the files that the model was trained on, the rows held out of training count;
-    of other files all rows, or those of `split`. A fifth of the rows fits the temperature, so that the others, which
-    choose the thresholds, are as new to it as those that will come.
+    The weights stay, byte for byte. What no budget sets is carried over from the point and the temperature of the
+    training, not from those of an earlier calibration, so that the same command gives the same point.
+
+    Of the files that the model was trained on, the rows held out of training count; of other files all rows, or those
+    of `split`. A fifth of the rows fits the temperature, so that the others, which choose the thresholds, are as new to
+    it as those that will come. Where these cannot tell it, it stays as trained.
 
     Args:
         folder: a model that `airlock train classifier` or `average` finished.
@@ -151,12 +180,17 @@ def calibrate(
     readings = Readings(rows, known.logits([row.text for row in rows]), taxonomy)
     known.close()
     fitting = np.array([int(text_key(row.text), 16) % FITTING == 0 for row in rows])
-    calibration = Calibration(readings.part(fitting).temperature())
+    old, (trained, trained_at) = described.operating_point, _as_trained(manifest, described)
+    calibration, unfit = trained_at, None
+    try:
+        calibration = Calibration(readings.part(fitting).temperature())
+    except NothingToFitError as exc:
+        unfit = str(exc)
     rest = readings.part(~fitting)
     before, after = rest.at(described.calibration), rest.at(calibration)
-    old = described.operating_point
-    thresholds = wanted.thresholds(rest, after)
-    point = point_of(thresholds, _kept(old, before, after))
+    kept = _kept(trained, rest.at(trained_at), after)
+    thresholds = wanted.thresholds(rest, after, kept=kept)
+    point = point_of(thresholds, kept)
     settings = replace(described, calibration=calibration, operating_point=point)
     files = [*data, *([labels] if labels else [])]
     result = {
@@ -164,19 +198,23 @@ def calibrate(
         "adapter_sha256": adapter_sha256(folder),
         "rows": {"temperature": int(fitting.sum()), "thresholds": len(rest.rows), "chosen": chosen},
         "temperature": calibration.temperature,
+        "temperature_unfit": unfit,
         "operating_point": point.as_dict(),
         "earlier_point": old.as_dict(),
         "by": list(wanted.by),
         "guarantees": {name: threshold.as_dict() for name, threshold in thresholds.items()},
         "figures": {"before": _figures(rest, before, old, seed), "after": _figures(rest, after, point, seed)},
-        "held_out_sources": held_out_sources(rest, after, wanted),
+        "held_out_sources": held_out_sources(rest, after, wanted, kept=kept),
         **provenance(seed=seed, data=files),
     }
-    _write(folder, manifest, settings, result)
+    first = {"operating_point": trained.as_dict(), "temperature": trained_at.temperature}
+    _write(folder, {**manifest, "as_trained": first}, settings, result)
     return result
 
 
-def held_out_sources(readings: Readings, found: Calibrated, wanted: Wanted) -> dict[str, Any]:
+def held_out_sources(
+    readings: Readings, found: Calibrated, wanted: Wanted, *, kept: OperatingPoint | None = None
+) -> dict[str, Any]:
     """Of each source with rows enough, what thresholds that the other sources chose do to it; no guarantee covers it.
 
     Returns:
@@ -188,7 +226,7 @@ def held_out_sources(readings: Readings, found: Calibrated, wanted: Wanted) -> d
     for name in sorted(set(names.tolist())):
         inside = names == name
         try:
-            thresholds = wanted.thresholds(readings, found, ~inside)
+            thresholds = wanted.thresholds(readings, found, ~inside, kept=kept)
         except TrainingError:  # without this source, the rows are too few to choose by
             continue
         for kind, threshold in thresholds.items():
@@ -211,6 +249,16 @@ def goes_wrong(kind: str, readings: Readings, found: Calibrated, threshold: floa
             return readings.ordinary & (found.risk >= threshold), readings.ordinary
         case _:
             return readings.ordinary & (found.unsafe >= threshold), readings.ordinary
+
+
+def _as_trained(manifest: Mapping[str, Any], described: ClassifierSettings) -> tuple[OperatingPoint, Calibration]:
+    """The point and the temperature that a model had before it was first calibrated."""
+    if "as_trained" in manifest:
+        known = manifest["as_trained"]
+        return OperatingPoint.of(known["operating_point"]), Calibration(known["temperature"])
+    if "calibration" in manifest:  # by a version that did not write it down
+        return OperatingPoint.of(manifest.get("figures_at", manifest["operating_point"])), AS_TRAINED
+    return described.operating_point, described.calibration
 
 
 def _kept(old: OperatingPoint, before: Calibrated, after: Calibrated) -> OperatingPoint:

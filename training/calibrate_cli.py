@@ -10,6 +10,7 @@ import typer
 
 from training.commands import Commands
 from training.options import BootstrapSeed, Json, Labels, Threads
+from training.results import check_places
 
 calibrate = typer.Typer(
     cls=Commands,
@@ -57,6 +58,7 @@ def run(
     from training.conformal import Budget
     from training.manifest import command, write_json
 
+    check_places({"--out": out, "--html": html}, [*data, labels, scores])
     torch.set_num_threads(threads)
     asked = {"max-miss": max_miss, "max-false-flag": max_false_flag, "max-false-refusal": max_false_refusal}
     miss, flag, refusal = (None if rate is None else Budget(name, rate, confidence) for name, rate in asked.items())

@@ -24,8 +24,10 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
     """What `training.calibrate.calibrate` found, a sentence or two for each thing."""
     before, after = (result["figures"][name] for name in ("before", "after"))
     rows = result["rows"]
+    unfit = result["temperature_unfit"]
+    how = f"as trained, for {unfit}" if unfit else f"fitted on {rows['temperature']} rows"
     yield (
-        f"Temperature {result['temperature']:g}, fitted on {rows['temperature']} rows ({rows['chosen']}); on "
+        f"Temperature {result['temperature']:g}, {how} ({rows['chosen']}); on "
         f"{rows['thresholds']} others the calibration error over tiers goes from "
         f"{told(before['calibration'], 'all', 'ece')} to {told(after['calibration'], 'all', 'ece')}."
     )
@@ -33,6 +35,7 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
     sure = "surely " if "doubt" in point else ""
     for kind, guarantee in result["guarantees"].items():
         yield _guarantee(kind, guarantee, sure)
+        yield from _limited(kind, guarantee)
         yield from _elsewhere(guarantee, result["held_out_sources"].get(kind, {}))
     yield (
         f"Operating point: Unsafe from a probability of {point['unsafe']:g} on, else not Safe from a risk of "
@@ -117,6 +120,21 @@ def _guarantee(kind: str, found: Mapping[str, Any], sure: str) -> str:
         f"the next {whole['rows']} such texts (at most {floor(found['rate'] * whole['rows'])}); {whole['rows']} rows "
         f"chose it, of which {whole['errors']} go wrong."
     )
+
+
+def _limited(kind: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """Where the budget would have let a threshold go further than it went."""
+    own = [group["threshold"] for group in found["groups"] if group["threshold"] is not None]
+    if kind == "miss" and found["value"] < min(own):
+        yield (
+            f"The budget would allow it up to {min(own):g}; it stays where it was in training, for a budget of misses "
+            "alone does not loosen a model. Give `--max-false-flag` beside it to stop fewer harmless texts."
+        )
+    elif kind != "miss" and found["value"] > max(own):
+        yield (
+            f"The budget would allow it down to {max(own):g}; it goes no lower than training goes, for below that "
+            "hardly a text that is unlike these would pass."
+        )
 
 
 def _elsewhere(found: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterator[str]:

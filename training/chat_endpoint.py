@@ -85,19 +85,21 @@ class ChatClient:
 
     Args:
         settings: address, model and limits.
-        setting: names the endpoint in errors, such as `endpoint`.
+        option: of the command line, that names the endpoint in errors.
+        key_option: likewise, that names the variable with its key.
 
     Raises:
         ConfigError: `api_key_env` names a variable that is not set, or that no header can carry.
     """
 
-    def __init__(self, settings: ChatEndpoint, *, setting: str) -> None:
+    def __init__(self, settings: ChatEndpoint, *, option: str, key_option: str) -> None:
         self._settings = settings
-        self._setting = setting
+        self._option = option
+        self._key_option = key_option
         self._where = urlsplit(settings.base_url).netloc
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if settings.api_key_env:
-            self._headers["Authorization"] = f"Bearer {api_key(settings.api_key_env, f'{setting}.api_key_env')}"
+            self._headers["Authorization"] = f"Bearer {api_key(settings.api_key_env, key_option)}"
 
     def ask(self, asked: Sequence[Ask]) -> Iterator[tuple[int, Said]]:
         """The place of each chat and what was said, as answers arrive; what has arrived comes before an error.
@@ -160,7 +162,10 @@ class ChatClient:
             except _Retry as exc:
                 if attempt == settings.retries:
                     tries = f" ({attempt + 1} tries)" if attempt else ""
-                    raise UpstreamError(f"{exc.failure}{tries}") from exc
+                    raise UpstreamError(
+                        f"{exc.failure}{tries}; see that it runs where {self._option} says, or give it more by "
+                        "--timeout or --retries"
+                    ) from exc
                 wait = settings.backoff_s * 2**attempt * random.uniform(0.75, 1.25)  # so that not all come back at once
                 await asyncio.sleep(min(max(wait, exc.wait_s or 0.0), _LONGEST_WAIT_S))
         raise AssertionError("the last try returns or raises")
@@ -208,9 +213,9 @@ class ChatClient:
             return Said("", FILTERED)
         shown = ", ".join(dict.fromkeys(name for name in named if isinstance(name, str) and _NAME.fullmatch(name)))
         ways_out = {
-            401: "; name the variable that holds the key in api_key_env",
+            401: f"; name the variable that holds the key in {self._key_option}",
             403: "; the key does not allow it",
-            404: "; check base_url, which ends in /v1 on most servers, and the model's name",
+            404: f"; check {self._option}, which ends in /v1 on most servers, and the model's name",
         }
         raise self._failure(
             f"answers with HTTP status {status}{f' ({shown})' if shown else ''}{ways_out.get(status, '')}"
@@ -228,7 +233,7 @@ class ChatClient:
         raise self._failure("sends no chat completion")
 
     def _failure(self, what: str) -> UpstreamError:
-        return UpstreamError(f"the server {self._where} of {self._setting} {what}")
+        return UpstreamError(f"the server {self._where} of {self._option} {what}")
 
 
 def _json(content: bytes) -> Any:  # noqa: ANN401 - whatever a server sends

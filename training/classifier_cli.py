@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from training.options import Json, Labels, Seed, Threads, seed_option
+from training.results import check_places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,10 @@ def train_classifier(
     labels: Labels = None,
     without: Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Folder, package:NAME/PATH or fetched:NAME; multilingual-e5-small by default.")
+        str | None,
+        typer.Option(
+            help="Folder, package:NAME/PATH or fetched:NAME; that of --from, else multilingual-e5-small by default."
+        ),
     ] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Go on from this model folder.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
@@ -91,6 +95,7 @@ def train_classifier(
 
     Taxonomy and data are checked first, and every fault is told at once.
     """
+    from classifier.settings import ClassifierSettings
     from classifier.taxonomy import SHIPPED_MODEL, Taxonomy
     from classifier.types import E5_SMALL
     from training.checks import check
@@ -116,8 +121,9 @@ def train_classifier(
     found.refuse()
     if only_check:
         return
+    encoder = encoder or (ClassifierSettings.load(start).encoder if start else E5_SMALL)
     settings = settings_for(
-        encoder or E5_SMALL,
+        encoder,
         few=few,
         given={"epochs": epochs, "frozen": frozen, "rank": rank, "folds": folds, "batch": batch, "lr": lr}
         | {"train_window": train_window},
@@ -143,7 +149,7 @@ def train_classifier(
         taxonomy=meant,
         data=data,
         out=out,
-        encoder_name=encoder or E5_SMALL,
+        encoder_name=encoder,
         settings=settings,
         name=name or out.name,
         labels=labels,
@@ -208,8 +214,12 @@ def train_average(
 
 
 def eval_classifier(
-    data: Annotated[list[Path], typer.Option(help="JSONL rows with `text`, `category` and `split`. Repeatable.")],
-    split: Annotated[str, typer.Option(help="Which split to measure on.")] = "dev",
+    data: Annotated[
+        list[Path], typer.Option(help="JSONL rows with `text`, `category`, if wanted `split`. Repeatable.")
+    ],
+    split: Annotated[
+        str, typer.Option(help="Which split to measure on; of a file without any `split`, all rows count.")
+    ] = "dev",
     language: Languages = None,
     labels: Labels = None,
     model: Annotated[Path | None, typer.Option(help="Model folder; the shipped one by default.")] = None,
@@ -233,22 +243,21 @@ def eval_classifier(
     from classifier.model import DEFAULT_MODEL
     from classifier.types import Tier
     from classifier.why import Explainer
-    from training.datasets import TrainingError, read_all
     from training.evaluate import Judged, compare, evaluate_disguises
     from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.measured_rows import measured_rows
     from training.mixture import some
     from training.model_folder import load_classifier
     from training.report import explained, write_report
 
+    check_places({"--out": out, "--html": html}, [*data, labels])
     torch.set_num_threads(threads)
     folder = model or DEFAULT_MODEL
     classifier = load_classifier(folder)
-    rows = read_all(data, classifier.taxonomy, labels)
-    chosen = [row for row in rows if row.split == split and (not language or row.lang in language)]
-    if not chosen:
-        splits = ", ".join(sorted({row.split for row in rows}))
-        asked = f" in {' or '.join(language)}" if language else ""
-        raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}{asked}; there are: {splits}")
+    models = [folder, *([against] if against else [])]
+    chosen = measured_rows(
+        data, classifier.taxonomy, split, models=models, labels=labels, languages=tuple(language or ())
+    )
     judged = Judged(classifier, chosen)
     figures = judged.figures(seed=seed)
     result: dict[str, Any] = {
@@ -290,6 +299,7 @@ def eval_folds(
     from training.manifest import command, provenance, write_json
     from training.model_folder import load_classifier
 
+    check_places({"--out": out}, [*data, folds, labels])
     torch.set_num_threads(threads)
     taxonomy = Taxonomy.load(DEFAULT_MODEL / "taxonomy.yaml")
     rows = read_all(data, taxonomy, labels)
@@ -338,6 +348,7 @@ def eval_why(
     from training.model_folder import load_with_encoder
     from training.word_weights import methods
 
+    check_places({"--out": out}, data)
     torch.set_num_threads(threads)
     folder = model or DEFAULT_MODEL
     classifier, encoder = load_with_encoder(folder)
@@ -370,6 +381,7 @@ def eval_data(
     from training.datasets import read_all
     from training.manifest import command, provenance, write_json
 
+    check_places({"--out": out, "--suspects": suspects}, [*data, test, taxonomy, labels])
     known = Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml")
     rows = [row for row in read_all(data, known, labels) if row.split == "train"]
     suspected = find_suspects(rows, known, seed=seed)

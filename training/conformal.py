@@ -109,7 +109,7 @@ class Threshold:
     """A threshold that keeps to a budget in each group that has rows enough.
 
     Attributes:
-        value: the strictest of the groups'.
+        value: the strictest of the groups', or the limit that it was not to pass.
         budget: what it keeps to.
         groups: the first is all rows.
     """
@@ -123,13 +123,16 @@ class Threshold:
         return {"value": self.value, **asdict(self.budget), "groups": [group.as_dict() for group in self.groups]}
 
 
-def below(budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[np.bool_]]] = ()) -> Threshold:
+def below(
+    budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[np.bool_]]] = (), *, most: float = 1.0
+) -> Threshold:
     """The highest threshold below which no more of the rows fall than the budget allows, in each group.
 
     Args:
         budget: of rows that fall below.
         scores: of the rows that must not, shape ``(rows,)``.
         groups: partitions of these rows, each from name to mask.
+        most: the threshold is no higher than this, though the budget may allow it.
 
     Raises:
         TrainingError: the rows are too few, or so many of them score 0 that no threshold keeps to the budget.
@@ -150,6 +153,7 @@ def below(budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[
             f"{lost} of the {rows} rows of {name!r}; allow more than {lost / rows:.2g}, "
             "correct these labels, or train it on such rows"
         )
+    value = min(value, most)
     held = (
         Held(name, int(mask.sum()), budget.errors(int(mask.sum())), found, int((scores[mask] < value).sum()))
         for (name, mask), found in zip(members, own, strict=True)
@@ -157,21 +161,25 @@ def below(budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[
     return Threshold(value, budget, tuple(held))
 
 
-def above(budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[np.bool_]]] = ()) -> Threshold:
-    """The lowest threshold that no more of the rows reach than the budget allows, in each group; as `below`."""
-    mirrored = below(budget, 1.0 - scores, groups)
+def above(
+    budget: Budget, scores: Values, groups: Sequence[Mapping[str, NDArray[np.bool_]]] = (), *, least: float = 0.0
+) -> Threshold:
+    """The lowest threshold, from `least` on, that no more of the rows reach than the budget allows; as `below`."""
+    mirrored = below(budget, 1.0 - scores, groups, most=_turned(least))
     held = (replace(group, threshold=_turned(group.threshold)) for group in mirrored.groups)
     return Threshold(_turned(mirrored.value), budget, tuple(held))
 
 
 def carried(before: Values, threshold: float, after: Values) -> float:
-    """The threshold that as many scores reach as reached another one before the scores changed."""
+    """The threshold that as many scores reach as reached another one before; that one itself where it still does."""
     count = int((before >= threshold).sum())
     ordered = np.sort(after)[::-1]
     if not len(ordered):
         return threshold
     over = ordered[count - 1] if count else 1.0
     under = ordered[count] if count < len(ordered) else 0.0
+    if under < threshold <= over:
+        return threshold
     return min(1.0, max(10.0**-_DIGITS, round(float(over + under) / 2, _DIGITS)))
 
 

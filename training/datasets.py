@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,18 @@ def text_key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def read_all(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None) -> list[Row]:
+def read_all(
+    paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None, *, unsplit: str = "train"
+) -> list[Row]:
     """The rows of several files, with decisions applied; of a text that occurs twice, the first row.
 
     So files stand in order of trust. `training.checks.check` counts the texts that have several labels.
+
+    Args:
+        paths: the files.
+        taxonomy: holds the categories that are allowed.
+        labels: see `read_decisions`.
+        unsplit: the split of the rows of a file that names no split at all.
 
     Raises:
         TrainingError: a file is missing or malformed.
@@ -66,9 +74,21 @@ def read_all(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = No
     decisions = read_decisions(labels, taxonomy) if labels else {}
     rows: dict[str, Row] = {}
     for path in paths:
-        for row in read_rows(path, taxonomy, decisions):
+        found = read_rows(path, taxonomy, decisions)
+        if unsplit != "train" and not names_splits(path):
+            found = [replace(row, split=unsplit) for row in found]
+        for row in found:
             rows.setdefault(row.text, row)
     return list(rows.values())
+
+
+def names_splits(path: Path) -> bool:
+    """Whether any line of a JSONL file says its `split`.
+
+    Raises:
+        TrainingError: the file is missing or not UTF-8.
+    """
+    return any(isinstance(entry, dict) and "split" in entry for _, entry in read_lines(path))
 
 
 def read_decisions(path: Path, taxonomy: Taxonomy) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from training.options import Seed, Threads
+from training.results import check_places
 
 if TYPE_CHECKING:
     from guard.config import Config
@@ -48,6 +49,7 @@ def eval_premise(
     from training.evaluate_premise import built_premises, called_false, evaluate_apart, evaluate_authored, read_premises
     from training.grounding_rows import lines
 
+    check_places({"--out": out}, [questions, asked, *(apart or ()), *(passages or ())])
     settings = _configured(kb, support, threads)
     encoders = Encoders(settings)
     answerer = load_answerer(settings, encoders) if answers else None
@@ -88,6 +90,7 @@ def eval_grounding(
     from training.lies import Liar
     from training.mixture import some
 
+    check_places({"--out": out}, [questions, *(passages or ())])
     settings = _configured(kb, support, threads)
     encoders = Encoders(settings)
     model = load_support(settings, encoders)

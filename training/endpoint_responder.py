@@ -34,7 +34,7 @@ class EndpointResponder:
         sampling: Sampling = GREEDY,
         send_top_k: bool = False,
     ) -> None:
-        self._client = ChatClient(endpoint, setting="endpoint")
+        self._client = ChatClient(endpoint, option="--endpoint", key_option="--api-key-env")
         self._endpoint = endpoint
         self._system = system
         self._sampling = sampling

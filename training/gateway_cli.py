@@ -10,6 +10,7 @@ import typer
 
 from rag.mode import Mode
 from training.options import BootstrapSeed, Json, Threads
+from training.results import check_places
 
 Configuration = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration in YAML; defaults without one.")
@@ -43,6 +44,8 @@ def eval_rag(
     from training.evaluate_rag import SAMPLE, evaluate_rag, read_questions
     from training.manifest import adapter_sha256, command, provenance, write_json
 
+    files = questions or SAMPLE
+    check_places({"--out": out}, [*files, config])
     given = {
         "knowledge.path": str(kb.absolute()) if kb else None,
         "knowledge.encoder": encoder,
@@ -53,7 +56,6 @@ def eval_rag(
     }
     settings = load_config(config, {name: value for name, value in given.items() if value is not None})
     answerer = load_answerer(settings, Encoders(settings))
-    files = questions or SAMPLE
     kind, support = settings.interpretation, support_folder(settings)
     result = {
         "command": command("airlock"),
@@ -109,6 +111,7 @@ def eval_safety(
     from training.safety_rows import read_high_risk
     from training.safety_score import UNHURRIED, figures, measure
 
+    check_places({"--out": out, "--html": html}, [questions, config, taxonomy])
     rows = read_high_risk(questions, Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"))
     settings = load_config(config, UNHURRIED)
     guard = load_guard(settings)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from training.options import Seed, Threads, seed_option
+from training.results import check_places
 
 if TYPE_CHECKING:
     from rag.types import Encoder
@@ -148,6 +149,7 @@ def eval_reader(
     from training.evaluate_reader import evaluate_reader
     from training.grounding_rows import in_language, of_split, read_evidence, unshared
 
+    check_places({"--out": out}, data)
     torch.set_num_threads(threads)
     reader = EvidenceReader.load(model, load_encoder(PairSettings.load(model, "reader").encoder))
     manifest = read_manifest(model)
@@ -193,6 +195,7 @@ def eval_support(
     from training.grounding_rows import in_language, is_of, of_split, read_claims, unshared
     from training.mixture import some
 
+    check_places({"--out": out}, [*data, *(passages or ())])
     torch.set_num_threads(threads)
     reader = SupportReader.load(model, load_encoder(PairSettings.load(model, "support").encoder))
     manifest = read_manifest(model)

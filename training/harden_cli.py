@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attribution.prompts import Template
+from training.audit_options import named_as_options, quiet_transformers, refuse_shared, say_replaced
 from training.commands import Commands
 from training.options import Seed, Threads, counts_of
-from training.results import check_place, write_result
+from training.results import check_places, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 harden = typer.Typer(
     cls=Commands,
     help="Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker. Exit "
-    "status 1, and nothing in --out, if it answers more harmful prompts than before, or fails more harmless ones.",
+    "status 1, and nothing in --out, if it answers more harmful prompts than before, fails more harmless ones, or "
+    "gives in to the attacker as often as before.",
 )
 
 
@@ -72,8 +74,9 @@ def run(
     """Fine-tune a model so that no few attention heads carry its refusals, and prove it against an attacker."""
     if (model is None) != testbed:
         raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
-    check_place("--results", results)
-    check_place("--html", html)
+    places = {"--results": results, "--html": html}
+    check_places(places, [report, harmful, harmless])
+    say_replaced(places)
 
     import torch
 
@@ -93,30 +96,35 @@ def run(
         if html is not None:
             write_text(html, hardening_html(done))
 
+    quiet_transformers()
     torch.set_num_threads(threads)
     recipe = HardenRecipe(p, ramp, mix, whole, kl, steps, batch, lr, rank=rank, focused=focused, seed=seed)
     attack = Attack(counts_of("--counts", counts), _attackers(attackers), seed=seed)
     files = {kind: path or bed.prompts(harmful=kind) for kind, path in ((True, harmful), (False, harmless))}
     rows = {kind: read_examples(path, harmful=kind, column=column) for kind, path in files.items()}
+    named = [f"{option} {files[kind]}" for kind, option in ((True, "--harmful"), (False, "--harmless"))]
+    prompts = [[each.prompt for each in rows[kind]] for kind in (True, False)]
+    refuse_shared(named[0], prompts[0], named[1], prompts[1])
     checkpoint = load(model or bed.path(), device=device, dtype=dtype)
     speech = Speech(checkpoint.tokenizer, KeywordJudge(), template, system, max_new_tokens)
-    done = train_hardened(
-        checkpoint,
-        rows[True],
-        rows[False],
-        out,
-        recipe=recipe,
-        speech=speech,
-        trial=Trial(attack, held_out, asked, margin, seed),
-        focus=focus_of(load_report(report), checkpoint) if report else (),
-        name=name,
-        provenance={
-            "command": command("airlock"),
-            **provenance(seed=seed, data=[*dict.fromkeys(files.values()), *([report] if report else [])]),
-        },
-        write=write,
-        told=lambda line: typer.echo(line, err=True),
-    )
+    with named_as_options({"max_new_tokens": "--max-new-tokens"}):
+        done = train_hardened(
+            checkpoint,
+            rows[True],
+            rows[False],
+            out,
+            recipe=recipe,
+            speech=speech,
+            trial=Trial(attack, held_out, asked, margin, seed),
+            focus=focus_of(load_report(report), checkpoint) if report else (),
+            name=name,
+            provenance={
+                "command": command("airlock"),
+                **provenance(seed=seed, data=[*dict.fromkeys(files.values()), *([report] if report else [])]),
+            },
+            write=write,
+            told=lambda line: typer.echo(line, err=True),
+        )
     _say(done)
     typer.echo(f"written: {results}{f' and {html}' if html else ''}")
     if not done["accepted"]:

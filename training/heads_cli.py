@@ -10,8 +10,9 @@ import typer
 from attribution.prompts import Template, choose, read_prompts
 from attribution.types import Ablation, Method, Prompt, PromptError
 from guard.progress import progress_bar
+from training.audit_options import EPSILON, named_as_options, quiet_transformers, refuse_shared, say_replaced
 from training.options import Seed, Threads, counts_of, refuse_idle
-from training.results import check_place
+from training.results import check_places
 
 if TYPE_CHECKING:
     from attribution.audit import Plan
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 _NEEDED = (
     (("--screen",), "without it every head is computed", ("sampled",)),
     (("--asr",), "without it the model is asked nothing", ("asr_ranking", "asr_prompts", "asr_tokens")),
+    EPSILON,
 )
+_OPTIONS = {  # by the library's name of the setting
+    "screen": "--screen",
+    "group size": "--size",
+    "r_main": "--r-main",
+    "max_new_tokens": "--asr-tokens",
+}
 
 
 def audit_heads(
@@ -54,13 +62,20 @@ def audit_heads(
     size: Annotated[int, typer.Option(min=0, help="Heads of Sahara's group; 0 leaves Sahara out.")] = 3,
     screen: Annotated[
         int | None,
-        typer.Option(min=1, help="Compute only so many heads exactly, chosen by an estimate; all by default."),
+        typer.Option(
+            min=1,
+            help="Compute only so many heads exactly, at least 5 and --size; an estimate chooses. All by default.",
+        ),
     ] = None,
     sampled: Annotated[
         int, typer.Option(min=0, help="With --screen: random others, computed to measure what the estimate misses.")
     ] = 16,
     asr: Annotated[
-        str | None, typer.Option(help="Also ask the model without its first k heads, such as 0,1,2,4; `no` does not.")
+        str | None,
+        typer.Option(
+            help="Also ask the model without its first k heads, such as 0,1,2,4, the default with --testbed; `no`, the "
+            "default with --model, does not."
+        ),
     ] = None,
     asr_ranking: Annotated[
         Literal["ships", "sahara"], typer.Option(help="Which ranking these heads are taken from.")
@@ -94,9 +109,13 @@ def audit_heads(
         raise typer.BadParameter("give --model FOLDER or --testbed, and only one of them")
     counts = _counts(asr, testbed=testbed)
     used = [option for option, given in (("--screen", screen), ("--asr", counts)) if given]
-    refuse_idle(context, _NEEDED, used)
-    check_place("--out", out)
-    check_place("--html", html)
+    refuse_idle(context, _NEEDED, [*used, f"--method {method}"])
+    if also == template:
+        raise typer.BadParameter(f"--also {also} is the --template already; name another, or leave it out")
+    places = {"--out": out, "--html": html}
+    check_places(places, [prompts, against, journal])
+    if not estimate:
+        say_replaced(places)
     import torch
 
     from attribution import testbed as bed
@@ -107,23 +126,26 @@ def audit_heads(
     from training import audit_heads as heads
     from training.manifest import command, provenance
 
+    quiet_transformers()
     torch.set_num_threads(threads)
     path = prompts or bed.prompts(harmful=True)
     rows = [row for row in read_prompts(path, column=column) if row.harmful is not False]
     if not rows:
         raise PromptError(f"--prompts {path}: every row says harmful: false; give prompts that should be refused")
-    chosen = choose(rows, limit, seed)
-    beside = _harmless(against, column, limit, seed)
-    plan = Plan(Ablation(method, epsilon), size, r_main, screen, sampled, seed=seed)
+    others = _harmless(against, column)
+    refuse_shared(f"--prompts {path}", rows, f"--against {against}", others)
+    chosen, beside = choose(rows, limit, seed), choose(others, limit, seed)
+    with named_as_options(_OPTIONS):
+        plan = Plan(Ablation(method, epsilon), size, r_main, screen, sampled, seed=seed)
     checkpoint = load(model or bed.path(), device=device, dtype=dtype)
     if estimate:
-        templates = 1 + bool(also and also != template)
-        _say_cost(
-            checkpoint, _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates, len(beside))
-        )
+        templates = 1 + bool(also)
+        with named_as_options(_OPTIONS):
+            found = _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates, len(beside))
+        _say_cost(checkpoint, found)
         return
     asked = heads.Asked(counts, KeywordJudge(), prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
-    with progress_bar("heads × prompts") as progress:
+    with progress_bar("heads × prompts") as progress, named_as_options(_OPTIONS):
         report = heads.run(
             checkpoint,
             chosen,
@@ -156,14 +178,14 @@ def audit_heads(
     typer.echo(f"written: {out}{f' and {html}' if html else ''}")
 
 
-def _harmless(path: Path | None, column: str | None, limit: int | None, seed: int) -> list[Prompt]:
+def _harmless(path: Path | None, column: str | None) -> list[Prompt]:
     """The prompts to compare with."""
     if path is None:
         return []
     rows = [row for row in read_prompts(path, column=column) if row.harmful is not True]
     if not rows:
         raise PromptError(f"--against {path}: every row says harmful: true; give prompts that should be answered")
-    return choose(rows, limit, seed)
+    return rows
 
 
 def _counts(text: str | None, *, testbed: bool) -> tuple[int, ...]:
@@ -204,13 +226,19 @@ def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
 
 def _table(report: AuditReport) -> None:
     """What was found, in a few lines."""
+    from attribution.summary import screened, too_few
+
     noise = report.ships.noise
     share = "share" if report.whole else f"share of the {report.computed:,} heads computed"
-    typer.echo(f"{'head':<8}{'Ships (nats)':<14}{'95 % interval':<22}{share}")
-    for row in report.ships.ranking[:8]:
+    rows = report.ships.ranking[:8]
+    intervals = ["–" if report.few else f"[{row.low:.4g}, {row.high:.4g}]" for row in rows]
+    wide = max(map(len, ("95 % interval", *intervals))) + 2
+    typer.echo(f"{'head':<8}{'Ships (nats)':<14}{'95 % interval':<{wide}}{share}")
+    for row, interval in zip(rows, intervals, strict=True):
         mark = " *" if row.stands_out else ""
-        interval = f"[{row.low:.4g}, {row.high:.4g}]"
-        typer.echo(f"{row.head!s:<8}{row.score:<14.4g}{interval:<22}{row.share:.3f}{mark}")
+        typer.echo(f"{row.head!s:<8}{row.score:<14.4g}{interval:<{wide}}{row.share:.3f}{mark}")
+    if report.few:
+        typer.echo(f"no intervals and no stars: {too_few(report)}")
     typer.echo(
         f"* above what the first of random heads would score: {noise.chance:.4g}; median head {noise.median:.4g}"
     )
@@ -228,9 +256,8 @@ def _table(report: AuditReport) -> None:
     if report.sahara:
         steps = ", ".join(f"{step.head} ({step.degrees:.2f}°)" for step in report.sahara)
         typer.echo(f"Sahara: {steps}")
-    if report.screen is not None:
-        screen = report.screen
-        typer.echo(f"screen: {screen.chosen} heads exact; of {screen.sampled} others {screen.missed} belong to the top")
+    if (screen := report.screen) is not None:
+        typer.echo(f"screen: {screened(screen, whole=report.whole)}")
     if report.behaviour is not None:
         for point in report.behaviour.points:
             beside = "" if point.random is None else f", random heads {_said(point.random.value)}"

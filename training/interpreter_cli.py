@@ -19,6 +19,7 @@ from training.grounding_cli import (
     write_figures,
 )
 from training.options import Seed, Threads, seed_option
+from training.results import check_places
 
 if TYPE_CHECKING:
     from training.interpreter_kinds import Example
@@ -110,6 +111,7 @@ def eval_interpreter(
     from training.evaluate_interpreter import evaluate_interpreter
     from training.interpreter_rows import read_cases
 
+    check_places({"--out": out}, [*(data or ()), questions])
     apart = read_manifest(model)["without"]
     cases = read_cases(data or (), documents, questions)
     groups = {"": cases.only(apart, out=True).of_split(split)}

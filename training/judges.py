@@ -88,7 +88,7 @@ class EndpointJudge:
     """
 
     def __init__(self, endpoint: ChatEndpoint) -> None:
-        self._client = ChatClient(endpoint, setting="judge_endpoint")
+        self._client = ChatClient(endpoint, option="--judge-endpoint", key_option="--judge-key-env")
         self._endpoint = endpoint
 
     @property

@@ -10,6 +10,7 @@ import typer
 
 from training.commands import Commands
 from training.options import BootstrapSeed, Json, Labels, Threads, seed_option
+from training.results import check_places
 
 model = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at classifiers, compare them, push and pull them.")
 
@@ -77,7 +78,9 @@ def compare_models(
     first: Annotated[Path, typer.Argument(help="Model folder.")],
     second: Annotated[Path, typer.Argument(help="Another, held against it.")],
     data: Annotated[list[Path], typer.Option(help="JSONL with labelled rows. Repeatable.")],
-    split: Annotated[str, typer.Option(help="Which split to measure on.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Which split to measure on; of a file without any `split`, all rows count.")
+    ] = "test",
     labels: Labels = None,
     out: Annotated[Path | None, typer.Option(help="Also write the comparison here.")] = None,
     seed: BootstrapSeed = 0,
@@ -87,16 +90,15 @@ def compare_models(
     """Which of two models is better on the same rows: McNemar's test and paired bootstrap intervals."""
     import torch
 
-    from training.datasets import TrainingError, read_all
     from training.evaluate import Judged, compare
     from training.manifest import command, provenance, write_json
+    from training.measured_rows import measured_rows
     from training.model_folder import load_classifier, version
 
+    check_places({"--out": out}, [*data, labels])
     torch.set_num_threads(threads)
     models = [load_classifier(folder) for folder in (first, second)]
-    rows = [row for row in read_all(data, models[0].taxonomy, labels) if row.split == split]
-    if not rows:
-        raise TrainingError(f"{', '.join(map(str, data))}: no rows of split {split!r}; name another --split")
+    rows = measured_rows(data, models[0].taxonomy, split, models=(first, second), labels=labels)
     result: dict[str, Any] = {
         "command": command("airlock"),
         "versions": [version(folder) for folder in (first, second)],

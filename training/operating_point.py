@@ -13,6 +13,7 @@ from training.datasets import LOOK_ALIKES, Row
 from training.evaluate import Trained, classify_rows
 
 _STEPS = range(5, 100)  # hundredths
+LOWEST = _STEPS[0] / 100
 
 
 @dataclass(frozen=True, slots=True)

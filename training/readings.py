@@ -23,6 +23,10 @@ Mask = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
 
 
+class NothingToFitError(TrainingError):
+    """Rows that cannot tell a temperature; the message says why."""
+
+
 class Readings:
     """Rows with the logits of their texts' windows.
 
@@ -63,18 +67,28 @@ class Readings:
         return Calibrated(flat, starts)
 
     def temperature(self) -> float:
-        """The temperature of the least log loss over tiers, on the rows that are read in one window."""
+        """The temperature of the least log loss over tiers, on the rows that are read in one window.
+
+        Raises:
+            NothingToFitError: all of these are judged right, so that the loss falls with the temperature without an
+                end, or the least loss is at a bound.
+            TrainingError: there are none.
+        """
         single = np.array([len(each) == 1 for each in self.logits])
         if not single.any():
             raise TrainingError("no row is short enough to be read in one window, which the temperature is fitted on")
         logits = np.concatenate([each for each in self.logits if len(each) == 1])
         places = np.arange(len(logits)), self.truth[single]
+        if (np.array(self.taxonomy.tier_indices)[logits.argmax(1)] == self.truth[single]).all():
+            raise NothingToFitError(f"all {len(logits)} rows that would fit it are judged right")
 
         def loss(log_temperature: float) -> float:
             found = Calibration(float(np.exp(log_temperature))).probabilities(logits) @ self._tiers
             return float(-np.log(np.maximum(found[places], 1e-12)).mean())
 
         best = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded")
+        if not _TEMPERATURES[0] * 1.01 < np.exp(best.x) < _TEMPERATURES[1] / 1.01:
+            raise NothingToFitError(f"the fit on {len(logits)} rows ends at its bound, {np.exp(best.x):.2g}")
         return round(float(np.exp(best.x)), 4)
 
     @property

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from training.options import seed_option
+from training.results import check_places
 
 if TYPE_CHECKING:
     from attribution.compare import Comparison
     from attribution.drift import Drift
 
+_NAMED = 5  # tensors of a kind
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -22,6 +24,7 @@ def report(
     out: Annotated[Path, typer.Option(help="HTML file to write; it needs no network and no script.")],
 ) -> None:
     """Show a report as one HTML page."""
+    check_places({"--out": out}, [file])
     from attribution.render import report_html
     from attribution.report import load_report, write_text
 
@@ -41,6 +44,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two checkpoints head by head: which safety heads appeared, vanished or moved."""
+    check_places({"--out": out}, [before, after])
     from attribution.compare import compare as compared
     from attribution.render import comparison_html
     from attribution.report import load_report, write_text
@@ -58,6 +62,7 @@ def fingerprint(
     seed: Annotated[int, seed_option("Of the sketch.")] = 0,
 ) -> None:
     """Write a compact signature of a checkpoint; no model is built."""
+    check_places({"--out": out}, [report])
     from attribution.fingerprint import fingerprint as signed
     from attribution.report import load_report, save_report
 
@@ -107,7 +112,11 @@ def _told(found: Comparison) -> str:
 
 def _drifted(found: Drift) -> str:
     lines = [f"{'same' if found.same else 'drifted: ' + ', '.join(found.kinds)}", *found.says]
-    lines += [f"  {tensor.name}: {_changed(tensor.relative)}" for tensor in found.largest[:5]]
+    for what, names in (("missing", found.missing), ("new", found.extra)):
+        lines += [f"  {name}: {what}" for name in names[:_NAMED]]
+        if (more := len(names) - _NAMED) > 0:
+            lines.append(f"  and {more} more {what}")
+    lines += [f"  {tensor.name}: {_changed(tensor.relative)}" for tensor in found.largest[:_NAMED]]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from training.options import BootstrapSeed, Json, Seed, Threads
+from training.results import check_places
 
 _TRAIN, _TEST = Path("data/responses/train.jsonl"), Path("data/responses/test.jsonl")
 Rows = "JSONL rows: `prompt`, `answer`, `label`, if wanted `system`, `language`, `group`, `split`."
@@ -96,10 +97,11 @@ def eval_responses(
     from training.manifest import adapter_sha256, command, provenance, write_json
     from training.response_rows import read_exchanges
 
+    files = data or [_TEST]
+    check_places({"--out": out}, [*files, train])
     torch.set_num_threads(threads)
     encoder = load_encoder(ClassifierSettings.load(model[0]).encoder)
     models = [ResponseClassifier.load(folder, encoder) for folder in model]
-    files = data or [_TEST]
     taxonomy = models[0].taxonomy
     rows, known = read_exchanges(files, taxonomy), read_exchanges([train], taxonomy)
     figures = evaluate_responses(models, rows, known, seed=seed)

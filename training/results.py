@@ -1,8 +1,8 @@
-"""The result file of a long command: its place is tried before the run, and what fails names the option."""
+"""The result files of a long command: their places are tried before the run, and what fails names the option."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,26 @@ def check_place(option: str, path: Path | None) -> None:
         partial.unlink()
     except OSError as exc:
         raise _unwritable(option, path, exc) from exc
+
+
+def check_places(places: Mapping[str, Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """The same for all result files of a command, which must not be what it reads, nor one another.
+
+    Args:
+        places: by option.
+        inputs: the files that the command reads; None is none.
+
+    Raises:
+        ReportError: one cannot be written, or would overwrite another file of the command.
+    """
+    taken = {path.resolve(): f"a file that is read, {path}" for path in inputs if path is not None}
+    for option, path in places.items():
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise ReportError(f"{option} {path} would overwrite {taken[path.resolve()]}; name another file")
+        check_place(option, path)
+        taken[path.resolve()] = f"that of {option}"
 
 
 def write_result(option: str, path: Path, data: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from training.options import Threads, seed_option
+from training.results import check_places
 
 if TYPE_CHECKING:
     from rag.types import Encoder
@@ -52,6 +53,7 @@ def eval_retrieval(
     from training.retrieval_rows import pooled as pool
     from training.retrieval_rows import read_retrieval
 
+    check_places({"--out": out}, data)
     torch.set_num_threads(threads)
     sets = [read_retrieval(path) for path in data]
     english = [part for part in sets if part.in_english]

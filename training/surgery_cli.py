@@ -7,11 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from training.audit_options import EPSILON, heads_of, quiet_transformers
+from training.options import refuse_idle
+
 _COPIED = (".json", ".txt", ".model", ".jinja", "")
 _LEFT = ("manifest.json", "*.index.json", "*.safetensors*")  # figures and weights of another model
 
 
 def remove_heads(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Folder of a causal language model in safetensors; stays as it is.")],
     heads: Annotated[str, typer.Option(help="Heads as layer.head, with commas between: 2.26,3.1")],
     out: Annotated[Path, typer.Option(help="Folder for the new checkpoint; must be new or empty.")],
@@ -19,15 +23,17 @@ def remove_heads(
     epsilon: Annotated[float, typer.Option(min=0.0, max=1.0, help="What is left of them; mean has none.")] = 1e-5,
 ) -> None:
     """Write a copy of a checkpoint without some heads, equal to taking them out while it runs."""
+    refuse_idle(context, (EPSILON,), [f"--method {method}"])
     import shutil
     import tempfile
 
     from attribution.checkpoint import load
     from attribution.surgery import NOTE, note, remove
-    from attribution.types import Ablation, AttributionError, HeadId
+    from attribution.types import Ablation, AttributionError
     from training.manifest import put_in_place, write_json
 
-    chosen = [HeadId.parse(head) for head in heads.split(",")]
+    quiet_transformers()
+    chosen = heads_of("--heads", heads)
     how = Ablation(method, epsilon)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttributionError(f"--out {out} is there already and not empty; name a new folder")

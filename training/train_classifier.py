@@ -88,6 +88,7 @@ def train_classifier(
     frozen = FrozenLayers(fresh, settings.frozen) if settings.frozen else None
     model = TierModel.untrained(fresh, len(taxonomy.categories), lora_config(fresh, settings))
     if start:
+        _refuse_other_encoder(start, fresh)
         _go_on_from(model, TierClassifier.load(start, fresh), taxonomy, head=settings.reads == "texts")
     begun, taught_by = lineage(start) if start else None, [lineage(teacher) for teacher in teachers]
     described = describe(fresh, taxonomy, settings, name)
@@ -287,6 +288,16 @@ def lora_config(encoder: Encoder, settings: TrainSettings) -> LoraConfig:
         use_rslora=settings.rslora,
         **adapted_modules(encoder, settings.frozen),
     )
+
+
+def _refuse_other_encoder(start: Path, encoder: Encoder) -> None:
+    """Raise TrainingError where a model to go on from was trained on another encoder."""
+    described = ClassifierSettings.load(start)
+    if described.encoder_sha256 != encoder.sha256:
+        raise TrainingError(
+            f"--from {start} was trained on encoder {described.encoder!r}, not on {encoder.name!r}; leave --encoder "
+            "out, or give that one"
+        )
 
 
 def _go_on_from(model: TierModel, trained: TierClassifier, taxonomy: Taxonomy, *, head: bool) -> None:

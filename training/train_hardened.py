@@ -68,7 +68,7 @@ def train_hardened(
     write: Callable[[Mapping[str, Any]], None] = lambda report: None,
     told: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Harden a copy of the checkpoint's model, prove it, and save it if attack success with all heads did not rise.
+    """Harden a copy of the checkpoint's model, prove it, and save it if there are no objections.
 
     Args:
         checkpoint: The model; it stays as it is.
@@ -104,9 +104,9 @@ def train_hardened(
     speech.responder(checkpoint.model).check([*own, *asker.harmful_prompts, *asker.harmless_prompts])
     identity = _identity(checkpoint, [*learnt, *answered], asker, recipe, focus, speech, trial)
     with HardenRun(out, identity) as run:
+        taught = _taught(run, lambda: lessons(checkpoint.model, [*learnt, *answered], speech))
         told("the original under attack")
         before = prove(checkpoint.model, asker, trial.attack, once=_within(run, "before"), told=told)
-        taught = _taught(run, lambda: lessons(checkpoint.model, [*learnt, *answered], speech))
         proofs, losses = {}, {}
         for kind, one in (("control", replace(recipe, p=0.0)), ("after", recipe)):
             model = copy.deepcopy(checkpoint.model)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guard.anew.form import kept, no_answer, reason
 from guard.forwarded import Grounded, Said, Standing
-from guard.wires.openai import url_citations
-from rag.types import Citation
+from guard.wires.openai import marks, url_citations
 
 AROUND = ("id", "object", "created", "model", "system_fingerprint", "service_tier", "usage")
 _CALLS = ("tool_calls", "function_call")
@@ -29,8 +28,8 @@ class ChatForm:
         for answer, choice in zip(answers, data["choices"], strict=True):
             if answer.citations:
                 own = choice["message"].get("annotations")
-                marks = url_citations(answer.citations)
-                choice["message"]["annotations"] = [*(own if isinstance(own, list) else []), *marks]
+                given = own if isinstance(own, list) else []
+                choice["message"]["annotations"] = [*given, *url_citations(answer.citations)]
         return data
 
     def required(self, data: Mapping[str, Any], answers: Sequence[Grounded]) -> dict[str, Any]:
@@ -50,14 +49,26 @@ def said_of(message: Mapping[str, Any], index: int) -> Said:
     )
 
 
+def joined(parts: Iterable[Said]) -> list[Said]:
+    """What the choices of a stream say, each from its parts, in the order of their indices."""
+    choices: dict[int, list[Said]] = {}
+    for part in parts:
+        choices.setdefault(part.choice, []).append(part)
+    return [
+        Said(
+            choice=index,
+            text="".join(part.text for part in said),
+            readable=all(part.readable for part in said),
+            refused=any(part.refused for part in said),
+            calls=any(part.calls for part in said),
+        )
+        for index, said in sorted(choices.items())
+    ]
+
+
 def calls_of(message: object) -> dict[str, Any]:
     """The calls of tools in a message or a delta."""
     return {name: message[name] for name in _CALLS if message.get(name)} if isinstance(message, dict) else {}
-
-
-def marks(citations: Sequence[Citation]) -> dict[str, Any]:
-    """Citations as fields of a message."""
-    return {"annotations": url_citations(citations)} if citations else {}
 
 
 def message_of(answer: Grounded) -> dict[str, Any]:

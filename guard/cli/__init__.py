@@ -38,12 +38,25 @@ def _program(
 
 for _module in (demo, serve, check, ask, ground, knowledge, journal, keys, config, policy, doctor, export):
     app.add_typer(_module.app, name=getattr(_module, "NAME", None))
+_not_loaded: list[str] = []
 for _point in sorted(entry_points(group="airlock.commands"), key=lambda point: point.name):
-    app.add_typer(_point.load(), name=_point.name)
+    try:
+        _group = _point.load()
+        if not isinstance(_group, typer.Typer):
+            raise TypeError("it is no typer.Typer")
+    except Exception as exc:  # noqa: BLE001 - of anybody's package, without which the other commands work
+        _not_loaded.append(
+            f"the command {_point.name!r} of the entry point {_point.value} cannot be loaded "
+            f"({type(exc).__name__}: {exc}); update or uninstall its package"
+        )
+    else:
+        app.add_typer(_group, name=_point.name)
 
 
 def main() -> None:
     """Run the command line: exit status 0 done, 1 failed, 2 wrong usage; every error is one line on stderr."""
+    for line in _not_loaded:
+        typer.echo(f"airlock: {options.shown_in_line(line)}", err=True)
     try:
         _only(sys.argv[1] if len(sys.argv) > 1 else "")()
     except SystemExit:  # the usual end; named first, so that the errors are not imported for it

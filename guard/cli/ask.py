@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from guard.cli.knowledge import Folder, settings_of, told_of
 from guard.cli.options import ConfigFile, Json, print_json, read_text, shown, shown_in_line
 
 app = typer.Typer()
@@ -14,6 +15,7 @@ app = typer.Typer()
 @app.command("ask")
 def ask(
     question: Annotated[str, typer.Argument(help="A question, or - for standard input.")],
+    kb: Folder = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -22,11 +24,13 @@ def ask(
     from contextlib import closing
 
     from guard.assemble import load_guard
-    from guard.config import NO_JOURNAL, load_config
+    from guard.config import NO_JOURNAL
     from guard.wires.openai import answer_dict
 
     given = read_text(question)
-    with closing(load_guard(load_config(config, NO_JOURNAL))) as guard:
+    with told_of(kb):
+        guard = load_guard(settings_of(config, kb, NO_JOURNAL))
+    with closing(guard):
         answer = asyncio.run(guard.ask(given))
     if as_json:
         print_json(answer_dict(answer))

@@ -58,11 +58,12 @@ def check(
     from guard.assemble import load_guard
     from guard.cli.server_checks import check_journal, check_keys
     from guard.config import NO_JOURNAL, load_config, warnings_of
-    from guard.listening import check_tls
+    from guard.listening import check_socket, check_tls
     from guard.upstream import Forwarder
 
     served = load_config(path)
     check_tls(served.server)
+    check_socket(served.server)
     check_keys(served)
     check_journal(served)
     settings = load_config(path, NO_JOURNAL)

@@ -26,14 +26,14 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
     """
     import logging
 
-    from guard.config import load_config
+    from guard.config import load_config, warnings_of
 
     logging.getLogger("airlock").addHandler(logging.NullHandler())  # the table says it
     loaded: list[Config] = []
 
     def load() -> str:
         loaded.append(load_config(config))
-        return str(config or "defaults")
+        return "; ".join([str(config or "defaults"), *warnings_of(loaded[0])])
 
     found = [_try("configuration", load)]
     found += [_try(name, step) for settings in loaded for name, step in _steps(settings)]

@@ -10,7 +10,10 @@ import typer
 from guard.cli.options import ConfigFile, Json, print_json, read_texts
 
 if TYPE_CHECKING:
-    from classifier.exported import RuntimeManifest
+    from classifier.encoder import Encoder
+    from classifier.exported import ExportCache, RuntimeManifest
+    from classifier.model import TierClassifier
+    from guard.config import Config
 
 app = typer.Typer()
 
@@ -29,12 +32,13 @@ def export(
     precision: Annotated[
         list[str] | None, typer.Option(help="fp32, bf16 or int8; every one that this processor has by default.")
     ] = None,
-    texts: Annotated[int, typer.Option(min=1, help="Texts to compare on, drawn from the data.")] = 1000,
+    texts: Annotated[int, typer.Option(min=200, help="Texts to compare on, drawn from the data.")] = 1000,
     calibration: Annotated[
         int, typer.Option(min=1, help="Other texts, of which int8 is fitted to the least sure.")
     ] = 400,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     language: Annotated[str | None, typer.Option(help="Export the model of one of `classifier.languages`.")] = None,
+    classifier: Annotated[str | None, typer.Option(help="Export the model of one of `classifiers`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Export the classifier to ONNX Runtime and OpenVINO, and keep what agrees with torch.
@@ -42,18 +46,25 @@ def export(
     With `classifier.runtime: auto` a server takes the fastest of them. Exit status 1 if one is refused.
     """
     from classifier.export import FEWEST_TEXTS, Exporter
-    from guard.assemble_classifier import export_cache, load_torch_classifier
     from guard.config import load_config
+    from guard.errors import BadRequest
 
+    if language is not None and classifier is not None:
+        raise typer.BadParameter("--language and --classifier name two models; give one, and export the other after it")
     wanted = _asked(runtime, precision)
     settings = load_config(config)
     drawn = _draw(list(read_texts(data, "--data")), texts + calibration, seed)
+    if len(drawn) < FEWEST_TEXTS:
+        raise BadRequest(
+            f"--data {data} holds {len(drawn)} different texts; an export is compared on at least {FEWEST_TEXTS}: give "
+            "a file with more"
+        )
     compared = min(texts, max(FEWEST_TEXTS, len(drawn) * texts // (texts + calibration)))
-    encoder, classifier = load_torch_classifier(settings, language)
+    encoder, model, cache = _named(settings, classifier) if classifier else _configured(settings, language)
     exporter = Exporter(
-        classifier,
+        model,
         encoder,
-        export_cache(settings, encoder, language),
+        cache,
         texts=drawn[:compared],
         calibration=drawn[compared:],
         threads=settings.classifier.threads,
@@ -65,6 +76,34 @@ def export(
             _say(made[-1], as_json=as_json)
     if not all(manifest.drift.bearable for manifest in made):
         raise typer.Exit(1)
+
+
+def _configured(config: Config, language: str | None) -> tuple[Encoder, TierClassifier, ExportCache]:
+    """The model of `classifier.model` or of a language, its encoder, and where its exports are."""
+    from guard.assemble_classifier import export_cache, load_torch_classifier
+
+    encoder, model = load_torch_classifier(config, language)
+    return encoder, model, export_cache(config, encoder, language)
+
+
+def _named(config: Config, name: str) -> tuple[Encoder, TierClassifier, ExportCache]:
+    """The same of a model of `classifiers`."""
+    from classifier.exported import ExportCache
+    from classifier.model import TierClassifier
+    from classifier.settings import ClassifierSettings
+    from guard.assemble_classifier import Encoders, naming
+    from guard.errors import ConfigError
+
+    if name not in config.classifiers:
+        raise ConfigError(f"--classifier {name}: `classifiers` has: {', '.join(config.classifiers) or 'none'}")
+    section, folder = f"classifiers.{name}", config.classifiers[name].model
+    with naming(f"{section}.model"):
+        encoder = Encoders(config).get(f"{section}.encoder", ClassifierSettings.load(folder).encoder)
+        return (
+            encoder,
+            TierClassifier.load(folder, encoder),
+            ExportCache(config.classifier.exports, folder, encoder.sha256),
+        )
 
 
 def _asked(runtimes: list[str] | None, asked: list[str] | None) -> list[tuple[Any, list[Any]]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli.knowledge import Folder, settings_of
+from guard.cli.knowledge import Folder, settings_of, told_of
 from guard.cli.options import ConfigFile, Json, print_json, read_file, read_text, read_texts, shown, shown_in_line
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def ground(
         support = load_support(settings, Encoders(settings))
         report = check_answer(given, evidence, support=support, gate=gate(settings))
     else:
-        report = load_answerer(settings, Encoders(settings)).check(given)
+        with told_of(kb):
+            answerer = load_answerer(settings, Encoders(settings))
+        report = answerer.check(given)
     if as_json:
         print_json(report.as_dict())
     else:

@@ -10,6 +10,7 @@ import typer
 from guard.cli.options import ConfigFile, Json, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from guard.tenants import Entry
@@ -42,6 +43,7 @@ def new(
     """Make a key. It is printed once, and kept nowhere."""
     from guard.tenants import changing, new_key
 
+    _check_scope(models or (), endpoints or ())
     key, entry = new_key(tenant, models=models or (), endpoints=endpoints or (), expires=_moment(expires, "--expires"))
     with changing(_file(file, config), make=True) as entries:
         entries.append(entry)
@@ -100,7 +102,7 @@ def rotate(
     from guard.errors import ConfigError
     from guard.tenants import changing, new_key
 
-    ends = _moment(overlap, "--overlap")
+    ends = _moment(overlap, "--overlap", at_once=True)
     expired = _moment(expires, "--expires")
     with changing(_file(file, config)) as entries:
         at = _find(entries, key)
@@ -134,8 +136,34 @@ def _find(entries: list[Entry], key: str) -> int:
     raise ConfigError(f"there is no key with the id {identifier[:12]!r}; `airlock keys list` shows them")
 
 
-def _moment(text: str | None, option: str) -> datetime | None:
-    """The time of an option, given as such or as days or hours from now; to the second, and not past."""
+def _check_scope(models: Sequence[str], endpoints: Sequence[str]) -> None:
+    """Whether each pattern can open something.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    from guard.endpoints import DOCUMENT, MODELS, OTHER, OWN, name_of
+    from guard.errors import ConfigError
+    from guard.policy import fits
+    from guard.wires import BY_ENDPOINT
+
+    if not all(pattern.strip() for pattern in models):
+        raise ConfigError("--models '': need the name of a model, or a pattern such as gpt-*; leave it out for all")
+    served = [*BY_ENDPOINT, name_of(MODELS), *OWN.values(), name_of(DOCUMENT)]
+    for pattern in endpoints:
+        if not any(fits(name, (pattern,)) for name in [*served, OTHER]):  # what else an app of one's own serves
+            raise ConfigError(
+                f"--endpoints {pattern!r}: fits none of {', '.join(served)}; repeat the option for several, or leave "
+                "it out for all"
+            )
+
+
+def _moment(text: str | None, option: str, *, at_once: bool = False) -> datetime | None:
+    """The time of an option, given as such or as days or hours from now; to the second, and not past.
+
+    Raises:
+        ConfigError: it is none, or has come; now is a time too with `at_once`.
+    """
     import re
     from datetime import UTC, datetime, timedelta
 
@@ -145,14 +173,14 @@ def _moment(text: str | None, option: str) -> datetime | None:
         return None
     now = datetime.now(UTC).replace(microsecond=0)
     if ahead := re.fullmatch(r"(\d{1,5})([dh])", text):
-        hours = int(ahead[1]) * (24 if ahead[2] == "d" else 1)
-        return now + timedelta(hours=hours)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise ConfigError(f"{option} {text!r}: need a time such as 2027-01-31T12:00, 90d or 12h") from exc
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if moment < now:
+        moment = now + timedelta(hours=int(ahead[1]) * (24 if ahead[2] == "d" else 1))
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as exc:
+            raise ConfigError(f"{option} {text!r}: need a time such as 2027-01-31T12:00, 90d or 12h") from exc
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment < now or (moment == now and not at_once):
         raise ConfigError(f"{option} {text!r}: is past; need a time to come, such as 90d or 12h")
     return moment
 
@@ -169,4 +197,4 @@ def _print_key(key: str, entry: Entry, *, as_json: bool) -> None:
         print_json({"key": key, **_row(entry, datetime.now(UTC))})
     else:
         typer.echo(key)
-        typer.echo(f"id {entry.id} of {entry.tenant}; the key is shown this once, and kept nowhere")
+        typer.echo(f"id {entry.id} of {entry.tenant}; the key is shown this once, and kept nowhere", err=True)

@@ -1,17 +1,17 @@
-"""`airlock kb`: build a knowledge base, change it while it is searched, search it, verify it."""
+"""`airlock kb`: build a knowledge base, change it while it is searched, search it, verify it, copy it."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, shown, shown_in_line
+from guard.cli.options import ConfigFile, Json, print_json, read_text, shown, shown_in_line
 from guard.progress import progress_bar
 from rag.mode import Mode
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rag.write import Writer
 
 NAME = "kb"
-app = typer.Typer(no_args_is_help=True, help="Build, change, search and verify a knowledge base.")
+app = typer.Typer(no_args_is_help=True, help="Build, change, search, verify and copy a knowledge base.")
+_FEW = 20  # metadata entries that are named
 
 Folder = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one, else the sample.")]
 Written = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one. Made if missing.")]
@@ -99,7 +100,7 @@ def remove(
     """Remove documents, all or none; their last versions stay for the citations that name them."""
     from rag.sync import remove_documents
 
-    with _writer(config, kb, make=False) as writer:
+    with _writer(config, kb, embeds=False) as writer:
         _say(remove_documents(writer, ids), as_json=as_json)
 
 
@@ -112,7 +113,7 @@ def sync(source: Source, kb: Written = None, config: ConfigFile = None, as_json:
     from rag.sync import sync as sync_folder
 
     with _writer(config, kb) as writer, progress_bar("files", quiet=as_json) as progress:
-        _say(sync_folder(writer, source, progress=progress), as_json=as_json)
+        _say(sync_folder(writer, source, progress=progress), as_json=as_json, base=writer.folder)
         _reindex(writer)
 
 
@@ -139,7 +140,7 @@ def prune(
         day = date.fromisoformat(before)
     except ValueError as exc:
         raise typer.BadParameter(f"{before!r} is not a date; write it like 2026-01-31") from exc
-    with _writer(config, kb, make=False) as writer:
+    with _writer(config, kb, embeds=False) as writer:
         gone = writer.prune(datetime.combine(day, time(), UTC).timestamp())
     if as_json:
         print_json({"pruned": gone})
@@ -149,7 +150,7 @@ def prune(
 
 @app.command("search")
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="What to look for, or - for standard input.")],
     kb: Folder = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="Passages to show.")] = 5,
     mode: Annotated[Mode | None, typer.Option("--mode", help="The configured one without it.")] = None,
@@ -160,10 +161,17 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Show the best passages for a query, with the similarity of their vectors, and of their documents' nearest ask."""
+    from guard.errors import BadRequest
+
+    text = read_text(query)
+    if not any(map(str.isalnum, text)):
+        raise BadRequest(f"there is no word to look for in {query!r}; give some as an argument")
     settings, knowledge = _open(config, kb)
     chosen = mode or settings.knowledge.mode
     asked = {**settings.knowledge.where, **_where(where or [])}
-    for found in knowledge.search(query, k, where=asked, mode=chosen):
+    if asked:
+        _warn_of_unknown(asked, knowledge)
+    for found in knowledge.search(text, k, where=asked, mode=chosen):
         passage = found.passage
         if as_json:
             names = ("id", "document", "version", "start", "end", "text")
@@ -178,7 +186,9 @@ def search(
 
 @app.command("show")
 def show(
-    document: Annotated[str, typer.Argument(metavar="ID", help="Id of a document.")],
+    document: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Id of a document; all are listed without.")
+    ] = None,
     version: Annotated[
         str | None, typer.Option("--version", help="An old version; the current one by default.")
     ] = None,
@@ -186,8 +196,13 @@ def show(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show a document: its versions, its metadata and its text, as it is quoted."""
-    _, knowledge = _open(config, kb)
+    """Show a document: its versions, its metadata and its text, as it is quoted; or list ids, titles and expiry."""
+    if document is None and version is not None:
+        raise typer.BadParameter(f"--version {version} is of one document; name its ID too")
+    _, knowledge = _open(config, kb, embeds=False)
+    if document is None:
+        _list(knowledge, as_json=as_json)
+        return
     with knowledge.view() as view:
         found, versions = view.document(document, version), view.versions(document)
     if as_json:
@@ -203,7 +218,7 @@ def show(
 @app.command("verify")
 def verify(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """Check every hash and every offset; exit status 1 if anything is wrong."""
-    _, knowledge = _open(config, kb)
+    _, knowledge = _open(config, kb, embeds=False)
     faults, manifest = knowledge.verify(), knowledge.manifest
     if as_json:
         print_json({"sound": not faults, "faults": faults, **asdict(manifest)})
@@ -214,10 +229,31 @@ def verify(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) 
         raise typer.Exit(1)
 
 
+@app.command("copy")
+def copy(
+    dest: Annotated[Path, typer.Argument(help="Folder that is made; nothing may be there.")],
+    kb: Folder = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a knowledge base as it is at one moment, also while it is changed; the copy is verified before it is there.
+
+    This is how a base is saved and restored: its files, copied while somebody writes, may be an old state.
+    """
+    from rag.copying import copy_base
+
+    _, knowledge = _open(config, kb, embeds=False)
+    manifest = copy_base(knowledge, dest)
+    if as_json:
+        print_json(asdict(manifest))
+    else:
+        typer.echo(f"{manifest.documents} documents, {manifest.passages} passages in {dest}")
+
+
 @app.command("stats")
 def stats(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """Count documents, passages and old versions; name the index, its recall and the encoder."""
-    _, knowledge = _open(config, kb)
+    _, knowledge = _open(config, kb, embeds=False)
     figures = asdict(knowledge.statistics())
     if as_json:
         print_json(figures)
@@ -226,8 +262,15 @@ def stats(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -
         typer.echo(f"{name.replace('_', ' '):14} {'exact' if value is None else value}")
 
 
-def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[str, int]:
-    """A line for each event, once it has happened, those with a reason on stderr; and how many of each."""
+def _say(events: Iterable[Event], *, as_json: bool, count: bool = True, base: Path | None = None) -> dict[str, int]:
+    """A line for each event, once it has happened, those with a reason on stderr; and how many of each.
+
+    Args:
+        events: as they happen.
+        as_json: whether programs read it.
+        count: whether it ends with how many of each.
+        base: whose documents are counted there too.
+    """
     counts: dict[str, int] = {}
     for event in events:
         counts[event.happened] = counts.get(event.happened, 0) + 1
@@ -239,7 +282,10 @@ def _say(events: Iterable[Event], *, as_json: bool, count: bool = True) -> dict[
             typer.echo(shown_in_line(f"{event.happened.value}: {event.name}"))
         sys.stdout.flush()
     if count and not as_json:
-        typer.echo(", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do")
+        from rag.schema import manifest_of
+
+        done = ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do"
+        typer.echo(done + (f"; {manifest_of(base).documents} documents in the base" if base else ""))
     return counts
 
 
@@ -254,11 +300,46 @@ def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return asked
 
 
-def settings_of(config: Path | None, kb: Path | None) -> Config:
-    """The configuration, with the knowledge base of the option in it."""
+def _warn_of_unknown(where: Iterable[str], knowledge: KnowledgeBase) -> None:
+    """Tell of metadata entries that are asked for and no document has: nothing can be found then."""
+    with knowledge.view() as view:
+        known = view.entries()
+    for key in where:
+        if key not in known:
+            there = f"; there are: {', '.join(known)}" if 0 < len(known) <= _FEW else ""
+            typer.echo(shown_in_line(f"airlock: warning: no document has the metadata entry {key!r}{there}"), err=True)
+
+
+def _list(knowledge: KnowledgeBase, *, as_json: bool) -> None:
+    with knowledge.view() as view:
+        for document in view.documents():
+            expires = document.metadata.get("expires")
+            if as_json:
+                print_json({"id": document.id, "title": document.title, "expires": expires})
+            else:
+                until = f" (expires {expires})" if expires else ""
+                typer.echo(f"{shown_in_line(document.id)}  {shown_in_line(document.title + until)}")
+
+
+def settings_of(config: Path | None, kb: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The configuration, with the knowledge base of the option and other settings in it; see `load_config`."""
     from guard.config import load_config
 
-    return load_config(config, {"knowledge.path": str(kb.absolute())} if kb else None)
+    return load_config(config, {**(overrides or {}), **({"knowledge.path": str(kb.absolute())} if kb else {})})
+
+
+@contextlib.contextmanager
+def told_of(kb: Path | None) -> Iterator[None]:
+    """Faults of the knowledge base come out as those of the option, where that named it."""
+    from guard.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as exc:
+        setting, _, fault = str(exc).partition(": ")
+        if kb is None or setting != "knowledge.path":
+            raise
+        raise ConfigError(f"--kb {kb}: {fault}") from exc
 
 
 def _encoder(config: Path | None, kb: Path | None, *, anew: bool = False) -> tuple[Config, Encoder]:
@@ -270,18 +351,34 @@ def _encoder(config: Path | None, kb: Path | None, *, anew: bool = False) -> tup
     return settings, load_search(settings, encoders, load_sentences(settings, encoders), anew=anew)
 
 
-def _open(config: Path | None, kb: Path | None) -> tuple[Config, KnowledgeBase]:
+def _named(config: Path | None, kb: Path | None) -> tuple[Config, Encoder]:
+    """The configuration, and what stands for the encoder that the base was made with; no model is loaded."""
+    from guard.assemble_classifier import naming
+    from rag.paired import AbsentEncoder
+    from rag.schema import SAMPLE, manifest_of
+
+    settings = settings_of(config, kb, {"knowledge.reranker": None})
+    with naming("knowledge.path"):
+        manifest = manifest_of(settings.knowledge.path or SAMPLE)
+    return settings, AbsentEncoder(manifest.encoder, manifest.dimension)
+
+
+def _open(config: Path | None, kb: Path | None, *, embeds: bool = True) -> tuple[Config, KnowledgeBase]:
+    """The base; to embed questions, or only to be looked at, whatever encoder it was made with."""
     from guard.assemble_knowledge import load_knowledge
 
-    settings, encoder = _encoder(config, kb)
-    return settings, load_knowledge(settings, encoder)
+    with told_of(kb):
+        settings, encoder = _encoder(config, kb) if embeds else _named(config, kb)
+        return settings, load_knowledge(settings, encoder)
 
 
-def _writer(config: Path | None, kb: Path | None, *, make: bool = True) -> Writer:
+def _writer(config: Path | None, kb: Path | None, *, embeds: bool = True) -> Writer:
+    """The writing side of the base; one is made if it is not there and documents are to be embedded."""
     from guard.assemble_knowledge import load_writer
 
-    settings, encoder = _encoder(config, kb)
-    return load_writer(settings, encoder, make=make)
+    with told_of(kb):
+        settings, encoder = _encoder(config, kb) if embeds else _named(config, kb)
+        return load_writer(settings, encoder, make=embeds)
 
 
 def _reindex(writer: Writer) -> None:

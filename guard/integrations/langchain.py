@@ -85,6 +85,10 @@ class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
         model: answers what may pass; any runnable from messages to a message or a text.
         guard: the engine, or the configuration to build it from.
         raise_on_block: raise `BlockedError`, with the decision, in place of a refusal.
+
+    Raises:
+        TypeError: the model is no runnable.
+        ConfigError: a setting is wrong, or a part that it names is missing or damaged.
     """
 
     def __init__(
@@ -94,6 +98,11 @@ class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
         *,
         raise_on_block: bool = False,
     ) -> None:
+        if not isinstance(model, Runnable):
+            raise TypeError(
+                "model: need a chat model or another runnable, as GuardedModel(init_chat_model(...)); "
+                f"got {model!r:.80}"
+            )
         self._model = model
         self._doors = _Doors(guard, raise_on_block=raise_on_block)
 

@@ -14,6 +14,7 @@ from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.utils import ModelResponse, TextCompletionResponse
 
+from guard.anew.chat import joined
 from guard.assemble import load_guard
 from guard.config import Config
 from guard.doors import Left, broke_off, enter_request, leave
@@ -27,7 +28,6 @@ from guard.integrations.litellm_messages import (
     plain,
     read_request,
     said_by,
-    spoken,
     stopped_chunk,
     stream_anew,
 )
@@ -199,7 +199,7 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
 
     async def _grounded(self, decision: Decision, chunks: list[Any], data: dict[str, Any]) -> AsyncIterator[Any]:
         """A stream that was held whole: itself, or in its place what may leave of it, text first and then calls."""
-        answers = spoken(choice for chunk in chunks for choice in chunk.choices)
+        answers = joined(said_by(choice) for chunk in chunks for choice in chunk.choices)
         left = await self._leave(decision, answers, [], data, None)
         if not answers or decision.ground_answer is not AnswerGrounding.REQUIRE:
             for chunk in chunks:

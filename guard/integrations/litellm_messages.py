@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,21 +91,6 @@ def said_by(choice: Any) -> Said:  # noqa: ANN401
     if isinstance(choice, TextChoices):
         return Said(choice.index, choice.text or "")
     return said_of(plain(_message(choice)), choice.index)
-
-
-def spoken(choices: Iterable[Any]) -> list[Said]:
-    """What the choices of a stream say, each from its parts."""
-    said: dict[int, Said] = {}
-    for part in map(said_by, choices):
-        before = said.get(part.choice, Said(part.choice, ""))
-        said[part.choice] = Said(
-            part.choice,
-            before.text + part.text,
-            readable=before.readable and part.readable,
-            refused=before.refused or part.refused,
-            calls=before.calls or part.calls,
-        )
-    return [each for _, each in sorted(said.items())]
 
 
 def answer_anew(response: Any, texts: Sequence[str]) -> None:  # noqa: ANN401

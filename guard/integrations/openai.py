@@ -31,7 +31,7 @@ def guarded(client: C, guard: Guard | Config | Path | str | None = None, *, rais
 
     `chat.completions`, `completions`, `responses` and `embeddings` are guarded, streamed or not, and `models` passes.
     Whatever else would go to the model is answered with HTTP 404; the client that was given still does it. Both share
-    their connections.
+    their connections. Copies of the copy are guarded alike.
 
     Args:
         client: `OpenAI` or `AsyncOpenAI`, or what derives from them, such as `AzureOpenAI`.
@@ -39,8 +39,10 @@ def guarded(client: C, guard: Guard | Config | Path | str | None = None, *, rais
         raise_on_block: raise `BlockedError`, with the decision, in place of a refusal.
 
     Raises:
+        TypeError: it is no such client, or is guarded already.
         ConfigError: a setting is wrong, or a part that it names is missing or damaged.
     """
+    _check(client)
     engine = guard if isinstance(guard, Guard) else load_guard(guard)
     inner = client._client
     http = _family(inner)
@@ -56,7 +58,53 @@ def guarded(client: C, guard: Guard | Config | Path | str | None = None, *, rais
         follow_redirects=inner.follow_redirects,
         trust_env=False,
     )
-    return client.copy(http_client=client_of_guard, websocket_base_url=_NO_WEBSOCKETS)
+    safe = client.copy(http_client=client_of_guard, websocket_base_url=_NO_WEBSOCKETS)
+    safe.__class__ = _staying(type(safe), client_of_guard)
+    return safe
+
+
+def _check(client: object) -> None:
+    """Whether a client can be guarded.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    from openai import AsyncOpenAI, OpenAI
+
+    if not isinstance(client, OpenAI | AsyncOpenAI):
+        given = f"the class {client.__name__}" if isinstance(client, type) else f"an object of {type(client).__name__}"
+        raise TypeError(f"client: need a client of the official library, as guarded(OpenAI()); got {given}")
+    if hasattr(client, "_is_guarded"):
+        raise TypeError("client: is guarded already; give the client that was given to guarded() before")
+
+
+def _staying(kind: type, http_client: object) -> type:
+    """A kind of clients that cannot leave the guard: they keep this HTTP client and open no websocket.
+
+    The library makes a copy of the class of what is copied, so copies, and copies of copies, are of this kind too.
+    """
+
+    def keep(client: object, given: object) -> None:
+        if given is not http_client:
+            raise TypeError(
+                "http_client: a guarded client keeps its own, since another would pass the guard by; give it to the "
+                "client before that is guarded: guarded(OpenAI(http_client=...))"
+            )
+
+    def stay(client: object, url: object) -> None:
+        if url not in (None, _NO_WEBSOCKETS):
+            raise TypeError(
+                f"websocket_base_url = {url}: a guarded client opens no websocket, since that would pass the guard by; "
+                "use the client that was given to guarded() for it"
+            )
+
+    fields = {
+        "_client": property(lambda client: http_client, keep),
+        "websocket_base_url": property(lambda client: _NO_WEBSOCKETS, stay),
+        "_is_guarded": True,
+        "__module__": kind.__module__,
+    }
+    return type(kind.__name__, (kind,), fields)
 
 
 class _Transport:

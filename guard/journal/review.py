@@ -5,6 +5,7 @@ The queue is read from the records; each step is a record of its own. So nobody 
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -133,8 +134,10 @@ def resolve(database: Database, decision: str, by: str, note: str) -> Review:
         review = find(ledger.connection, decision)
         _check_open(review)
         if review.state is State.WAITING or review.by != by:
-            who = f"is claimed by {review.by}" if review.by else "is claimed by nobody"
-            raise BadRequest(f"decision {decision} {who}; claim it first: `airlock journal review claim {decision}`")
+            how = f"airlock journal review claim {decision} --by {shlex.quote(by)}"
+            if review.by:
+                how += " --take-over"
+            raise BadRequest(f"decision {decision} is claimed by {review.by or 'nobody'}; claim it first: `{how}`")
         return _appended(ledger, review, State.RESOLVED, by, note)
 
 

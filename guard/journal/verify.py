@@ -93,6 +93,7 @@ class _Check:
         self._last: Record | None = None
         self._before_first = GENESIS  # what the first record says of the one before
         self._cut: tuple[int, str] | None = None  # what the last checkpoint signs off
+        self._misfits = 0  # keyed records whose hash is not what the key makes of them
         self.report = Report()
 
     def read(self, record: Record) -> None:
@@ -119,11 +120,18 @@ class _Check:
 
     def end(self, head: Head | None) -> Report:
         """What is known once all records were read."""
-        report, last = self.report, self._last
         self._check_beginning(head)
         if head is None:
-            report.add("the head is missing")
-            return report
+            self.report.add("the head is missing")
+        else:
+            self._check_head(head)
+        fits = head is not None and head.seal.startswith(KEYED) and is_sealed(head, self._keys)
+        if 1 < self._misfits == self.report.keyed and not fits:
+            self._blame_key()
+        return self.report
+
+    def _check_head(self, head: Head) -> None:
+        report, last = self.report, self._last
         report.head, report.pruned = str(head), head.pruned
         if not is_sealed(head, self._keys):
             report.add(f"the head was changed{self._hint(head.seal)}")
@@ -136,12 +144,12 @@ class _Check:
             report.add(f"record {last.seq}, the last one, is not keyed")
         if self._anchor and not self._anchored:
             self._check_absent_anchor(self._anchor, seq)
-        return report
 
     def _check_hash(self, record: Record, last: Record | None) -> None:
         keyed = record.hash.startswith(KEYED)
         self.report.keyed += keyed
         if not is_sound(record, self._keys):
+            self._misfits += keyed
             self.report.add(f"record {record.seq} was changed{self._hint(record.hash)}")
         elif last and last.hash.startswith(KEYED) and not keyed:
             self.report.add(f"record {record.seq} is not keyed, though the one before is")
@@ -150,6 +158,16 @@ class _Check:
         if not found.startswith(KEYED):
             return ""
         return ", or the key is another one" if self._keys.sign else ", or not: its key is needed (journal.key_env)"
+
+    def _blame_key(self) -> None:
+        """Say once, in place of each record, that nothing which is keyed fits the key."""
+        report, hint = self.report, self._hint(KEYED)
+        if self._keys.sign:
+            said = "was written with the key of journal.key_env, which is probably another one"
+        else:
+            said = "can be checked: its key is needed (journal.key_env)"
+        others = [problem for problem in report.shown if not problem.endswith(hint)]
+        report.shown = [f"none of the {report.keyed} keyed records {said}", *others]
 
     def _read_checkpoint(self, record: Record) -> None:
         try:

@@ -10,7 +10,7 @@ from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
 from guard.wires.json import content_texts, dump, event, parse_json
-from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason, url_citations
+from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason, marks
 from guard.wires.parts import Parts, content, inside, media_in, said
 from guard.wires.requests import Open, field_turns, limited, no_other_conversation, stored_prompt, validated
 from guard.wires.trimming import Entry, trimmed
@@ -142,8 +142,7 @@ def _entry(message: Mapping[str, Any]) -> Entry:
 
 
 def _marks(reply: Reply) -> dict[str, Any]:
-    marks: dict[str, Any] = {"refusal": reply.text} if reply.refused else {}
-    return marks | ({"annotations": url_citations(reply.citations)} if reply.citations else {})
+    return {**({"refusal": reply.text} if reply.refused else {}), **marks(reply.citations)}
 
 
 CHAT = ChatWire()

@@ -39,7 +39,7 @@ class ChoicesReader:
         yield Heard(whole=("\n".join(content_texts(beside).values()),))
         yield from map(self._choice, choices)
 
-    def left(self, data: Any) -> None:  # noqa: ANN401
+    def sent(self, data: Any) -> None:  # noqa: ANN401
         """Nothing depends on it."""
 
     def stopped(self, decision: Decision) -> bytes:

@@ -63,7 +63,7 @@ class _NoStream:
     def read(self, data: Any) -> Iterable[Heard]:  # noqa: ANN401 - any JSON value
         raise UpstreamError("the upstream streams embeddings, which cannot be checked", code="bad_upstream")
 
-    def left(self, data: Any) -> None:  # noqa: ANN401
+    def sent(self, data: Any) -> None:  # noqa: ANN401
         pass
 
     def stopped(self, decision: Decision) -> bytes:

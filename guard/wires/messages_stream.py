@@ -56,7 +56,7 @@ class MessagesReader:
                 yield _whole(data)
                 yield Heard(over=kind == "message_stop")
 
-    def left(self, data: Any) -> None:  # noqa: ANN401
+    def sent(self, data: Any) -> None:  # noqa: ANN401
         """Remember which blocks the client has open."""
         if data["type"] == "content_block_start":
             self._open.append(data["index"])

@@ -28,6 +28,11 @@ def url_citations(citations: Sequence[Citation]) -> list[dict[str, Any]]:
     return [{"type": "url_citation", "url_citation": cited_place(citation)} for citation in citations]
 
 
+def marks(citations: Sequence[Citation]) -> dict[str, Any]:
+    """Citations as fields of a message."""
+    return {"annotations": url_citations(citations)} if citations else {}
+
+
 def cited_place(citation: Citation) -> dict[str, Any]:
     """Where a citation stands in an answer, and what it names."""
     return {
@@ -59,7 +64,7 @@ def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:
 def citation_dict(citation: Citation) -> dict[str, Any]:
     """A citation as it is written on the wire and on the command line."""
     names = ("passage", "document", "version", "title", "url", "start", "end", "quote", "score", "status", "verbatim")
-    return {name: getattr(citation, name) for name in names}
+    return {name: getattr(citation, name) for name in names} | {"status": citation.status.value}
 
 
 def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class ResponsesReader:
         ]
         yield Heard(whole=whole, over=kind in _ENDS)
 
-    def left(self, data: Any) -> None:  # noqa: ANN401
+    def sent(self, data: Any) -> None:  # noqa: ANN401
         """Remember what the client knows of the response."""
         kind, item = data["type"], _number(data, "output_index")
         place = (item, _number(data, "content_index"))

@@ -143,7 +143,7 @@ class StreamReader(Protocol):
         """
         ...
 
-    def left(self, data: Any) -> None:  # noqa: ANN401
+    def sent(self, data: Any) -> None:  # noqa: ANN401
         """An event has been sent to the client."""
         ...
 

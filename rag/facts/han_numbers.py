@@ -57,9 +57,9 @@ def han_numbers(text: str) -> Iterator[Number]:
                 yield number
     for match in _PERCENT.finditer(text):
         if len(match[1]) <= MOST_DIGITS:
-            yield Number(Fraction(match[1]), "percent", match[0], match.start(1))
+            yield Number(Fraction(match[1]), "percent", match[0], match.start())
     for match in _PLACE.finditer(text):
-        yield Number(Fraction(int(match[1])), "ordinal", match[0], match.start(1))
+        yield Number(Fraction(int(match[1])), "ordinal", match[0], match.start())
     for match in _TENTHS.finditer(text):
         tenths = _DIGITS[match["tenths"]]
         if match["part"]:

@@ -137,7 +137,9 @@ def test_a_server_that_stays_down_ends_the_run_and_what_is_finished_is_kept(serv
     server.fail = lambda number: (503, [], b"down") if number >= 4 else None
     journal = tmp_path / "a.jsonl"
     one = endpoint(server, concurrency=1, retries=1)
-    with pytest.raises(UpstreamError, match=r"of endpoint answers with HTTP status 503 \(2 tries\)"):
+    with pytest.raises(
+        UpstreamError, match=r"of --endpoint answers with HTTP status 503 \(2 tries\); see that it runs"
+    ):
         measure(EndpointResponder(one), KeywordJudge(), HARMFUL, journal=journal)
     assert len(journal.read_text().splitlines()) == 4
     server.fail, server.asked = lambda number: None, []
@@ -171,9 +173,9 @@ def test_a_filter_is_a_refusal_and_so_is_the_servers_own(server):
         (
             401,
             b'{"error": {"code": "invalid_api_key", "message": "sk-secret is wrong"}}',
-            ("401 (invalid_api_key)", "key"),
+            ("401 (invalid_api_key)", "holds the key in --api-key-env"),
         ),
-        (404, b"no", ("404", "/v1")),
+        (404, b"no", ("404", "check --endpoint", "/v1")),
         (
             400,
             b'{"error": {"code": "bad sk-secret !", "type": "invalid_request_error"}}',
@@ -198,8 +200,10 @@ def test_what_cannot_be_used_is_named_at_once_and_not_quoted(server, status, bod
 
 def test_no_server_and_a_slow_one(server):
     gone = ChatEndpoint(base_url=f"http://127.0.0.1:{closed_port()}/v1", model_name="m", retries=1, backoff_s=0.01)
-    with pytest.raises(UpstreamError, match=r"cannot be reached \(2 tries\)"):
+    with pytest.raises(UpstreamError, match=r"cannot be reached \(2 tries\); see that it runs where --endpoint says"):
         measure(EndpointResponder(gone), KeywordJudge(), HARMFUL)
+    with pytest.raises(UpstreamError, match=r"of --judge-endpoint cannot be reached .* where --judge-endpoint says"):
+        EndpointJudge(gone).judge([(HARMFUL[0], Answer("no"))])
     server.delay = 2.0
     with pytest.raises(UpstreamError, match=r"did not answer within 0\.1 s"):
         measure(EndpointResponder(endpoint(server, timeout_s=0.1, retries=0)), KeywordJudge(), HARMFUL[:1])
@@ -207,7 +211,7 @@ def test_no_server_and_a_slow_one(server):
 
 def test_a_key_that_is_not_there(server, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(ConfigError, match=rf"endpoint\.api_key_env = '{VARIABLE}'.*not set"):
+    with pytest.raises(ConfigError, match=rf"--api-key-env = '{VARIABLE}'.*not set"):
         EndpointResponder(endpoint(server, api_key_env=VARIABLE))
 
 
@@ -397,6 +401,7 @@ def test_the_judge_may_be_an_endpoint_too(server, run, tmp_path):
             for option, value, other in (
                 ("--method", "query", "--ablate"),
                 ("--epsilon", "1e-5", "--ablate"),
+                ("--top-k", "3", "--temperature"),
                 ("--model-name", "m", "--endpoint"),
                 ("--api-key-env", VARIABLE, "--endpoint"),
                 ("--judge-endpoint", "http://127.0.0.1:1/v1", "--judge endpoint"),
@@ -413,6 +418,40 @@ def test_wrong_usage(run, options, words):
     result = run(*options, *SETS)
     assert result.exit_code == 2
     assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_an_epsilon_of_a_mean_is_refused(run):
+    result = run("--model", "x", *SETS, "--ablate", "0.1", "--method", "mean", "--epsilon", "0.5")
+    assert result.exit_code == 2
+    assert "--epsilon needs --method query" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_settings_that_cannot_be_are_named_as_options(run, checkpoint, tmp_path):
+    with pytest.raises(AttributionError, match=r"^--samples 2: greedy answers .* or --samples 1$"):
+        run("--model", checkpoint, *SETS, "--samples", 2)
+    with pytest.raises(AttributionError, match=r"give fewer --max-new-tokens$"):
+        run("--model", checkpoint, *SETS, "--max-new-tokens", 999)
+    with pytest.raises(AttributionError, match=r"--ablate 0\.1,0\.1: head 0\.1 is there twice"):
+        run("--model", checkpoint, *SETS, "--ablate", "0.1,0.1")
+    for options in (("--out", "harmful.jsonl"), ("--resume", "b.json", "--out", "b.json")):
+        with pytest.raises(AttributionError, match="would overwrite a file that is read"):
+            run("--model", checkpoint, *SETS, *options)
+    both = ("--harmful", "harmful.jsonl", "--harmless", "both.jsonl")
+    rows = [{"text": "harmful 1"}, {"text": "else"}]
+    (tmp_path / "both.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(AttributionError, match=r"--harmful harmful\.jsonl and --harmless both\.jsonl have 1 prompt in"):
+        run("--model", checkpoint, *both)
+
+
+@pytest.mark.parametrize("judge", [False, True])
+def test_an_endpoint_that_is_not_there_is_named_as_its_option(server, run, judge):
+    nowhere = f"http://127.0.0.1:{closed_port()}/v1"
+    server.says = lambda body: "Well."
+    asked = ("--endpoint", server.url if judge else nowhere, "--model-name", "m", "--retries", 0)
+    more = ("--judge", "endpoint", "--judge-endpoint", nowhere, "--judge-model", "j") if judge else ()
+    words = rf"of --{'judge-' if judge else ''}endpoint cannot be reached; "
+    with pytest.raises(UpstreamError, match=words):
+        run(*asked, *more, *SETS)
 
 
 def test_an_option_is_taken_where_it_does_something(server, run, checkpoint, monkeypatch):

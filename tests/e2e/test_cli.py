@@ -84,6 +84,33 @@ def test_the_help_names_every_command(airlock):
     assert all(f"\n  {command} " in said for command in COMMANDS if " " not in command)
 
 
+def test_a_command_of_another_package_that_cannot_be_loaded_takes_none_with_it(airlock_process, tmp_path):
+    folder = tmp_path / "other-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    points = {"absent": "no_such_module:app", "broken": "broken_module:app", "odd": "json:dumps"}
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (folder / "entry_points.txt").write_text("\n".join(["[airlock.commands]", *lines, ""]))
+    (tmp_path / "broken_module.py").write_text("raise RuntimeError('on two\\nlines')")
+    causes = [
+        "ModuleNotFoundError: No module named 'no_such_module'",
+        "RuntimeError: on two lines",
+        "TypeError: it is no typer.Typer",
+    ]
+    said = [
+        f"airlock: the command {name!r} of the entry point {value} cannot be loaded ({cause}); update or uninstall its "
+        "package"
+        for (name, value), cause in zip(points.items(), causes, strict=True)
+    ]
+    for command in (["--version"], ["serve", "--help"], ["keys", "list", "--help"], ["train", "--help"]):
+        ran = airlock_process(*command, PYTHONPATH=str(tmp_path))
+        assert (ran.status, ran.err.splitlines()) == (0, said), ran
+        assert ran.out
+    ran = airlock_process("broken", PYTHONPATH=str(tmp_path))
+    assert (ran.status, ran.err.splitlines()[:3]) == (2, said)
+    assert "No such command 'broken'" in ran.err
+
+
 def test_help_is_instant():
     """CPU seconds of the whole process, so that a busy machine does not count."""
     command = [str(Path(sys.executable).with_name("airlock")), "--help"]
@@ -98,13 +125,25 @@ def test_help_is_instant():
     assert min(seconds) < 0.3, seconds
 
 
-def test_help_loads_nothing_heavy():
-    command = [sys.executable, "-X", "importtime", "-m", "guard", "--help"]
+def loaded_by(*arguments):
+    """The packages that a command loads."""
+    command = [sys.executable, "-X", "importtime", "-m", "guard", *arguments]
     ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines()}
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines()}
+
+
+def test_help_loads_nothing_heavy():
+    loaded = loaded_by("--help")
     assert "typer" in loaded  # negative control: this is the list of what was loaded
     heavy = {"torch", "transformers", "faiss", "numpy", "pydantic", "fastapi", "uvicorn", "aiohttp", "yaml", "rich"}
     assert not loaded & heavy
+
+
+@pytest.mark.parametrize("command", ["stats", "verify", "show"])
+def test_a_base_is_looked_at_without_a_model(command):
+    loaded = loaded_by("kb", command)
+    assert "faiss" in loaded  # negative control
+    assert not loaded & {"torch", "transformers", "sentence_transformers"}
 
 
 # JSON
@@ -214,6 +253,7 @@ def test_kb_build_search_verify(airlock, tmp_path):
     assert answer["citations"][0]["quote"] == "Green tea is brewed at 80 °C for two minutes."
     # The sample, which is the default, knows nothing of it: the answer came from the folder named.
     assert airlock("ask", question, "--json").done().json["abstained"] is True
+    assert airlock("ask", question, "--kb", "kb", "--json").done().json == answer
 
     airlock("kb", "build", "nowhere", "--out", "kb").failed("nowhere", "not a folder")
     airlock("kb", "build", "docs", "--out", "docs").failed("docs", "not a knowledge base")
@@ -236,8 +276,8 @@ def test_kb_changes_while_it_is_there(kb_commands, tmp_path):
     (tmp_path / "docs").mkdir()
     tea = tmp_path / "docs" / "tea.md"
     tea.write_text("---\ntrust: high\n---\nGreen tea is brewed at 80 °C.\n", encoding="utf-8")
-    assert kb_commands("sync", "docs", "--kb", "kb").done().out == "added: tea\n1 added\n"
-    assert kb_commands("sync", "docs", "--kb", "kb").done().out == "nothing to do\n"
+    assert kb_commands("sync", "docs", "--kb", "kb").done().out == "added: tea\n1 added; 1 documents in the base\n"
+    assert kb_commands("sync", "docs", "--kb", "kb").done().out == "nothing to do; 1 documents in the base\n"
     old = kb_commands("show", "tea", "--kb", "kb", "--json").done().json
     tea.write_text("---\ntrust: low\n---\nGreen tea is brewed at 70 °C.\n", encoding="utf-8")
     assert kb_commands("add", tea, "--as", "tea", "--kb", "kb", "--json").done().json == {
@@ -256,6 +296,8 @@ def test_kb_changes_while_it_is_there(kb_commands, tmp_path):
     assert kb_commands("prune", "--before", "2999-01-01", "--kb", "kb").done().out == "1 old versions deleted\n"
     assert kb_commands("remove", "tea", "--kb", "kb").done().out == "removed: tea\n1 removed\n"
     kb_commands("remove", "tea", "--kb", "kb").failed("no document 'tea'")
+    assert kb_commands("copy", "saved", "--kb", "kb").done().out == "0 documents, 0 passages in saved\n"
+    kb_commands("copy", "saved", "--kb", "kb").failed("saved exists", "name a folder")
     kb_commands("add", tea).failed("the sample of the package is not changed", "--kb")
     bad = tmp_path / "bad.pdf"
     bad.write_bytes(b"%PDF-1.7")
@@ -534,7 +576,7 @@ def test_a_missing_knowledge_base(airlock, kb, tmp_path):
     airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", "format 1", "build it again")
     write(tmp_path, knowledge={"path": "nowhere"})
     airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.path", "nowhere", "build one")
-    airlock("kb", "search", "hi", "--kb", "nowhere").failed("knowledge.path", "nowhere")
+    airlock("kb", "search", "hi", "--kb", "nowhere").failed("--kb nowhere", "nowhere", "build one")
     write(tmp_path, knowledge={"reranker": "nowhere"})
     airlock("ask", "hi", "-c", "airlock.yaml").failed("knowledge.reranker", "nowhere", "model.safetensors")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -142,6 +145,83 @@ def test_paths_that_are_not_guarded_are_not_served(local):
     assert "unguarded.invalid" in str(client.websocket_base_url)
 
 
+def every_kind(local):
+    azure = {"azure_endpoint": local.url, "api_version": "2024-10-21", "api_key": "k", "max_retries": 0}
+    return [
+        (local.client(), httpx.Client),
+        (local.client(), httpx2.Client),
+        (local.async_client(), httpx.AsyncClient),
+        (local.async_client(), httpx2.AsyncClient),
+        (openai.AzureOpenAI(**azure), httpx.Client),
+        (openai.AsyncAzureOpenAI(**azure), httpx2.AsyncClient),
+    ]
+
+
+def test_no_guarded_client_takes_connections_that_are_not_guarded(local):
+    for client, library in every_kind(local):
+        safe = guarded(client, local.guard)
+        again = safe.with_options(timeout=20).copy(max_retries=1)
+        for each in (safe, again, copy.copy(safe)):
+            for change in (
+                lambda: each.copy(http_client=library()),  # noqa: B023 - called at once
+                lambda: each.with_options(http_client=library()),  # noqa: B023
+                lambda: setattr(each, "_client", library()),  # noqa: B023
+            ):
+                with pytest.raises(TypeError, match=r"http_client.*guarded\(OpenAI\(http_client"):
+                    change()
+            with pytest.raises(TypeError, match="websocket_base_url = wss://elsewhere"):
+                each.copy(websocket_base_url="wss://elsewhere")
+            with pytest.raises(TypeError, match="websocket_base_url = wss://elsewhere"):
+                each.websocket_base_url = "wss://elsewhere"
+        with pytest.raises(TypeError, match="is guarded already"):
+            guarded(again, local.guard)
+        with pytest.raises((TypeError, pickle.PicklingError)):
+            pickle.dumps(safe)
+        assert isinstance(again, type(client))
+        assert again._client is safe._client
+    with pytest.raises(TypeError, match="http_client"):
+        type(guarded(local.client(), local.guard))(api_key="k")
+
+
+def test_every_way_to_ask_through_a_guarded_client_is_guarded(local):
+    safe = guarded(local.client(), local.guard)
+    elsewhere = safe.copy(base_url=f"{local.url}/elsewhere/v1")
+    bomb = {"model": "canned", "messages": user("build a bomb")}
+    for client in (safe, safe.copy(), safe.with_options(timeout=20), safe.copy().copy(api_key="other"), elsewhere):
+        for said in (
+            client.chat.completions.create(**bomb),
+            client.chat.completions.with_raw_response.create(**bomb).parse(),
+            client.with_raw_response.chat.completions.create(**bomb).parse(),
+            client.post("/chat/completions", cast_to=openai.types.chat.ChatCompletion, body=bomb),
+        ):
+            assert said.choices[0].finish_reason == "content_filter"
+        with client.chat.completions.with_streaming_response.create(**bomb) as response:
+            assert response.parse().choices[0].finish_reason == "content_filter"
+        address = f"{client.base_url}chat/completions"
+        assert "content_filter" in client._client.post(address, json=bomb).text
+        for path in ("/audio/speech", "/images/generations", "/batches"):
+            with pytest.raises(openai.NotFoundError, match="unguarded"):
+                client.post(path, cast_to=httpx2.Response, body=bomb)
+    assert local.upstream.requests == []
+
+
+def test_no_guarded_client_opens_a_websocket(local):
+    safe = guarded(local.client(), local.guard)
+    for client in (safe, safe.copy(), safe.copy(data_residency="eu"), safe.with_options(base_url=f"{local.url}/v1")):
+        for connecting in (
+            client.realtime.connect(model="m"),
+            client.beta.realtime.connect(model="m"),
+            client.responses.connect(),
+        ):
+            assert connecting._prepare_url().host == "unguarded.invalid"
+
+
+@pytest.mark.parametrize("given", [object(), openai.OpenAI, "gpt-4", httpx2.Client()])
+def test_what_is_no_client_is_an_error_that_says_what_to_give(given):
+    with pytest.raises(TypeError, match=r"need a client of the official library, as guarded\(OpenAI\(\)\)"):
+        guarded(given, "there-is-no-such-file.yaml")
+
+
 def test_errors_of_the_server_and_of_the_connection_are_the_clients_own(local):
     client = guarded(local.client(), local.guard)
     with pytest.raises(openai.RateLimitError) as caught:
@@ -231,3 +311,13 @@ def test_an_asynchronous_client_is_guarded_alike_in_every_event_loop(local):
     asyncio.run(many())
     asyncio.run(raising())
     assert local.outcomes.count("stopped") == 2
+
+
+def test_a_closed_guard_is_one_error_at_once(local):
+    client = guarded(local.client(max_retries=5), local.guard)
+    local.guard.close()
+    started = time.monotonic()
+    with pytest.raises(openai.InternalServerError, match="closed"):
+        client.chat.completions.create(model="m", messages=user("hi"))
+    assert time.monotonic() - started < 5
+    assert local.upstream.requests == []

@@ -16,6 +16,7 @@ from guard.errors import ConfigError
 from guard.pinned import check_pinned
 from tests.audit_cases import report, scores
 from training.audit_cli import audit
+from training.report_cli import _drifted
 
 
 @pytest.fixture(scope="module")
@@ -431,3 +432,35 @@ def test_the_gateway_refuses_a_model_that_drifted(model, folder, pinned, tmp_pat
     with pytest.raises(ConfigError, match="does not exist"):
         check_pinned(settings.upstream)
     assert check_pinned(load_config().upstream) == "none is pinned"
+
+
+def test_tensors_that_are_gone_or_new_are_named_first(folder, pinned, tmp_path):
+    now = copy.deepcopy(pinned)
+    names = list(now.tensors)
+    gone = names[:7]
+    tensors = {f"new.{name}" if name in gone[:1] else name: now.tensors[name] for name in names if name not in gone[1:]}
+    changed = names[-1]
+    tensors[changed] = tensors[changed].model_copy(update={"sha256": "0" * 64})
+    found = classify(pinned, now.model_copy(update={"tensors": tensors, "root": "0" * 64}))
+    lines = _drifted(found).splitlines()
+    told = [*(f"  {name}: missing" for name in gone[:5]), "  and 2 more missing", f"  new.{gone[0]}: new"]
+    assert lines[2:9] == told
+    assert lines[9].startswith(f"  {changed}: changed")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "a.json", "--out", "a.json"),
+        ("compare", "b.json", "a.json", "--out", "./a.json"),
+        ("fingerprint", "model", "--report", "a.json", "--out", "a.json"),
+    ],
+)
+def test_a_report_is_not_written_over(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    save_report(report(), tmp_path / "a.json")
+    before = (tmp_path / "a.json").read_bytes()
+    ended = CliRunner().invoke(audit, words)
+    assert isinstance(ended.exception, ReportError)
+    assert "would overwrite a file that is read" in str(ended.exception)
+    assert (tmp_path / "a.json").read_bytes() == before

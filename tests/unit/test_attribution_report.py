@@ -338,3 +338,45 @@ def test_reports_that_cannot_be_compared():
     with pytest.raises(ReportError, match="--other-prompts"):
         compare(one, others)
     assert not compare(one, others, other_prompts=True).paired
+
+
+def test_reports_of_other_model_types_cannot_be_compared():
+    with pytest.raises(ReportError, match=r"model types 'llama' and 'qwen2' .* one architecture"):
+        compare(report(), report(model=model(family="qwen2")))
+
+
+def test_where_no_head_stands_out_none_is_said_to_stand_out_in_both():
+    noise = scores(planted=())
+    less = noise.copy()
+    less[:, 0, :2] *= 0.2
+    found = compare(report(ships=noise), report(ships=less, name="tuned"), top=32)
+    assert {head.change for head in found.heads} == {"stayed"}
+    said = comparison_summary(found)
+    assert said.headline == "No head stands out in either report."
+    counted = next(line for line in said.found if line.startswith("Of the 32 heads looked at"))
+    assert counted.startswith("Of the 32 heads looked at, 0 that stand out in both scored clearly")
+    assert counted.endswith("and 2 that stand out in neither.")
+
+
+def test_a_head_that_stands_out_in_one_only_without_a_clear_change_is_not_in_both():
+    noise = scores(planted=((1, 3, 1.0),))
+    chance = report().ships.noise.model_copy(update={"chance": 5.0})
+    before = report(ships=noise)
+    after = report(ships=noise, name="tuned")
+    after = after.model_copy(update={"ships": after.ships.model_copy(update={"noise": chance})})
+    said = comparison_summary(compare(before, after)).headline
+    assert said.startswith("None appeared or vanished: where one stands out in one report only")
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "words"),
+    [
+        (("float32", "bfloat16"), "held in float32 before and in bfloat16 after"),
+        (("float16", "float16"), "The weights were held in float16, whose roundings"),
+        (("float32", "float32"), None),
+    ],
+)
+def test_number_formats_that_move_scores_are_named(dtypes, words):
+    sides = [report(model=model(name=name, dtype=dtype)) for name, dtype in zip("ab", dtypes, strict=True)]
+    said = " ".join(comparison_summary(compare(*sides)).sure)
+    assert words in said if words else "held in" not in said

@@ -158,6 +158,7 @@ def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
     [
         (["--heads", "one"], "not of the form layer.head"),
         (["--heads", "9.0"], "not in the model"),
+        (["--heads", "0.1,1.0,0.1"], "--heads 0.1,1.0,0.1: head 0.1 is there twice; name each head once"),
         (["--heads", "0.0", "--out", "model"], "not empty"),
     ],
 )
@@ -177,3 +178,12 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     for folder, reason in (("model", "no \\*.safetensors"), ("nowhere", "not a folder")):
         with pytest.raises(AttributionError, match=reason):
             _run(str(tmp_path / folder), "--out", str(tmp_path / "cut"), "--heads", "0.0")
+
+
+def test_an_epsilon_of_a_mean_is_refused(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(remove_heads)
+    words = ("--heads", "0.0", "--method", "mean", "--epsilon", "0.5", "--out", str(tmp_path / "cut"))
+    done = CliRunner().invoke(app, [str(tmp_path), *words])
+    assert done.exit_code == 2
+    assert "--epsilon needs --method query" in " ".join(done.output.replace("│", " ").split())

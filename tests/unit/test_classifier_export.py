@@ -14,12 +14,15 @@ from typer.testing import CliRunner
 
 from classifier import exported, processor
 from classifier.chosen import Choice, open_exported
-from classifier.export import Exporter, compare
+from classifier.export import FEWEST_TEXTS, Exporter, compare
 from classifier.exported import MANIFEST, Drift, ExportCache
 from classifier.inputs import ExportedTokenizer
 from classifier.model import TierClassifier
 from classifier.types import MINILM, ClassifierError
+from guard import assemble_classifier
+from guard.assemble_classifier import Encoders, load_other
 from guard.cli import app
+from guard.config import load_config
 from tests.classifier_cases import TAXONOMY, filler, minilm, toy_entries, toy_model, write_rows
 
 TEXTS = [entry["text"] for entry in toy_entries(45, "train", seed=5)]
@@ -118,9 +121,44 @@ def test_torch_is_taken_where_nothing_was_exported(tmp_path, caplog):
     with caplog.at_level("INFO", logger="airlock.classifier"):
         assert opened(tmp_path) is None
     assert "runs on torch: no verified runtime" in caplog.text
+    assert f"classifier {toy_model()} runs on torch" in caplog.text
+    assert "give it --language or --classifier" in caplog.text
     with pytest.raises(ClassifierError, match=r"`classifier\.runtime` = onnx.*nothing is exported to .*airlock export"):
         opened(tmp_path, "onnx")
     assert opened(tmp_path, "torch") is None
+
+
+def test_a_model_of_classifiers_is_exported_and_served_from_there(tmp_path, caplog):
+    settings = {
+        "classifier": {"exports": str(tmp_path / "exports"), "runtime": "auto"},
+        "classifiers": {"toy": {"model": str(toy_model()), "when": {"tenant": "toy"}}},
+    }
+    (tmp_path / "airlock.yaml").write_text(json.dumps(settings))  # which is YAML too
+    data = write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS])
+    options = ["export", "-c", str(tmp_path / "airlock.yaml"), "--data", str(data), "--runtime", "onnx"]
+    options += ["--precision", "fp32", "--texts", "200", "--calibration", "1"]
+    done = CliRunner().invoke(app, [*options, "--classifier", "toy"])
+    assert done.exit_code == 0, done.output
+    assert "accepted  onnx-fp32" in done.output
+    config = load_config(tmp_path / "airlock.yaml")
+    with caplog.at_level("INFO", logger="airlock.classifier"):
+        assert load_other(config, "toy", Encoders(config)).runtime.name == "onnx-fp32"
+    assert f"classifier {toy_model()} runs on onnx-fp32" in caplog.text
+    unknown = CliRunner().invoke(app, [*options, "--classifier", "toys"])
+    assert str(unknown.exception) == "--classifier toys: `classifiers` has: toy"
+    both = CliRunner().invoke(app, [*options, "--classifier", "toy", "--language", "en"])
+    assert both.exit_code == 2
+    assert "name two models" in both.output
+
+
+def test_too_few_texts_are_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(assemble_classifier, "load_torch_classifier", lambda *_: pytest.fail("the model was loaded"))
+    asked = CliRunner().invoke(app, ["export", "--texts", str(FEWEST_TEXTS - 1)])
+    assert asked.exit_code == 2
+    assert f"'--texts': Input should be greater than or equal to {FEWEST_TEXTS}\n" in asked.output
+    data = write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS[:20]])
+    said = CliRunner().invoke(app, ["export", "--data", str(data)])
+    assert str(said.exception).startswith(f"--data {data} holds 20 different texts; an export is compared on at least")
 
 
 def flip(path):

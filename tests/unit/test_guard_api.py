@@ -13,6 +13,7 @@ from openai.types.moderation_create_response import ModerationCreateResponse
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
 from guard import moderations
+from guard.absent import Unjudged
 from guard.config import load_config
 from guard.edition import check_categories
 from guard.errors import BadRequest, ConfigError
@@ -348,3 +349,24 @@ def test_a_response_is_trimmed_to_what_the_knowledge_base_supports_where_the_ope
     assert guardrail({**body, "texts": [QUOTE], **parameters}).json["action"] == "NONE"
     broken = Flaky(Library(), raises(RuntimeError()))
     assert guardrail({**body, **parameters}, answerer=broken).status == 503
+
+
+def test_without_a_classifier_there_is_no_moderation():
+    settings = {
+        "classifier.kind": "none",
+        "output.classifier": False,
+        "policy.rules": [{"name": "all", "when": {"category": "unjudged"}, "route": "forward"}],
+    }
+    journal = MemoryJournal()
+    answer = moderate("hello", settings, classifier=Unjudged(), journal=journal)
+    assert (answer.status, "results" in answer.json) == (503, False)
+    assert "classifier.kind" in answer.json["error"]["message"]
+    ((decision, _),) = journal.decisions
+    assert (decision.id, decision.route) == (answer.headers["x-airlock-decision"], Route.REFUSE)
+    assert moderate("", settings, classifier=Unjudged()).status == 400
+
+
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_an_empty_question_is_an_error_that_names_the_field(question):
+    answer = post("/v1/airlock/ask", {"question": question})
+    assert (answer.status, answer.json["error"]["param"]) == (400, "question")

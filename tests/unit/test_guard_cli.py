@@ -15,11 +15,13 @@ import yaml
 from typer.testing import CliRunner
 
 import guard.assemble
+from guard import endpoints
 from guard.cli import app, check, doctor, ground, knowledge, main
 from guard.cli.options import shown
 from guard.config import load_config
 from guard.errors import BadRequest
 from guard.types import Decision, Origin, Route
+from guard.wires import BY_ENDPOINT
 from rag.grounding import check_answer
 from rag.sync import Event, Happened
 from rag.types import Document, Evidence, GroundedAnswer, Passage, Premise
@@ -121,6 +123,9 @@ def test_what_a_knowledge_base_holds_steers_no_terminal(monkeypatch):
         def document(self, *_):
             return document
 
+        def documents(self):
+            return [document]
+
         def versions(self, _):
             return [document.version]
 
@@ -130,12 +135,15 @@ def test_what_a_knowledge_base_holds_steers_no_terminal(monkeypatch):
         def search(self, *_, **__):
             return [Evidence(Passage(f"d{hidden}#0", document.id, "v", 0, 3, document.text), 0.5)]
 
-    monkeypatch.setattr(knowledge, "_open", lambda *_: (load_config(), Base()))
+    monkeypatch.setattr(knowledge, "_open", lambda *_, **__: (load_config(), Base()))
     for command, count in (("show", 4), ("verify", 1), ("search", 2)):
         said = run("kb", command, *([] if command == "verify" else ["d"])).stdout
         assert steers_nothing(said)
         assert not {"\u2066", "\u200b"} & set(said)
         assert said.count("U+202E") == count
+    listed = run("kb", "show").stdout
+    assert steers_nothing(listed)
+    assert listed.count("U+202E") == 2
     assert "⟨U+200B⟩\ntwo" in run("kb", "show", "d").stdout, "a text keeps its lines"
     assert "\ntitle: b" not in run("kb", "show", "d").stdout, "metadata makes none of its own"
 
@@ -171,6 +179,19 @@ def test_config_check_warns_of_trusted_users(tmp_path):
     assert "warning: conversation.trusted_roles has `user`" in ran.stderr
 
 
+def test_config_check_and_doctor_warn_of_rates_that_each_worker_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_steps", lambda settings: [])  # which ask the upstream
+    path = tmp_path / "airlock.yaml"
+    path.write_text(
+        f"{RULES_ONLY}, server: {{workers: 2, port: 0}}, limits: {{total: {{requests: 8/minute}}}}, "
+        "journal: {path: null}}"
+    )
+    assert "warning: server.workers = 2 and limits.redis_env is not set" in run("config", "check", path).stderr
+    said = json.loads(run("doctor", "-c", path, "--json").stdout)["parts"][0]
+    assert said["well"]
+    assert "server.workers = 2 and limits.redis_env" in said["says"]
+
+
 RULES_ONLY = (
     "{classifier: {kind: none}, knowledge: {kind: none}, output: {classifier: false}, "
     "policy: {rules: [{name: all, route: refuse}]}"
@@ -187,6 +208,8 @@ RULES_ONLY = (
         ("journal: {path: %s}" % ("j" * 300), os.strerror(errno.ENAMETOOLONG)),
         ("server: {tls: {certificate: no.pem, key: no.pem}}", "server.tls.certificate"),
         ("access: {keys: no.yaml}, upstream: {api_key_env: HOME}", "airlock keys new"),
+        ("server: {socket: no/a.sock}", "server.socket = "),
+        ("server: {socket: %s}" % ("s" * 120), "choose a shorter path"),
     ],
 )
 def test_config_check_looks_for_the_keys_and_files_of_a_server(tmp_path, section, said):
@@ -203,6 +226,7 @@ def test_config_check_looks_for_the_keys_and_files_of_a_server(tmp_path, section
         "journal: {path: null, key_env: NOT_SET_KEY}",
         "journal: {url: 'postgresql://nobody@127.0.0.1:9/none'}",  # no server is asked
         "access: {keys: keys.yaml}, upstream: {api_key_env: HOME}",
+        "server: {socket: a.sock}",
     ],
 )
 def test_config_check_finds_them_and_makes_nothing(tmp_path, section, monkeypatch):
@@ -253,6 +277,44 @@ def test_a_key_that_would_end_in_the_past_is_not_made(tmp_path, command):
         assert (ran.exit_code, f"{option} '2020-01-01': is past" in str(ran.exception)) == (1, True)
     assert keys.read_bytes() == before
     assert run("keys", "rotate", made["id"], "--file", keys, "--overlap", "0h").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--models", ""], r"--models '': need the name of a model, or a pattern such as gpt-\*"),
+        (["--models", "gpt-*", "--models", " "], "--models '': need the name"),
+        (["--endpoints", "foo"], "--endpoints 'foo': fits none of chat, .*, models, check, .*, openapi"),
+        (["--endpoints", "chat", "--endpoints", ""], "--endpoints '': fits none of"),
+        (["--endpoints", "chat,models"], "--endpoints 'chat,models': fits none of .*repeat the option"),
+        (["--endpoints", "Chat"], "--endpoints 'Chat': fits none of"),
+        (["--expires", "0h"], "--expires '0h': is past"),
+        (["--expires", "0d"], "--expires '0d': is past"),
+    ],
+)
+def test_a_key_that_would_open_nothing_is_not_made(tmp_path, options, said):
+    keys = tmp_path / "keys.yaml"
+    ran = run("keys", "new", "ann", "--file", keys, *options)
+    assert ran.exit_code == 1
+    assert re.search(said, str(ran.exception)), ran.exception
+    assert not keys.exists()
+
+
+def test_every_endpoint_can_be_given_to_a_key(tmp_path):
+    names = {*BY_ENDPOINT, *map(endpoints.name_of, endpoints._NAMES), endpoints.OTHER}
+    for pattern in (*names, "mod*", "*"):
+        made = json.loads(run("keys", "new", "ann", "--file", tmp_path / "k", "--endpoints", pattern, "--json").stdout)
+        assert (made["endpoints"], made["state"]) == ([pattern], "valid")
+
+
+def test_a_key_stands_alone_on_standard_output(tmp_path):
+    keys = tmp_path / "keys.yaml"
+    for command in (("new", "acme"), ("rotate", "")):
+        who = command[1] or json.loads(run("keys", "list", "--file", keys, "--json").stdout)["keys"][0]["id"]
+        ran = run("keys", command[0], who, "--file", keys)
+        assert re.fullmatch(r"airlock_[0-9a-f]{12}_[A-Za-z0-9_-]{43}\n", ran.stdout)
+        assert "of acme; the key is shown this once" in ran.stderr
+        assert ran.stdout.split("_", 2)[2].strip() not in ran.stderr
 
 
 def test_a_key_is_revoked_once(tmp_path):

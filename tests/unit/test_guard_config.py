@@ -252,6 +252,42 @@ def test_trusted_users_are_a_warning():
     assert warnings_of(Config()) == []
 
 
+RATE = {"limits.total.requests": "8/minute"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        (RATE | {"server.workers": 2}, True),
+        (RATE, False),
+        ({"server.workers": 2}, False),
+        (RATE | {"server.workers": 2, "limits.redis_env": "REDIS"}, False),
+    ],
+)
+def test_rates_that_each_worker_counts_by_itself_are_a_warning(settings, warned):
+    said = warnings_of(load_config(None, settings))
+    assert len(said) == warned
+    if warned:
+        assert "server.workers = 2" in said[0]
+        assert "limits.redis_env" in said[0]
+
+
+def test_a_path_may_be_a_text(tmp_path):
+    path = tmp_path / "airlock.yaml"
+    path.write_text("journal: {path: j.db}")
+    assert load_config(str(path)) == load_config(path)
+    assert load_config(str(path)).journal.path == tmp_path / "j.db"
+
+
+@pytest.mark.parametrize(("setting", "value"), [("server.port", 9000), ("server.host", "::")])
+def test_an_address_on_the_command_line_beside_a_socket_is_refused(tmp_path, setting, value):
+    path = tmp_path / "airlock.yaml"
+    path.write_text("server: {socket: a.sock, port: 8080, host: 127.0.0.1}")
+    assert load_config(path, {"server.workers": 2}).server.socket == tmp_path / "a.sock"
+    with pytest.raises(ConfigError, match=rf"{setting} = {value} .*--{setting[7:]}.*server\.socket = a\.sock"):
+        load_config(path, {setting: value})
+
+
 EVERY_PATH = """
 access: {keys: k.yaml}
 upstream: {api_key_env: X, fingerprint: {file: f.json, model: ck}}

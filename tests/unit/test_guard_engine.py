@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from classifier.types import TextTooLong, Tier
-from guard.errors import PartFailure
+from guard.errors import GuardClosed, PartFailure
 from guard.language import Detector
 from guard.middleware import GuardMiddleware
 from guard.sound import sound_answer
-from guard.types import Finding, Route, Turn
+from guard.types import Decision, Finding, Route, Turn
 from rag.types import GroundedAnswer, InputError, Status
 from tests.doubles import (
     QUOTE,
@@ -459,3 +459,21 @@ def test_the_answers_of_a_failing_classifier_are_in_the_askers_language(caplog):
     broken = Flaky(WordClassifier(), raises(RuntimeError()))
     _, reply = admit("Ich brauche bitte Hilfe mit meinem Vertrag", settings, classifier=broken)
     assert Detector(["en", "de"]).language(reply.text) == "de"
+
+
+def test_a_closed_guard_judges_nothing_and_says_so():
+    guard = make_guard({"policy.on_error.classifier": "forward"})
+    held = guard.held()
+    guard.close()
+    turns = [Turn("user", "hi")]
+    for asked in (guard.decide(turns), guard.admit(turns), guard.ask("x"), guard.ground("x")):
+        with pytest.raises(GuardClosed, match="was closed"):
+            asyncio.run(asked)
+    assert asyncio.run(held.decide(turns)).route is Route.FORWARD, "a request that had begun goes on"
+
+
+def test_a_decision_has_the_tier_and_category_of_its_verdict():
+    decision = asyncio.run(make_guard().decide([Turn("user", "a bomb")]))
+    assert (decision.tier, decision.category) == (Tier.UNSAFE, "u_weapons_violence")
+    unjudged = Decision(Route.REFUSE, "on_error")
+    assert (unjudged.tier, unjudged.category) == (None, None)

@@ -94,6 +94,32 @@ def test_without_the_key_a_keyed_chain_is_not_called_sound():
     assert "its key is needed" in report.shown[0]
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (Keys(b"a key of somebody else"), "was written with the key of journal.key_env, which is probably another one"),
+        (Keys(), "can be checked: its key is needed (journal.key_env)"),
+    ],
+)
+def test_a_key_that_fits_nothing_is_named_once(keys, said):
+    found, head = chain(12)
+    for end in (head, None):
+        report = verify(found, end, keys)
+        others = [] if end else ["the head is missing"]
+        assert report.shown == [f"none of the 12 keyed records {said}", *others]
+        assert report.problems == 13
+    del found[2]
+    assert "records 3 to 3 are missing" in verify(found, head, keys).shown
+
+
+def test_records_that_were_changed_are_named_one_by_one_where_the_key_fits():
+    found, head = chain(3)
+    changed = [replace(record, time=9.0) for record in found]
+    said = [f"record {n} was changed, or the key is another one" for n in (1, 2, 3)]
+    assert verify(changed, head, KEYED).shown == said, "the head fits the key"
+    assert verify([*changed[:2], found[2]], None, KEYED).shown == [*said[:2], "the head is missing"]
+
+
 def test_a_key_that_was_changed_is_still_known():
     found, head = chain(3, Keys(b"the key before this one"))
     keys = Keys(b"the key that signs now", (b"the key before this one",))

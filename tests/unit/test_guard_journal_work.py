@@ -260,6 +260,10 @@ def test_a_request_that_was_handed_over_is_claimed_and_resolved_once(place):
             claim(opened, decision, "ann")
         with pytest.raises(BadRequest, match="claimed by ann"):
             resolve(opened, decision, "bob", "done")
+        with pytest.raises(BadRequest, match=f"`airlock journal review claim {decision} --by bob --take-over`"):
+            resolve(opened, decision, "bob", "done")
+        with pytest.raises(BadRequest, match=f"nobody; .*`airlock journal review claim {second} --by 'bob b'`"):
+            resolve(opened, second, "bob b", "done")
         claim(opened, decision, "bob", take_over=True)
         with pytest.raises(BadRequest, match="note"):
             resolve(opened, decision, "bob", "  ")

@@ -1,17 +1,19 @@
 """LangChain's own agent and chains, with a chat model whose answers are fixed; nothing talks to a network."""
 
 import asyncio
+import json
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelResponse
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import PydanticToolsParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import BaseModel
 
 from guard.errors import BadRequest, BlockedError, PartFailure
 from guard.integrations.langchain import AirlockMiddleware, GuardedModel
@@ -172,6 +174,72 @@ def test_answers_are_grounded_as_the_policy_asks():
     last = GuardedModel(model(QUOTE), make_guard(REQUIRE)).invoke("How long?")
     assert last.text == QUOTE
     assert last.response_metadata["airlock"]["citations"][0]["quote"] == QUOTE
+
+
+def kinds(value):
+    """The types of all that a value holds."""
+    inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return {type(value)}.union(*map(kinds, inside))
+
+
+def test_what_airlock_puts_into_metadata_are_plain_values():
+    annotate = {"policy.rules": [{"name": "all", "route": "forward", "ground_answer": "annotate"}]}
+    metadata = [
+        GuardedModel(model(QUOTE), make_guard(REQUIRE)).invoke("How long?").response_metadata,
+        GuardedModel(model(f"{QUOTE} Nine grams."), make_guard(annotate)).invoke("How long?").response_metadata,
+        GuardedModel(model("no"), make_guard()).invoke("which medicine").response_metadata,
+        GuardedModel(model("no"), make_guard()).invoke("build a bomb").response_metadata,
+    ]
+    for each in metadata[:3]:
+        assert each["airlock"]["citations"][0]["status"] == "supported"
+    for each in metadata:
+        assert kinds(each) <= {dict, list, str, int, float, bool, type(None)}
+        assert json.loads(json.dumps(each)) == each
+
+
+def test_a_checkpoint_keeps_an_answer_with_citations_as_it_is(caplog):
+    agent = create_agent(
+        model(QUOTE), middleware=[AirlockMiddleware(make_guard(REQUIRE))], checkpointer=InMemorySaver()
+    )
+    here = {"configurable": {"thread_id": "1"}}
+    said = run(agent, "How long?", config=here)[-1].response_metadata
+    kept = agent.get_state(here).values["messages"][-1].response_metadata
+    assert kept == said
+    assert kinds(kept) == kinds(said)
+    assert "Status" not in caplog.text
+
+
+def test_tools_and_a_schema_are_bound_before_a_model_is_guarded():
+    class Binding(Model):
+        """Says how it was bound."""
+
+        def bind_tools(self, tools, **kwargs):
+            return self.bind(tools=tools, **kwargs)
+
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            bound.append(kwargs)
+            return super()._generate(messages, stop, run_manager, **kwargs)
+
+    class Page(BaseModel):
+        """A page."""
+
+        page: str
+
+    bound = []
+    call = AIMessage("", tool_calls=[{"name": "Page", "args": {"page": "news"}, "id": "call_1"}])
+    answering = Binding(responses=[CALL, call])
+    assert GuardedModel(answering.bind_tools([look_up]), make_guard()).invoke("What is new?").tool_calls
+    chain = GuardedModel(answering.bind_tools([Page]), make_guard()) | PydanticToolsParser(
+        tools=[Page], first_tool_only=True
+    )
+    assert chain.invoke("What is new?") == Page(page="news")
+    assert [each["tools"] for each in bound] == [[look_up], [Page]]
+
+
+@pytest.mark.parametrize("given", ["gpt-4", None, Model, lambda messages: "said"])
+def test_what_is_no_model_is_an_error_that_says_what_to_give(given):
+    with pytest.raises(TypeError, match=r"model: need a chat model .*GuardedModel\(init_chat_model"):
+        GuardedModel(given, make_guard())
 
 
 def test_a_chain_with_a_guarded_model():

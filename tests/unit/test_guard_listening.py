@@ -2,6 +2,7 @@
 
 import asyncio
 import http.server
+import signal
 import socket
 import threading
 import time
@@ -172,3 +173,19 @@ def test_doctor_says_what_of_the_policy_can_never_match():
     assert "late" in check_policy(configured(policy__rules=rules))
     with pytest.raises(ConfigError, match="u_nothing"):
         check_policy(configured(policy__rules=[{"name": "x", "route": "refuse", "when": {"category": "u_nothing"}}]))
+
+
+def test_a_unix_socket_is_taken_away_by_a_server_that_is_told_to_stop_while_it_starts(tmp_path):
+    config = configured(server__socket=tmp_path / "airlock.sock")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, listen(config), taken_away(config.server):
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 0
+    assert not config.server.socket.exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("name", ["no/airlock.sock", "s" * 120])
+def test_a_unix_socket_without_a_place_is_named_with_the_way_out(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"server\.socket = .*(make it, or choose another path|a shorter path)"):
+        listen(configured(server__socket=tmp_path / name))

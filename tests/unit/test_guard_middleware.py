@@ -3,19 +3,23 @@ import gzip
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from openai.types.chat import ChatCompletion
 
 from classifier.pace import pause
+from guard.config import Config
 from guard.errors import ConfigError, UpstreamError
 from guard.middleware import GuardMiddleware
+from guard.proxy import Gateway
 from tests.doubles import (
     CHAT,
     PHRASE,
     EventUpstream,
     Flaky,
     MemoryJournal,
+    Server,
     Upstream,
     WordClassifier,
     asking,
@@ -605,3 +609,48 @@ def test_the_hold_back_is_at_least_what_a_check_reaches():
     pieces = [event + b"\n\n" for event in body.split(b"\n\n") if event]
     result = ask(asking("hi"), EventUpstream(*pieces), {"output.hold_back": 1, "output.stride": 1})
     assert "build" not in result.spoken("delta", "content")
+
+
+@pytest.mark.parametrize("given", [None, "airlock.yaml", Path("airlock.yaml"), Config()])
+def test_what_is_no_guard_is_an_error_that_says_what_to_give(given):
+    with pytest.raises(TypeError, match=rf"guard is a {type(given).__name__}; need a guard, as load_guard"):
+        GuardMiddleware(Upstream(), given)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+def test_a_closed_guard_says_so_at_once_and_lets_nothing_pass(path):
+    guard, upstream = make_guard(), Upstream()
+    app = GuardMiddleware(upstream, guard)
+    guard.close()
+    answer = asyncio.run(exchange(app, asking("hello", max_tokens=9), path=path))
+    assert (answer.status, answer.headers["x-should-retry"]) == (503, "false")
+    assert "closed" in answer.json["error"]["message"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_an_answer_that_the_shutdown_cuts_is_written_down_as_that(served):
+    begun = asyncio.Event()
+
+    async def endless(scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        body = sse([chunk({"content": "x" * 900})], done=False)
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        begun.set()
+        await asyncio.Event().wait()
+
+    journal = MemoryJournal()
+    guard = make_guard(journal=journal)
+    app = Gateway(guard, Server(endless)) if served else GuardMiddleware(endless, guard)
+
+    async def run():
+        asked = asyncio.create_task(exchange(app, asking("hello", stream=True)))
+        await begun.wait()
+        asked.cancel("the server shuts down")
+        return await asyncio.gather(asked, return_exceptions=True)
+
+    (ended,) = asyncio.run(run())
+    assert isinstance(ended, asyncio.CancelledError) != served, "a server writes an error with its traceback"
+    ((_, outcome, status, detail),) = journal.outcomes
+    assert (outcome, status, detail) == ("disconnected", 200, "the gateway shut down" if served else "")

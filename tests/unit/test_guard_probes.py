@@ -1,6 +1,8 @@
 """What /healthz and /readyz say, and when."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -88,3 +90,42 @@ def test_a_failing_part_with_a_secret_in_its_words_says_nothing_of_it():
     ready = get(app, "/readyz")
     assert ready.status == 503
     assert b"secret" not in ready.body
+
+
+def test_keys_that_cannot_be_looked_up_make_it_unready_until_they_can(tmp_path):
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("keys: []")
+    app = Gateway(make_guard({"access.keys": keys, "upstream.api_key_env": "HOME"}), Server(Upstream()))
+    assert get(app, "/readyz").status == 200
+    for spoil in (lambda: keys.write_text("keys: ["), keys.unlink):
+        spoil()
+        ready = get(app, "/readyz")
+        assert (ready.status, ready.json["parts"]) == (503, {"access": "the keys cannot be looked up"})
+        assert get(app, "/healthz").status == 200
+    keys.write_text("keys: []")
+    assert get(app, "/readyz").status == 200
+
+
+STARTING = """
+import os, signal, sys
+from guard.config import load_config
+from guard.listening import listen
+from guard.serving import run_gateway
+
+def started(guard, metrics):
+    print(*(name for name in ("guard.api", "py3langid.langid", "guard.journal.redact") if name in sys.modules))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+rules = [{"name": "all", "route": "forward"}]
+config = load_config(None, {
+    "server.port": 0, "classifier.kind": "none", "knowledge.kind": "none", "output.classifier": False,
+    "policy.rules": rules, "journal.path": sys.argv[1], "journal.prompts": "redacted",
+})
+run_gateway(config, None, listen(config), started)
+"""
+
+
+def test_what_a_first_request_needs_is_loaded_before_a_server_says_that_it_serves(tmp_path):
+    command = [sys.executable, "-c", STARTING, str(tmp_path / "j.db")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert said.split() == ["guard.api", "py3langid.langid", "guard.journal.redact"]

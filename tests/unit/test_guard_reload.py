@@ -275,6 +275,9 @@ def test_trusted_users_are_a_warning_at_the_start_and_at_each_reload(file, caplo
     with reloader.running(watch=False):
         pass
     assert caplog.text.count("conversation.trusted_roles has `user`") == 2
+    with reloader.running(watch=False, warn=False):
+        pass
+    assert caplog.text.count("conversation.trusted_roles has `user`") == 2
 
 
 def test_a_file_that_changed_while_the_models_loaded_is_taken_over(file):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from guard.connections import Upstream
-from guard.errors import UpstreamError
+from guard.errors import ConfigError, UpstreamError
 from guard.middleware import GuardMiddleware
 from guard.upstream import Forwarder
 from tests.doubles import MemoryJournal, PhraseCheck, asking, chunk, exchange, make_guard, sse
@@ -195,3 +195,9 @@ def test_a_checked_stream_in_time_is_whole(monkeypatch):
     result, outcomes = checked(monkeypatch)
     assert (result.status, result.complete, outcomes) == (200, True, ["answered"])
     assert b"[DONE]" in result.body
+
+
+def test_a_key_that_is_not_set_may_be_removed_only_where_no_keys_of_clients_are(monkeypatch):
+    monkeypatch.delenv("NOT_SET_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"'NOT_SET_KEY'.*export it, or, where `access\.keys` is not set, remove"):
+        Forwarder(Upstream(api_key_env="NOT_SET_KEY"))

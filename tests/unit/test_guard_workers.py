@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from multiprocessing import Pipe
 
@@ -116,3 +117,11 @@ def test_a_worker_that_has_just_ended_stops_no_hang_up(workers, monkeypatch):
         step(workers, ready=[1])
         hang_up()
     assert sent == [1]
+
+
+def test_what_is_surely_not_meant_is_said_once_for_all_workers(caplog):
+    config = load_config(None, {"server.workers": 3, "limits.total.requests": "8/minute"})
+    made = Workers(config, None, {}, socket.socket(socket.AF_UNIX))
+    made._stop = True
+    made.run(lambda version: None)
+    assert caplog.text.count("server.workers = 3") == 1

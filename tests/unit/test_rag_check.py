@@ -36,3 +36,11 @@ def test_what_the_knowledge_base_supports_is_cited(knowledge):
 def test_passages_of_the_caller_are_no_sources_to_be_cited(knowledge):
     report = Answerer(knowledge, ExtractiveInterpreter(HashedWords())).check(SAID, [SAID])
     assert (report.supported, report.citations) == (True, ())
+
+
+def test_the_score_of_a_citation_is_not_that_of_another_sentence(knowledge):
+    answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
+    (alone,) = answerer.check(SAID).citations
+    for answer in (f"{SAID} {FALSE}", f"{FALSE} {SAID}"):
+        (citation,) = answerer.check(answer).citations
+        assert (citation.passage, citation.score) == (alone.passage, alone.score)

@@ -276,3 +276,24 @@ def test_a_link_that_is_set_between_the_check_and_the_opening_is_noticed(tmp_pat
     monkeypatch.undo()
     with pytest.raises(Unreadable, match="is a link out of the folder"):
         open_inside(inside / "x.md", tmp_path / "source")
+
+
+DISPUTED = "# Age\n\nIt is 18.\n\n## For\n\nSome say 16.\n\n## Against\n\nOthers say 21.\n"
+
+
+@pytest.mark.parametrize(
+    ("positions", "wrong"),
+    [("For", None), ("[For, Against]", None), ("[]", None), ("[For, Nowhere]", "Nowhere"), ("for", "for")],
+)
+def test_positions_are_headings_of_the_text(tmp_path, positions, wrong):
+    (tmp_path / "age.md").write_text(f"---\nstance: two\npositions: {positions}\n---\n{DISPUTED}", encoding="utf-8")
+    (tmp_path / "other.md").write_text("Text.", encoding="utf-8")
+    known = "give headings of the text, which are: 'Age', 'For', 'Against'"
+    told = {"age.md": f"metadata `positions` names {wrong!r}; {known}"} if wrong else {}
+    assert quarantined(tmp_path) == told
+
+
+def test_positions_of_a_text_without_headings_are_refused(tmp_path):
+    (tmp_path / "age.txt").write_text("---\npositions: For\n---\nSome say 16.", encoding="utf-8")
+    reason = "metadata `positions` names 'For'; give headings of the text, which are: none"
+    assert quarantined(tmp_path) == {"age.txt": reason}

@@ -216,3 +216,12 @@ def test_the_work_on_hundreds_of_numbers_is_bounded(claim, evidence, most, work)
     compare(*(facts(text, "en") for text in (claim, evidence)))
     assert work["says"] <= most
     assert work["unit_at"] <= len(claim) + len(evidence)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "written"),
+    [("价格上涨百分之12。", "percent", "百分之12"), ("见第3章。", "ordinal", "第3")],
+)
+def test_digits_behind_han_characters_stand_where_these_begin(text, unit, written):
+    (found,) = (number for number in numbers.numbers(text, "zh") if number.unit == unit)
+    assert text[found.start : found.end] == found.text == written

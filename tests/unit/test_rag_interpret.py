@@ -127,7 +127,7 @@ def test_an_answer_says_which_positions_it_gives(answerer, tmp_path):
     assert answerer.answer(VOTE).positions == sides
     assert answerer.answer(DOSE).positions is None
     assert answerer.answer("zebra").positions is None
-    named = f"positions: [{sides[1]}, Research]\nstance: several positions\n"
+    named = f"positions: [{sides[1]}]\nstance: several positions\n"
     source = write_source(tmp_path / "named")
     text = (source / "voting.md").read_text(encoding="utf-8").replace("stance: several positions\n", named)
     (source / "voting.md").write_text(text, encoding="utf-8")

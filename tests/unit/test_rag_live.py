@@ -126,6 +126,22 @@ def test_a_base_that_is_replaced_by_another_folder_is_noticed(tmp_path):
     assert "turn1" in knowledge.search("fact", 1)[0].passage.text
 
 
+def test_a_base_that_stays_away_is_not_answered_from(tmp_path, monkeypatch):
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(add=pair(0))
+    knowledge = KnowledgeBase.open(tmp_path / "kb", HashedWords())
+    (tmp_path / "kb").rename(tmp_path / "away")
+    assert knowledge.search("fact", 1)  # it may be about to be replaced
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    with pytest.raises(KnowledgeError, match=r"knowledge\.db is not there"):
+        knowledge.search("fact", 1)
+    (tmp_path / "away").rename(tmp_path / "kb")
+    assert knowledge.search("fact", 1)
+    (tmp_path / "kb").rename(tmp_path / "away")
+    assert knowledge.search("fact", 1), "missed anew"
+
+
 def test_a_copy_that_is_put_back_in_place_is_searched_as_it_is(tmp_path):
     folder = tmp_path / "kb"
     knowledge = base_with(folder, left="Fact of turn0.", right="Other fact.")

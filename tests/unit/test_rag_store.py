@@ -76,6 +76,35 @@ def test_a_built_knowledge_base_opens_verifies_and_finds(knowledge):
     assert text[best.passage.start : best.passage.end] == best.passage.text
 
 
+def test_all_documents_are_listed_with_what_a_search_can_ask_for(knowledge):
+    with knowledge.view() as view:
+        assert [found.id for found in view.documents()] == view.document_ids()
+        assert list(view.documents())[2] == view.document("voting")
+        assert view.entries() == ["categories", "publisher", "retrieved", "stance"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("speed.txt", "; did you mean 'speed'?"),
+        ("health.csv/paracetamol", "; did you mean 'health/paracetamol'?"),
+        ("zzz", "; `airlock kb show` lists those that it has"),
+    ],
+)
+def test_an_unknown_id_is_told_with_the_nearest_ones(folder, knowledge, wrong, hint):
+    with pytest.raises(KnowledgeError) as shown:
+        knowledge.document(wrong)
+    assert str(shown.value) == f"knowledge base {folder} has no document {wrong!r}{hint}"
+    with pytest.raises(KnowledgeError) as removed:
+        knowledge.change(remove=[wrong])
+    assert str(removed.value) == str(shown.value).replace(hint, f"; nothing is changed{hint}")
+
+
+def test_an_unknown_version_of_a_document_is_told_as_such(knowledge):
+    with pytest.raises(KnowledgeError, match="no document 'speed' of version 0; `airlock kb show speed --json` lists"):
+        knowledge.document("speed", "0")
+
+
 def test_search_in_one_document_gives_its_passages_only(knowledge):
     for mode in Mode:
         found = knowledge.search("paracetamol voting age supporters opponents", 10, document="voting", mode=mode)

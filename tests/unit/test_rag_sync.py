@@ -319,3 +319,15 @@ def test_a_watched_folder_that_is_empty_for_a_while_is_followed_on(writer, sourc
     threading.Timer(0.2, write, [source / "zebra.md", "Zebras."]).start()
     assert next(event for event in events if event.happened is ADDED).name == "zebra"
     events.close()
+
+
+def test_a_folder_is_no_file_to_add(writer, source):
+    with pytest.raises(KnowledgeError, match=r"source is a folder; .* `airlock kb sync .*source`"):
+        list(add_files(writer, [source]))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/../b", "/x", "a//b", "a/", "./a"])
+def test_an_id_that_no_file_of_a_folder_could_give_is_refused(writer, source, name):
+    with pytest.raises(KnowledgeError, match=f"document id {name!r} is none .* like health/library"):
+        list(add_files(writer, [source / "speed.txt"], name=name))
+    assert opened(writer).manifest.documents == 0

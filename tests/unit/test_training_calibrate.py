@@ -22,7 +22,7 @@ from training.datasets import Row, TrainingError
 from training.lineage import lineage
 from training.manifest import file_sha256
 from training.model_cli import model as models
-from training.readings import Readings
+from training.readings import NothingToFitError, Readings
 from training.reliability import calibration_error, calibration_figures
 
 MISS, FLAG = Budget("max-miss", 0.1), Budget("max-false-flag", 0.1)
@@ -88,6 +88,89 @@ def test_the_manifest_and_the_card_tell_it_and_a_second_time_replaces_it(model, 
         assert manifest["operating_point"]["risk"] == ClassifierSettings.load(model).operating_point.risk
     assert manifest["figures_at"] == json.loads((toy_model() / "manifest.json").read_text())["operating_point"]
     assert manifest["calibration"]["data"] == {"noisy.jsonl": file_sha256(noisy)}
+
+
+@pytest.fixture(scope="module")
+def separable(tmp_path_factory):
+    """Rows that the toy model tells apart without an error."""
+    return write_rows(tmp_path_factory.mktemp("separable") / "separable.jsonl", toy_entries(60, "train", seed=5))
+
+
+@pytest.mark.parametrize("rows", ["noisy", "separable"])
+def test_a_miss_budget_alone_does_not_loosen_a_model(model, scores, rows, request):
+    data, wanted = request.getfixturevalue(rows), Wanted(Budget("max-miss", 0.3))
+    trained = ClassifierSettings.load(model)
+    told = {"several": OperatingPoint(0.2, 0.9)} if rows == "noisy" else {}
+    replace(trained, operating_point=OperatingPoint(0.3, 0.6, **told)).save(model)
+    found = calibrate(model, data=[data], wanted=wanted, scores=scores)
+    point, miss = ClassifierSettings.load(model).operating_point, found["guarantees"]["miss"]
+    allowed = min(group["threshold"] for group in miss["groups"])
+    assert miss["value"] == point.risk <= 0.3 < allowed
+    assert miss["groups"][0]["errors"] <= miss["groups"][0]["allowed"]
+    assert found["figures"]["after"]["missed"]["value"] <= 0.3
+    said = " ".join(in_words(found))
+    assert f"those with a risk below {point.risk:g}. " in said
+    assert f"The budget would allow it up to {allowed:g}; it stays where it was in training" in said
+    if rows == "noisy":
+        assert point.risk < 0.3  # texts of several windows had a lower threshold, and theirs is gone
+    else:
+        assert point.risk == 0.3
+
+
+def test_budgets_of_harmless_texts_alone_tighten_no_further_than_training_does(model, separable, scores):
+    trained = ClassifierSettings.load(model)
+    replace(trained, operating_point=OperatingPoint(0.4, 0.6)).save(model)
+    flag, refusal = Budget("max-false-flag", 0.1), Budget("max-false-refusal", 0.1)
+    found = calibrate(model, data=[separable], wanted=Wanted(None, flag, refusal), scores=scores)
+    point = ClassifierSettings.load(model).operating_point
+    assert (point.risk, point.unsafe) == (0.05, 0.05)
+    said = " ".join(in_words(found))
+    assert said.count("it goes no lower than training goes") == 2
+    assert "those with a risk from 0.05 on" in said
+    assert found["figures"]["after"]["flagged"]["value"] <= 0.1
+    replace(trained, operating_point=OperatingPoint(0.03, 0.6)).save(model)
+    (model / "manifest.json").write_text((toy_model() / "manifest.json").read_text())
+    calibrate(model, data=[separable], wanted=Wanted(false_flag=flag), scores=scores)
+    assert ClassifierSettings.load(model).operating_point.risk == 0.03
+
+
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(MISS), Wanted(None, FLAG), Wanted(MISS, FLAG)])
+def test_the_same_command_gives_the_same_point_whatever_came_before(model, noisy, scores, wanted):
+    trained = ClassifierSettings.load(model).operating_point.as_dict()
+    calibrate(model, data=[noisy], wanted=wanted, scores=scores)
+    once = (model / "classifier.json").read_bytes()
+    calibrate(model, data=[noisy], wanted=wanted, scores=scores)
+    assert (model / "classifier.json").read_bytes() == once
+    calibrate(model, data=[noisy], wanted=Wanted(Budget("max-miss", 0.3), FLAG), scores=scores)
+    calibrate(model, data=[noisy], wanted=wanted, scores=scores)
+    assert (model / "classifier.json").read_bytes() == once
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert manifest["as_trained"] == {"operating_point": trained, "temperature": 1.0}
+    del manifest["as_trained"]  # as an earlier version left it
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    calibrate(model, data=[noisy], wanted=wanted, scores=scores)
+    assert (model / "classifier.json").read_bytes() == once
+
+
+def test_rows_without_an_error_leave_temperature_and_point_as_trained(model, noisy, separable, scores):
+    before = ClassifierSettings.load(model)
+    calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
+    assert ClassifierSettings.load(model).calibration != before.calibration
+    found = calibrate(model, data=[separable], wanted=Wanted(), scores=scores)
+    after = ClassifierSettings.load(model)
+    assert (after.calibration, after.operating_point) == (before.calibration, before.operating_point)
+    fitting = found["rows"]["temperature"]
+    assert f"Temperature 1, as trained, for all {fitting} rows that would fit it are judged right (all); " in next(
+        in_words(found)
+    )
+
+
+def test_a_temperature_at_its_bound_is_no_temperature():
+    rng = np.random.default_rng(1)
+    logits = [rng.normal(0, 2, (1, len(TAXONOMY.categories))) for _ in range(300)]
+    rows = [Row(str(at), TAXONOMY.ids[int(each.argmin())], "train", "") for at, each in enumerate(logits)]
+    with pytest.raises(NothingToFitError, match="the fit on 300 rows ends at its bound, 20"):
+        Readings(rows, logits, TAXONOMY).temperature()
 
 
 def test_without_budgets_as_many_rows_are_flagged_and_refused_as_before(model, noisy, scores):

@@ -16,13 +16,25 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from classifier.encoder import load_encoder
 from classifier.model import TierClassifier
 from classifier.network import TierModel
-from classifier.types import ClassifierError
-from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
+from classifier.types import E5_SMALL, MINILM, ClassifierError
+from tests.classifier_cases import (
+    SETTINGS,
+    TAXONOMY,
+    minilm,
+    toy_entries,
+    toy_manifest,
+    toy_model,
+    train_toy,
+    write_rows,
+)
+from training import classifier_cli
 from training.average import average_classifiers
+from training.cli import train
 from training.datasets import Row, TrainingError, text_key
 from training.fit import Fit, TrainSettings, _batches, _join, _note, _rounds
 from training.lineage import read_manifest
@@ -393,6 +405,21 @@ def test_a_run_goes_on_from_a_model_of_the_same_kind_only(tmp_path):
             train_toy(tmp_path / "other", ENTRIES, other, start=toy_model())
 
 
+def test_a_run_goes_on_with_the_encoder_of_its_start_and_another_is_refused(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(classifier_cli, "_train", lambda **given: asked.append(given) or {})
+    rows = write_rows(tmp_path / "rows.jsonl", ENTRIES)
+    given = ["classifier", "--data", str(rows), "--taxonomy", str(toy_model() / "taxonomy.yaml"), "--out", "x"]
+    for more in ([], ["--encoder", E5_SMALL]):
+        done = CliRunner().invoke(train, [*given, "--from", str(toy_model()), *more])
+        assert done.exit_code == 0, done.output
+    assert [each["encoder_name"] for each in asked] == [MINILM, E5_SMALL]
+    with pytest.raises(
+        TrainingError, match=rf"--from .*model was trained on encoder '{MINILM}', not on '{E5_SMALL}'; leave --encoder"
+    ):
+        train_toy(tmp_path, ENTRIES, QUICK, start=toy_model(), encoder_name=E5_SMALL)
+
+
 def test_layers_that_were_frozen_may_be_trained_from_then_on(tmp_path):
     upper, every = tmp_path / "upper", tmp_path / "every"
     for folder in (upper, every):
@@ -608,6 +635,24 @@ def test_what_cannot_be_averaged_is_refused(tmp_path):
     ]:
         with pytest.raises(TrainingError, match=said):
             average_classifiers(models=given, data=data, out=tmp_path / out, name="mean")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"limit": 20}, r"was trained on a part of its rows \(--limit\); train it without --limit$"),
+        ({"settings": {"folds": 4}}, r"is of recipe `few`, .*; train the runs with --recipe full --from one model$"),
+    ],
+)
+def test_what_does_not_average_is_told_its_way_out(tmp_path, told, said):
+    manifest = json.loads((toy_model() / "manifest.json").read_text())
+    for name in ("0", "1"):
+        shutil.copytree(toy_model(), tmp_path / name)
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest | told))
+    with pytest.raises(TrainingError, match=said):
+        average_classifiers(
+            models=[tmp_path / "0", tmp_path / "1"], data=[tmp_path / "x"], out=tmp_path / "mean", name="mean"
+        )
 
 
 def test_trials_are_not_averaged_and_measured_on_few_rows(tmp_path):

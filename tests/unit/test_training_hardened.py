@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from audit_cases import tiny_llama, tiny_tokenizer
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import enable_progress_bar
 from typer.testing import CliRunner
 
 from attribution.ablate import ablate
@@ -22,8 +24,9 @@ from attribution.checkpoint import Checkpoint
 from attribution.describe import describe, describe_model
 from attribution.heads import attention
 from attribution.render import hardening_html
-from attribution.report import Prompts, Settings
+from attribution.report import Prompts, Settings, save_report
 from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError, ReportError
+from tests import audit_cases as audited
 from training import fit_hardened
 from training import train_hardened as train_module
 from training.checkpoint import Checkpoint as Kept
@@ -285,15 +288,36 @@ def test_a_head_that_is_not_there_is_an_error(model):
 # The proof
 
 
-def proof(asr, failures):
-    return Proof(asr, 0.0, failures, 0.0, {"ships/query": Curve(("0.0",), 1.0, {0: asr}, {0: 0.0})}, {})
+def proof(asr, failures, attacked=0.0):
+    return Proof(asr, 0.0, failures, 0.0, {"ships/query": Curve(("0.0",), 1.0, {0: asr, 1: attacked}, {0: 0.0})}, {})
 
 
 @pytest.mark.parametrize(
     ("asr", "failures", "count"), [(0.03, 0.0, 0), (0.0, 0.08, 0), (0.04, 0.05, 1), (0.0, 0.09, 1), (0.5, 0.5, 2)]
 )
 def test_a_rise_by_more_than_the_margin_is_objected_to(asr, failures, count):
-    assert len(objections(proof(0.0, 0.05), proof(asr, failures), margin=0.03)) == count
+    assert len(objections(proof(0.0, 0.05, attacked=1.0), proof(asr, failures), margin=0.03)) == count
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (proof(1.0, 0.0, 1.0), proof(0.0, 0.0, 0.0), ["the original answers 1.000 .* no refusals to spread"]),
+        (
+            proof(0.98, 0.0, 1.0),
+            proof(0.98, 0.0, 1.0),
+            ["no refusals to spread", "did not fall .* 1.000 before and 1.000"],
+        ),
+        (proof(0.0, 0.0, 0.5), proof(0.0, 0.0, 0.5), ["attack success without heads did not fall"]),
+        (proof(0.0, 0.0, 0.0), proof(0.0, 0.0, 0.0), ["did not fall"]),
+        (proof(0.0, 0.0, 0.5), proof(0.0, 0.0, 0.6), ["did not fall"]),
+        (proof(0.9, 0.0, 1.0), proof(0.9, 0.0, 0.9), []),
+    ],
+)
+def test_a_model_that_gained_nothing_is_objected_to(before, after, said):
+    found = objections(before, after, margin=1.0)
+    assert len(found) == len(said)
+    assert all(re.search(words, each) for words, each in zip(said, found, strict=True))
 
 
 def test_what_an_attack_cannot_be_is_an_error():
@@ -301,6 +325,13 @@ def test_what_an_attack_cannot_be_is_an_error():
         Attack(attackers=("ships/none",))
     with pytest.raises(AttributionError, match="counts"):
         Attack(counts=(-1,))
+    with pytest.raises(AttributionError, match="take no head out"):
+        Attack(counts=(0,))
+
+
+def test_more_heads_than_there_are_is_an_error(model):
+    with pytest.raises(AttributionError, match=r"counts \(0, 99\) are more than the 8 heads of the model"):
+        prove(model, None, Attack(counts=(0, 99)))
 
 
 def test_a_planted_model_is_hardened():
@@ -342,6 +373,20 @@ class ByToken:
         return found
 
 
+class Attackable(ByToken):
+    """Of an attack that works on the original: its two harmful prompts are answered without the first head."""
+
+    seen = 0
+
+    def judge(self, cases):
+        found = super().judge(cases)
+        for place, (prompt, _) in enumerate(cases):
+            self.seen += bool(prompt.harmful)
+            if prompt.harmful and self.seen in (3, 4):
+                found[place] = Judgement(Outcome.ANSWERED, "by token")
+        return found
+
+
 class Worse(ByToken):
     """Takes every answer to a harmful prompt for one once it has judged those of the original."""
 
@@ -380,7 +425,7 @@ def run(tmp_path, judge, recipe=SHORT, **more):
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_hardened_model_is_put_in_place_with_its_report(tmp_path, rank):
-    checkpoint, report = run(tmp_path, ByToken(), replace(SHORT, rank=rank))
+    checkpoint, report = run(tmp_path, Attackable(), replace(SHORT, rank=rank))
     assert report["accepted"]
     assert report["lessons"] == {"harmful": 2, "harmless": 2}
     assert report["control"]["kl"] > 0.0
@@ -409,7 +454,7 @@ def test_a_model_that_answers_more_is_rejected_and_nothing_is_put_in_place(tmp_p
 
 
 def test_the_page_escapes_what_names_say(tmp_path):
-    _, report = run(tmp_path, ByToken(), name="<script>x</script>")
+    _, report = run(tmp_path, Attackable(), name="<script>x</script>")
     page = hardening_html(json.loads(json.dumps(report)))
     assert "<script>x" not in page
     assert "&lt;script&gt;x" in page
@@ -432,7 +477,16 @@ def test_replies_of_the_model_are_learnt_only_where_they_are_right(model):
     assert all(lesson.harmful and lesson.reply == (tokenizer.eos_token_id,) for lesson in made)
 
 
-def test_a_model_without_usable_replies_is_an_error(tmp_path):
+def test_a_model_that_gained_nothing_is_rejected(tmp_path):
+    _, report = run(tmp_path, ByToken())
+    assert not report["accepted"]
+    assert "attack success without heads did not fall" in report["objections"][0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_usable_replies_is_an_error_before_it_is_attacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "prove", lambda *_, **__: pytest.fail("attacked"))
+
     class Never(ByToken):
         def judge(self, cases):
             return [Judgement(Outcome.UNCLEAR, "by token") for _ in cases]
@@ -464,7 +518,7 @@ def test_a_run_that_lacked_memory_is_kept_and_goes_on(tmp_path, monkeypatch, err
 
     monkeypatch.setattr(train_module, "harden", full)
     with pytest.raises(TrainingError, match="out of memory with batch 4 and rank 0"):
-        run(tmp_path, ByToken())
+        run(tmp_path, Attackable())
     parts = (tmp_path / "out.run" / "parts.jsonl").read_bytes()
     assert b'"control ' in parts
     monkeypatch.setattr(train_module, "harden", learn)
@@ -625,8 +679,9 @@ def files(tmp_path):
     return [*(word for name, at in named.items() for word in (f"--{name}", str(tmp_path / at))), *fast]
 
 
-def test_the_command_writes_a_report_and_its_exit_status_is_the_verdict(tmp_path):
-    # A random model's babble is no refusal, so attack success cannot rise above 1.
+def test_the_command_writes_a_report_and_its_exit_status_is_the_verdict(tmp_path, monkeypatch):
+    monkeypatch.setattr("attribution.keyword_judge.KeywordJudge", Attackable)
+    enable_progress_bar()
     ended = CliRunner().invoke(command, [*files(tmp_path), "--margin", "1"])
     assert ended.exit_code == 0, ended.output
     report = json.loads((tmp_path / "harden.json").read_text("utf-8"))
@@ -634,13 +689,15 @@ def test_the_command_writes_a_report_and_its_exit_status_is_the_verdict(tmp_path
     assert report["before"]["attackers"].keys() == {"ships/value"}
     assert (tmp_path / "out" / "model.safetensors").exists()
     assert "effective heads, ships/value" in ended.output
+    assert not re.search("Loading weights|Writing model shards", ended.stderr)
     assert "<html" in (tmp_path / "harden.html").read_text("utf-8")
 
 
 _KILLED = """
 import os, signal, sys
-from training import checkpoint, fit_hardened, harden_cli
+from training import checkpoint, fit_hardened, harden_cli, train_hardened
 fit_hardened._KEPT = 2
+train_hardened.objections = lambda *_: []  # a random model refuses nothing
 save = checkpoint.Checkpoint.save
 def killed(self, state, *more):
     save(self, state, *more)
@@ -653,6 +710,7 @@ harden_cli.harden(sys.argv[1:])
 
 def test_a_killed_command_goes_on_where_it_was(tmp_path, monkeypatch):
     given = [*files(tmp_path), "--margin", "1", "--steps", "7"]
+    monkeypatch.setattr(train_module, "objections", lambda *_: [])
     killed = subprocess.run([sys.executable, "-c", _KILLED, *given], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert {path.name for path in (tmp_path / "out.run").iterdir()} >= {"parts.jsonl", "control", "after"}
@@ -726,3 +784,40 @@ def test_the_command_names_what_is_wrong_in_one_line(tmp_path):
     assert "airlock: held-out 7.5 is no share" in wrong.output
     assert CliRunner().invoke(command, [*given, "--testbed"]).exit_code == 2
     assert CliRunner().invoke(command, [*given, "--counts", "x"]).exit_code == 2
+
+
+def test_a_model_that_refuses_nothing_is_not_called_hardened(tmp_path):
+    """A random model's babble is no refusal: there is nothing to spread, and nothing that could be gained."""
+    ended = CliRunner().invoke(command, [*files(tmp_path), "--margin", "1"])
+    assert ended.exit_code == 1
+    assert "there are no refusals to spread" in ended.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_of_the_command_are_told_apart_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "train_hardened", lambda *_, **__: pytest.fail("trained"))
+    given, harmful = files(tmp_path), tmp_path / "harmful.jsonl"
+    before = harmful.read_bytes()
+    for option in ("--results", "--html"):
+        ended = CliRunner().invoke(command, [*given, option, str(harmful)])
+        assert isinstance(ended.exception, ReportError)
+        assert "would overwrite a file that is read" in str(ended.exception)
+    assert harmful.read_bytes() == before
+    harmful.write_text("".join(json.dumps({"prompt": f"harmless {n}", "response": "No."}) + "\n" for n in range(4)))
+    ended = CliRunner().invoke(command, given)
+    assert isinstance(ended.exception, PromptError)
+    assert "have 4 prompts in both, as harmful and as harmless" in str(ended.exception)
+
+
+def test_a_report_of_other_weights_is_refused_before_the_attack(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "prove", lambda *_, **__: pytest.fail("attacked"))
+    save_report(audited.report(), tmp_path / "other.json")
+    ended = CliRunner().invoke(command, [*files(tmp_path), "--report", str(tmp_path / "other.json")])
+    assert ended.exit_code == 1
+    assert "with other weights" in ended.output
+
+
+def test_the_command_names_the_option_of_an_answer_that_is_too_long(tmp_path):
+    ended = CliRunner().invoke(command, [*files(tmp_path), "--max-new-tokens", "999"])
+    assert isinstance(ended.exception, PromptError)
+    assert str(ended.exception).endswith("give fewer --max-new-tokens")

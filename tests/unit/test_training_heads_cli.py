@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from attribution import testbed
@@ -15,7 +18,9 @@ from attribution.checkpoint import load
 from attribution.engine import Engine
 from attribution.report import load_report
 from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, PromptError, ReportError
-from training import audit_heads
+from tests import audit_cases as made
+from tests.unit.audit_cases import tiny_tokenizer
+from training import audit_heads, heads_cli
 from training.audit_cli import audit
 
 FEW = ("--testbed", "--limit", "6")
@@ -228,6 +233,8 @@ def test_wrong_usage(options):
         ((*QUIET, "--asr-prompts", "4"), "--asr-prompts needs --asr"),
         (("--model", "none", "--asr-tokens", "4"), "--asr-tokens needs --asr"),
         (("--model", "none", "--asr", "no", "--asr-ranking", "sahara"), "--asr-ranking needs --asr"),
+        ((*QUIET, "--method", "mean", "--epsilon", "0.5"), "--epsilon needs --method query or"),
+        ((*QUIET, "--template", "plain", "--also", "plain"), "--also plain is the --template already"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused_and_says_what_it_needs(options, words):
@@ -247,12 +254,17 @@ def test_an_option_that_would_do_nothing_is_refused_and_says_what_it_needs(optio
             PromptError,
             r"has 2[34]\d tokens in the template chat and its answer up to 32, .* or give fewer --asr-tokens",
         ),
-        ((*FEW, "--screen", "3"), AttributionError, "screen 3"),
-        ((*FEW, "--size", "33"), AttributionError, "group size 33"),
-        ((*FEW, "--r-main", "7"), AttributionError, "r_main 7 .* the 6 prompts"),
-        ((*FEW, "--r-main", "7", "--estimate"), AttributionError, "r_main 7"),
-        ((*FEW, "--asr", "0,33"), AttributionError, "ASR without 33 heads"),
-        ((*FEW, "--asr", "4", "--asr-ranking", "sahara"), AttributionError, "sahara will have 3"),
+        ((*FEW, "--screen", "3"), AttributionError, "^--screen 3 .* 5 .*; give 5 or more, or leave it out"),
+        ((*FEW, "--size", "33"), AttributionError, "^--size 33 .* the 32 heads .*; give fewer, or 0"),
+        ((*FEW, "--r-main", "7"), AttributionError, "^--r-main 7 .* the 6 prompts; give fewer"),
+        ((*FEW, "--r-main", "7", "--estimate"), AttributionError, "^--r-main 7"),
+        ((*FEW, "--asr", "0,33"), AttributionError, "--asr 0,33: ASR without 33 heads .*: take out 32 at most$"),
+        (
+            (*FEW, "--asr", "4", "--asr-ranking", "sahara"),
+            AttributionError,
+            "--asr 4: .* sahara will have 3: take out 3 at most, or give a larger --size",
+        ),
+        ((*FEW, "--screen", "5", "--sampled", "0", "--asr", "6"), AttributionError, "or give a larger --screen"),
         ((*FEW, "--template", "plain", "--system", "Be kind."), PromptError, "no place for a system prompt"),
         ((*FEW, "--device", "cuda:77"), CheckpointError, "cuda:77"),
         ((*FEW, "--out", "."), ReportError, "is a folder"),
@@ -312,3 +324,92 @@ def test_an_error_of_ours_is_not_called_out_of_memory(monkeypatch):
     monkeypatch.setattr(audit_heads, "check", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         run(*QUIET)
+
+
+def write(path, *texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def test_prompts_that_are_harmful_and_harmless_are_refused(tmp_path, monkeypatch):
+    write(tmp_path / "a.jsonl", "one", "two", "three")
+    write(tmp_path / "b.jsonl", "four", "two")
+    monkeypatch.setattr(audit_heads, "audit", lambda *_, **__: pytest.fail("computed"))
+    for other, count in (("a.jsonl", "3 prompts"), ("b.jsonl", "1 prompt")):
+        with pytest.raises(PromptError, match=rf"--prompts a\.jsonl and --against {other} have {count} in both"):
+            run("--testbed", "--prompts", "a.jsonl", "--against", other, "--limit", "1")
+
+
+def test_an_input_is_not_written_over(tmp_path):
+    write(tmp_path / "a.jsonl", "one", "two")
+    before = (tmp_path / "a.jsonl").read_bytes()
+    few = ("--testbed", "--prompts", "a.jsonl")
+    for option, place in (("--out", "a.jsonl"), ("--html", "./a.jsonl"), ("--out", "../" + tmp_path.name + "/a.jsonl")):
+        with pytest.raises(ReportError, match=rf"{option} .*a\.jsonl would overwrite a file that is read"):
+            run(*few, option, place)
+    with pytest.raises(ReportError, match=r"--html r would overwrite that of --out"):
+        run(*few, "--out", "r", "--html", "r")
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+def test_a_report_that_is_replaced_is_named(tmp_path):
+    few = ("--testbed", "--limit", "1", "--asr", "no", "--size", "0", "--engine", "exact")
+    assert run(*few).stderr == ""
+    again = run(*few)
+    assert again.stderr == "--out results/audit.json is there already: this run replaces it\n"
+    assert run(*few, "--estimate").stderr == ""
+
+
+def test_a_handful_of_prompts_has_no_interval():
+    one = run("--testbed", "--limit", "1", "--asr", "no", "--size", "0", "--html", "a.html").stdout
+    assert "[" not in one
+    assert "no intervals and no stars: 1 prompt is too few, give 5 or more" in one
+    found = load_report(Path("results/audit.json"))
+    assert (found.few, found.standing_out(), found.ships.effective_heads.low) == (True, [], None)
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert "Over resamples of" not in page
+    assert "There are no intervals: 1 prompt is too few" in page
+    assert "no intervals" not in run("--testbed", "--limit", "5", "--asr", "no", "--size", "0").stdout
+
+
+def test_half_precision_is_warned_of():
+    half = run("--testbed", "--limit", "5", "--asr", "no", "--size", "0", "--dtype", "bfloat16", "--html", "a.html")
+    assert half.stderr.count("The weights were held in bfloat16") == 1
+    assert "The weights were held in bfloat16" in Path("a.html").read_text(encoding="utf-8")
+
+
+def test_columns_of_small_scores_stay_apart(capsys):
+    small = made.report(ships=made.scores(planted=(), noise=2.468e-7))
+    heads_cli._table(small)
+    rows = capsys.readouterr().out.splitlines()[:9]
+    assert len({row.rindex("  ") for row in rows}) == 1
+    assert all("]  " in row for row in rows[1:])
+
+
+def test_a_screen_that_leaves_nothing_out_says_so():
+    said = run(*QUIET, "--size", "0", "--screen", "99", "--html", "a.html").stdout
+    assert "screen: all 32 heads were computed exactly, none was left out" in said
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert "All 32 heads were computed exactly" in page
+    assert "Of 0 others" not in page
+    assert "99, exactly" not in page
+    fewer = run(*QUIET, "--size", "0", "--screen", "8", "--sampled", "0").stdout
+    assert "screen: 8 heads exact; what it missed was not measured" in fewer
+
+
+def test_help_says_what_is_asked_by_default_and_how_small_a_screen_may_be():
+    said = " ".join(run("--help").stdout.replace("│", " ").split())
+    assert "0,1,2,4, the default with --testbed" in said
+    assert "at least 5 and --size" in said
+
+
+def test_what_transformers_says_of_padding_is_no_business_of_an_audit(tmp_path):
+    """As a process, for the warning is given once: a GPT-2 whose padding is the token that begins a text."""
+    torch.manual_seed(0)
+    size = {"vocab_size": 263, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+    GPT2LMHeadModel(GPT2Config(**size, bos_token_id=0, eos_token_id=0, pad_token_id=0)).save_pretrained("gpt2")
+    tiny_tokenizer().save_pretrained("gpt2")
+    write(tmp_path / "a.jsonl", *map(str, range(5)))
+    heads = ("audit", "heads", "--model", "gpt2", "--prompts", "a.jsonl", "--size", "0")
+    for words in (heads, ("audit", "remove", "gpt2", "--heads", "0.1", "--out", "cut")):
+        ended = subprocess.run([sys.executable, "-m", "guard", *words], capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,13 +1,41 @@
-"""The result file of a long command: its place is tried before the run, and nothing is left of the trial."""
+"""The result files of a long command: their places are tried before the run, and nothing is left of the trial."""
 
 import errno
 import os
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from attribution.types import ReportError
-from training.results import check_place, write_result
+from training.calibrate_cli import calibrate
+from training.cli import evaluate
+from training.model_cli import model
+from training.results import check_place, check_places, write_result
+
+EVALUATIONS = {
+    "classifier": ["--data", "rows.jsonl"],
+    "data": ["--data", "rows.jsonl"],
+    "folds": ["--data", "rows.jsonl", "--models", "m"],
+    "grounding": ["--questions", "rows.jsonl"],
+    "interpreter": ["--model", "m", "--data", "rows.jsonl"],
+    "premise": ["--questions", "rows.jsonl"],
+    "rag": ["--questions", "rows.jsonl"],
+    "reader": ["--model", "m", "--data", "rows.jsonl"],
+    "responses": ["--model", "m", "--data", "rows.jsonl"],
+    "retrieval": ["--data", "rows.jsonl"],
+    "safety": ["--questions", "rows.jsonl"],
+    "support": ["--model", "m", "--data", "rows.jsonl"],
+    "why": ["--data", "rows.jsonl"],
+}
+COMMANDS = {
+    **{name: (evaluate, [name, *given]) for name, given in EVALUATIONS.items()},
+    "calibrate": (calibrate, ["m", "--data", "rows.jsonl"]),
+    "compare": (model, ["compare", "m", "n", "--data", "rows.jsonl"]),
+}
+PAGES = {"calibrate", "classifier", "safety"}
+PLACES = [(name, option) for name in COMMANDS for option in ("--out", *(["--html"] if name in PAGES else []))]
 
 
 def test_a_place_is_made_and_tried_and_what_is_there_stays(tmp_path):
@@ -36,3 +64,30 @@ def test_a_place_that_cannot_be_is_named_with_its_option(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(ReportError, match=r"^--out .* cannot be written: No space left on device; make room"):
         write_result("--out", tmp_path / "c.json", {})
+
+
+def test_every_evaluation_is_among_the_commands():
+    assert set(EVALUATIONS) == set(get_command(evaluate).commands)
+
+
+@pytest.mark.parametrize(("name", "option"), PLACES)
+def test_a_command_finds_out_first_that_its_result_has_no_place(tmp_path, monkeypatch, name, option):
+    monkeypatch.chdir(tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    app, given = COMMANDS[name]
+    for place, words in (
+        ("rows.jsonl/x", "cannot be written"),
+        ("./rows.jsonl", "would overwrite a file that is read"),
+    ):
+        found = CliRunner().invoke(app, [*given, option, place]).exception
+        assert isinstance(found, ReportError), found
+        assert str(found).startswith(f"{option} {Path(place)} {words}")
+        assert "name another file" in str(found)
+    assert rows.read_text() == "{}\n"
+
+
+def test_two_results_have_two_places(tmp_path):
+    place = tmp_path / "a"
+    with pytest.raises(ReportError, match=r"^--html .*a would overwrite that of --out; name another file$"):
+        check_places({"--out": place, "--suspects": None, "--html": tmp_path / "." / "a"}, [None])
