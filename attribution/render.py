@@ -65,7 +65,7 @@ def hardening_html(report: Mapping[str, Any]) -> str:
     """A hardening's before, control and after as one HTML page; see `report_html`.
 
     Args:
-        report: As `training.train_hardened` gives it, or as JSON has it.
+        report: As `training.audit.train_hardened` gives it, or as JSON has it.
     """
     kinds = ("before", "control", "after")
     attackers = []

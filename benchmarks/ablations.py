@@ -23,10 +23,10 @@ from classifier.model import TierClassifier
 from classifier.taxonomy import Taxonomy
 from classifier.types import E5_SMALL, MINILM
 from training.datasets import read_all
-from training.evaluate import evaluate_classifier
-from training.fit import TrainSettings
 from training.manifest import command, file_sha256, provenance, write_json
-from training.train_classifier import train_classifier
+from training.tiers.evaluate import evaluate_classifier
+from training.tiers.fit import TrainSettings
+from training.tiers.train_classifier import train_classifier
 
 SHARED = Path("../shared/datasets")
 AUTHORED, CONTRAST = Path("data/queries/train.jsonl"), Path("data/queries/contrast.jsonl")

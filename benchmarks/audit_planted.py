@@ -30,11 +30,11 @@ from attribution.sahara import sahara
 from attribution.screen import estimate
 from attribution.ships import ships
 from attribution.types import Ablation, HeadId, Method
+from training.audit.planted_model import behaviour
+from training.audit.planted_task import asks
+from training.audit.train_planted import train_planted
+from training.audit.train_testbed import BedRecipe, train_testbed
 from training.manifest import provenance, write_json
-from training.planted_model import behaviour
-from training.planted_task import asks
-from training.train_planted import train_planted
-from training.train_testbed import BedRecipe, train_testbed
 
 DRAWN = range(10)  # seeds that draw their head themselves
 NAMED = {10: HeadId(0, 1), 11: HeadId(0, 3)}  # in the first layer, which those seeds did not draw

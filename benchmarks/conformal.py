@@ -28,13 +28,13 @@ from classifier.model import DEFAULT_MODEL
 from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import Tier
-from training.calibrate import Wanted, goes_wrong, held_out_sources, point_of
-from training.conformal import Budget, Threshold, below
 from training.datasets import Row, TrainingError, hold_out, read_all
 from training.manifest import adapter_sha256, command, provenance, write_json
-from training.readings import Calibrated, Readings
-from training.reliability import calibration_figures
-from training.scores import Scores
+from training.tiers.calibrate import Wanted, goes_wrong, held_out_sources, point_of
+from training.tiers.conformal import Budget, Threshold, below
+from training.tiers.readings import Calibrated, Readings
+from training.tiers.reliability import calibration_figures
+from training.tiers.scores import Scores
 
 SHARED = Path("../shared/datasets")
 DATA = (

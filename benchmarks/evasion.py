@@ -36,8 +36,8 @@ from guard.journal import NoJournal
 from guard.output import output_checks
 from guard.types import Classifier, Origin, Route
 from guard.wires import BY_ENDPOINT, Reading
-from training.disguise import DISGUISES
 from training.manifest import adapter_sha256, file_sha256, provenance, write_json
+from training.tiers.disguise import DISGUISES
 
 CONTRAST = Path("data/queries/contrast.jsonl")
 HIGH_RISK = Path("data/questions/high_risk.jsonl")

@@ -1,6 +1,6 @@
 """Hardening of planted models: attack success without k heads before and after, and of a control without dropout.
 
-Each seed trains a model in which one head carries the refusals (`training.train_planted`), hardens a copy, and
+Each seed trains a model in which one head carries the refusals (`training.audit.train_planted`), hardens a copy, and
 fine-tunes another with the same lessons and steps and p = 0. The attacker ranks the heads of each of the three anew,
 by Ships and Sahara, and takes the first k out, by query and by value; beside it stand random heads, what happens to
 harmless prompts, and, of the hardened model, every head and every pair of heads taken out in turn. Writes
@@ -22,11 +22,11 @@ import torch
 
 from attribution.heads import all_heads
 from attribution.types import Ablation
-from training.fit_hardened import HardenRecipe, harden
-from training.harden_proof import Attack, objections, prove
+from training.audit.fit_hardened import HardenRecipe, harden
+from training.audit.harden_proof import Attack, objections, prove
+from training.audit.planted_hardening import PLANTED_RECIPE, PlantedAsker, asker, own_lessons
+from training.audit.train_planted import train_planted
 from training.manifest import provenance, write_json
-from training.planted_hardening import PLANTED_RECIPE, PlantedAsker, asker, own_lessons
-from training.train_planted import train_planted
 
 ASKED = {
     "asr_before_1": (min, 0.95),

@@ -28,9 +28,9 @@ from classifier.taxonomy import SHIPPED_SPECIALISTS, Taxonomy
 from classifier.types import MPNET, Tier, Verdict
 from guard.specialists import ByLanguage
 from training.datasets import read_all
-from training.evaluate import evaluate_classifier, recall_at
-from training.folds import REFUSED
 from training.manifest import adapter_sha256, command, provenance, write_json
+from training.tiers.evaluate import evaluate_classifier, recall_at
+from training.tiers.folds import REFUSED
 
 CONTRAST = Path("data/queries/contrast.jsonl")
 ASKED_FROM = (0.0, 0.02, 0.05, 0.1, 0.2)

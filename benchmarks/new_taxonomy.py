@@ -31,11 +31,11 @@ from classifier.model import TierClassifier
 from classifier.normalize import normalize
 from classifier.taxonomy import Taxonomy
 from classifier.types import MINILM
-from training.crossed import expected_errors
 from training.datasets import Row
-from training.evaluate import Judged, classify_rows
 from training.manifest import command, provenance, write_json
-from training.train_few import Runs, definition_rows, recipe_of, train_few
+from training.tiers.crossed import expected_errors
+from training.tiers.evaluate import Judged, classify_rows
+from training.tiers.train_few import Runs, definition_rows, recipe_of, train_few
 
 TAXONOMIES = Path(__file__).parent / "taxonomies"
 TRAIN, TEST = 200, 1000

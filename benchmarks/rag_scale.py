@@ -228,8 +228,8 @@ def _embedded(options: argparse.Namespace) -> tuple[NDArray[np.float32], list[st
     from classifier.types import MINILM
     from rag.chunking import embedding_text, passages
     from rag.encoders import SentenceEncoder
-    from training.embedding_cache import CachedEncoder
-    from training.retrieval_rows import read_retrieval
+    from training.grounding.embedding_cache import CachedEncoder
+    from training.grounding.retrieval_rows import read_retrieval
 
     saved = options.work / "scale.npz"
     if options.one:

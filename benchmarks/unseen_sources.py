@@ -25,10 +25,10 @@ from classifier.encoder import load_encoder
 from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.settings import ClassifierSettings
 from classifier.types import Tier
-from training.evaluate import recall_at, shares
-from training.folds import FLAGGED, REFUSED
 from training.manifest import adapter_sha256, command, provenance, write_json
 from training.mixture import some
+from training.tiers.evaluate import recall_at, shares
+from training.tiers.folds import FLAGGED, REFUSED
 
 SHARED = Path("../shared/datasets/research-only")
 TRAINED_ON = (

@@ -29,8 +29,8 @@ from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import Tier
 from training.datasets import LOOK_ALIKES, Row, hold_out, read_all
 from training.manifest import adapter_sha256, command, provenance, write_json
-from training.readings import Readings
-from training.scores import Scores
+from training.tiers.readings import Readings
+from training.tiers.scores import Scores
 
 LENGTHS = (96, 128, 192, 256)
 BEFORE = 256

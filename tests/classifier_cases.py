@@ -22,8 +22,8 @@ from classifier.network import TorchRuntime
 from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import Category, Taxonomy
 from classifier.types import E5_SMALL, MINILM, Coverage, Handling, Span, Tier, Verdict
-from training.fit import TrainSettings
-from training.train_classifier import train_classifier
+from training.tiers.fit import TrainSettings
+from training.tiers.train_classifier import train_classifier
 
 TAXONOMY = Taxonomy(
     name="toy",

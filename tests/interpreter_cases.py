@@ -16,8 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from rag.prompting import RULES
-from training.fit_interpreter import InterpreterRecipe
-from training.train_interpreter import InterpreterRun, train_interpreter
+from training.grounding.fit_interpreter import InterpreterRecipe
+from training.grounding.train_interpreter import InterpreterRun, train_interpreter
 
 # Of each passage: its sentences, and questions with the number of the sentence that answers.
 PASSAGES: Sequence[tuple[Sequence[str], Sequence[tuple[str, int]]]] = (

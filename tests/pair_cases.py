@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from classifier.encoder import Encoder, load_encoder
-from training.fit_pairs import PairRecipe
-from training.pair_run import PairRun
-from training.train_reader import train_reader
-from training.train_support import train_support
+from training.grounding.fit_pairs import PairRecipe
+from training.grounding.pair_run import PairRun
+from training.grounding.train_reader import train_reader
+from training.grounding.train_support import train_support
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = "rose lawn tulip soil spade hedge seed apple tree bench water leaf grows slowly there".split()
@@ -130,8 +130,8 @@ def train_toy_reader(out: Path, data: Path, recipe: PairRecipe = RECIPE, **optio
     with (
         mock.patch("training.manifest._git", return_value="0123456789ab"),
         mock.patch("training.intervals._RESAMPLES", 20),
-        mock.patch("training.train_reader.swapped", return_value=[]),
-        mock.patch("training.evaluate_reader.swapped", return_value=[]),
+        mock.patch("training.grounding.train_reader.swapped", return_value=[]),
+        mock.patch("training.grounding.evaluate_reader.swapped", return_value=[]),
     ):
         return train_reader(PairRun("reader", [data], out, recipe, "toy", **options), tiny().name)
 

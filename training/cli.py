@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from training import (
-    classifier_cli,
-    door_cli,
-    gateway_cli,
-    grounding_cli,
-    interpreter_cli,
-    responses_cli,
-    retrieval_cli,
-)
 from training.commands import Commands
+from training.grounding import door_cli, grounding_cli, interpreter_cli, retrieval_cli
+from training.safety import cli as gateway_cli
+from training.tiers import classifier_cli, responses_cli
 
 train = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a part on your data.")
 evaluate = typer.Typer(cls=Commands, no_args_is_help=True, help="Measure a part on labelled data.")

@@ -60,7 +60,7 @@ def read_all(
 ) -> list[Row]:
     """The rows of several files, with decisions applied; of a text that occurs twice, the first row.
 
-    So files stand in order of trust. `training.checks.check` counts the texts that have several labels.
+    So files stand in order of trust. `training.tiers.checks.check` counts the texts that have several labels.
 
     Args:
         paths: the files.

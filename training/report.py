@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from attribution.visible import visible
 from attribution.whole import write_whole
 from classifier.why import Explainer
-from training.card import rounded
+from training.tiers.card import rounded
 
 # Key, name, and what it means for a user; {share} and {rest} are of 1,000.
 _HEADLINES = (
@@ -50,8 +50,8 @@ def write_report(path: Path, result: Mapping[str, Any], worst: Sequence[Mapping[
 
     Args:
         path: of the file.
-        result: `training.evaluate.Judged.figures`, with the keys of `training.manifest.provenance` and `command`; if
-            wanted `disguised`, of `evaluate_disguises`, and `comparison`, of `compare`.
+        result: `training.tiers.evaluate.Judged.figures`, with the keys of `training.manifest.provenance` and `command`;
+            if wanted `disguised`, of `evaluate_disguises`, and `comparison`, of `compare`.
         worst: `Judged.worst`, as `explained`; their texts stand in the file.
     """
     write_page(

@@ -16,10 +16,10 @@ from attribution.types import AttributionError, Prompt
 from guard.errors import ConfigError, UpstreamError
 from tests.doubles import chat_answer
 from tests.unit.audit_cases import tiny_llama, tiny_tokenizer
-from training.audit_cli import audit
-from training.chat_endpoint import ChatEndpoint
-from training.endpoint_responder import EndpointResponder
-from training.judges import ClassifierJudge, EndpointJudge, read_verdict
+from training.audit.chat_endpoint import ChatEndpoint
+from training.audit.cli import audit
+from training.audit.endpoint_responder import EndpointResponder
+from training.audit.judges import ClassifierJudge, EndpointJudge, read_verdict
 
 VARIABLE, SECRET = "TEST_AUDIT_KEY", "sk-of-the-audited"
 REFUSAL = "I'm sorry, but I can't help with that."

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from classifier.settings import ClassifierSettings
 from tests.classifier_cases import minilm, toy_classifier, toy_model
 from tests.hub_double import Hub
-from training.model_folder import describe, faults, version
+from training.tiers.model_folder import describe, faults, version
 
 REPO = "acme/toy"
 TOKEN = "hf_notarealtoken"
@@ -32,7 +32,7 @@ def model(tmp_path):
     def run(hub, *arguments, **variables):
         more = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf")}
         done = subprocess.run(
-            [sys.executable, "-c", "from training.model_cli import model; model()", *map(str, arguments)],
+            [sys.executable, "-c", "from training.tiers.model_cli import model; model()", *map(str, arguments)],
             env=environment(**(more | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | variables)),
             cwd=tmp_path,
             capture_output=True,

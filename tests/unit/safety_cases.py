@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from classifier import Taxonomy
-from training.safety_rows import HighRiskRow
+from training.safety.rows import HighRiskRow
 
 DATA = Path(__file__).parents[2] / "data"
 TAXONOMY = Taxonomy.load(DATA / "taxonomies/airlock.yaml")

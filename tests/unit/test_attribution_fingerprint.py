@@ -15,8 +15,8 @@ from guard.config import load_config
 from guard.errors import ConfigError
 from guard.pinned import check_pinned
 from tests.audit_cases import report, scores
-from training.audit_cli import audit
-from training.report_cli import _drifted
+from training.audit.cli import audit
+from training.audit.report_cli import _drifted
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from attribution.heads import all_heads
 from attribution.surgery import remove
 from attribution.types import Ablation, AttributionError, EngineMismatch, HeadId, UnsupportedModel
 from tests.attribution_cases import FAMILIES, MORE, build, prompts, tiny
-from training.surgery_cli import remove_heads
+from training.audit.surgery_cli import remove_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,7 +8,7 @@ from rag.interpret import ExtractiveInterpreter, Selection
 from rag.related import Related
 from tests.unit.rag_cases import HashedWords
 from training.datasets import TrainingError
-from training.evaluate_rag import Question, evaluate_rag, read_questions
+from training.grounding.evaluate_rag import Question, evaluate_rag, read_questions
 
 DOSE = Question("What is the maximum of paracetamol in a day?", True, "health/paracetamol", "eight tablets")
 UNKNOWN = Question("Which mole changes mean skin cancer?", False, None, None)

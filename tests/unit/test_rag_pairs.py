@@ -12,7 +12,7 @@ from rag.reader import EvidenceReader, Excerpt
 from rag.support import SupportReader
 from rag.types import KnowledgeError
 from tests.pair_cases import RECIPE, tiny, toy_reader, toy_support, write_encoder
-from training.fit_pairs import untrained
+from training.grounding.fit_pairs import untrained
 
 PAIRS = [Pair([4, 5], [6, 7, 8, 9], [NO_SPAN, 1, 1, 2]), Pair([4], [6], [1]), Pair([], [5] * 9, [1] * 4 + [2] * 5)]
 

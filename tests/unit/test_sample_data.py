@@ -13,7 +13,7 @@ from rag.chunking import headings, sentences
 from rag.documents import read_documents
 from rag.protective import beginning
 from training.datasets import read_all, read_decisions
-from training.folds import read_folds
+from training.tiers.folds import read_folds
 
 DATA = Path(__file__).parents[2] / "data"
 DOCUMENTS = read_documents(DATA / "knowledge").documents

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from training.edits import overlap
-from training.giveaways import guessed
-from training.grounding_rows import Label, read_claims
+from training.grounding.edits import overlap
+from training.grounding.giveaways import guessed
+from training.grounding.rows import Label, read_claims
 
 FOLDER = Path(__file__).parents[2] / "data" / "support"
 SHORT, LONG = [FOLDER / "claims.jsonl"], sorted((FOLDER / "documents").glob("*.jsonl"))

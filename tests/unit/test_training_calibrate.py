@@ -14,16 +14,16 @@ from classifier.model import TierClassifier
 from classifier.settings import ClassifierSettings, Doubt, OperatingPoint
 from classifier.types import ClassifierError, Tier
 from tests.classifier_cases import TAXONOMY, minilm, toy_entries, toy_model, write_rows
-from training.calibrate import Wanted, _kept, calibrate, point_of
-from training.calibrate_cli import calibrate as command
-from training.calibration_card import in_words, write_calibration
-from training.conformal import Budget
 from training.datasets import Row, TrainingError
 from training.lineage import lineage
 from training.manifest import file_sha256
-from training.model_cli import model as models
-from training.readings import NothingToFitError, Readings
-from training.reliability import calibration_error, calibration_figures
+from training.tiers.calibrate import Wanted, _kept, calibrate, point_of
+from training.tiers.calibrate_cli import calibrate as command
+from training.tiers.calibration_card import in_words, write_calibration
+from training.tiers.conformal import Budget
+from training.tiers.model_cli import model as models
+from training.tiers.readings import NothingToFitError, Readings
+from training.tiers.reliability import calibration_error, calibration_figures
 
 MISS, FLAG = Budget("max-miss", 0.1), Budget("max-false-flag", 0.1)
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(model, noisy, scores
 
 def test_logits_are_kept_so_that_a_second_budget_reads_nothing(model, noisy, scores, monkeypatch):
     calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
-    monkeypatch.setattr("training.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr("training.tiers.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
     calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
     assert b"zorblax" not in scores.read_bytes()
 
@@ -275,11 +275,11 @@ def test_logits_are_kept_so_that_a_second_budget_reads_nothing(model, noisy, sco
 def test_logits_of_another_model_or_reading_are_not_taken(model, noisy, scores, monkeypatch, changed):
     calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
     if changed == "READING":
-        monkeypatch.setattr("training.scores.READING", 0)
+        monkeypatch.setattr("training.tiers.scores.READING", 0)
     else:
         config = json.loads((model / changed).read_text())
         (model / changed).write_text(json.dumps({**config, "lora_alpha": 4 * config["lora_alpha"]}))
-    monkeypatch.setattr("training.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr("training.tiers.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
     with pytest.raises(pytest.fail.Exception, match="loaded again"):
         calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
 

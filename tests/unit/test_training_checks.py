@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from classifier.taxonomy import Taxonomy
 from tests.classifier_cases import TAXONOMY, filler, toy_entries, write_rows
-from training.checks import check
 from training.datasets import TrainingError
 from training.near import near, near_groups
+from training.tiers.checks import check
 
 
 def kinds(checked):

@@ -32,16 +32,16 @@ from tests.classifier_cases import (
     train_toy,
     write_rows,
 )
-from training import classifier_cli
-from training.average import average_classifiers
 from training.cli import train
 from training.datasets import Row, TrainingError, text_key
-from training.fit import Fit, TrainSettings, _batches, _join, _note, _rounds
 from training.lineage import read_manifest
-from training.losses import label_loss
 from training.manifest import adapter_sha256, file_sha256
 from training.optimizer import optimizer_of, set_rates
-from training.train_classifier import lora_config
+from training.tiers import classifier_cli
+from training.tiers.average import average_classifiers
+from training.tiers.fit import Fit, TrainSettings, _batches, _join, _note, _rounds
+from training.tiers.losses import label_loss
+from training.tiers.train_classifier import lora_config
 
 QUICK = replace(SETTINGS, epochs=1)
 
@@ -274,7 +274,7 @@ def test_a_run_is_kept_at_the_end_of_an_epoch_though_it_is_due_at_no_other_time(
     with interrupted(step=6, every=4):
         train_toy(tmp_path, ENTRIES, LONGER)
     assert (state(tmp_path)["step"], len(state(tmp_path)["epochs"])) == (4, 1)
-    with mock.patch("training.train_classifier.save_model", side_effect=Interrupted), pytest.raises(Interrupted):
+    with mock.patch("training.tiers.train_classifier.save_model", side_effect=Interrupted), pytest.raises(Interrupted):
         train_toy(tmp_path, ENTRIES, LONGER)
     assert (state(tmp_path)["step"], len(state(tmp_path)["epochs"])) == (8, 2)
     manifest = train_toy(tmp_path, ENTRIES, LONGER)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.conformal import Budget, above, below, carried
 from training.datasets import TrainingError
+from training.tiers.conformal import Budget, above, below, carried
 
 
 def share_of_draws(rows: int, fresh: int, allowed: int, most: int) -> float:

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from tests.classifier_cases import TAXONOMY, filler, toy_entries
-from training.data_report import near_duplicates, suspects, write_suspects
-from training.data_report import report as plain_report
 from training.datasets import Row, TrainingError, text_key
+from training.tiers.data_report import near_duplicates, suspects, write_suspects
+from training.tiers.data_report import report as plain_report
 
 LONG = "Where can I find a good recipe for rye bread with caraway seeds and honey?"
 

@@ -8,7 +8,7 @@ import pytest
 from tests.pair_cases import evidence_entries, write_rows
 from tests.unit.rag_cases import write_source
 from training.datasets import TrainingError
-from training.edits import (
+from training.grounding.edits import (
     EDITS,
     REMOVED,
     SAME,
@@ -24,7 +24,7 @@ from training.edits import (
     read_paragraphs,
     reworded,
 )
-from training.grounding_rows import Label
+from training.grounding.rows import Label
 
 BRIDGE = Paragraph(
     (

@@ -7,10 +7,10 @@ import pytest
 
 from classifier.types import Tier
 from tests.classifier_cases import TAXONOMY, Spoken
-from training.card import rounded, write_card
 from training.datasets import Row, TrainingError
-from training.disguise import DISGUISES
-from training.evaluate import (
+from training.tiers.card import rounded, write_card
+from training.tiers.disguise import DISGUISES
+from training.tiers.evaluate import (
     Judged,
     classify_rows,
     compare,

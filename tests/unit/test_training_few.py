@@ -14,16 +14,16 @@ from classifier.network import TierModel
 from classifier.settings import OperatingPoint
 from classifier.types import MINILM, Tier
 from tests.classifier_cases import TAXONOMY, minilm, toy_entries, write_rows
-from training.calibrate import Wanted, calibrate
-from training.crossed import Crossed, expected_errors, in_words, parts_of
 from training.datasets import Row, TrainingError
-from training.evaluate import Judged
-from training.fit import start_head
-from training.losses import contrast_loss
 from training.near import near_groups
-from training.recipes import FEW_ROWS, chosen, settings_for
-from training.train_classifier import lora_config
-from training.train_few import FEW, definition_rows, recipe_of, train_few
+from training.tiers.calibrate import Wanted, calibrate
+from training.tiers.crossed import Crossed, expected_errors, in_words, parts_of
+from training.tiers.evaluate import Judged
+from training.tiers.fit import start_head
+from training.tiers.losses import contrast_loss
+from training.tiers.recipes import FEW_ROWS, chosen, settings_for
+from training.tiers.train_classifier import lora_config
+from training.tiers.train_few import FEW, definition_rows, recipe_of, train_few
 
 QUICK = replace(FEW, frozen=4, epochs=2, folds=2, lr=2e-3)
 
@@ -85,12 +85,12 @@ def test_another_model_of_cross_validation_is_not_tuned_on_rows_that_it_knows(tm
 def test_an_interrupted_run_takes_up_the_part_where_it_stopped(tmp_path):
     entries = toy_entries(5, "train")
     with (
-        mock.patch("training.train_few.choose_operating_point", side_effect=KeyboardInterrupt),
+        mock.patch("training.tiers.train_few.choose_operating_point", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         train_toy_few(tmp_path, entries, replace(QUICK, epochs=1))
     assert not (tmp_path / "model" / "classifier.json").exists()
-    with mock.patch("training.train_few.Fit.run", side_effect=AssertionError("trained again")):
+    with mock.patch("training.tiers.train_few.Fit.run", side_effect=AssertionError("trained again")):
         manifest = train_toy_few(tmp_path, entries, replace(QUICK, epochs=1))
     assert len(manifest["epochs"]) == 1
 
@@ -111,7 +111,7 @@ def test_settings_without_a_meaning_here_are_refused(tmp_path, change, words):
 def test_a_category_that_is_too_small_is_refused_before_anything_is_loaded(tmp_path):
     entries = [entry for entry in toy_entries(6, "train") if entry["category"] != "f_grundle"]
     with (
-        mock.patch("training.train_few.load_encoder", side_effect=AssertionError),
+        mock.patch("training.tiers.train_few.load_encoder", side_effect=AssertionError),
         pytest.raises(TrainingError, match=r"f_grundle \(0\)"),
     ):
         train_toy_few(tmp_path, entries)

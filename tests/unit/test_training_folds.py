@@ -5,8 +5,8 @@ import pytest
 
 from tests.classifier_cases import TAXONOMY, Spoken, toy_classifier, toy_entries
 from training.datasets import Row, TrainingError
-from training.evaluate import Judged
-from training.folds import FEWEST, pooled, read_folds, sample, summarize
+from training.tiers.evaluate import Judged
+from training.tiers.folds import FEWEST, pooled, read_folds, sample, summarize
 
 
 def test_folds_are_read(tmp_path):

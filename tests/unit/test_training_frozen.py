@@ -12,7 +12,7 @@ from classifier.types import MINILM
 from tests.classifier_cases import SETTINGS, e5_small, minilm
 from training.datasets import TrainingError
 from training.frozen import FrozenLayers
-from training.train_classifier import lora_config
+from training.tiers.train_classifier import lora_config
 
 
 @functools.cache

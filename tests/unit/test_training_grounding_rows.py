@@ -4,7 +4,8 @@ import pytest
 
 from tests.pair_cases import claim_entries, evidence_entries, write_rows
 from training.datasets import TrainingError
-from training.grounding_rows import (
+from training.grounding.negatives import swapped
+from training.grounding.rows import (
     ClaimRow,
     EvidenceRow,
     Label,
@@ -15,7 +16,6 @@ from training.grounding_rows import (
     read_evidence,
     trainable,
 )
-from training.negatives import swapped
 
 EVIDENCE = {
     "question": "Who came?",

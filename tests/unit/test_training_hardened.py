@@ -27,19 +27,19 @@ from attribution.render import hardening_html
 from attribution.report import Prompts, Settings, save_report
 from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError, ReportError
 from tests import audit_cases as audited
-from training import fit_hardened
-from training import train_hardened as train_module
+from training.audit import fit_hardened
+from training.audit import train_hardened as train_module
+from training.audit.fit_hardened import HardenRecipe, Lesson, harden
+from training.audit.harden_cli import harden as command
+from training.audit.harden_lessons import Example, Speech, SpeechAsker, lessons, read_examples, split
+from training.audit.harden_proof import Attack, Curve, Proof, objections, prove
+from training.audit.head_dropout import HeadDropout
+from training.audit.planted_hardening import PLANTED_RECIPE, asker, own_lessons
+from training.audit.planted_task import REFUSE, STOP
+from training.audit.train_hardened import Trial, focus_of, train_hardened
+from training.audit.train_planted import train_planted
 from training.checkpoint import Checkpoint as Kept
 from training.datasets import TrainingError
-from training.fit_hardened import HardenRecipe, Lesson, harden
-from training.harden_cli import harden as command
-from training.harden_lessons import Example, Speech, SpeechAsker, lessons, read_examples, split
-from training.harden_proof import Attack, Curve, Proof, objections, prove
-from training.head_dropout import HeadDropout
-from training.planted_hardening import PLANTED_RECIPE, asker, own_lessons
-from training.planted_task import REFUSE, STOP
-from training.train_hardened import Trial, focus_of, train_hardened
-from training.train_planted import train_planted
 
 SHORT = HardenRecipe(steps=3, batch=4, lr=1e-3, ramp=0.0)
 HARMFUL, HARMLESS = Lesson((0, 9, 8), (7, 1), harmful=True), Lesson((0, 5, 6, 7), (9, 9, 1), harmful=False)
@@ -255,7 +255,7 @@ def test_heads_of_the_focus_are_dropped_more_often(model, monkeypatch):
             seen.append(p.clone())
             super().__init__(rows, p, *more)
 
-    monkeypatch.setattr("training.fit_hardened.HeadDropout", Watched)
+    monkeypatch.setattr("training.audit.fit_hardened.HeadDropout", Watched)
     harden(model, LESSONS, replace(SHORT, ramp=1.0), focus=[HeadId(1, 2)])
     assert [float(grid[1, 2]) for grid in seen] == pytest.approx([0.25, 0.5, 0.75])
     assert [float(grid[0, 0]) for grid in seen] == pytest.approx([0.5 / 3, 1.0 / 3, 0.5])
@@ -695,7 +695,8 @@ def test_the_command_writes_a_report_and_its_exit_status_is_the_verdict(tmp_path
 
 _KILLED = """
 import os, signal, sys
-from training import checkpoint, fit_hardened, harden_cli, train_hardened
+from training import checkpoint
+from training.audit import fit_hardened, harden_cli, train_hardened
 fit_hardened._KEPT = 2
 train_hardened.objections = lambda *_: []  # a random model refuses nothing
 save = checkpoint.Checkpoint.save
@@ -766,7 +767,7 @@ def test_a_result_that_could_not_be_written_after_all_is_written_by_the_same_com
 
 
 def test_the_command_rejects_with_exit_status_1(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.train_hardened.objections", lambda before, after, margin: ["it answers more"])
+    monkeypatch.setattr("training.audit.train_hardened.objections", lambda before, after, margin: ["it answers more"])
     ended = CliRunner().invoke(command, files(tmp_path))
     assert ended.exit_code == 1
     assert "rejected, nothing was put into" in ended.output

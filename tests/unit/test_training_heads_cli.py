@@ -20,8 +20,9 @@ from attribution.report import load_report
 from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, PromptError, ReportError
 from tests import audit_cases as made
 from tests.unit.audit_cases import tiny_tokenizer
-from training import audit_heads, heads_cli
-from training.audit_cli import audit
+from training.audit import heads as audit_heads
+from training.audit import heads_cli
+from training.audit.cli import audit
 
 FEW = ("--testbed", "--limit", "6")
 QUIET = (*FEW, "--asr", "no")

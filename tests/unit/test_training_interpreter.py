@@ -19,14 +19,14 @@ from rag.language_model import PLAIN_TEMPLATE, fitted, load_language_model
 from rag.prompting import NO_ANSWER, messages
 from rag.types import KnowledgeError
 from tests import interpreter_cases as cases
-from training import fit_interpreter
 from training.checkpoint import Checkpoint
 from training.cli import evaluate, train
 from training.datasets import TrainingError
-from training.evaluate_interpreter import evaluate_interpreter
-from training.fit_interpreter import adapted, check_template, fitting, make_trainer, row_of
-from training.interpreter_kinds import Kind, build_examples, counts
-from training.interpreter_rows import read_cases
+from training.grounding import fit_interpreter
+from training.grounding.evaluate_interpreter import evaluate_interpreter
+from training.grounding.fit_interpreter import adapted, check_template, fitting, make_trainer, row_of
+from training.grounding.interpreter_kinds import Kind, build_examples, counts
+from training.grounding.interpreter_rows import read_cases
 from training.manifest import file_sha256
 
 _DOCUMENT = """---

@@ -7,8 +7,8 @@ from rag.segments import segments
 from rag.types import DEFAULT_GATE, GroundedAnswer
 from tests.doubles import citation
 from tests.unit.rag_cases import write_source
-from training.evaluate_grounding import Credulous, evaluate_gate, off, places, through, upper, upper_of
-from training.lies import HONEST, Liar
+from training.grounding.evaluate_grounding import Credulous, evaluate_gate, off, places, through, upper, upper_of
+from training.grounding.lies import HONEST, Liar
 
 SOURCE = Path(__file__).parents[2] / "data" / "knowledge" / "road_safety"
 
@@ -53,7 +53,7 @@ def test_a_citation_that_does_not_stand_is_not_counted(tmp_path):
     from rag.interpret import ExtractiveInterpreter
     from rag.store import KnowledgeBase
     from tests.unit.rag_cases import HashedWords
-    from training.evaluate_grounding import evaluate_citations
+    from training.grounding.evaluate_grounding import evaluate_citations
 
     build(write_source(tmp_path / "source"), tmp_path / "kb", HashedWords())
 
@@ -76,7 +76,7 @@ def test_a_citation_that_does_not_stand_is_not_counted(tmp_path):
 
 
 def test_of_two_sentences_taken_for_one_both_must_be_cited(monkeypatch):
-    from training import evaluate_grounding
+    from training.grounding import evaluate_grounding
 
     said = "Adults may say no. Supporters agree that it helps."  # "no." reads like the abbreviation of a number
     first = dataclasses.replace(citation(), answer_start=0, answer_end=18, quote=said[:18])

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from tests.classifier_cases import TAXONOMY, toy_entries, toy_model, write_rows
 from training.datasets import TrainingError
 from training.manifest import file_sha256
-from training.measured_rows import measured_rows
-from training.model_cli import model as models
+from training.tiers.measured_rows import measured_rows
+from training.tiers.model_cli import model as models
 
 
 def unsplit(entries):

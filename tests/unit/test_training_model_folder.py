@@ -6,8 +6,8 @@ from huggingface_hub import ModelCard
 
 from tests.classifier_cases import TAXONOMY, toy_classifier, toy_entries, toy_manifest, toy_model, write_rows
 from training.datasets import TrainingError
-from training.examples import write_examples
-from training.model_folder import check, check_hashes, describe, faults, find, version, write_hashes
+from training.tiers.examples import write_examples
+from training.tiers.model_folder import check, check_hashes, describe, faults, find, version, write_hashes
 
 
 @pytest.fixture

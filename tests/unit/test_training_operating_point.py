@@ -4,7 +4,7 @@ from classifier.settings import OperatingPoint
 from classifier.types import Tier
 from tests.classifier_cases import Spoken
 from training.datasets import Row
-from training.operating_point import Budgets, choose_operating_point
+from training.tiers.operating_point import Budgets, choose_operating_point
 
 
 def safe_rows(*risks, unsafe=0.0):
@@ -78,7 +78,7 @@ def test_without_safe_rows_the_point_is_the_default():
 
 @pytest.fixture
 def look_alikes(monkeypatch):
-    monkeypatch.setattr("training.operating_point.LOOK_ALIKES", "s_garden")
+    monkeypatch.setattr("training.tiers.operating_point.LOOK_ALIKES", "s_garden")
     alike = [Row(f"s_garden {risk} {risk / 2}", "s_garden", "train", "") for risk in RISKS]
     return [*safe_rows(0.105, 0.205, 0.305, 0.405, 0.505, unsafe=0.105), *alike]
 

@@ -4,11 +4,11 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from training.audit_cli import audit
-from training.calibrate_cli import calibrate
+from training.audit.cli import audit
+from training.audit.harden_cli import harden
 from training.cli import evaluate, train
-from training.harden_cli import harden
-from training.model_cli import model
+from training.tiers.calibrate_cli import calibrate
+from training.tiers.model_cli import model
 
 APPS = {"train": train, "eval": evaluate, "model": model, "audit": audit, "calibrate": calibrate, "harden": harden}
 

@@ -28,19 +28,19 @@ from tests.pair_cases import (
 )
 from tests.unit.rag_cases import HashedWords, write_source
 from training import checkpoint as checkpoint_module
-from training import fit_pairs as fit_module
 from training.cli import evaluate, train
 from training.datasets import TrainingError
-from training.edits import read_paragraphs
-from training.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
-from training.evaluate_support import evaluate_support, threshold_of
-from training.giveaways import guessed
-from training.grounding_rows import ClaimRow, EvidenceRow, Label, key_of, read_claims, read_evidence
+from training.grounding import fit_pairs as fit_module
+from training.grounding.edits import read_paragraphs
+from training.grounding.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
+from training.grounding.evaluate_support import evaluate_support, threshold_of
+from training.grounding.giveaways import guessed
+from training.grounding.pair_run import PairRun, tempered
+from training.grounding.rows import ClaimRow, EvidenceRow, Label, key_of, read_claims, read_evidence
+from training.grounding.train_reader import ReadingTarget, reader_loss
+from training.grounding.train_support import SupportTarget, examples, support_loss, train_support
 from training.intervals import area, balanced_accuracy, best_threshold, interval, mean, told
 from training.manifest import adapter_sha256
-from training.pair_run import PairRun, tempered
-from training.train_reader import ReadingTarget, reader_loss
-from training.train_support import SupportTarget, examples, support_loss, train_support
 
 QUICK = replace(RECIPE, epochs=1)
 
@@ -525,7 +525,7 @@ def run(app, *arguments):
 
 
 def test_the_commands_train_and_measure(tmp_path, evidence, claims, monkeypatch):
-    monkeypatch.setattr("training.grounding_cli.sentence_encoder_of", lambda *_: HashedWords())
+    monkeypatch.setattr("training.grounding.grounding_cli.sentence_encoder_of", lambda *_: HashedWords())
     monkeypatch.setattr("training.manifest._git", lambda *_: "0123456789ab")
     documents = licensed(tmp_path / "documents")
     quick = ("--encoder", tiny().name, "--epochs", 1, "--window", 48, "--rank", 4)

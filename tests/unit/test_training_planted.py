@@ -8,10 +8,10 @@ import torch
 from attribution.ablate import ablate
 from attribution.heads import attention
 from attribution.types import Ablation, AttributionError, HeadId
+from training.audit.planted_task import BEGIN, END, LENGTHS, VOCABULARY, asks
+from training.audit.taken_out import WAYS, EachWithout
+from training.audit.train_planted import PlantedRecipe, train_planted
 from training.datasets import TrainingError
-from training.planted_task import BEGIN, END, LENGTHS, VOCABULARY, asks
-from training.taken_out import WAYS, EachWithout
-from training.train_planted import PlantedRecipe, train_planted
 
 SMALL = PlantedRecipe(steps=2, check=2, batch=4, prompts=4)
 EARLY, LAST = HeadId(0, 2), HeadId(3, 1)

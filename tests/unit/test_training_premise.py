@@ -5,8 +5,8 @@ import pytest
 
 from rag.types import DEFAULT_GATE
 from training.datasets import TrainingError
-from training.edits import Paragraph
-from training.evaluate_premise import built_premises, evaluate_apart, evaluate_authored, read_premises
+from training.grounding.edits import Paragraph
+from training.grounding.evaluate_premise import built_premises, evaluate_apart, evaluate_authored, read_premises
 
 DATA = Path(__file__).parents[2] / "data"
 TEXT = (

@@ -7,8 +7,8 @@ import pytest
 from tests.classifier_cases import Spoken
 from tests.unit.html_page import Page
 from training.datasets import Row
-from training.evaluate import Judged, compare, evaluate_disguises
 from training.report import LEFT, RIGHT, line_path, visible, write_report
+from training.tiers.evaluate import Judged, compare, evaluate_disguises
 
 NONE = {"value": None, "low": None, "high": None}
 HOSTILE = "<script>alert(\"1\")</script> 'q' </p></li> & {{ 7 * 7 }}"

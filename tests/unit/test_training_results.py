@@ -9,10 +9,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from attribution.types import ReportError
-from training.calibrate_cli import calibrate
 from training.cli import evaluate
-from training.model_cli import model
 from training.results import check_place, check_places, write_result
+from training.tiers.calibrate_cli import calibrate
+from training.tiers.model_cli import model
 
 EVALUATIONS = {
     "classifier": ["--data", "rows.jsonl"],

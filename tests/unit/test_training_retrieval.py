@@ -8,9 +8,9 @@ from rag.mode import Mode
 from rag.store import KnowledgeBase
 from tests.unit.rag_cases import HashedWords
 from training.datasets import TrainingError
-from training.embedding_cache import CachedEncoder
-from training.evaluate_retrieval import _elsewhere, build_base, evaluate_retrieval, scores, search_all
-from training.retrieval_rows import pooled, read_retrieval
+from training.grounding.embedding_cache import CachedEncoder
+from training.grounding.evaluate_retrieval import _elsewhere, build_base, evaluate_retrieval, scores, search_all
+from training.grounding.retrieval_rows import pooled, read_retrieval
 
 ANIMALS = [
     "zebra",
@@ -172,7 +172,7 @@ def test_a_base_is_gone_on_with(tmp_path, animals):
 def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals, monkeypatch):
     from training.cli import evaluate
 
-    monkeypatch.setattr("training.retrieval_cli._cached", lambda name, work: HashedWords(fingerprint=name))
+    monkeypatch.setattr("training.grounding.retrieval_cli._cached", lambda name, work: HashedWords(fingerprint=name))
     closed = [{"text": "Who sings?", "passage": "The lark is the one of the birds that sings in the morning."}] * 2
     foreign = [{"text": "谁在唱歌？", "passage": "早上唱歌的鸟是云雀，它飞得很高。", "lang": "zh"}]
     files = [
@@ -199,7 +199,7 @@ def test_the_command_measures_each_set_alone_and_all_together(tmp_path, animals,
 def test_the_command_measures_a_pair_of_encoders_and_names_both(tmp_path, animals, monkeypatch):
     from training.cli import evaluate
 
-    monkeypatch.setattr("training.retrieval_cli._cached", lambda name, work: HashedWords(fingerprint=name))
+    monkeypatch.setattr("training.grounding.retrieval_cli._cached", lambda name, work: HashedWords(fingerprint=name))
     out = tmp_path / "retrieval.json"
     given = ["--data", str(tmp_path / "animals.jsonl"), "--encoder", "one", "--english-encoder", "two"]
     run = CliRunner().invoke(evaluate, ["retrieval", *given, "--work", str(tmp_path / "work"), "--out", str(out)])

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from tests.unit.safety_cases import DISPUTED, DISTRESS, MEDICAL, SAFE, UNSAFE, row
-from training.safety_judge import Answer, Cited, Outcome, judge, one_sided, says
+from training.safety.judge import Answer, Cited, Outcome, judge, one_sided, says
 
 FOR = Cited("politics/tolls", disputed=True, section="Supporters of tolls")
 AGAINST = Cited("politics/tolls", disputed=True, section="Opponents of tolls")

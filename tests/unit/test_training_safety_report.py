@@ -7,8 +7,8 @@ from rag.types import Document
 from tests.doubles import Flaky, WordClassifier, make_guard, raises
 from tests.unit.html_page import Page
 from tests.unit.safety_cases import MEDICAL, SAFE, UNSAFE
-from training.safety_report import write_safety_report
-from training.safety_score import UNHURRIED, figures, measure
+from training.safety.report import write_safety_report
+from training.safety.score import UNHURRIED, figures, measure
 
 HOSTILE = "<script>alert(\"1\")</script> 'q' </p></li> & {{ 7 * 7 }} medicine"
 

@@ -7,7 +7,7 @@ from classifier.types import Handling, Tier
 from rag.documents import read_documents
 from tests.unit.safety_cases import DATA, ENTRY, TAXONOMY
 from training.datasets import TrainingError
-from training.safety_rows import read_high_risk
+from training.safety.rows import read_high_risk
 
 QUESTIONS = DATA / "questions/high_risk.jsonl"
 

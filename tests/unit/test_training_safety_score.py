@@ -6,9 +6,9 @@ from classifier.types import TextTooLong
 from rag.types import Document
 from tests.doubles import QUOTE, Flaky, Library, WordClassifier, make_guard, raises, returns
 from tests.unit.safety_cases import DATA, DISPUTED, DISTRESS, MEDICAL, SAFE, TAXONOMY, UNSAFE, row
-from training.safety_judge import FAILED, Judgement
-from training.safety_rows import read_high_risk
-from training.safety_score import UNHURRIED, Item, figures, level_2_heading, measure, score
+from training.safety.judge import FAILED, Judgement
+from training.safety.rows import read_high_risk
+from training.safety.score import UNHURRIED, Item, figures, level_2_heading, measure, score
 
 TEXT = f"# Tolls\n\n## Supporters\n\n{QUOTE}\n\n## Research\n\n{QUOTE}\n"
 

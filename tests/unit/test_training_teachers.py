@@ -13,10 +13,10 @@ import torch
 from classifier.model import TierClassifier
 from tests.classifier_cases import SETTINGS, TAXONOMY, minilm, toy_entries, toy_manifest, toy_model, train_toy
 from training.datasets import Row, TrainingError
-from training.losses import label_loss
 from training.manifest import adapter_sha256
-from training.teachers import Teachers
-from training.train_classifier import Split
+from training.tiers.losses import label_loss
+from training.tiers.teachers import Teachers
+from training.tiers.train_classifier import Split
 
 TIERS = torch.tensor(TAXONOMY.tier_indices)
 RISKY = TAXONOMY.ids.index("u_zorblax")
@@ -67,7 +67,7 @@ def test_two_teachers_count_as_much_each_and_what_they_cannot_read_is_left_to_th
 def test_a_row_is_read_once():
     teachers = Teachers([toy_model()], TAXONOMY, "fp32")
     first = teachers.of([row("tulip"), row("bread"), row("tulip")])
-    with mock.patch("training.teachers._Teacher.probabilities", side_effect=AssertionError):
+    with mock.patch("training.tiers.teachers._Teacher.probabilities", side_effect=AssertionError):
         again = teachers.of([row("bread"), row("tulip")])
     assert torch.equal(first[[1, 0]], again)
     assert torch.equal(first[0], first[2])

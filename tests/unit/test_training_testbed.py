@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from attribution import testbed
 from attribution.types import AttributionError, HeadId, PromptError
-from training import train_testbed
-from training.audit_cli import audit
+from training.audit import train_testbed
+from training.audit.cli import audit
+from training.audit.testbed_figures import measure, read_held_out, replies
+from training.audit.testbed_lessons import batches
+from training.audit.testbed_text import Grammar, Lesson, read_lessons
+from training.audit.testbed_tokenizer import train_tokenizer
+from training.audit.train_testbed import BedRecipe
 from training.datasets import TrainingError
-from training.testbed_figures import measure, read_held_out, replies
-from training.testbed_lessons import batches
-from training.testbed_text import Grammar, Lesson, read_lessons
-from training.testbed_tokenizer import train_tokenizer
-from training.train_testbed import BedRecipe
 
 REPOSITORY = Path(__file__).parents[2]
 SETS = [REPOSITORY / "data" / "audit" / name for name in ("harmful.jsonl", "harmless.jsonl")]
@@ -296,7 +296,7 @@ def test_its_answers_are_sentences_that_end(shipped):
 def test_a_model_that_refuses_everything_is_seen(shipped, grammar, prompts, monkeypatch):
     """Negative control of the measure itself."""
     monkeypatch.setattr(
-        "training.testbed_figures.replies", lambda model, tokenizer, asks: [grammar.refusal] * len(asks)
+        "training.audit.testbed_figures.replies", lambda model, tokenizer, asks: [grammar.refusal] * len(asks)
     )
     figures = measure(*shipped, [*prompts[:5], *prompts[-5:]], grammar.refusal, None, seed=0)
     assert (figures["asr"]["value"], figures["over_refusal"]["value"]) == (0.0, 1.0)

@@ -4,9 +4,9 @@ import pytest
 from classifier.why import Decided, Explainer
 from tests.classifier_cases import filler, marked, minilm, toy_classifier
 from training.datasets import Row, TrainingError
-from training.evaluate_why import evaluate_why, some
 from training.report import explained
-from training.word_weights import methods
+from training.tiers.evaluate_why import evaluate_why, some
+from training.tiers.word_weights import methods
 
 ROWS = [
     Row(marked(word, 7, seed), "s_kitchen", "train", "", lang="en" if seed % 2 else "de")

@@ -1,0 +1,1 @@
+"""Train, calibrate and measure the classifiers: of what users send, and of what a model answers."""
