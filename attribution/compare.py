@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribution import statistics
-from attribution.report import AuditReport, Grid, Head, Natural, Part, Share
+from attribution.report import FEWEST, AuditReport, Grid, Head, Natural, Part, Share
 from attribution.types import HeadId, ReportError
 
 Change = Literal["appeared", "vanished", "rose", "fell", "stayed"]
@@ -155,6 +155,12 @@ def compare(before: AuditReport, after: AuditReport, *, top: int = 10, other_pro
 
 
 def _check(before: AuditReport, after: AuditReport, other_prompts: bool) -> bool:
+    few = next((report for report in (before, after) if report.few), None)
+    if few is not None:
+        raise ReportError(
+            f"the report of {few.model.name} is of {few.prompts.count} prompts, too few to tell what changed clearly; "
+            f"audit with {FEWEST} or more"
+        )
     shapes = [(report.model.layers, report.model.heads) for report in (before, after)]
     if shapes[0] != shapes[1]:
         raise ReportError(
@@ -196,7 +202,7 @@ def _side(report: AuditReport, head: HeadId) -> Side:
     assert score is not None  # heads that were not computed are not looked at
     rank = next((row.rank for row in ships.ranking if row.head == head), None)
     low, high = (score if end is None else end for end in (low, high))
-    return Side(rank=rank, score=score, low=low, high=high, stands_out=not report.few and low > ships.noise.chance)
+    return Side(rank=rank, score=score, low=low, high=high, stands_out=low > ships.noise.chance)
 
 
 def _head_change(head: HeadId, before: Side, after: Side, paired: statistics.Bounds | None) -> HeadChange:

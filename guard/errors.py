@@ -85,7 +85,10 @@ class GuardClosed(PartFailure):
     """The guard was closed, and is asked all the same."""
 
     def __init__(self) -> None:
-        super().__init__("guard", "it was closed, and judges nothing any more; build another one with load_guard()")
+        super().__init__(
+            "guard",
+            "it was closed, perhaps with its app, and judges nothing any more; build another one with load_guard()",
+        )
 
 
 class JournalError(AirlockError):

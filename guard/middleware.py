@@ -40,7 +40,7 @@ class GuardMiddleware:
 
     Args:
         app: the app that answers, such as `guard.upstream.Forwarder`.
-        guard: the engine, as `guard.load_guard` builds it.
+        guard: the engine, as `guard.load_guard` builds it. It is closed when the app shuts down: one for each start.
         paths: a request whose path ends with one of these, in any spelling, is guarded; each with its endpoint:
             ``chat``, ``completions``, ``responses``, ``messages`` or ``embeddings``.
 

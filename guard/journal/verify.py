@@ -163,7 +163,7 @@ class _Check:
         """Say once, in place of each record, that nothing which is keyed fits the key."""
         report, hint = self.report, self._hint(KEYED)
         if self._keys.sign:
-            said = "was written with the key of journal.key_env, which is probably another one"
+            said = "was written with the key of journal.key_env: that is another one, or all of it was written anew"
         else:
             said = "can be checked: its key is needed (journal.key_env)"
         others = [problem for problem in report.shown if not problem.endswith(hint)]

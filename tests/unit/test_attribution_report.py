@@ -340,6 +340,15 @@ def test_reports_that_cannot_be_compared():
     assert not compare(one, others, other_prompts=True).paired
 
 
+def test_a_report_of_too_few_prompts_is_not_compared():
+    one = report()
+    few = report(ships=scores()[:4], prompts=one.prompts.model_copy(update={"count": 4}))
+    for reports in ((one, few), (few, one)):
+        with pytest.raises(ReportError, match=r"is of 4 prompts, too few .* audit with 5 or more"):
+            compare(*reports, other_prompts=True)
+    assert '<span class="value">–</span><p>of' in report_html(few)
+
+
 def test_reports_of_other_model_types_cannot_be_compared():
     with pytest.raises(ReportError, match=r"model types 'llama' and 'qwen2' .* one architecture"):
         compare(report(), report(model=model(family="qwen2")))

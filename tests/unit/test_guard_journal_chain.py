@@ -97,7 +97,10 @@ def test_without_the_key_a_keyed_chain_is_not_called_sound():
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (Keys(b"a key of somebody else"), "was written with the key of journal.key_env, which is probably another one"),
+        (
+            Keys(b"a key of somebody else"),
+            "was written with the key of journal.key_env: that is another one, or all of it was written anew",
+        ),
         (Keys(), "can be checked: its key is needed (journal.key_env)"),
     ],
 )

@@ -573,6 +573,9 @@ def test_heads_that_stand_out_in_an_audit_of_this_model_are_the_focus(tmp_path):
     assert focus_of(report, checkpoint) == (HeadId(1, 2),)
     with pytest.raises(TrainingError, match="other weights"):
         focus_of(report, replace(checkpoint, sha256="b" * 64))
+    few = report.model_copy(update={"prompts": report.prompts.model_copy(update={"count": 4})})
+    with pytest.raises(TrainingError, match=r"no head stands out: 4 prompts are too few, .*; leave --report out"):
+        focus_of(few, checkpoint)
 
 
 def test_held_out_prompts_are_not_learnt_from():

@@ -18,22 +18,25 @@ def unsplit(entries):
 
 
 def test_of_files_without_a_split_all_rows_count_and_of_others_those_of_the_split(tmp_path):
+    said: list[str] = []
     fresh = write_rows(tmp_path / "fresh.jsonl", unsplit(toy_entries(3, "", seed=11)))
     mixed = toy_entries(2, "test", seed=12) + unsplit(toy_entries(2, "", seed=13)) + toy_entries(2, "dev", seed=14)
     split = write_rows(tmp_path / "split.jsonl", mixed)
-    found = measured_rows([fresh, split], TAXONOMY, "test", models=[toy_model()])
+    found = measured_rows([fresh, split], TAXONOMY, "test", models=[toy_model()], say=said.append)
     assert [row.split for row in found] == ["test"] * 25
-    assert len(measured_rows([split], TAXONOMY, "train", models=[toy_model()])) == 10
+    assert [each.partition(" names no split: ")[0] for each in said] == [str(fresh)]
+    assert len(measured_rows([split], TAXONOMY, "train", models=[toy_model()], say=said.append)) == 10
     with pytest.raises(TrainingError, match=r"split\.jsonl: no rows of split 'other'; there are: dev, test, train \("):
-        measured_rows([split], TAXONOMY, "other", models=[toy_model()])
+        measured_rows([split], TAXONOMY, "other", models=[toy_model()], say=said.append)
     with pytest.raises(TrainingError, match=r"no rows of split 'test' in de; .* `split` is of `train`\); name another"):
-        measured_rows([split], TAXONOMY, "test", models=[toy_model()], languages=["de"])
+        measured_rows([split], TAXONOMY, "test", models=[toy_model()], say=said.append, languages=["de"])
     with pytest.raises(TrainingError, match=r"data file .*none\.jsonl: No such file"):
-        measured_rows([tmp_path / "none.jsonl"], TAXONOMY, "test", models=[toy_model()])
+        measured_rows([tmp_path / "none.jsonl"], TAXONOMY, "test", models=[toy_model()], say=said.append)
 
 
 @pytest.mark.parametrize("how", ["itself", "its start"])
 def test_a_model_is_not_measured_on_what_it_learnt_for_want_of_a_split(tmp_path, how):
+    said: list[str] = []
     learnt = write_rows(tmp_path / "learnt.jsonl", unsplit(toy_entries(2, "", seed=15)))
     folder = tmp_path / "model"
     shutil.copytree(toy_model(), folder)
@@ -42,8 +45,9 @@ def test_a_model_is_not_measured_on_what_it_learnt_for_want_of_a_split(tmp_path,
     told |= {"data": hashes} if how == "itself" else {"start": {**told, "name": "first", "data": hashes}}
     (folder / "manifest.json").write_text(json.dumps(told))
     with pytest.raises(TrainingError, match=r"--data .*learnt\.jsonl: (toy|first) was trained on it, .*--split train"):
-        measured_rows([learnt], TAXONOMY, "test", models=[toy_model(), folder])
-    assert len(measured_rows([learnt], TAXONOMY, "train", models=[folder])) == 10
+        measured_rows([learnt], TAXONOMY, "test", models=[toy_model(), folder], say=said.append)
+    assert len(measured_rows([learnt], TAXONOMY, "train", models=[folder], say=said.append)) == 10
+    assert not said
 
 
 def test_models_are_compared_on_rows_that_name_no_split(tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 from attribution.checkpoint import Checkpoint, is_out_of_memory
 from attribution.prompts import prompts_sha256
 from attribution.report import AuditReport
+from attribution.summary import too_few
 from attribution.types import HeadId
 from attribution.weights import weight_files, weights_sha256
 from training.audit.fit_hardened import HardenRecipe, Lesson, harden
@@ -202,13 +203,16 @@ def focus_of(report: AuditReport, checkpoint: Checkpoint) -> tuple[HeadId, ...]:
     """The heads that stand out in an audit of this model.
 
     Raises:
-        TrainingError: the report is of other weights.
+        TrainingError: the report is of other weights, or no head stands out in it.
     """
     if report.model.weights_sha256 != checkpoint.sha256:
         raise TrainingError(
             f"the report is of {report.model.name} with other weights ({report.model.weights_sha256[:12]}…) than "
             f"{checkpoint.path} ({checkpoint.sha256[:12]}…); audit this model, or leave --report out"
         )
+    if not report.standing_out():
+        why = f": {too_few(report)}" if report.few else ""
+        raise TrainingError(f"in the report of {report.model.name} no head stands out{why}; leave --report out")
     return tuple(report.standing_out())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -256,7 +257,13 @@ def eval_classifier(
     classifier = load_classifier(folder)
     models = [folder, *([against] if against else [])]
     chosen = measured_rows(
-        data, classifier.taxonomy, split, models=models, labels=labels, languages=tuple(language or ())
+        data,
+        classifier.taxonomy,
+        split,
+        models=models,
+        say=partial(typer.echo, err=True),
+        labels=labels,
+        languages=tuple(language or ()),
     )
     judged = Judged(classifier, chosen)
     figures = judged.figures(seed=seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from classifier.taxonomy import Taxonomy
@@ -17,6 +17,7 @@ def measured_rows(
     split: str,
     *,
     models: Iterable[Path],
+    say: Callable[[str], None],
     labels: Path | None = None,
     languages: Sequence[str] = (),
 ) -> list[Row]:
@@ -27,6 +28,7 @@ def measured_rows(
         taxonomy: of the models.
         split: its name.
         models: folders of the models that are measured.
+        say: is told of files that are measured whole.
         labels: decisions that replace labels of the data.
         languages: rows in these only; empty means any.
 
@@ -45,6 +47,11 @@ def measured_rows(
                         f"--data {known[0]}: {each['name']} was trained on it, and it names no `split` that was kept "
                         "from training; give rows that are new to the model, or measure on these by --split train"
                     )
+        for path in whole.values():
+            say(
+                f"{path} names no split: all its rows are taken to be new to the model; only a file that it was "
+                "trained on byte for byte is told"
+            )
     rows = read_all(data, taxonomy, labels, unsplit=split)
     chosen = [row for row in rows if row.split == split and (not languages or row.lang in languages)]
     if not chosen:

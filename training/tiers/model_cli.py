@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,7 +99,8 @@ def compare_models(
     check_places({"--out": out}, [*data, labels])
     torch.set_num_threads(threads)
     models = [load_classifier(folder) for folder in (first, second)]
-    rows = measured_rows(data, models[0].taxonomy, split, models=(first, second), labels=labels)
+    say = partial(typer.echo, err=True)
+    rows = measured_rows(data, models[0].taxonomy, split, models=(first, second), say=say, labels=labels)
     result: dict[str, Any] = {
         "command": command("airlock"),
         "versions": [version(folder) for folder in (first, second)],
