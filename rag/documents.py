@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rag.chunking import headings
@@ -96,7 +96,9 @@ def read_file(path: Path, name: str, process: ReadingProcess, *, within: Path) -
         raise Unreadable("has a name that cannot be printed; rename it")
     sidecar = path.with_name(path.name + SIDECAR)
     beside = sidecar if os.path.lexists(sidecar) else None
-    return [_document(name, content) for content in process.read(path, within, beside)]
+    contents = process.read(path, within, beside)
+    _check_positions(contents)
+    return [_document(name, content) for content in contents]
 
 
 def quarantined(path: Path, folder: Path, reason: str) -> Quarantined:
@@ -144,25 +146,25 @@ def _read(path: Path, folder: Path, process: ReadingProcess) -> list[Document]:
 
 def _document(name: str, content: Content) -> Document:
     name = f"{name}/{content.row}" if content.row else name
-    _check_positions(content)
     title = content.title or name
     return Document(name, version(title, content.metadata, content.text), title, content.text, content.metadata)
 
 
-def _check_positions(content: Content) -> None:
-    """Refuse positions that no section sets out: none of its sentences would be quoted as one of theirs.
+def _check_positions(contents: Sequence[Content]) -> None:
+    """Refuse positions that no section of a file sets out: no sentence would be quoted as one of theirs.
 
     Raises:
-        Unreadable: `positions` names a heading that the text does not have.
+        Unreadable: `positions` names a heading that none of the file's texts has.
     """
-    named = content.metadata.get("positions", [])
-    if not named:
-        return
-    known = list(dict.fromkeys(filter(None, headings(content.text))))
-    for heading in [named] if isinstance(named, str) else named:
-        if heading not in known:
-            there = ", ".join(map(repr, known)) or "none"
-            raise Unreadable(f"metadata `positions` names {heading!r}; give headings of the text, which are: {there}")
+    named = [content.metadata.get("positions", []) for content in contents]
+    texts = [content.text for content, names in zip(contents, named, strict=True) if names]
+    known = list(dict.fromkeys(heading for text in texts for heading in headings(text) if heading))
+    for names in named:
+        for heading in [names] if isinstance(names, str) else names:
+            if heading not in known:
+                there = ", ".join(map(repr, known)) or "none"
+                reason = f"metadata `positions` names {heading!r}; give headings of the text, which are: {there}"
+                raise Unreadable(reason)
 
 
 def clashes(documents: Mapping[Path, Iterable[Document]], folder: Path) -> dict[Path, str]:

@@ -23,6 +23,7 @@ SAMPLE = Path(__file__).parent / "assets" / "sample"
 OLD_FILES = ("manifest.json", "documents.jsonl", "passages.jsonl", "index.faiss")  # format 1
 
 _READ_WAIT_S = 5.0
+_MOST_COMPARED = 2000  # ids among which one like a mistyped one is looked for
 _TABLES = f"""
 CREATE TABLE manifest (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -295,7 +296,8 @@ def document_ids(connection: sqlite3.Connection) -> list[str]:
 
 def near_ids(connection: sqlite3.Connection, name: str) -> str:
     """The way out of an id that no document has: those that are like it."""
-    near = difflib.get_close_matches(name, document_ids(connection))
+    ids = document_ids(connection)
+    near = difflib.get_close_matches(name, ids) if len(ids) <= _MOST_COMPARED else []
     return f"did you mean {' or '.join(map(repr, near))}?" if near else "`airlock kb show` lists those that it has"
 
 

@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 
 from rag.documents import read_documents
+from rag.metadata import SIDECAR
 from rag.place import open_inside
 from rag.types import KnowledgeError, Limits, Quarantined, Unreadable
 from tests.unit.rag_cases import write_source
@@ -291,6 +292,16 @@ def test_positions_are_headings_of_the_text(tmp_path, positions, wrong):
     known = "give headings of the text, which are: 'Age', 'For', 'Against'"
     told = {"age.md": f"metadata `positions` names {wrong!r}; {known}"} if wrong else {}
     assert quarantined(tmp_path) == told
+
+
+def test_positions_beside_a_list_are_headings_of_one_of_its_texts(tmp_path):
+    rows = 'question,answer\nIs it good?,"Yes.\n\n## For\n\nIt is.\n\n## Against\n\nIt is not."\nWhen?,At nine.\n'
+    (tmp_path / "faq.csv").write_text(rows, encoding="utf-8")
+    beside = tmp_path / f"faq.csv{SIDECAR}"
+    beside.write_text("positions: [For, Against]\n", encoding="utf-8")
+    assert quarantined(tmp_path) == {}
+    beside.write_text("positions: [For, Nowhere]\n", encoding="utf-8")
+    assert "names 'Nowhere'" in quarantined(tmp_path)["faq.csv"]
 
 
 def test_positions_of_a_text_without_headings_are_refused(tmp_path):
