@@ -155,8 +155,7 @@ def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
     Raises:
         ConfigError: the model is missing or damaged, or its encoder is.
     """
-    section, folder = f"classifiers.{name}", config.classifiers[name].model
-    return _tier_classifier(section, folder, _encoder_of(section, folder), config, encoders)
+    return _tier_classifier(*_model(config, other=name), config, encoders)
 
 
 def _tier_classifier(
@@ -188,19 +187,22 @@ def _limit(config: Config, *, limited: bool) -> int | None:
     return config.classifier.max_tokens if limited else None
 
 
-def load_torch_classifier(config: Config, language: str | None = None) -> tuple[Encoder, TierClassifier]:
+def load_torch_classifier(
+    config: Config, language: str | None = None, other: str | None = None
+) -> tuple[Encoder, TierClassifier]:
     """The tier classifier in PyTorch whatever runtime the configuration names, of texts of any length, and its encoder.
 
     Args:
         config: names the model.
-        language: of the specialist that is meant; None means `classifier.model`.
+        language: of the specialist that is meant; without it and `other`, `classifier.model` is.
+        other: name of one of `classifiers`, where that is meant.
 
     Raises:
         ConfigError: the model is missing, damaged, or of another encoder; or the language has none.
     """
     from classifier.model import TierClassifier
 
-    section, folder, name = _model(config, language)
+    section, folder, name = _model(config, language, other)
     encoder = Encoders(config).get(f"{section}.encoder", name)
     with naming(f"{section}.model"):
         return encoder, TierClassifier.load(folder, encoder)
@@ -225,11 +227,13 @@ def load_responses(config: Config, encoders: Encoders) -> ExchangeJudge | None:
         return ResponseClassifier.load(folder, encoder, max_tokens=config.classifier.max_tokens)
 
 
-def export_cache(config: Config, encoder: Encoder, language: str | None = None) -> ExportCache:
-    """Where exports of the configured classifier are, or of a language's."""
+def export_cache(
+    config: Config, encoder: Encoder, language: str | None = None, other: str | None = None
+) -> ExportCache:
+    """Where exports of a classifier are; which is meant as of `load_torch_classifier`."""
     from classifier.exported import ExportCache
 
-    return ExportCache(config.classifier.exports, _model(config, language)[1], encoder.sha256)
+    return ExportCache(config.classifier.exports, _model(config, language, other)[1], encoder.sha256)
 
 
 def model_folders(config: Config) -> list[Path]:
@@ -238,10 +242,13 @@ def model_folders(config: Config) -> list[Path]:
     return [_model(config)[1], *of_languages, *(each.model for each in config.classifiers.values())]
 
 
-def _model(config: Config, language: str | None = None) -> tuple[str, Path, str]:
+def _model(config: Config, language: str | None = None, other: str | None = None) -> tuple[str, Path, str]:
     """The section of a classifier, its folder and the setting of its encoder."""
     asked = config.classifier
-    if language is None:
+    encoder: str | None
+    if other is not None:
+        section, folder, encoder = f"classifiers.{other}", config.classifiers[other].model, None
+    elif language is None:
         section, folder, encoder = "classifier", asked.model or SHIPPED_MODEL, asked.encoder
     elif language in asked.languages:
         specialist = asked.languages[language]
@@ -252,7 +259,7 @@ def _model(config: Config, language: str | None = None) -> tuple[str, Path, str]
     return section, folder, _encoder_of(section, folder, encoder)
 
 
-def _encoder_of(section: str, folder: Path, named: str | None = None) -> str:
+def _encoder_of(section: str, folder: Path, named: str | None) -> str:
     """The setting of a model's encoder: the one that is named, or else the one of its folder."""
     from classifier.settings import ClassifierSettings
 

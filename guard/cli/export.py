@@ -10,10 +10,7 @@ import typer
 from guard.cli.options import ConfigFile, Json, print_json, read_texts
 
 if TYPE_CHECKING:
-    from classifier.encoder import Encoder
-    from classifier.exported import ExportCache, RuntimeManifest
-    from classifier.model import TierClassifier
-    from guard.config import Config
+    from classifier.exported import RuntimeManifest
 
 app = typer.Typer()
 
@@ -46,13 +43,16 @@ def export(
     With `classifier.runtime: auto` a server takes the fastest of them. Exit status 1 if one is refused.
     """
     from classifier.export import FEWEST_TEXTS, Exporter
+    from guard.assemble_classifier import export_cache, load_torch_classifier
     from guard.config import load_config
-    from guard.errors import BadRequest
+    from guard.errors import BadRequest, ConfigError
 
     if language is not None and classifier is not None:
         raise typer.BadParameter("--language and --classifier name two models; give one, and export the other after it")
     wanted = _asked(runtime, precision)
     settings = load_config(config)
+    if classifier is not None and classifier not in settings.classifiers:
+        raise ConfigError(f"--classifier {classifier}: `classifiers` has: {', '.join(settings.classifiers) or 'none'}")
     drawn = _draw(list(read_texts(data, "--data")), texts + calibration, seed)
     if len(drawn) < FEWEST_TEXTS:
         raise BadRequest(
@@ -60,11 +60,11 @@ def export(
             "a file with more"
         )
     compared = min(texts, max(FEWEST_TEXTS, len(drawn) * texts // (texts + calibration)))
-    encoder, model, cache = _named(settings, classifier) if classifier else _configured(settings, language)
+    encoder, model = load_torch_classifier(settings, language, classifier)
     exporter = Exporter(
         model,
         encoder,
-        cache,
+        export_cache(settings, encoder, language, classifier),
         texts=drawn[:compared],
         calibration=drawn[compared:],
         threads=settings.classifier.threads,
@@ -76,34 +76,6 @@ def export(
             _say(made[-1], as_json=as_json)
     if not all(manifest.drift.bearable for manifest in made):
         raise typer.Exit(1)
-
-
-def _configured(config: Config, language: str | None) -> tuple[Encoder, TierClassifier, ExportCache]:
-    """The model of `classifier.model` or of a language, its encoder, and where its exports are."""
-    from guard.assemble_classifier import export_cache, load_torch_classifier
-
-    encoder, model = load_torch_classifier(config, language)
-    return encoder, model, export_cache(config, encoder, language)
-
-
-def _named(config: Config, name: str) -> tuple[Encoder, TierClassifier, ExportCache]:
-    """The same of a model of `classifiers`."""
-    from classifier.exported import ExportCache
-    from classifier.model import TierClassifier
-    from classifier.settings import ClassifierSettings
-    from guard.assemble_classifier import Encoders, naming
-    from guard.errors import ConfigError
-
-    if name not in config.classifiers:
-        raise ConfigError(f"--classifier {name}: `classifiers` has: {', '.join(config.classifiers) or 'none'}")
-    section, folder = f"classifiers.{name}", config.classifiers[name].model
-    with naming(f"{section}.model"):
-        encoder = Encoders(config).get(f"{section}.encoder", ClassifierSettings.load(folder).encoder)
-        return (
-            encoder,
-            TierClassifier.load(folder, encoder),
-            ExportCache(config.classifier.exports, folder, encoder.sha256),
-        )
 
 
 def _asked(runtimes: list[str] | None, asked: list[str] | None) -> list[tuple[Any, list[Any]]]:
