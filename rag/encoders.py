@@ -6,16 +6,18 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from rag.types import KnowledgeError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 class SentenceEncoder:
@@ -94,6 +96,8 @@ class SentenceEncoder:
 
 
 def _load(folder: Path) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer  # takes seconds, and a shared encoder wants none of it
+
     show_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
