@@ -62,7 +62,8 @@ def _packages() -> str:
 
 def _map() -> str:
     """docs/map.md: one line for each module, the first of its docstring."""
-    lines = ["# Map", "", "Generated from the code by `make docs`: what each module is for.", ""]
+    links = " · ".join(f"[{folder}](#{folder})" for folder in (*PACKAGES, "benchmarks"))
+    lines = ["# Map", "", "Generated from the code by `make docs`: what each module is for.", "", links, ""]
     for package in PACKAGES:
         lines += [f"## `{package}/`", "", _first_line(ROOT / package / "__init__.py"), ""]
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -71,7 +72,9 @@ def _map() -> str:
             elif path.name == "__init__.py" and path.parent.name != package:
                 lines.append(f"- `{path.parent.relative_to(ROOT / package)}/` {_first_line(path)}")
         lines.append("")
-    return "\n".join(lines)
+    lines += ["## `benchmarks/`", "", "Measurements that write into `results/`; each is run by itself.", ""]
+    lines += [f"- `{path.name}` {_first_line(path)}" for path in sorted((ROOT / "benchmarks").glob("*.py"))]
+    return "\n".join([*lines, ""])
 
 
 def _first_line(path: Path) -> str:
@@ -85,8 +88,13 @@ def _commands() -> str:
     """`--help` of every command."""
     from guard.cli import app
 
+    command = typer.main.get_command(app)
     parts = ["# Commands", "", "Generated from the code by `make docs`.", ""]
-    for words in _paths(typer.main.get_command(app), []):
+    for name in sorted(command.commands):
+        below = [words for words in _paths(command, []) if words[0] == name]
+        parts.append("- " + " · ".join(f"[{' '.join(words)}](#airlock-{'-'.join(words)})" for words in below))
+    parts.append("")
+    for words in _paths(command, []):
         said = CliRunner().invoke(app, [*words, "--help"], prog_name="airlock", env={"COLUMNS": "100"}).output
         parts += [f"## airlock {' '.join(words)}", "", "```", said.rstrip(), "```", ""]
     return "\n".join(parts)
