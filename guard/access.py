@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from guard.asgi import TENANT, ASGIApp, ClientGone, Headers, Message, Receive, Scope, Send, is_stream, send_whole
+from guard.body import read_body, replay
 from guard.endpoints import MODELS, is_own, name_of
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, JournalError
 from guard.limits import LimitsDown, OverLimit, RateLimits, Standing, Strangers, Unit
 from guard.metering import Meter, estimate
-from guard.middleware import read_body, replay
 from guard.places import Busy, Places
 from guard.tenants import Grant, Keys, NotLoggedIn
 from guard.turning_away import TurnedAway

@@ -192,7 +192,7 @@ def load_interpreter(config: Config, sentences: SentenceVectors, encoders: Encod
                     settings.model, threads=settings.threads, max_tokens=settings.max_tokens, base=settings.base
                 )
         case Endpoint():
-            from guard.endpoint import EndpointInterpreter
+            from guard.endpoint_interpreter import EndpointInterpreter
 
             return EndpointInterpreter(settings, deadline_s=config.knowledge.deadline_s)
 

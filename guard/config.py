@@ -12,7 +12,6 @@ from pydantic import Field, field_validator, model_validator
 
 from classifier.taxonomy import SHIPPED_SPECIALISTS
 from classifier.types import E5_SMALL
-from guard.absent import check_absent
 from guard.admission import Access, Limits, TenantShare
 from guard.choosing import OtherClassifier, Specialist
 from guard.connections import Server, Upstream
@@ -313,7 +312,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _asks_nothing_of_absent_parts(self) -> Self:
-        check_absent(self)
+        _check_absent(self)
         return self
 
 
@@ -389,6 +388,36 @@ def changed_settings(old: Config, new: Config) -> list[str]:
     """The settings in which two configurations differ, as dotted names; a list counts as one setting."""
     before, after = (dict(_flat(config.model_dump(mode="json"))) for config in (old, new))
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _check_absent(config: Config) -> None:
+    """Whether the other sections ask for nothing of a part that is left out.
+
+    Raises:
+        ValueError: one does; the message names both settings.
+    """
+    without_classifier = config.classifier.kind == "none"
+    if without_classifier and config.output.classifier:
+        raise ValueError(
+            "output.classifier is true and classifier.kind is 'none': nothing judges answers; set output.classifier: "
+            "false and name output.patterns, or take a classifier"
+        )
+    if without_classifier and config.classifiers:
+        raise ValueError(
+            f"classifiers.{next(iter(config.classifiers))} is set and classifier.kind is 'none': requests that it does "
+            "not concern would be judged by nothing; take a classifier, or remove `classifiers`"
+        )
+    if without_classifier and config.classifier.languages:
+        raise ValueError(
+            f"classifier.languages.{next(iter(config.classifier.languages))} is set and classifier.kind is 'none': "
+            "other texts would be judged by nothing; take a classifier, or remove `classifier.languages`"
+        )
+    needing = next((rule.name for rule in config.policy.rules if rule.needs_knowledge), None)
+    if config.knowledge.kind == "none" and needing is not None:
+        raise ValueError(
+            f"policy rule {needing!r} needs a knowledge base and knowledge.kind is 'none'; give it another route, "
+            "without `ground_answer` and `protect`, or take a knowledge base"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from guard.errors import ConfigError
 from guard.language import Detector
 from guard.output import output_checks
 from guard.policy import Rule, decide
-from guard.responses import AnswerCheck
+from guard.response_check import AnswerCheck
 from guard.types import Asked, Classifier, ExchangeJudge, Origin, ResponseCheck, TextKind, Turn
 from guard.unreachable import unreachable
 

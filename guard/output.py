@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator
 from classifier.types import Tier, Verdict
 from guard.errors import ConfigError
 from guard.fields import Seconds, Section, Share, named_apart
-from guard.responses import Responses
+from guard.response_check import Responses
 from guard.sound import sound_verdicts
 from guard.types import Classifier, Finding
 

@@ -24,10 +24,11 @@ from guard.asgi import (
     send_whole,
     while_there,
 )
+from guard.body import read_body, replay
 from guard.endpoints import MODELS, is_own, name_of
 from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
-from guard.middleware import GuardMiddleware, read_body, replay
+from guard.middleware import GuardMiddleware
 from guard.observed import ObservedExchange, ObservedUpstream
 from guard.probes import Probes
 from guard.reach import Reached

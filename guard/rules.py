@@ -84,6 +84,12 @@ class RuleSection(Section):
             )
         return self
 
+    @property
+    def needs_knowledge(self) -> bool:
+        """Whether it is in use, and quotes a knowledge base or holds answers against it."""
+        grounds = self.route is Route.GROUND or self.ground_answer is not AnswerGrounding.OFF
+        return self.mode is not Mode.OFF and (grounds or self.protect)
+
     def rule(self) -> Rule:
         """The rule that `guard.policy` applies."""
         when = self.when

@@ -15,8 +15,8 @@ from classifier.pace import paced
 from classifier.types import ClassifierError, TextTooLong
 from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.observer import NOBODY, Observers, Work
+from guard.scheduling import Call, Turns
 from guard.threads import Threads
-from guard.turns import Call, Turns
 from rag.types import InputError, KnowledgeError
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ _RECENT_S = 15.0  # so long a failure says that a part is not well, unless it ha
 
 
 class Runner:
-    """Runs one part's calls, at most `workers` of them computing at a time; see `guard.turns` for whose turn it is.
+    """Runs one part's calls, at most `workers` of them computing at a time; `guard.scheduling` says whose turn it is.
 
     A call that hangs past the deadline is abandoned: its thread is a daemon and its place is free again, so that the
     next call has a chance. While `max_stuck` abandoned calls still hang, new calls fail at once instead of piling up.

@@ -81,7 +81,7 @@ def check_responses(settings: Config, encoders: Encoders) -> str:
     """What the response check calls a harmless answer."""
     from classifier.types import Exchange
     from guard.assemble_classifier import load_responses
-    from guard.responses import AnswerCheck
+    from guard.response_check import AnswerCheck
 
     if not settings.output.responses.asked:
         return "off"

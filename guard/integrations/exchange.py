@@ -28,7 +28,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Need:
     """What the guard needs of the caller: send the request to the model's server, or read on.
 
     Attributes:
@@ -60,7 +60,7 @@ class Ended:
     error: BaseException | None = None
 
 
-Step = Asked | Message | Ended
+Step = Need | Message | Ended
 
 
 def is_last(message: Message) -> bool:
@@ -137,9 +137,9 @@ class LocalExchange:
         await send({"type": "http.response.body", "body": b""})
 
     async def _ask(self, request: tuple[Headers, bytes] | None) -> Head | bytes | None:
-        asked = Asked(request, asyncio.get_running_loop().create_future())
-        self._tell(asked)
-        return await asked.done
+        need = Need(request, asyncio.get_running_loop().create_future())
+        self._tell(need)
+        return await need.done
 
 
 class RaisingGuard:

@@ -14,7 +14,7 @@ from guard.asgi import Message, Scope
 from guard.assemble import load_guard
 from guard.config import Config
 from guard.engine import Guard
-from guard.integrations.exchange import Asked, Ended, Head, LocalExchange, Step, is_last
+from guard.integrations.exchange import Ended, Head, LocalExchange, Need, Step, is_last
 from guard.wires import PATHS, Fault
 from guard.wires.openai import error_body
 
@@ -141,10 +141,10 @@ class _Transport:
             "headers": [(name.lower(), value) for name, value in request.headers.raw],
         }
 
-    def _request(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+    def _request(self, request: Any, need: Need) -> Any:  # noqa: ANN401
         """The request that the guard lets pass, as the given client sends it."""
-        assert asked.request is not None
-        headers, body = asked.request
+        assert need.request is not None
+        headers, body = need.request
         return self._http.Request(
             request.method, request.url, headers=headers, content=body, extensions=request.extensions
         )
@@ -177,7 +177,7 @@ class _Sync(_Transport):
         whole = False
         try:
             while not isinstance(step := steps.get(), Ended):
-                if not isinstance(step, Asked):
+                if not isinstance(step, Need):
                     whole = is_last(step)
                     yield step
                     continue
@@ -227,7 +227,7 @@ class _Async(_Transport):
         whole = False
         try:
             while not isinstance(step := await steps.get(), Ended):
-                if not isinstance(step, Asked):
+                if not isinstance(step, Need):
                     whole = is_last(step)
                     yield step
                     continue

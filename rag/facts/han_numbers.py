@@ -27,7 +27,6 @@ _NOT = re.compile(
 _TENTHS = re.compile(
     r"(?<![第十百千万])(?P<tenths>[一二两三四五六七八九])(?:(?P<part>成)(?![不员立为分功长本绩果年效交因就都人])|(?P<price>折)(?![磨叠断射腾旧返]))"
 )
-_COUNTER = re.compile(r"[个種种項项條条座所家本台辆只つ個件]")
 _PERCENT = re.compile(r"百分之(\d+(?:\.\d+)?)")
 _PLACE = re.compile(r"第(\d{1,9})")
 _HALF = re.compile(r"半(?=[个片天年小粒杯月升斤])|一半")

@@ -19,8 +19,8 @@ from typing import Any
 
 import uvicorn
 
+from guard.body import replay
 from guard.canned import canned_app
-from guard.middleware import replay
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "classifier" / "assets" / "tiers-e5-small"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from e2e_cases import closed_port, served
 
-from guard.endpoint import EndpointInterpreter
+from guard.endpoint_interpreter import EndpointInterpreter
 from guard.errors import ConfigError, PartFailure
 from guard.interpretation import Endpoint
 from guard.types import Route, Turn

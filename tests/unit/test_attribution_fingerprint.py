@@ -14,7 +14,7 @@ from attribution.weights import tokenizer_sha256, weight_files, weights_sha256
 from guard.config import load_config
 from guard.errors import ConfigError
 from guard.pinned import check_pinned
-from tests.audit_cases import report, scores
+from tests.audit_reports import report, scores
 from training.audit.cli import audit
 from training.audit.report_cli import _drifted
 

@@ -9,7 +9,7 @@ from attribution.report import load_report, report_schema, save_report
 from attribution.summary import comparison_summary, summary
 from attribution.types import HeadId, ReportError
 from attribution.visible import visible
-from tests.audit_cases import model, report, scores
+from tests.audit_reports import model, report, scores
 from tests.unit.html_page import Page
 
 HOSTILE = "<script>alert(\"1\")</script> 'q' </td> & {{ 7 * 7 }} \u202e"

@@ -5,7 +5,7 @@ import pytest
 
 from attribution import statistics as st
 from attribution.types import AttributionError
-from tests.audit_cases import scores
+from tests.audit_reports import scores
 
 
 def test_effective_heads_of_known_scores():

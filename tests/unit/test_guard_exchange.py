@@ -5,7 +5,7 @@ import queue
 
 import pytest
 
-from guard.integrations.exchange import Asked, Ended, Head, LocalExchange
+from guard.integrations.exchange import Ended, Head, LocalExchange, Need
 from tests.doubles import CHAT, PHRASE, asking, chat_answer, chunk, make_guard, sse
 
 JSON = b"application/json"
@@ -21,7 +21,7 @@ def answered(kind, *pieces):
     LocalExchange(make_guard(), scope, body, steps.put, raise_on_block=False)
     left, said = list(pieces), b""
     while not isinstance(step := steps.get(timeout=60), Ended):
-        if not isinstance(step, Asked):
+        if not isinstance(step, Need):
             said += step.get("body", b"")
         elif step.request is not None:
             step.settle(Head(200, [(b"Content-Type", kind)]))
@@ -63,4 +63,4 @@ def test_what_a_message_says_beside_its_text_is_judged(note):
         exchange = LocalExchange(make_guard(), scope, body, steps.put, raise_on_block=False)
         step = steps.get(timeout=60)
         exchange.close()
-        assert (isinstance(step, Asked) and step.request[1] == body) is (note != PHRASE)
+        assert (isinstance(step, Need) and step.request[1] == body) is (note != PHRASE)

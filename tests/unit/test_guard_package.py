@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,14 @@ def test_importing_the_gateway_loads_no_model_library(statement):
     )
     assert "guard" in found
     assert not set(found) & {*HEAVY, *CLIENTS}
+
+
+def test_the_page_of_the_gateway_names_every_module_once():
+    root = Path(guard.__file__).parent
+    modules = {path.stem for path in root.glob("*.py")} | {path.parent.name for path in root.glob("*/__init__.py")}
+    page = (root.parent / "docs" / "guard.md").read_text("utf-8")
+    named = re.findall(r"`(\w+)`", page.split("\n## The code\n")[1].split("\n## ")[0])
+    assert sorted(named) == sorted(modules - {"__init__", "__main__"})
 
 
 def routed(category):

@@ -26,7 +26,7 @@ from attribution.heads import attention
 from attribution.render import hardening_html
 from attribution.report import Prompts, Settings, save_report
 from attribution.types import Ablation, AttributionError, HeadId, Prompt, PromptError, ReportError
-from tests import audit_cases as audited
+from tests import audit_reports as audited
 from training.audit import fit_hardened
 from training.audit import train_hardened as train_module
 from training.audit.fit_hardened import HardenRecipe, Lesson, harden

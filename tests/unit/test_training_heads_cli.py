@@ -18,7 +18,7 @@ from attribution.checkpoint import load
 from attribution.engine import Engine
 from attribution.report import load_report
 from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, PromptError, ReportError
-from tests import audit_cases as made
+from tests import audit_reports as made
 from tests.unit.audit_cases import tiny_tokenizer
 from training.audit import heads as audit_heads
 from training.audit import heads_cli

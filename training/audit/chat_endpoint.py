@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import Field, model_validator
 
-from guard.endpoint import api_key
+from guard.endpoint_interpreter import api_key
 from guard.errors import UpstreamError
 from guard.fields import Address, Count, Seconds, Section
 
@@ -80,7 +80,7 @@ class _Retry(Exception):
 class ChatClient:
     """Asks a server many chats, for threads without an event loop.
 
-    Like `guard.endpoint.EndpointInterpreter`, it follows no redirect, asks no system proxy, and quotes nothing that was
+    Like `guard.endpoint_interpreter`, it follows no redirect, asks no system proxy, and quotes nothing that was
     sent or received.
 
     Args:

@@ -16,7 +16,7 @@ from guard.errors import ConfigError, PartFailure
 from guard.forwarded import Said
 from guard.middleware import GuardMiddleware
 from guard.proxy import Gateway
-from guard.responses import AnswerCheck, Responses, copies, normal_words
+from guard.response_check import AnswerCheck, Responses, copies, normal_words
 from guard.streaming import StreamGate
 from guard.types import Asked, Turn
 from guard.wires import CHAT, WireRequest

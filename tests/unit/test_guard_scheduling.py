@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from classifier.pace import pause
 from guard.errors import PartFailure
 from guard.runner import Runner
-from guard.turns import OLDEST_EVERY, Call, Stopped, Turns
+from guard.scheduling import OLDEST_EVERY, Call, Stopped, Turns
 from tests.doubles import returns
 
 
