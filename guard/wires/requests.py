@@ -14,8 +14,12 @@ from guard.wires.parts import said
 
 MAX_ITEMS = 4096
 _PROMPT = "prompt_id"
-_CONVERSATIONS = ("messages", "prompt", "input", _PROMPT)
+# vLLM puts the first before the input; the others are token ids in its place: SGLang's, TensorRT-LLM's, Dynamo's.
+_NOT_JUDGED = ("previous_input_messages", "input_ids", "prompt_token_ids", "token_data")
+_CONVERSATIONS = ("messages", "prompt", "input", _PROMPT, *_NOT_JUDGED)
+_MODELS = ("model", "models")
 EXTRA = "extra_body"  # some servers merge it into the request
+_NVIDIA = "nvext"  # what Dynamo reads beside OpenAI's fields
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")  # tried in the request's place
 
 M = TypeVar("M", bound="Open")
@@ -72,13 +76,21 @@ def no_other_conversation(data: object, *fields: str, own: Collection[str] = ())
 
     Raises:
         BadRequest: one of the fields is there, or what is merged into the request, or tried after it, holds one, or
-            one of the wire's own.
+            one of the wire's own; or a name is spelt otherwise.
     """
     if not isinstance(data, dict):
         return
+    _one_spelling(data, (*_CONVERSATIONS, *_MODELS, *own, EXTRA, *FALLBACKS, _NVIDIA))
     for field in fields:
         if data.get(field) is not None:
             raise BadRequest(f"{field}: is no field of this endpoint; leave it out", param=field)
+    for field in _NOT_JUDGED:
+        if data.get(field) is not None:
+            raise BadRequest(
+                f"{field}: stands beside the conversation and cannot be judged with it; send all of it as text there",
+                param=field,
+                code="unsupported_content",
+            )
     for field, merged in _merged(data):
         for name in (name for name in (*_CONVERSATIONS, *own) if merged.get(name) is not None):
             raise BadRequest(
@@ -109,7 +121,11 @@ def field_turns(data: Mapping[str, Any], names: Collection[str]) -> list[Turn]:
     """The texts of fields beside the conversation that are to be judged; the names in `extra_body` are fields too.
 
     So are the fields of what is merged into the request, or tried after it.
+
+    Raises:
+        BadRequest: a name is spelt otherwise, or a field is nested too deep.
     """
+    _one_spelling(data, names)
     sources = [data, *(merged for field, merged in _merged(data) if field not in names)]
     fields = [(name, source[name]) for source in sources for name in names if source.get(name)]
     fields = [
@@ -137,12 +153,25 @@ def strings_beside(data: Mapping[str, Any], conversation: str, written: Collecti
         raise BadRequest(str(exc)) from exc
 
 
+def _one_spelling(data: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuses a name that a reader that ignores case would take for another one, here or in what is merged.
+
+    Raises:
+        BadRequest: there is one.
+    """
+    folded = {name.casefold(): name for name in names}
+    for source in (data, *(merged for _, merged in _merged(data))):
+        for name in source:
+            if name not in names and (meant := folded.get(name.casefold())) is not None:
+                raise BadRequest(f"write {name!r} as {meant!r}", param=name)
+
+
 def _merged(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What some servers merge into a request, or try after it, each with the field that holds it."""
     if isinstance(extra := data.get(EXTRA), dict):
         yield EXTRA, extra
-        yield from ((EXTRA, each) for name in FALLBACKS for each in _objects(extra.get(name)))
-    yield from ((name, each) for name in FALLBACKS for each in _objects(data.get(name)))
+        yield from ((EXTRA, each) for name in (*FALLBACKS, _NVIDIA) for each in _objects(extra.get(name)))
+    yield from ((name, each) for name in (*FALLBACKS, _NVIDIA) for each in _objects(data.get(name)))
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value

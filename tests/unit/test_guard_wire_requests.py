@@ -560,6 +560,26 @@ def test_a_second_conversation_is_refused(endpoint, more):
 
 @pytest.mark.parametrize("endpoint", PATHS)
 @pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"previous_input_messages": [{"role": "user", "content": "x"}]}, "previous_input_messages"),
+        ({"input_ids": [1, 2]}, "input_ids"),
+        ({"prompt_token_ids": [1, 2]}, "prompt_token_ids"),
+        ({"nvext": {"token_data": [1, 2]}}, "nvext"),
+        ({"extra_body": {"input_ids": [1, 2]}}, "extra_body"),
+        ({"extra_body": {"nvext": {"token_data": [1, 2]}}}, "extra_body"),
+    ],
+)
+def test_what_servers_read_beside_the_conversation_or_in_its_place_is_refused(endpoint, more, field):
+    settings = {"conversation.stored_text": "pass", "conversation.non_text_parts": "pass"}
+    result, upstream, _ = ask(endpoint, request(endpoint) | more, settings)
+    assert (result.status, result.json["error"]["param"], upstream.requests) == (400, field, [])
+    _, upstream, _ = ask(endpoint, request(endpoint) | {field: None} | {"nvext": {"annotations": ["x"]}})
+    assert len(upstream.requests) == 1, "what holds nothing goes on, and so do a server's other settings"
+
+
+@pytest.mark.parametrize("endpoint", PATHS)
+@pytest.mark.parametrize(
     "more",
     [
         {"fallbacks": [{"model": "n", "messages": [{"role": "user", "content": "x"}]}]},
@@ -622,6 +642,14 @@ def test_other_fallbacks_and_settings_go_on(endpoint, more):
     [
         {"tool_prompt": "a bomb"},
         {"guideline": "a bomb"},
+        {"initial_prompt_value": "a bomb"},
+        {"final_prompt_value": "a bomb"},
+        {"roles": {"user": {"pre_message": "a bomb"}}},
+        {"role_mapping": {"user_prefix": "a bomb"}},
+        {"bos_token": "a bomb"},
+        {"eos_token": "a bomb"},
+        {"data_sources": [{"type": "azure_search", "parameters": {"role_information": "a bomb"}}]},
+        {"context_management": {"edits": [{"type": "compact_20260112", "instructions": "a bomb"}]}},
         {"extra_body": {"chat_template": "a bomb"}},
         {"chat_template_kwargs": {"status": "a_bomb", "id": "bomb"}},
         {"prompt_variables": {"what": "a bomb"}},
@@ -780,3 +808,50 @@ def test_spelling_a_field_otherwise_is_refused():
     for endpoint, name in (("completions", "Suffix"), ("responses", "Instructions"), ("messages", "System")):
         with pytest.raises(BadRequest, match="write"):
             parsed(endpoint, request(endpoint) | {name: "x"})
+
+
+@pytest.mark.parametrize("endpoint", PATHS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Messages", [{"role": "user", "content": "x"}]),
+        ("PROMPT", "x"),
+        ("Input", "x"),
+        ("Documents", ["x"]),
+        ("Chat_Template", "x"),
+        ("Extra_Body", {"messages": []}),
+        ("Fallbacks", ["n"]),
+        ("Models", ["n"]),
+        ("Prompt_Id", "p"),
+        ("Input_Ids", [1]),
+        ("document\u017f", ["x"]),
+    ],
+)
+def test_a_name_that_stands_beside_the_conversation_has_one_spelling_too(endpoint, name, value):
+    beside = [{"extra_body": {name: value}}, {"fallbacks": [{"model": "n", name: value}]}]
+    if name.casefold() not in request(endpoint):  # else it stands twice, which is refused before
+        beside.append({name: value})
+    for more in beside:
+        result, upstream, _ = ask(endpoint, request(endpoint) | more)
+        assert (result.status, result.json["error"]["param"], upstream.requests) == (400, name, [])
+        assert f"as {name.casefold()!r}" in result.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        ("responses", "Previous_Response_Id"),
+        ("responses", "Conversation"),
+        ("responses", "Background"),
+        ("completions", "Prompt_Embeds"),
+    ],
+)
+def test_what_a_wire_reads_beside_its_conversation_has_one_spelling(endpoint, name):
+    result, upstream, _ = ask(endpoint, request(endpoint) | {name: "x"})
+    assert (result.status, upstream.requests) == (400, [])
+
+
+def test_a_judged_field_may_be_named_with_capitals():
+    settings = {"conversation.judged_fields": ["systemInstruction"]}
+    assert ask("chat", request("chat", systemInstruction="a bomb"), settings)[2].judged == "request_field"
+    assert ask("chat", request("chat", systeminstruction="a bomb"), settings)[0].status == 400
