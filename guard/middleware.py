@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 from guard.anew import EVENTS as WRITTEN_AS_EVENTS
 from guard.asgi import (
@@ -106,6 +107,7 @@ class GuardedExchange:
         try:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
             request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
+            _check_query(self._scope, request.model)
             passing = unjudged(self._guard, request, self._wire.param)
             origin = Origin(self._scope.get(TENANT), request.model, self._wire.endpoint)
             judging = self._guard.admit(
@@ -193,3 +195,14 @@ def _asked_whole(request: WireRequest, decision: Decision, wire: Wire) -> WireRe
         return request
     asked = {name: value for name, value in parse_json(request.body).items() if name != "stream_options"}
     return replace(request, body=dump_request({**asked, "stream": False}))
+
+
+def _check_query(scope: Scope, model: str) -> None:
+    """LiteLLM takes the model in a query for the body's; keys, policy and classifiers go by that in the body.
+
+    Raises:
+        BadRequest: the query names another one.
+    """
+    query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
+    if any(name.casefold() == "model" and value != model for name, value in query):
+        raise BadRequest("model: the query names another one than the body; name it in the body alone", param="model")

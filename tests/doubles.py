@@ -242,6 +242,7 @@ async def exchange(
     body=None,
     *,
     path=CHAT,
+    query=b"",
     headers=(),
     method="POST",
     receive=None,
@@ -268,7 +269,7 @@ async def exchange(
         "type": "http",
         "method": method,
         "path": path,
-        "query_string": b"",
+        "query_string": query,
         "headers": [*([(b"content-type", content_type)] if content_type else []), *headers],
         "client": client,
     }

@@ -59,6 +59,14 @@ def test_a_guarded_path_is_guarded_in_any_spelling(path):
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("query", [b"model=other", b"x=1&mod%65l=other", b"Model=other", b"model=m&model=other"])
+def test_another_model_in_the_query_than_in_the_body_is_refused(query):
+    upstream = Upstream()
+    result = ask(asking("hi"), upstream, query=query)
+    assert (result.status, result.json["error"]["param"], upstream.requests) == (400, "model", [])
+    assert ask(asking("hi"), query=b"model=m&api-version=1").status == 200
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat", "/v1/chat/completions/x", "/v1/files", "/messages"])
 def test_other_paths_pass_untouched(path):
     upstream = Upstream(b"{")
