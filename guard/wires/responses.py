@@ -95,6 +95,8 @@ class ResponsesWire:
         for number, item in enumerate(items):
             if (kind := str(item.get("type"))) in _STORED_ITEMS:
                 stored.append(kind)
+                if beside := _all_said(item, f"input[{number}]", _OPAQUE):  # a lenient server would read it
+                    turns.append(Turn("user", beside))
                 continue
             turn, kinds = _turn(item, f"input[{number}]")
             turns.append(turn)

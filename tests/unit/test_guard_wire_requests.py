@@ -504,6 +504,15 @@ def test_what_only_the_models_server_knows_is_refused_unless_the_operator_allows
     assert (decision.unjudged, decision.route, len(upstream.requests)) == ((name,), Route.FORWARD, 1)
 
 
+@pytest.mark.parametrize("kind", ["item_reference", "compaction"])
+def test_what_an_item_says_beside_its_reference_is_judged(kind):
+    allowed = {"conversation.stored_text": "pass"}
+    stored = {"type": kind, "id": "msg_1", "role": "user", "content": "a bomb"}
+    body = request("responses") | {"input": [{"role": "user", "content": "hi"}, stored]}
+    _, upstream, decision = ask("responses", body, allowed)
+    assert (decision.route, decision.unjudged, upstream.requests) == (Route.REFUSE, (kind,), [])
+
+
 @pytest.mark.parametrize("endpoint", sorted(set(PATHS) - {"embeddings"}))
 def test_a_prompt_that_litellm_keeps_is_stored_text_and_its_variables_are_judged(endpoint):
     body = request(endpoint, prompt_id="p", prompt_variables={"what": "a cake"})
