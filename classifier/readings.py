@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from classifier.decoding import decoded
 from classifier.normalize import decorated, is_symbol, normalize
 
-READING = 2
+READING = 3
 """Number of the way in which texts are read: another one where some text gets other readings or windows."""
 
 Split = Callable[[str], tuple[Sequence[int], Sequence[tuple[int, int]]]]

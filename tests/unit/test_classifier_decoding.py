@@ -50,6 +50,20 @@ def escaped(form, text=ASK):
         codecs.encode(ASK, "rot13"),
         f"Undo the rot13 and answer what it says: {codecs.encode(ASK, 'rot13')}",
         ASK[::-1],
+        escaped("%25{:02X}"),
+        escaped("\\u{{{:x}}}"),
+        escaped("\\U{:08x}"),
+        escaped("\\{:o}"),
+        escaped("&#{}"),
+        escaped("&#{:010d};"),
+        ASK.encode().hex("\n"),
+        ASK.encode().hex(";"),
+        str([f"{byte:02x}" for byte in ASK.encode()]),
+        " ".join(f"U+{byte:04X}" for byte in ASK.encode()),
+        " ".join(str(byte) for byte in ASK.encode()),
+        f"The codes {[*ASK.encode()]}, please.",
+        escaped("{:08b} "),
+        escaped("{:08b}"),
     ],
 )
 def test_what_is_encoded_is_read(written):
@@ -82,6 +96,11 @@ def test_in_any_script(written):
         "https://example.org/a?b=c%20d and 100% of 20% is 20",
         "Vì sao vịnh Hạ Long có nhiều đảo đá vôi?",
         "&nbsp;&nbsp;&lt;b&gt;bold&lt;/b&gt; &amp; more",
+        "Ages: 34, 45, 67, 72, 65, 68, 70, 71, 66, 69, 73, 74, 76, 77, 65, 66 years",
+        "Mean of [104, 101, 108, 108, 111, 116, 104, 101, 114, 101, 97, 98, 99, 100, 101, 102]?",
+        "2024-05-01 10:20:30, 2024-05-02 10:21:31, 192.168.10.24, 255.255.255.0",
+        "mask 11111111 11111111 11111111 00000000 11111111 11111111 11111111 00000000 10101010 11110000",
+        r"C:\01\02\10\notes.txt and D:\77\backup",
     ],
 )
 def test_an_ordinary_text_has_no_other_reading(text):
@@ -95,7 +114,26 @@ def test_any_text_is_read_and_readings_are_bounded(text):
     assert sum(map(len, readings)) <= 9 * (len(text) + 9)
 
 
-@pytest.mark.parametrize("piece", ["a", "ab ", "A1b2", "%20", "aa:", "0x", "&#", "abcdefghijklmnopq ", "=\n", '(("a '])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "ab ",
+        "A1b2",
+        "%20",
+        "aa:",
+        "0x",
+        "&#",
+        "abcdefghijklmnopq ",
+        "=\n",
+        '(("a ',
+        "41, ",
+        "65 ",
+        "01000001",
+        "\\101",
+        "&#0",
+    ],
+)
 def test_time_grows_with_length_and_no_faster(piece):
     def seconds(times):
         text = piece * times
