@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from guard.asgi import TENANT, ASGIApp, ClientGone, Headers, Message, Receive, Scope, Send, is_stream, send_whole
 from guard.body import read_body, replay
@@ -19,7 +18,7 @@ from guard.tenants import Grant, Keys, NotLoggedIn
 from guard.turning_away import TurnedAway
 from guard.types import Decision, Origin, Route
 from guard.wires.json import parse_json
-from guard.wires.requests import EXTRA, FALLBACKS
+from guard.wires.requests import models_of
 
 log = logging.getLogger("airlock")
 
@@ -246,20 +245,4 @@ def _allowed(grant: Grant, endpoint: str, scope: Scope, body: bytes) -> bool:
         return True
     if not isinstance(data, dict) or not isinstance(data.get("model"), str):
         return False
-    return all(isinstance(model, str) and grant.may_ask(model) for model in _models(data))
-
-
-def _models(body: Mapping[str, Any]) -> Iterator[object]:
-    """Every model that a body names: its own, and those that some servers take in its place, or after it."""
-    waiting: list[tuple[object, bool]] = [(body, True)]  # each with whether it is a body; else it names models
-    while waiting:
-        inner, is_body = waiting.pop()
-        if isinstance(inner, dict) and (is_body or "model" in inner):
-            waiting += [(inner.get(name), False) for name in ("model", "models", *FALLBACKS)]
-            waiting.append((inner.get(EXTRA), True))
-        elif isinstance(inner, dict):  # fallbacks, by the model that fails
-            waiting += [(each, False) for each in inner.values()]
-        elif isinstance(inner, list):
-            waiting += [(each, False) for each in inner]
-        elif inner is not None and not is_body:
-            yield inner
+    return all(isinstance(model, str) and grant.may_ask(model) for model in models_of(data))

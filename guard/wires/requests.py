@@ -140,6 +140,22 @@ def stored_prompt(data: Mapping[str, Any]) -> tuple[str, ...]:
     return (_PROMPT,) if data.get(_PROMPT) else ()
 
 
+def models_of(body: Mapping[str, Any]) -> Iterator[object]:
+    """Every model that a body names: its own, and those that some servers take in its place, or after it."""
+    waiting: list[tuple[object, bool]] = [(body, True)]  # each with whether it is a body; else it names models
+    while waiting:
+        inner, is_body = waiting.pop()
+        if isinstance(inner, dict) and (is_body or "model" in inner):
+            waiting += [(inner.get(name), False) for name in (*_MODELS, *FALLBACKS)]
+            waiting.append((inner.get(EXTRA), True))
+        elif isinstance(inner, dict):  # fallbacks, by the model that fails
+            waiting += [(each, False) for each in inner.values()]
+        elif isinstance(inner, list):
+            waiting += [(each, False) for each in inner]
+        elif inner is not None and not is_body:
+            yield inner
+
+
 def strings_beside(data: Mapping[str, Any], conversation: str, written: Collection[str]) -> frozenset[str]:
     """Every string of a request that is not of its conversation, and the names below those in `written`.
 

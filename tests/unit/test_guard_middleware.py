@@ -59,6 +59,26 @@ def test_a_guarded_path_is_guarded_in_any_spelling(path):
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"models": ["gpt-4", "big"]},
+        {"extra_body": {"model": "big"}},
+        {"fallbacks": [{"model": "big"}]},
+        {"context_window_fallbacks": [{"gpt-4": ["big"]}]},
+        {"models": [5]},
+    ],
+)
+def test_a_request_names_no_model_that_a_rule_tells_from_the_one_it_is_judged_by(more):
+    rules = [{"name": "small", "when": {"tier": "safe", "model": "GPT-*"}, "route": "forward"}]
+    upstream = Upstream()
+    result = ask(asking("hi") | {"model": "gpt-4"} | more, upstream, {"policy.rules": rules})
+    assert (result.status, result.json["error"]["param"], upstream.requests) == (400, "model", [])
+    alike = json.loads(json.dumps(more).replace("big", "Gpt-5").replace("[5]", '["gpt-5"]'))
+    assert ask(asking("hi") | {"model": "gpt-4"} | alike, settings={"policy.rules": rules}).status == 200
+    assert ask(asking("hi") | more).status == 200, "no rule asks for the model"
+
+
 @pytest.mark.parametrize("query", [b"model=other", b"x=1&mod%65l=other", b"Model=other", b"model=m&model=other"])
 def test_another_model_in_the_query_than_in_the_body_is_refused(query):
     upstream = Upstream()
