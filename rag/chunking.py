@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import regex
 from markdown_it import MarkdownIt
 
-from rag.segments import boundaries, signs, struck, trimmed
+from rag.segments import boundaries, signs, struck, trimmed, uncommented
 from rag.types import Document, Passage
 
 DEFAULT_WORDS = 80
@@ -44,7 +45,7 @@ class Sentence:
         start: first character.
         end: character after the last.
         section: what it lies in.
-        apart: whether struck words stand between it and the sentence before.
+        apart: whether struck words or a comment stand between it and the sentence before.
     """
 
     start: int
@@ -62,14 +63,17 @@ def headings(text: str) -> list[str]:
 def sentences(text: str) -> tuple[Sentence, ...]:
     """The sentences of a Markdown text's paragraphs and list items, in order.
 
-    Headings, code, tables, HTML and what has struck words are not quotable and give none. A line break inside a
-    paragraph ends no sentence.
+    Headings, code, tables, HTML, comments and what has struck words or a comment in it are not quotable and give none.
+    A line break inside a paragraph ends no sentence.
     """
-    out = struck(text)
+    seen = uncommented(text)
+    out = struck(seen)
+    if seen != text:
+        out = bytearray(map(operator.or_, out, map(operator.ne, text, seen)))
     found: list[Sentence] = []
     before = 0
     for section, lines in _blocks(text):
-        for start, end in _split(text, lines) if lines else ():
+        for start, end in _split(seen, lines) if lines else ():
             if out.find(1, start, end) < 0:
                 found.append(Sentence(start, end, section, out.find(1, before, start) >= 0))
                 before = end
@@ -85,7 +89,7 @@ def sentences_inside(passage: Passage, document: Document) -> list[Sentence]:
 def passages(document: Document, words: int = DEFAULT_WORDS) -> list[Passage]:
     """Consecutive sentences of one section, as many as `words` allow; a longer sentence is a passage of its own.
 
-    No passage goes over struck words.
+    No passage goes over struck words or a comment.
     """
     runs: list[list[Sentence]] = []
     for _, group in itertools.groupby(sentences(document.text), key=lambda sentence: sentence.section):

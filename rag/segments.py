@@ -26,6 +26,7 @@ _UNDERLINE = re.compile(r"[^\S\n\r]*(?:\r\n|[\n\r]) {0,3}(?:={2,}|-{2,})[ \t]*(?
 _HTML_HEADING = re.compile(r"<h[1-6]\b", re.IGNORECASE)
 _QUOTED = re.compile(r"[ \t]*>[> \t]*")
 _STRIKE = re.compile(r"(?<![~\\])~~(?!~)|<(?P<close>/?)(?:del|s|strike)(?:\s[^<>]{0,200})?>|\n[ \t]*\n", re.IGNORECASE)
+_LINE_END = re.compile(r"(?:\r\n|[\n\r])[ \t]*\Z")
 _DAY = re.compile(r"\b\d{1,2}\.$")
 _MONTH = re.compile(r"(?:jan|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez)", re.IGNORECASE)
 _SHORT = "approx|aprox|max|máx|mín|incl|excl|temp|esp|resp|bzw|usw|ggf|inkl|exkl|zzgl|evtl|sog|vgl|gem|ej|прим|напр"
@@ -146,8 +147,27 @@ def struck(text: str) -> bytearray:
     return mask
 
 
+def uncommented(text: str) -> str:
+    """The text with spaces in the place of each comment of HTML, which no reader sees; as long as it was.
+
+    The line end before a comment that begins a line goes too: a sentence is not cut by an empty line that it leaves.
+    """
+    parts = []
+    at = 0
+    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
+        before = _LINE_END.sub(_blank, text[at:start])
+        parts += [before, " " * (end + 3 - start)]
+        at = end + 3
+    return "".join([*parts, text[at:]])
+
+
+def _blank(found: re.Match[str]) -> str:
+    return " " * len(found[0])
+
+
 def unstruck(text: str) -> str:
-    """The text with white space in the place of each sentence that has struck words; as long as it was."""
+    """The text with white space in the place of comments and sentences with struck words; as long as it was."""
+    text = uncommented(text)
     mask = struck(text)
     if 1 not in mask:
         return text

@@ -132,6 +132,22 @@ def test_struck_words_are_neither_in_sentences_nor_in_passages(text, said):
         assert not re.search("8|9", passage.text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Rest. <!-- The fee is 8. --> Take 4.", ["Rest.", "Take 4."]),
+        ("Rest.<!-- 8 --> Take 4.<!-- It was 9. So? -->", ["Rest.", "Take 4."]),
+        ("- Rest.\n- <!-- Take 8. -->\n- Take 4. <!-- Or\n  9. -->", ["Rest.", "Take 4."]),
+        ("Rest. Take <!-- 8 --> tablets. Wait.", ["Rest.", "Wait."]),
+        ("Rest <!-- is not closed.", ["Rest <!", "-- is not closed."]),
+    ],
+)
+def test_comments_are_neither_in_sentences_nor_in_passages(text, said):
+    assert quotes(text) == said
+    for passage in passages(document(text)):
+        assert not re.search("8|9", passage.text)
+
+
 def test_struck_words_are_looked_for_once(monkeypatch):
     looked = []
     monkeypatch.setattr("rag.chunking.struck", lambda text: looked.append(text) or struck(text))

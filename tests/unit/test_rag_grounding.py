@@ -291,6 +291,11 @@ def test_harmless_differences_do_not_matter(claim, passage):
         ("服用8片。", "服用8片；先吃饭再服用。"),
         ("服用8片。", "服用8片；先咨询医生。"),
         ("8錠飲んでください。", "8錠飲んでください；先に医師に相談してください。"),
+        ("Take 8.", "You must not\n<!-- vale off -->\nTake 8."),
+        ("Take 8.", "You must not <!-- a\r\n\r\nb --> Take 8."),
+        ("Take 8.", "You must not\r\n  <!-- vale off -->\r\nTake 8."),
+        ("<!-- Take 8. -->", "- Rest. <!-- Take 8. -->\n- Wait."),
+        ("<!-- Take 8. --> Wait.", "Rest. <!-- Take 8. --> Wait."),
         ("\u202eالماء مفيد.", "الماء مفيد."),
         ("\u200f8 tablets a day.", "8 tablets a day."),
         ("\u202bWait here.", "Wait here."),
@@ -320,6 +325,10 @@ def test_signs_that_are_read_as_letters_are_judged(more):
 @pytest.mark.parametrize("more", ["❌🚫", "────", "👍🏽", "→"])
 def test_decoration_is_no_sentence(more):
     assert statuses(f"Take 8 tablets.\n\n{more}", "Take 8 tablets.") == [Status.SUPPORTED]
+
+
+def test_beside_a_comment_is_a_quote():
+    assert statuses("Rest. Wait.", "Rest.<!-- Take 8. Or 9. --> Wait. <!-- vale off -->") == [Status.SUPPORTED] * 2
 
 
 def test_a_heading_that_is_not_called_false_is_a_quote():
