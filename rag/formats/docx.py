@@ -28,7 +28,12 @@ from rag.types import Limits, Unreadable
 _DAMAGE = (OpcError, InvalidXmlError, etree.XMLSyntaxError, AttributeError, KeyError, TypeError, ValueError)
 _CHUNK = 64 * 1024
 _LEFT_OUT = frozenset(
-    {qn("w:del"), qn("w:moveFrom"), "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"}
+    {
+        qn("w:del"),
+        qn("w:moveFrom"),
+        qn("w:rt"),  # how the characters below are read
+        "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
+    }
 )
 _PROPERTIES = {
     "title": "{http://purl.org/dc/elements/1.1/}title",

@@ -42,11 +42,17 @@ _FURNITURE = frozenset(
     "head nav aside footer form button select textarea noscript iframe object embed svg canvas audio video "
     "dialog".split()
 )
+_FURNITURE_ROLES = frozenset(  # what a page without these elements says that its parts are
+    "alertdialog banner complementary contentinfo dialog menu menubar navigation search toolbar tooltip".split()
+)
 _BLOCKS = frozenset(
     "address article blockquote body caption center dd details div dl dt fieldset figcaption figure header hr html "
     "legend main ol p section summary table tbody td tfoot th thead tr ul".split()
 )
 _STRUCK = frozenset({"del", "s", "strike"})
+_READINGS = frozenset({"rp", "rt", "rtc"})
+_LAYOUT = frozenset("table ul ol dl pre form h1 h2 h3 h4 h5 h6".split())
+_COUNTED = re.compile(r"\W*(?:\d{1,3}[a-z]?|[a-z]|[ivx]{1,5})\W*", re.IGNORECASE)  # what counts paragraphs
 _HIDDEN = re.compile(
     r"display:none|visibility:(?:hidden|collapse)|(?:font-size|opacity):0(?:\.0*)?(?:[a-z%;!]|$)"
     r"|text-decoration(?:-line)?:[^;]*line-through"
@@ -125,6 +131,12 @@ def _hidden(element: HtmlElement) -> bool:
     return element.get("aria-hidden") == "true" or bool(_HIDDEN.search(style))
 
 
+def _shown(element: HtmlElement) -> bool:
+    """Whether it is in the text that a reader sees; how the characters below it are read is beside the text."""
+    tag = element.tag
+    return isinstance(tag, str) and tag not in _CODE and tag not in _READINGS and not _hidden(element)
+
+
 def _unseen(tree: HtmlElement) -> Iterator[str]:
     """Every text of the page, shown or not, then comments and descriptions; no program and no style sheet."""
     yield " ".join(tree.xpath("//text()[not(parent::script or parent::style)]"))
@@ -153,7 +165,7 @@ class _Walk:
 
     def _element(self, element: HtmlElement) -> None:
         tag = element.tag
-        if not isinstance(tag, str) or tag in _CODE or tag in _FURNITURE or _hidden(element):
+        if not _shown(element) or tag in _FURNITURE or element.get("role") in _FURNITURE_ROLES:
             return
         if tag in _HEADINGS:
             self._flush()
@@ -165,7 +177,7 @@ class _Walk:
         elif tag == "pre":
             self._flush()
             self._out.code(_plain(element))
-        elif tag == "table" and any(cell.tag == "th" for cell in element.iter("th")):
+        elif tag == "table" and _is_data(element):
             self._table(element)
         elif tag == "br":
             self._inline.append("\n")
@@ -221,6 +233,17 @@ class _Walk:
             self._out.paragraph(text)
 
 
+def _is_data(table: HtmlElement) -> bool:
+    """Whether its cells say something with those beside and above only, and are no frames around parts of the page."""
+    if next(table.iter("th"), None) is not None:
+        return True
+    if table.get("role") in ("presentation", "none") or any(item.tag in _LAYOUT for item in table.iterdescendants()):
+        return False
+    rows = [[cell.text_content().strip() for cell in row.iterchildren("td")] for row in table.iter("tr")]
+    said = [row[1:] if row and _COUNTED.fullmatch(row[0]) else row for row in rows]
+    return sum(sum(map(bool, row)) > 1 for row in said) > 1
+
+
 def _rows(table: HtmlElement) -> Iterator[list[str]]:
     """The cells of each row; one that reaches over several columns or rows stands in each."""
     group = None
@@ -255,7 +278,7 @@ def _plain(element: HtmlElement) -> str:
     """The text of an element, without what is hidden in it; a block inside stands on lines of its own."""
     parts = [element.text or ""]
     for child in element:
-        if isinstance(child.tag, str) and child.tag not in _CODE and not _hidden(child):
+        if _shown(child):
             around = "\n" if child.tag in _BLOCKS or child.tag == "li" else ""
             said = formula(child, _hidden) if child.tag == "math" else _plain(child)
             parts.append("\n" if child.tag == "br" else f"{around}{said}{around}")
