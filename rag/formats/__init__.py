@@ -78,8 +78,10 @@ def read_file(path: Path, limits: Limits, sidecar: Path | None = None, within: P
 def _reader(suffix: str) -> Reader:
     """Imported when needed: who reads Markdown waits for no PDF library."""
     match suffix:
-        case ".md" | ".markdown" | ".txt":
+        case ".md" | ".markdown":
             from rag.formats.text import read_text as reader
+        case ".txt":
+            from rag.formats.text import read_plain as reader
         case ".html" | ".htm":
             from rag.formats.html import read_html as reader
         case ".pdf":

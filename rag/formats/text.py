@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from dataclasses import replace
 
 from rag.formats import Extracted
 from rag.metadata import parse_yaml
@@ -18,6 +19,8 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 )
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?P<yaml>.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 
+_INDENTATION = re.compile(r"^(?: {4}| {0,3}\t)[ \t]*(?=\S)", re.MULTILINE)
+
 
 def read_text(data: bytes, limits: Limits) -> list[Extracted]:
     """The text behind the front matter, as it is."""
@@ -30,6 +33,11 @@ def read_text(data: bytes, limits: Limits) -> list[Extracted]:
     if match is None:
         raise Unreadable("front matter opens with `---` and is never closed; add a second `---` line")
     return [Extracted(whole[match.end() :].strip("\n"), parse_yaml(match["yaml"], "front matter"))]
+
+
+def read_plain(data: bytes, limits: Limits) -> list[Extracted]:
+    """As `read_text`, without indentation, which begins a paragraph here and would be code in Markdown."""
+    return [replace(each, text=_INDENTATION.sub("", each.text)) for each in read_text(data, limits)]
 
 
 def decode(data: bytes, charset: str = "utf-8") -> str:
