@@ -48,7 +48,8 @@ def read_jsonl(data: bytes, limits: Limits) -> list[Extracted]:
 def _records(header: list[str], rows: Iterable[list[str]]) -> Iterator[tuple[int, dict[str, Any]]]:
     if len(set(header)) < len(header):
         raise Unreadable("names a column twice in its first line; give each a name of its own")
-    for number, row in enumerate(filter(None, rows), 1):
+    said = (row for row in rows if any(map(str.strip, row)))  # a spreadsheet writes rows of nothing but commas
+    for number, row in enumerate(said, 1):
         if len(row) != len(header):
             raise Unreadable(f"row {number} has {len(row)} cells and the first line {len(header)}; correct the row")
         yield number, {name: cell or None for name, cell in zip(header, row, strict=True)}

@@ -161,6 +161,17 @@ def test_html_without_main_is_the_only_article_or_the_body(tmp_path):
         ("<ol start=3><li>Three.</li><li value=7>Seven.</li><li>Eight.</li></ol>", "3. Three.\n7. Seven.\n8. Eight."),
         ("<ol start=x><li>One.</li></ol>", "1. One."),
         ("<pre>8 tablets<br>a day</pre>", "```\n8 tablets\na day\n```"),
+        ("<table><tr><td>Myth<td>Fact</tr><tr><td>It cures.<td>It does not.</tr></table>",
+         "| Myth | Fact |\n| --- | --- |\n| It cures. | It does not. |"),
+        ("<table><tr><td>Menu<td><h1>Doses</h1><p>Take 4.</p></tr><tr><td>Imprint<td>2024</tr></table>",
+         "Menu\n\n# Doses\n\nTake 4.\n\nImprint\n\n2024"),
+        ("<table><tr><td>(1)<td>Rest.</tr><tr><td>(2)<td>Wait.</tr></table>", "(1)\n\nRest.\n\n(2)\n\nWait."),
+        ("<table role=presentation><tr><td>Rest.<td>Wait.</tr><tr><td>Take 4.<td>Go.</tr></table>",
+         "Rest.\n\nWait.\n\nTake 4.\n\nGo."),
+        ("<div role=navigation>Doses are here.</div><div role=dialog>Take all cookies.</div><p>Take 4.</p>", "Take 4."),
+        ("<h2><button>Take 4</button></h2><p>It helps.</p>", "## Take 4\n\nIt helps."),
+        ("<h2><ruby>薬<rt>くすり</rt></ruby></h2><p><ruby>薬<rp>(</rp><rt>くすり</rt><rp>)</rp></ruby>です。</p>",
+         "## 薬\n\n薬です。"),
     ],
 )  # fmt: skip
 def test_html_says_the_numbers_that_a_reader_sees(tmp_path, markup, expected):
@@ -360,6 +371,12 @@ def test_docx_is_read_as_it_stands_with_all_changes_accepted(tmp_path):
     )
     content = read(tmp_path, "a.docx", repacked(data, {"word/document.xml": changed.encode()}))
     assert content.text.endswith("\n\nKept inserted 10⁹\n\nIn a control.")
+
+
+def test_docx_readings_above_characters_are_left_out(tmp_path):
+    ruby = "<w:ruby><w:rt><w:r><w:t>くすり</w:t></w:r></w:rt><w:rubyBase><w:r><w:t>薬</w:t></w:r></w:rubyBase></w:ruby>"
+    data = with_body(f"<w:p><w:r>{ruby}</w:r><w:r><w:t>です。</w:t></w:r></w:p>")
+    assert read(tmp_path, "a.docx", data).text.endswith("\n\n薬です。")
 
 
 def test_docx_words_are_struck_raised_and_made_headings_by_styles_too(tmp_path):
@@ -609,6 +626,19 @@ def test_the_sidecar_of_a_list_is_of_all_rows_and_leaves_them_their_titles(tmp_p
         ("How hot?", {"licence": "CC0-1.0"}),
         ("T", {"licence": "CC0-1.0"}),
     ]
+
+
+def test_rows_of_nothing_but_delimiters_are_none(tmp_path):
+    rows = read_all(tmp_path, "faq.csv", "question;answer;source\n;;\nQ;A;S\n; ;\n\nR;B;T\n;;\n")
+    assert [(row.row, row.title) for row in rows] == [("1", "Q"), ("2", "R")]
+
+
+def test_indented_lines_of_a_plain_text_are_no_code(tmp_path):
+    text = "    It never said that\nentry is free.\n\n\tThe wall is 5 m high. It\n   is old."
+    found = read(tmp_path, "a.txt", text).text
+    assert found == "It never said that\nentry is free.\n\nThe wall is 5 m high. It\n   is old."
+    assert quotable(found) == ["It never said that\nentry is free.", "The wall is 5 m high.", "It\n   is old."]
+    assert read(tmp_path, "a.md", text).text == text
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
