@@ -88,6 +88,8 @@ _FALSE_BELIEFS = (
         r"(?:creencias|ideas) (?:falsas|erróneas)",
         r"sobre|acerca|en torno|y (?:la |las |los )?(?:realidad(?:es)?|verdad(?:es)?|hechos|mitos|creencias falsas)",
     ),
+    r"(?:ال)?خرافات(?: (?:ال)?شائعة)?(?: (?:حول|عن)\b[^?]*)?|[^?]*(?:مفاهيم خاطئة|المفاهيم الخاطئة)[^?]*",
+    r"(?:आम |प्रचलित )?(?:मिथक|भ्रांतियाँ)(?: और (?:तथ्य|सच))?",
     r"(?!防止|打击|抵制|治理|应对|识别|破除|反对)[^?]*(?:误区|谣言|誤區|謠言|誤解|迷信|デマ)"
     r"(?:[一二三四五六七八九十\d]+(?::[^?]*)?|[与與和及と](?:事实|事實|事実|真相|真実)[^?]*)?",
 )
@@ -109,6 +111,8 @@ TURNING_HEADING = re.compile(
     r"|[^?]*\b(?:mistakes|errors|things|foods) to avoid\b[^?]*"
     r"|(?:what|when|how|who|where|things|foods|medicines)\b[^?]*\b(?:not|never|avoid)\b[^?]*"
     r"|(?:never|avoid|not|do not|don['’]t)\b[^?]*"
+    r"|(?:superseded|repealed|(?:outdated|obsolete) (?:rules?|advice|guidance|guidelines?|recommendations?))\b[^?]*"
+    r"|debunked|fake news|bad examples?|(?:aufgehobene|veraltete|überholte) (?:regel|empfehlung|vorschrift)\w*\b[^?]*"
     r"|(?:häufige )?fehler|(?:was|wann|wer) [^?]*\bnicht\b[^?]*|(?:nicht|nie|niemals)\b[^?]*"
     r"|erreurs(?: fréquentes| courantes)?|(?:[^?]*\b(?:erreurs|choses|gestes|aliments|médicaments) )?à éviter"
     r"|ce qu['’]il ne faut pas\b[^?]*|(?:jamais|ne pas)\b[^?]*"

@@ -485,6 +485,15 @@ def test_a_line_turns_what_stands_below(answer, passage, supported):
         "# Errores comunes al tratar quemaduras",
         "# 关于疫苗的误区",
         "# ワクチンに関する誤解",
+        "# خرافات شائعة",
+        "# مفاهيم خاطئة عن اللقاحات",
+        "# आम मिथक",
+        "# Superseded guidance (until 2020)",
+        "# Repealed",
+        "# Outdated advice",
+        "# Veraltete Empfehlungen",
+        "# Debunked",
+        "# Bad examples",
     ],
 )
 def test_a_heading_turns_however_it_is_written(heading):
@@ -499,6 +508,10 @@ def test_a_heading_turns_however_it_is_written(heading):
     "heading",
     [
         "The Columbus myth",
+        "Outdated browsers",
+        "Is it debunked?",
+        "Veraltete Browser",
+        "خرافات اليونان",
         "Error messages",
         "Are there vaccine myths?",
         "The truth about vaccine myths",
@@ -528,7 +541,9 @@ def test_a_heading_that_only_has_such_a_word_does_not_turn(heading):
     assert statuses("Vaccines hold chips.", f"# {heading}\n\nVaccines hold chips.") == [Status.SUPPORTED]
 
 
-@pytest.mark.parametrize("heading", ["foods to avoid ", "myths about ", "common ", "误区与", "à éviter "])
+@pytest.mark.parametrize(
+    "heading", ["foods to avoid ", "myths about ", "common ", "误区与", "à éviter ", "مفاهيم خاطئة "]
+)
 @pytest.mark.parametrize("end", ["?", "x"])
 def test_a_long_heading_is_read_fast(heading, end):
     start = time.perf_counter()
