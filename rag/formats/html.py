@@ -50,6 +50,7 @@ _BLOCKS = frozenset(
     "legend main ol p section summary table tbody td tfoot th thead tr ul".split()
 )
 _STRUCK = frozenset({"del", "s", "strike"})
+_SOFT_HYPHEN = "\u00ad"  # where a word may be divided; with it no search finds the word
 _READINGS = frozenset({"rp", "rt", "rtc"})
 _LAYOUT = frozenset("table ul ol dl pre form h1 h2 h3 h4 h5 h6".split())
 _COUNTED = re.compile(r"\W*(?:\d{1,3}[a-z]?|[a-z]|[ivx]{1,5})\W*", re.IGNORECASE)  # what counts paragraphs
@@ -155,7 +156,7 @@ class _Walk:
 
     def finish(self) -> str:
         self._flush()
-        return self._out.text()
+        return self._out.text().replace(_SOFT_HYPHEN, "")
 
     def block(self, element: HtmlElement) -> None:
         """An element that begins and ends a block."""

@@ -170,6 +170,7 @@ def test_html_without_main_is_the_only_article_or_the_body(tmp_path):
          "Rest.\n\nWait.\n\nTake 4.\n\nGo."),
         ("<div role=navigation>Doses are here.</div><div role=dialog>Take all cookies.</div><p>Take 4.</p>", "Take 4."),
         ("<h2><button>Take 4</button></h2><p>It helps.</p>", "## Take 4\n\nIt helps."),
+        ("<h2>Be&shy;suchs&shy;zeit</h2><p>Sie en&#173;det um 20 Uhr.</p>", "## Besuchszeit\n\nSie endet um 20 Uhr."),
         ("<h2><ruby>薬<rt>くすり</rt></ruby></h2><p><ruby>薬<rp>(</rp><rt>くすり</rt><rp>)</rp></ruby>です。</p>",
          "## 薬\n\n薬です。"),
     ],
