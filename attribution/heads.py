@@ -56,6 +56,10 @@ class Call:
             )
         if getattr(module, "is_causal", True) is False:
             raise UnsupportedModel(f"attention of {type(module).__name__} is not causal; audit a causal language model")
+        if mask is not None and mask.shape[1] != 1:
+            raise UnsupportedModel(
+                f"attention of {type(module).__name__} has a mask for each head, which ablation does not compute"
+            )
         self.module, self.query, self.key, self.value, self.mask = module, query, key, value, mask
         self.scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         self.dropout, self.softcap = dropout, softcap

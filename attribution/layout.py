@@ -118,6 +118,8 @@ def read_layout(model: PreTrainedModel) -> Layout:
         )
     if getattr(model.config.get_text_config(decoder=True), "num_kv_shared_layers", 0):
         raise UnsupportedModel(f"model type {family!r} has layers that read the keys of other layers{_BRUTE}")
+    if any(hasattr(module, "indexer") for module in seen.attentions):
+        raise UnsupportedModel(f"model type {family!r} chooses by an indexer which keys attention sees{_BRUTE}")
     norms = [module for module, output in seen.parts if torch.equal(output, states)]
     if not norms or Counter(id(module) for module, _ in seen.parts)[id(norms[-1])] != 1:
         raise UnsupportedModel(f"model type {family!r} does not end in one norm of its own after its layers{_BRUTE}")

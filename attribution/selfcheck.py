@@ -21,7 +21,7 @@ _TOLERANCE = {
     torch.float16: 2e-2,
     torch.bfloat16: 1e-1,
 }  # × the largest logit, for the halves
-_WAY_OUT = "report the model type, or use the exact slow engine: --engine brute"
+_SLOW = ", or use the exact slow engine: --engine brute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +89,25 @@ def check(
         leak = _leak(model, some[-1])
     effect = max(_largest(logits - base) for logits in without.values())
     found = SelfCheck(difference, leak, effect, head_difference, tolerance)
-    _judge(found, how, chosen, model.config.model_type)
+    way_out = f"report the model type{_SLOW if isinstance(engine, Engine) else ''}"
+    _judge(found, how, chosen, model.config.model_type, way_out)
     return found
 
 
-def _judge(found: SelfCheck, how: Ablation, heads: Sequence[HeadId], family: str) -> None:
+def _judge(found: SelfCheck, how: Ablation, heads: Sequence[HeadId], family: str, way_out: str) -> None:
     numbers = (
         f"base {found.base_difference:.2g}, leak {found.leak:.2g}, head {heads[0]} {found.head_difference:.2g}, "
         f"effect {found.effect:.2g}, allowed {found.tolerance:.2g}"
     )
     if not found.base_difference <= found.tolerance:
-        raise EngineMismatch(f"the engine's logits of {family!r} are not the stock model's ({numbers}); {_WAY_OUT}")
+        raise EngineMismatch(f"the engine's logits of {family!r} are not the stock model's ({numbers}); {way_out}")
     if not found.leak <= found.tolerance:
         raise EngineMismatch(
             f"in {family!r} a later token changes what comes before it ({numbers}); audit causal models"
         )
     if not found.head_difference <= found.tolerance:
         raise EngineMismatch(
-            f"without a head the engine's logits of {family!r} are not those of a stock forward ({numbers}); {_WAY_OUT}"
+            f"without a head the engine's logits of {family!r} are not those of a stock forward ({numbers}); {way_out}"
         )
     if not found.effect > 0.0:
         named = ", ".join(map(str, heads))

@@ -176,6 +176,7 @@ def test_a_projection_that_is_not_plain_is_refused_and_runs_slowly() -> None:
         ("DiffLlama", {}, "'diffllama' calls attention 6 times for 3 layers"),
         ("RecurrentGemma", {}, "'recurrent_gemma' calls attention 1 times for 3 layers"),
         ("Bert", {"is_decoder": False}, "not causal"),
+        ("Doge", {"keep_window_size": 4}, "DogeAttention has a mask for each head"),
     ],
 )
 def test_what_neither_engine_can_do_is_refused_by_name(kind: str, values: dict[str, Any], reason: str) -> None:
@@ -201,9 +202,17 @@ def test_sinks_are_left_to_the_slow_way() -> None:
         Engine(tiny("gpt_oss", torch.float32))
 
 
-@pytest.mark.parametrize("kind", ["NanoChat", "BitNet"])
-def test_what_only_the_slow_engine_can_do_says_so(kind: str) -> None:
-    model = build(kind, torch.float32, **FAMILIES["llama"][1])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("NanoChat", FAMILIES["llama"][1]),
+        ("BitNet", FAMILIES["llama"][1]),
+        ("DeepseekV32", {**MORE["deepseek_v3"][1], "index_n_heads": 2, "index_head_dim": 16}),
+        ("GlmMoeDsa", {**MORE["deepseek_v3"][1], "index_n_heads": 2, "index_head_dim": 16}),
+    ],
+)
+def test_what_only_the_slow_engine_can_do_says_so(kind: str, values: dict[str, Any]) -> None:
+    model = build(kind, torch.float32, **values)
     with pytest.raises(UnsupportedModel, match="--engine brute"):
         Engine(model)
     slow, ids = BruteForce(model), prompts(4)

@@ -40,6 +40,11 @@ class _Shifted(Engine):
         return super().states(*args, **kwargs) + 0.01
 
 
+class _ShiftedSlow(BruteForce):
+    def states(self, *args: Any, **kwargs: Any) -> Tensor:
+        return super().states(*args, **kwargs) + 0.01
+
+
 class _WrongHead(Engine):
     def without_each(self, *args: Any, **kwargs: Any) -> Iterator[Batch]:
         for batch in super().without_each(*args, **kwargs):
@@ -52,6 +57,8 @@ def test_engines_that_are_off_are_found() -> None:
         check(_Shifted(model), _IDS)
     with pytest.raises(EngineMismatch, match="without a head"):
         check(_WrongHead(model), _IDS)
+    with pytest.raises(EngineMismatch, match=r"allowed 0\.0001\); report the model type$"):
+        check(_ShiftedSlow(model), _IDS)
 
 
 def test_an_ablation_without_effect_is_found() -> None:
