@@ -20,7 +20,7 @@ from transformers import (
 
 from attribution.behaviour import Answer
 from attribution.checkpoint import is_out_of_memory
-from attribution.prompts import Template, encode
+from attribution.prompts import Template, beginning, encode
 from attribution.sampling import GREEDY, Sampling
 from attribution.types import AttributionError, Prompt, PromptError
 
@@ -151,7 +151,8 @@ class LocalResponder:
             if isinstance(room, int) and len(ids) + self._sampling.max_new_tokens > room:
                 raise PromptError(
                     f"prompt {place} has {len(ids)} tokens and its answer up to {self._sampling.max_new_tokens}, but "
-                    f"the model holds {room}; shorten the prompt, or give fewer max_new_tokens"
+                    f"the model holds {room}; shorten the prompt ({beginning(prompts[place - 1].text)}), or give fewer "
+                    "max_new_tokens"
                 )
         return encoded
 

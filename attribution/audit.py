@@ -131,8 +131,8 @@ def check_plan(runner: Runner, ids: Ids, plan: Plan) -> None:
         plan: What is to be computed.
 
     Raises:
-        AttributionError: a group larger than the heads to choose from, or more directions than prompts or than the
-            model's width.
+        AttributionError: a group larger than the heads to choose from, a group with one prompt, or more directions than
+            prompts or than the model's width.
     """
     choice = _group(runner.shape, plan)
     if not 0 <= plan.size <= choice:
@@ -142,6 +142,11 @@ def check_plan(runner: Runner, ids: Ids, plan: Plan) -> None:
         )
     if not plan.size:
         return
+    if len(ids) == 1:
+        raise AttributionError(
+            f"group size {plan.size}: the states of one prompt have no direction that turns; give 2 prompts or more, "
+            "or 0 to leave Sahara out"
+        )
     if not 1 <= plan.r_main <= len(ids):
         raise AttributionError(
             f"r_main {plan.r_main} is not between 1 and the {len(ids)} prompts; give fewer, or more prompts"

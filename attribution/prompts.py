@@ -23,6 +23,7 @@ COLUMNS = ("text", "prompt", "question", "query", "goal")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SHOWN = 5  # of a long list, in a message
+_BEGINNING = 40  # characters of a prompt, in a message
 
 Row = tuple[int, Mapping[str, Any]]  # line of the file, what it says by column
 
@@ -94,7 +95,8 @@ def encode(
 
     Raises:
         PromptError: the tokenizer has no chat template, or its template takes no system prompt; a prompt holds one of
-            the special tokens, which the model would take for the template's; a prompt has no tokens.
+            the special tokens, which the model would take for the template's; a prompt has no tokens, or the same ones
+            as another.
     """
     if template not in TEMPLATES:
         raise PromptError(f"template {template!r} is unknown; one of {', '.join(TEMPLATES)}")
@@ -110,7 +112,13 @@ def encode(
     for place, ids in enumerate(encoded, 1):
         if not ids:
             raise PromptError(f"prompt {place} has no tokens; remove it")
+    _refuse_same(encoded, prompts)
     return encoded
+
+
+def beginning(prompt: str) -> str:
+    """By what a prompt can be found in its file, for a message."""
+    return f"it begins {prompt[:_BEGINNING]!r}"
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, text: str, template: Template, system: str | None) -> str:
@@ -156,8 +164,20 @@ def _refuse_special(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[st
             if token in text:
                 raise PromptError(
                     f"{name} holds the special token {token!r}, which the model would take for the template's; remove "
-                    "it, or use the template none for prompts that are rendered already"
+                    f"it, or use the template none for prompts that are rendered already ({beginning(text)})"
                 )
+
+
+def _refuse_same(encoded: Sequence[Sequence[int]], prompts: Sequence[Prompt]) -> None:
+    """Prompts that the model cannot tell apart would count twice; all are such if a chat template leaves them out."""
+    first: dict[tuple[int, ...], int] = {}
+    for place, ids in enumerate(encoded):
+        if (other := first.setdefault(tuple(ids), place)) != place:
+            raise PromptError(
+                f"prompts {other + 1} and {place + 1} are the same {len(ids)} tokens to this model, and would count "
+                f"twice; remove the second ({beginning(prompts[place].text)}), or use the template plain if the chat "
+                "template leaves prompts out"
+            )
 
 
 def _text(path: Path) -> str:

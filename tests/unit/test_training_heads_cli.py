@@ -249,7 +249,8 @@ def test_an_option_that_would_do_nothing_is_refused_and_says_what_it_needs(optio
         ((*FEW, "--prompts", "none.jsonl"), PromptError, r"none\.jsonl"),
         ((*FEW, "--prompts", "empty.jsonl"), PromptError, r"empty\.jsonl"),
         ((*FEW, "--prompts", "harmless.jsonl"), PromptError, "every row says harmful: false"),
-        ((*FEW, "--prompts", "long.jsonl"), PromptError, "the model reads 256"),
+        ((*FEW, "--prompts", "long.jsonl"), PromptError, r"the model reads 256; remove it.* \(it begins 'word word "),
+        ((*FEW, "--limit", "1"), AttributionError, "^--size 3: .* one prompt .*; give 2 prompts or more, or 0"),
         (
             (*FEW, "--prompts", "wide.jsonl", "--r-main", "1"),
             PromptError,

@@ -23,7 +23,7 @@ from attribution.engine import Engine
 from attribution.finished import run_id
 from attribution.heads import all_heads
 from attribution.journal import Journal
-from attribution.prompts import Template, encode, prompts_sha256
+from attribution.prompts import Template, beginning, encode, prompts_sha256
 from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, Figure, Prompts, Settings
 from attribution.sampling import Sampling
 from attribution.screen import estimate
@@ -294,13 +294,14 @@ def _encode(
     """Token ids, no more of them than the model reads with an answer of so many, and none that it does not have."""
     ids = encode(checkpoint.tokenizer, prompts, template, system)
     config: Any = checkpoint.model.config.get_text_config(decoder=True)
-    longest, room = max(map(len, ids)), getattr(config, "max_position_embeddings", None)
+    place = max(range(len(ids)), key=lambda place: len(ids[place]))
+    longest, room = len(ids[place]), getattr(config, "max_position_embeddings", None)
     if room and longest + answer > room:
         its_answer = f" and its answer up to {answer}" if answer else ""
         shorter = ", or give fewer --asr-tokens" if answer else ""
         raise PromptError(
             f"a prompt has {longest} tokens in the template {template}{its_answer}, the model reads {room}; remove it"
-            f"{shorter}"
+            f"{shorter} ({beginning(prompts[place].text)})"
         )
     embeddings: Any = checkpoint.model.get_input_embeddings()
     known = int(embeddings.weight.shape[0])
