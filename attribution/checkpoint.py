@@ -60,7 +60,10 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError) as exc:
-        raise CheckpointError(f"model {path}: its tokenizer cannot be loaded: {first_line(exc)}") from exc
+        raise CheckpointError(
+            f"model {path}: its tokenizer cannot be loaded; copy tokenizer.json and what belongs to it there anew: "
+            f"{first_line(exc)}"
+        ) from exc
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
@@ -116,5 +119,11 @@ def _config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"model {path} asks for code of its own, which is not run; use a family of transformers")
     architectures = config.get("architectures") or []
     if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
-        raise CheckpointError(f"model {path} is a {architectures[0]}, not a causal language model, and writes no text")
+        whole = str(architectures[0])
+        if whole.endswith("ForConditionalGeneration"):
+            raise CheckpointError(
+                f"model {path} is a {whole}, not a causal language model alone; save its language model as one "
+                "(…ForCausalLM), with its tokenizer, in a folder of its own"
+            )
+        raise CheckpointError(f"model {path} is a {whole}, not a causal language model, and writes no text")
     return config

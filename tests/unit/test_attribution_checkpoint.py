@@ -140,6 +140,11 @@ def test_no_weights_at_all(folder):
     refused(folder, "no *.safetensors")
 
 
+def test_a_model_of_texts_and_images_is_told_how_to_be_audited(folder):
+    settings(folder, architectures=["Gemma3ForConditionalGeneration"])
+    refused(folder, "is a Gemma3ForConditionalGeneration, not a causal language model alone; save its language model")
+
+
 @pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM])
 @pytest.mark.parametrize("architectures", ["own", None, ["BertLMHeadModel"]])
 def test_an_encoder_is_refused(tmp_path, kind, architectures):
@@ -275,7 +280,7 @@ def test_out_of_memory(folder, error, monkeypatch):
 def test_no_tokenizer(folder):
     for file in folder.glob("*token*"):
         file.unlink()
-    refused(folder, "tokenizer")
+    refused(folder, "tokenizer cannot be loaded; copy tokenizer.json")
 
 
 def test_a_broken_tokenizer(folder):
