@@ -217,9 +217,11 @@ class ChatClient:
             403: "; the key does not allow it",
             404: f"; check {self._option}, which ends in /v1 on most servers, and the model's name",
         }
-        raise self._failure(
-            f"answers with HTTP status {status}{f' ({shown})' if shown else ''}{ways_out.get(status, '')}"
-        )
+        way_out = ways_out.get(status, "")
+        if (field := self._settings.max_tokens_field) in named:
+            other = "max_completion_tokens" if field == "max_tokens" else "max_tokens"
+            way_out = f"; if that limit has another name there, give --max-tokens-field {other}"
+        raise self._failure(f"answers with HTTP status {status}{f' ({shown})' if shown else ''}{way_out}")
 
     def _said(self, content: bytes) -> Said:
         match _json(content):
@@ -230,7 +232,7 @@ class ChatClient:
                 text, finish = message.get("content"), choice.get("finish_reason")
                 if isinstance(text, str | None):
                     return Said(text or "", finish if isinstance(finish, str) else "stop")
-        raise self._failure("sends no chat completion")
+        raise self._failure(f"sends no chat completion; check {self._option}, which ends in /v1 on most servers")
 
     def _failure(self, what: str) -> UpstreamError:
         return UpstreamError(f"the server {self._where} of {self._option} {what}")
