@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from guard.fields import Count, Seconds, Section, one_or_many
+from guard.fields import Count, Seconds, Section, Variable, one_or_many
 
 
 def _rate(text: str) -> str:
@@ -63,7 +63,7 @@ class Limits(Section):
     in_flight: Count = Field(256, description="Requests that are worked on at once, streams included.")
     queue: Annotated[int, Field(ge=0)] = Field(256, description="Requests that wait for a place; more get HTTP 503.")
     queue_wait_s: Seconds = Field(10.0, description="Longest wait there.")
-    redis_env: str | None = Field(
+    redis_env: Variable | None = Field(
         None, description="Environment variable with the address of a Redis that counts; in memory without one."
     )
     redis_timeout_s: Seconds = 1.0

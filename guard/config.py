@@ -25,6 +25,7 @@ from guard.fields import (
     Seconds,
     Section,
     Share,
+    Variable,
     Word,
     one_or_many,
 )
@@ -214,10 +215,10 @@ class JournalSection(Section):
     prompts: Annotated[Literal["off", "hashed", "redacted", "full"], YAML_OFF] = Field(
         "off", description="What is kept of the judged text; `redacted` masks numbers, addresses, accounts and keys."
     )
-    prompt_key_env: str | None = Field(
+    prompt_key_env: Variable | None = Field(
         None, description="Environment variable with a key for `hashed`; without one, a guessed text can be confirmed."
     )
-    key_env: str | None = Field(
+    key_env: Variable | None = Field(
         None,
         description="Environment variable with a key for the chain of records; older keys behind it, after a space.",
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from guard.fields import Address, Count, Seconds, Section, Word
+from guard.fields import Address, Count, Seconds, Section, Variable, Word
 from guard.rules import EndpointName
 
 
@@ -48,7 +48,7 @@ class Upstream(Section):
     """The model's server."""
 
     base_url: Address = "http://127.0.0.1:8000/v1"
-    api_key_env: str | None = Field(
+    api_key_env: Variable | None = Field(
         None, description="Environment variable with the key to send; without it the client's own key is sent on."
     )
     api_key_header: Literal["authorization", "x-api-key"] = Field(

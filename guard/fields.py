@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,7 +22,13 @@ NO_ENCODER = "none"  # in the place of an encoder's name
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
-PASSWORD = re.compile(r"(?<=://)[^:/?#@]*:[^@]*(?=@)|(?<=[?&]password=)[^&]*")
+PASSWORD = re.compile(
+    r"(?<=://)[^:/?#@\s]*:\S*(?=@)"  # up to the last @: a password may hold one, unescaped
+    r"|(?<=http://)\S*(?=@)|(?<=https://)\S*(?=@)"
+    r"|(?<=^['\"])[^:/?#@\s]+:(?!//)\S*(?=@)"  # of an address without its scheme, quoted
+    r"|(?<=[?&])[^=&\s]*(?:pass(?!file)|pwd|secret)[^&\s]*",
+    re.IGNORECASE,
+)
 """Credentials in an address."""
 OpenAICategory = Literal[
     "harassment",
@@ -43,7 +50,18 @@ OpenAICategory = Literal[
 def _http(url: str) -> str:
     if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
         raise ValueError("need an http:// or https:// address such as http://127.0.0.1:8000/v1")
+    if "@" in urlsplit(url).netloc:
+        raise ValueError(
+            "a user or a password has no place in a configuration; a key comes from the variable of api_key_env, for "
+            "a collector of traces from OTEL_EXPORTER_OTLP_HEADERS"
+        )
     return url.rstrip("/")
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("need the name of an environment variable, not what it holds; null for none")
+    return name
 
 
 def _as_many(value: object) -> object:
@@ -71,9 +89,11 @@ def one_or_many(item: Any) -> BeforeValidator:  # noqa: ANN401 - a type or an an
 Word = Annotated[str, Field(min_length=1)]
 Words = Annotated[tuple[Word, ...], one_or_many(Word)]
 Address = Annotated[str, AfterValidator(_http)]
+Variable = Annotated[str, AfterValidator(_variable)]
+"""Name of an environment variable."""
 
 
 class Section(BaseModel):
     """One section: frozen, and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

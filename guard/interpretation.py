@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from guard.fields import SHIPPED, Address, Count, Seconds, Section, Word
+from guard.fields import SHIPPED, Address, Count, Seconds, Section, Variable, Word
 
 
 class Similarity(Section):
@@ -46,18 +45,14 @@ class Endpoint(Section):
     kind: Literal["endpoint"] = "endpoint"
     base_url: Address = Field(description="Such as http://127.0.0.1:8000/v1; /chat/completions is asked below it.")
     model_name: Word = Field(description="The model that the server is asked for.")
-    api_key_env: str | None = Field(None, description="Environment variable with the key to send; none by default.")
+    api_key_env: Variable | None = Field(
+        None, description="Environment variable with the key to send; none by default."
+    )
     max_tokens: Count = Field(400, description="Of an answer; the sentence that it ends in is left out.")
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     connect_timeout_s: Seconds = 5.0
     max_response_bytes: Count = 1024 * 1024
     workers: Count = Field(8, description="Questions asked at once.")
-
-    @model_validator(mode="after")
-    def _without_password(self) -> Self:
-        if "@" in urlsplit(self.base_url).netloc:  # of the whole section, so that no message shows the value
-            raise ValueError("base_url names a user or a password; name an environment variable in api_key_env instead")
-        return self
 
 
 Interpretation = Annotated[Similarity | Reader | Generative | Endpoint, Field(discriminator="kind")]

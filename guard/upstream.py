@@ -175,7 +175,7 @@ class Forwarder:
         return headers
 
     def _failure(self, exc: Exception) -> UpstreamError:
-        where = urlsplit(self._settings.base_url).netloc.rpartition("@")[2]
+        where = urlsplit(self._settings.base_url).netloc
         if isinstance(exc, TimeoutError):
             return UpstreamError(f"the model's server {where} did not answer in time", status=504, code="upstream_slow")
         if isinstance(exc, aiohttp.ClientConnectorError):

@@ -37,12 +37,24 @@ def read_yaml(path: Path, what: str, holds: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{what} {path} cannot be read: {exc}") from exc
     except (yaml.YAMLError, *MALFORMED) as exc:
-        raise ConfigError(f"{what} {path} is no YAML: {' '.join(str(exc).split())}") from exc
+        raise ConfigError(f"{what} {path} is no YAML: {_said(exc)}") from exc
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise ConfigError(f"{what} {path} must hold {holds}, not a {type(data).__name__}")
     return data
+
+
+def _said(exc: Exception) -> str:
+    """What is wrong and where, without the lines around it, which may hold a password."""
+    if not isinstance(exc, yaml.MarkedYAMLError):
+        return " ".join(str(exc).split())
+    where = [
+        f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        for mark in (exc.context_mark, exc.problem_mark)
+    ]
+    said = [f"{text}{place}" for text, place in zip((exc.context, exc.problem), where, strict=True) if text]
+    return "; ".join(said)
 
 
 def validated(section: type[S], data: Mapping[str, Any], path: Path | None) -> S:
@@ -74,7 +86,8 @@ def _explain(error: ErrorDetails, path: Path | None, root: type[BaseModel]) -> s
         found = f" = {kind!r}: is none of them;" if kind is not None else ": is missing;"
         return f"{origin}{where}.kind{found} need one of {', '.join(_kinds(error['loc'], root))}"
     value = error["input"]
-    shown = "" if isinstance(value, (dict, list, SecretStr)) else f" = {PASSWORD.sub('…', repr(value))}"
+    hidden = isinstance(value, (dict, list, SecretStr)) or where.endswith("_env")  # where a key may stand by mistake
+    shown = "" if hidden else f" = {PASSWORD.sub('…', repr(value))}"
     return f"{origin}{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
 
 

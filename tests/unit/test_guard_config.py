@@ -313,3 +313,44 @@ def test_what_is_shown_means_the_same_wherever_it_is_saved(tmp_path, monkeypatch
     for saved in (Path("conf/b.yaml"), Path("c.yaml")):
         saved.write_text(yaml.safe_dump(shown.model_dump(mode="json")))
         assert load_config(saved) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ('journal: {url: "postgresql://u:hunter2@h/db"}', "journal.url"),
+        ('journal: {url: "postgresql://u:hun@hunter2@h/db"}', "journal.url"),
+        ('journal: {url: "postgresql://u:hun/hunter2@h/db"}', "journal.url"),
+        ('journal: {url: "postgresql://h/db?sslpassword=hunter2"}', "journal.url"),
+        ('journal: {url: "postgresql://h/db?user=u&Password=hunter2", path: a.db}', "journal.url"),
+        ('journal: {url: "postgresql://h/db?passwd=hunter2"}', "journal.url"),
+        ('journal: {url: "u:hunter2@h/db"}', "journal.url"),
+        ('journal: "postgresql://u:hunter2@h/db"', "journal"),
+        ('upstream: {base_url: "http://u:hunter2@h/v1"}', "upstream.base_url"),
+        ('upstream: {base_url: "http://hunter2@h/v1"}', "upstream.base_url"),
+        ('upstream: {base_url: "u:hunter2@h/v1"}', "upstream.base_url"),
+        ('tracing: {endpoint: "http://u:hunter2@h/v1/traces"}', "tracing.endpoint"),
+        ('limits: {redis_env: "redis://:hunter2@h:6379"}', "limits.redis_env"),
+        ('upstream: {api_key_env: "sk-hunter2"}', "upstream.api_key_env"),
+        ('journal: {url: "postgresql://u:hunter2@h/db', "line 1"),
+        ("journal: {url: postgresql://u:hunter2@h/db: x}", "line 1"),
+    ],
+)
+def test_a_password_has_no_place_in_a_configuration_and_no_error_shows_it(write, text, setting):
+    said = refusal(write(text))
+    assert "airlock.yaml" in said
+    assert setting in said
+    assert "hunter2" not in said
+
+
+def test_a_passfile_and_a_name_without_password_are_no_secrets(write):
+    url = "postgresql://airlock@h/db?passfile=/run/pass&sslkey=k.pem&application_name=pass"
+    assert load_config(write(f"journal: {{url: '{url}'}}")).journal.url == url
+
+
+@pytest.mark.parametrize("setting", ["upstream.api_key_env", "limits.redis_env", "journal.key_env"])
+def test_an_empty_name_of_a_variable_is_not_taken_for_none(setting):
+    # With `access.keys`, no key of the model's server would mean that the keys of clients are sent on.
+    said = refusal(overrides={setting: ""})
+    assert setting in said
+    assert "null" in said

@@ -79,7 +79,7 @@ def test_each_kind_has_its_settings(tmp_path):
         ("{kind: generative}", ["interpretation.model: Field required"]),
         ("{kind: endpoint, base_url: 'http://a'}", ["interpretation.model_name: Field required"]),
         ("{kind: endpoint, base_url: 'ftp://a', model_name: m}", ["interpretation.base_url = 'ftp://a'", "http://"]),
-        ("{kind: endpoint, base_url: 'http://u:hunter2@a', model_name: m}", ["interpretation:", "api_key_env"]),
+        ("{kind: endpoint, base_url: 'http://u:hunter2@a', model_name: m}", ["interpretation.base_url", "api_key_env"]),
         ("{kind: endpoint, base_url: 'http://a', model_name: ''}", ["interpretation.model_name"]),
         ("{kind: endpoint, base_url: 'http://a', model_name: m, temperature: 3}", ["interpretation.temperature = 3"]),
         ("reader", ["interpretation = 'reader'"]),
