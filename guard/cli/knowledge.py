@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,7 +190,7 @@ def show(
         str | None, typer.Argument(metavar="[ID]", help="Id of a document; all are listed without.")
     ] = None,
     version: Annotated[
-        str | None, typer.Option("--version", help="An old version; the current one by default.")
+        str | None, typer.Option("--version", help="An old version, or how it begins; the current one by default.")
     ] = None,
     kb: Folder = None,
     config: ConfigFile = None,
@@ -204,7 +204,8 @@ def show(
         _list(knowledge, as_json=as_json)
         return
     with knowledge.view() as view:
-        found, versions = view.document(document, version), view.versions(document)
+        versions = view.versions(document)
+        found = view.document(document, _whole(version, versions))
     if as_json:
         print_json({**asdict(found), "metadata": dict(found.metadata), "versions": versions})
         return
@@ -213,6 +214,20 @@ def show(
     for key, value in found.metadata.items():
         typer.echo(shown_in_line(f"{key}: {value if isinstance(value, str) else ', '.join(value)}"))
     typer.echo(shown(f"versions: {', '.join(known[:12] for known in versions)}\n\n{found.text}"))
+
+
+def _whole(version: str | None, versions: Sequence[str]) -> str | None:
+    """The version that begins so; what was asked for where none does, of which the knowledge base gives the error.
+
+    Raises:
+        BadParameter: several do.
+    """
+    found = [known for known in versions if version and known.startswith(version)]
+    if len(found) > 1:
+        raise typer.BadParameter(
+            f"--version {version} begins {len(found)} versions ({', '.join(found)}); give more of it"
+        )
+    return found[0] if found else version
 
 
 @app.command("verify")

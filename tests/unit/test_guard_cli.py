@@ -148,6 +148,28 @@ def test_what_a_knowledge_base_holds_steers_no_terminal(monkeypatch):
     assert "\ntitle: b" not in run("kb", "show", "d").stdout, "metadata makes none of its own"
 
 
+def test_an_old_version_is_known_by_how_it_begins(monkeypatch):
+    versions = {"ab12cd": "first", "ab34ef": "second"}
+
+    class Base:
+        def view(self):
+            return nullcontext(self)
+
+        def document(self, identifier, version=None):
+            return Document(identifier, "t", versions[version or "ab34ef"], {}, version or "ab34ef")
+
+        def versions(self, _):
+            return list(versions)
+
+    monkeypatch.setattr(knowledge, "_open", lambda *_, **__: (load_config(), Base()))
+    assert run("kb", "show", "d", "--version", "ab1").stdout.endswith("first\n")
+    assert run("kb", "show", "d", "--version", "ab34ef").stdout.endswith("second\n")
+    both = run("kb", "show", "d", "--version", "ab")
+    assert both.exit_code
+    for said in ("--version ab", "ab12cd", "ab34ef"):
+        assert said in both.output
+
+
 def test_an_error_steers_no_terminal(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["airlock", "config", "show", "-c", f"no{STEERS}.yaml"])
     with pytest.raises(SystemExit):
