@@ -19,6 +19,8 @@ from guard.telemetry import Logging
 
 log = logging.getLogger("airlock.requests")
 
+WORKER = "airlock-worker"
+"""Name of each of several processes that serve one address."""
 _TOLD = re.compile(r"[^\n(<]*")  # of asyncio: behind it stand arguments, tasks and the exceptions that they hold
 
 
@@ -31,6 +33,7 @@ class TextFormatter(logging.Formatter):
         if record.exc_info:
             text += f" {_places(record.exc_info[1])}"
         seen: dict[str, Any] = getattr(record, "seen", {})
+        seen = seen | _worker(record)
         text += "".join(f" {name}={value}" for name, value in seen.items() if value is not None)
         return text.replace("\r", "\\r").replace("\n", "\\n")
 
@@ -51,7 +54,7 @@ class JsonFormatter(logging.Formatter):
             line["decision"] = exchange.decision.id
         if record.exc_info:
             line["exception"] = _places(record.exc_info[1])
-        line |= getattr(record, "seen", {})
+        line |= getattr(record, "seen", {}) | _worker(record)
         return json.dumps(line, ensure_ascii=False)
 
 
@@ -80,6 +83,11 @@ def set_up(settings: Logging) -> None:
     sys.excepthook = lambda _, exc, __: _uncaught("the process", exc)
     sys.unraisablehook = lambda seen: _uncaught("a finalizer", seen.exc_value)
     threading.excepthook = lambda seen: _uncaught(f"thread {seen.thread.name if seen.thread else '-'}", seen.exc_value)
+
+
+def _worker(record: logging.LogRecord) -> dict[str, int | None]:
+    """Which of several processes says it; nothing where there is one."""
+    return {"worker": record.process} if record.processName == WORKER else {}
 
 
 def _uncaught(where: str, exc: BaseException | None) -> None:

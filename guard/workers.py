@@ -21,6 +21,7 @@ from typing import Any
 
 from guard.config import Config, warnings_of
 from guard.errors import AirlockError, ConfigError
+from guard.logs import WORKER
 
 log = logging.getLogger("airlock")
 
@@ -86,7 +87,7 @@ class Workers:
         while len(self._workers) < wanted and time.monotonic() >= self._not_before:
             here, there = self._spawning.Pipe(duplex=False)
             hang_ups = self._hang_ups
-            process = self._spawning.Process(target=_work, args=(*self._arguments, there), name="airlock-worker")
+            process = self._spawning.Process(target=_work, args=(*self._arguments, there), name=WORKER)
             process.start()
             there.close()
             self._workers.append(_Worker(process, here, hang_ups))

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from guard.errors import PartFailure, UpstreamError
-from guard.logs import JsonFormatter, RequestLog, TextFormatter, set_up
+from guard.logs import WORKER, JsonFormatter, RequestLog, TextFormatter, set_up
 from guard.observer import Observers
 from guard.proxy import Gateway
 from guard.telemetry import Logging
@@ -235,3 +235,13 @@ def test_a_thread_that_ends_by_itself_says_nothing(served):
     thread.start()
     thread.join()
     assert served.getvalue() == ""
+
+
+def test_each_line_of_several_workers_says_which_of_them_wrote_it(written):
+    record = logging.LogRecord("airlock", logging.INFO, __file__, 1, "policy %s is in force", ("p",), None)
+    logging.getLogger("airlock").handle(record)
+    assert "worker" not in written.getvalue(), "one process needs no name"
+    record.processName, record.process = WORKER, 4711
+    logging.getLogger("airlock").handle(record)
+    for line in written.getvalue().splitlines()[1:]:
+        assert json.loads(line)["worker"] == 4711 if line.startswith("{") else line.endswith(" worker=4711")
