@@ -79,6 +79,10 @@ class Access:
             return "the keys cannot be looked up"
         return ""
 
+    def limits_fault(self) -> str:
+        """Why nobody's rates can be looked up now; empty when that is well, or nothing is counted."""
+        return self._rates.fault if self._rates is not None else ""
+
     async def close(self) -> None:
         """Let go of what counts."""
         if self._rates is not None:

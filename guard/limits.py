@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from guard.admission import Limits
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
 log = logging.getLogger("airlock")
+
+_RECENT_S = 15.0  # so long a Redis that failed counts as away, unless it has answered since; as of the parts
 
 Unit = Literal["requests", "tokens"]
 
@@ -86,6 +89,28 @@ class RateLimits:
         self._parse = parse
         self._storage = _storage(settings)
         self._strategy = FixedWindowRateLimiter(self._storage)
+        self._failed_at: float | None = None
+
+    @property
+    def fault(self) -> str:
+        """Why requests would be turned away now, of what was seen lately; empty when all is well."""
+        lately = self._failed_at is not None and time.monotonic() - self._failed_at < _RECENT_S
+        return "the Redis of limits.redis_env does not answer" if lately else ""
+
+    async def check(self) -> None:
+        """Ask whether Redis answers.
+
+        Raises:
+            ConfigError: it does not, or wants another password.
+        """
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout_s):
+                await self._strategy.get_window_stats(self._parse("1/second"), "check")
+        except self._errors as exc:
+            raise ConfigError(
+                f"limits.redis_env = {self._settings.redis_env!r}: its Redis does not answer ({_cause(exc)}); start "
+                "it, or mend the address or the password in the variable"
+            ) from exc
 
     def counts(self, unit: Unit, tenant: str | None) -> bool:
         """Whether there is a limit."""
@@ -117,6 +142,7 @@ class RateLimits:
         except self._errors as exc:
             self._failed(exc)
             return None
+        self._failed_at = None
         tightest = _tightest(found)
         return Standing(unit, tightest.limit, tightest.remaining - cost, tightest.reset_s)
 
@@ -127,7 +153,7 @@ class RateLimits:
                 for item, names in self._items(unit, tenant):
                     await self._strategy.hit(item, *names, cost=cost)
         except self._errors as exc:
-            log.error("limits: %d %s of an answer were not counted (%s)", cost, unit, type(exc).__name__)
+            log.error("limits: %d %s of an answer were not counted (%s)", cost, unit, _cause(exc))
 
     async def close(self) -> None:
         """Let go of Redis."""
@@ -161,8 +187,9 @@ class RateLimits:
         return OverLimit(text, waits, standing)
 
     def _failed(self, exc: BaseException) -> None:
-        log.error("limits: the Redis of limits.redis_env does not answer (%s)", type(exc).__name__)
+        log.error("limits: the Redis of limits.redis_env does not answer (%s)", _cause(exc))
         if self._settings.on_error == "refuse":
+            self._failed_at = time.monotonic()
             raise LimitsDown("the rate limits cannot be looked up at the moment") from exc
 
 
@@ -200,6 +227,11 @@ def _network(address: str) -> str:
     return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
 
 
+def _cause(exc: BaseException) -> str:
+    """The type of what the client of Redis raised: AuthenticationError for a wrong password."""
+    return type(getattr(exc, "storage_error", exc)).__name__
+
+
 def _tightest(found: Sequence[Standing]) -> Standing:
     return min(found, key=lambda standing: standing.remaining / standing.limit)
 
@@ -216,6 +248,8 @@ def _storage(settings: Limits) -> Any:  # noqa: ANN401 - a storage of `limits`, 
         raise ConfigError(f"{where}: this environment variable is not set; export an address such as redis://host:6379")
     if not address.startswith(("redis://", "rediss://", "redis+unix://")):
         raise ConfigError(f"{where}: its value is no address such as redis://host:6379 or rediss://host:6379")
+    if find_spec("redis") is None:
+        raise ConfigError(f"{where}: needs the Redis client; pip install 'llm-airlock[redis]'")
     try:
         return RedisStorage(
             f"async+{address}",
@@ -224,7 +258,5 @@ def _storage(settings: Limits) -> Any:  # noqa: ANN401 - a storage of `limits`, 
             key_prefix="airlock",
             socket_connect_timeout=settings.redis_timeout_s,
         )
-    except ConfigurationError as exc:
-        raise ConfigError(f"{where}: needs the Redis client; pip install 'llm-airlock[redis]'") from exc
-    except ValueError as exc:  # it may quote the address, which may hold a password
-        raise ConfigError(f"{where}: its value is no address of a Redis") from exc
+    except (ConfigurationError, ValueError):  # they may quote the address, which may hold a password
+        raise ConfigError(f"{where}: its value is no address such as redis://host:6379, with the port") from None

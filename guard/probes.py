@@ -17,6 +17,7 @@ class Probes:
         app: serves everything else.
         guard: says how it is.
         access: says why nobody would be let in, empty when that is well; None where everybody is.
+        limits: says likewise why nobody's rates can be looked up.
         upstream: says how the model's server is; None where readiness does not depend on it.
         metrics: gives the metrics; None where clients may not read them.
     """
@@ -27,12 +28,13 @@ class Probes:
         guard: Guard,
         *,
         access: Callable[[], str] | None = None,
+        limits: Callable[[], str] | None = None,
         upstream: Reached | None = None,
         metrics: Callable[[], bytes] | None = None,
     ) -> None:
         self._app = app
         self._guard = guard
-        self._access = access
+        self._gates = {"access": access, "limits": limits}
         self._upstream = upstream
         self._metrics = metrics
 
@@ -54,8 +56,7 @@ class Probes:
     async def _ready(self, send: Send) -> None:
         """Models and journal are loaded, else nothing would answer; what can fail later is looked at."""
         found = self._guard.unready
-        if self._access is not None and (fault := self._access()):
-            found["access"] = fault
+        found |= {gate: fault for gate, ask in self._gates.items() if ask is not None and (fault := ask())}
         if self._upstream is not None and (fault := await self._upstream.fault()):
             found["upstream"] = fault
         body = {"status": "unready" if found else "ready", "policy": self._guard.version, "parts": found}

@@ -65,6 +65,7 @@ class Gateway:
             ObservedExchange(self._access, guard.observers),
             guard,
             access=self._access.fault,
+            limits=self._access.limits_fault,
             upstream=Reached(forwarder, upstream.base_url) if upstream.ready_check else None,
             metrics=metrics.exposition if metrics and shown else None,
         )

@@ -19,7 +19,7 @@ app = typer.Typer()
 
 @app.command("doctor")
 def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
-    """Try every part: models, knowledge base, policy, journal, upstream, address, TLS, metrics and traces.
+    """Try every part: models, knowledge base, policy, journal, limits, upstream, address, TLS, metrics and traces.
 
     Exit status 1 if one is not well; where the configuration itself is not, nothing else is tried. A language model is
     asked one question.
@@ -66,6 +66,8 @@ def _steps(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "journal", lambda: _write_journal(settings)
     if settings.access.keys is not None:
         yield "keys", lambda: server_checks.check_keys(settings)
+    if settings.limits.counted:
+        yield "limits", lambda: asyncio.run(server_checks.check_limits(settings))
     yield "fingerprint", lambda: check_pinned(settings.upstream)
     yield "upstream", lambda: asyncio.run(_reach(settings))
     yield "address", lambda: server_checks.check_address(settings)

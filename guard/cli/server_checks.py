@@ -1,4 +1,4 @@
-"""What `airlock doctor` tries of the server's own settings: its address, keys, journal, metrics and traces."""
+"""What `airlock doctor` tries of the server's own settings: its address, keys, journal, limits, metrics and traces."""
 
 from __future__ import annotations
 
@@ -74,6 +74,23 @@ def check_journal(settings: Config) -> None:
         raise JournalError(f"journal.path = {path}: {exc.strerror}; name another file") from exc
     if (path.is_dir() if place == path else not place.is_dir()) or not os.access(place, os.W_OK):
         raise JournalError(f"journal.path = {path}: {place} cannot be written; name another file")
+
+
+async def check_limits(settings: Config) -> str:
+    """Whether what counts the rates answers.
+
+    Raises:
+        ConfigError: the Redis does not, or its address or its client is missing.
+    """
+    from guard.limits import RateLimits
+
+    limits = RateLimits(settings.limits)
+    try:
+        await limits.check()
+    finally:
+        await limits.close()
+    where = settings.limits.redis_env
+    return f"the Redis of {where} answers" if where else "counted in memory"
 
 
 def check_metrics(settings: Config) -> str:

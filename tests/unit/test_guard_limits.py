@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import traceback
 
 import pytest
 from hypothesis import given
@@ -9,10 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from guard.admission import Access, Limits, Share
+from guard.cli import doctor
+from guard.config import load_config
 from guard.errors import ConfigError
 from guard.limits import LimitsDown, OverLimit, RateLimits
 from guard.metering import Meter, estimate
-from tests.doubles import chunk, sse
+from guard.proxy import Gateway
+from tests.doubles import Server, Upstream, asking, chunk, exchange, make_guard, sse
 
 LIMIT, WINDOW_S = 10, 60
 
@@ -120,14 +124,21 @@ def test_of_two_that_see_the_same_rest_one_is_turned_away(clock, monkeypatch):
 
 
 def test_a_redis_that_is_not_named_well_is_a_wrong_setting(monkeypatch):
-    for value in (None, "", "http://somewhere", "redis://user:hunter2@[::1"):
+    addresses = (
+        "http://somewhere",
+        "redis://user:hunter2@[::1",
+        "redis://:hunter2@somewhere",
+        "redis://:hunter2@a:99999",
+    )
+    for value in (None, "", *addresses):
         if value is None:
             monkeypatch.delenv("COUNTS", raising=False)
         else:
             monkeypatch.setenv("COUNTS", value)
         with pytest.raises(ConfigError, match="redis_env") as caught:
             RateLimits(Limits(total={"requests": "1/minute"}, redis_env="COUNTS"))
-        assert "hunter2" not in str(caught.value)
+        assert "address such as redis://host:6379" in str(caught.value)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
@@ -147,8 +158,35 @@ def test_a_redis_that_does_not_answer(monkeypatch, caplog, on_error):
             asyncio.run(run())
     else:
         assert asyncio.run(run()) is None
-    assert "does not answer" in caplog.text
+    assert "does not answer (ConnectionError)" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(("on_error", "status"), [("refuse", 503), ("continue", 200)])
+def test_a_gateway_whose_requests_fail_for_its_redis_is_not_ready(monkeypatch, on_error, status):
+    monkeypatch.setenv("COUNTS", "redis://127.0.0.1:9")
+    limits = {"total": {"requests": "9/minute"}, "redis_env": "COUNTS", "on_error": on_error}
+    app = Gateway(make_guard({"limits": limits}), Server(Upstream()))
+
+    def ready():
+        return asyncio.run(exchange(app, b"", path="/readyz", method="GET"))
+
+    assert ready().status == 200, "nothing has failed yet"
+    assert asyncio.run(exchange(app, asking("hello"))).status == status
+    assert (ready().status, list(ready().json["parts"])) == (status, ["limits"] if status == 503 else [])
+    monkeypatch.setattr("guard.limits._RECENT_S", 0.0)
+    assert ready().status == 200, "after a while it gets another try"
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_doctor_asks_the_redis(monkeypatch):
+    monkeypatch.setenv("COUNTS", "redis://:hunter2@127.0.0.1:9")
+    config = load_config(None, {"limits.total.requests": "9/minute", "limits.redis_env": "COUNTS"})
+    found = doctor._try("limits", dict(doctor._steps(config))["limits"])
+    assert not found["well"]
+    assert "limits.redis_env = 'COUNTS'" in found["says"]
+    assert "hunter2" not in found["says"]
 
 
 def metered(body, size, *, stream=False):
