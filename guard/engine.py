@@ -384,8 +384,16 @@ class Guard:
         """Load what a first refusal would wait for."""
         self._edition.detector.load()
 
+    def open(self) -> None:
+        """Go on after `close`, as an app does that is started once more; else nothing."""
+        if self._is_closed:
+            self._parts.journal.open()
+            for runner in (self._classify, self._ground, self._check, self._write):
+                runner.open()
+            self._is_closed = False
+
     def close(self) -> None:
-        """Let go of the journal, and wait a moment for calls that are ending; nothing is judged any more."""
+        """Let go of the journal, and wait a moment for calls that are ending; nothing is judged until `open`."""
         self._is_closed = True
         self._parts.journal.close()
         for runner in (self._classify, self._ground, self._check, self._write):

@@ -87,7 +87,8 @@ class GuardClosed(PartFailure):
     def __init__(self) -> None:
         super().__init__(
             "guard",
-            "it was closed, perhaps with its app, and judges nothing any more; build another one with load_guard()",
+            "it was closed, perhaps with its app, and judges nothing any more; call its open(), or build another one "
+            "with load_guard()",
         )
 
 

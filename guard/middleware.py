@@ -42,7 +42,8 @@ class GuardMiddleware:
 
     Args:
         app: the app that answers, such as `guard.upstream.Forwarder`.
-        guard: the engine, as `guard.load_guard` builds it. It is closed when the app shuts down: one for each start.
+        guard: the engine, as `guard.load_guard` builds it. It is closed when the app shuts down, and opened
+            when it is started once more.
         paths: a request whose path ends with one of these, in any spelling, is guarded; each with its endpoint:
             ``chat``, ``completions``, ``responses``, ``messages`` or ``embeddings``.
 
@@ -78,12 +79,18 @@ class GuardMiddleware:
         return next((wire for ending, wire in self._wires.items() if spelt.endswith(ending)), None)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def opening() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.guard.open()
+            return message
+
         async def closing(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
                 self.guard.close()
             await send(message)
 
-        await self.app(scope, receive, closing)
+        await self.app(scope, opening, closing)
 
 
 class GuardedExchange:

@@ -145,6 +145,10 @@ class Runner:
         except Exception as exc:
             raise PartFailure(self.part, _where(exc)) from exc
 
+    def open(self) -> None:
+        """Go on after `close`."""
+        self._threads.open()
+
     def close(self, within_s: float = 1.0) -> None:
         """Wait for threads that are ending: one that is still inside a library when Python exits aborts the process."""
         self._threads.close(within_s)

@@ -44,6 +44,10 @@ class Threads:
             self._threads.add(thread)
         inbox.put(job)
 
+    def open(self) -> None:
+        """Keep threads for later jobs again, after `close`."""
+        self._closed = False
+
     def close(self, within_s: float) -> None:
         """Let idle threads end, and wait a while for those that work."""
         self._closed = True

@@ -78,7 +78,8 @@ class Forwarder:
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
-            await self._session.close()
+            session, self._session = self._session, None
+            await session.close()
 
     async def _exchange(self, scope: Scope, body: bytes, send: Send) -> None:
         """One request and its answer, under the breaker's eyes."""

@@ -143,6 +143,9 @@ class MemoryJournal:
             raise JournalError("the disk is full")
         self.outcomes.append((decision.id, outcome, status, detail))
 
+    def open(self):
+        self.closed = False
+
     def close(self):
         self.closed = True
 

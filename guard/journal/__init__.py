@@ -26,6 +26,10 @@ class Journal(Protocol):
         """
         ...
 
+    def open(self) -> None:
+        """Go on after `close`."""
+        ...
+
     def close(self) -> None:
         """Write what is waiting, and let go of the database."""
         ...
@@ -40,6 +44,9 @@ class NoJournal:
         """Nothing."""
 
     async def ended(self, decision: Decision, outcome: str, *, status: int | None, detail: str, ms: float) -> None:
+        """Nothing."""
+
+    def open(self) -> None:
         """Nothing."""
 
     def close(self) -> None:

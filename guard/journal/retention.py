@@ -98,7 +98,8 @@ class Retention:
         self._thread: threading.Thread | None = None
 
     def start(self, database: Database) -> None:
-        """Begin."""
+        """Begin, also once more after `stop`."""
+        self._ending.clear()
         self._thread = threading.Thread(target=self._run, args=(database,), name="airlock-retention", daemon=True)
         self._thread.start()
 

@@ -31,7 +31,7 @@ class DatabaseJournal:
     """Writes decisions and outcomes at the end of the chain.
 
     Args:
-        database: is closed with the journal.
+        database: is closed with the journal, and opens by itself with the next record.
         prompts: what is kept of the judged text.
         retention: deletes old records once a day; None keeps them.
     """
@@ -39,16 +39,24 @@ class DatabaseJournal:
     def __init__(self, database: Database, prompts: Prompts | None = None, retention: Retention | None = None) -> None:
         self._database = database
         self._prompts = prompts or Prompts()
-        self._waiting: queue.Queue[_Write | None] = queue.Queue(_WAITING)
         self._gap: _Gap | None = None
         self._gap_lock = threading.Lock()  # the writer's thread and requests that are turned away add to it
-        self._closed = False
+        self._closed = True
         self._door = threading.Lock()  # so that nothing is put behind the end, where nobody would settle it
-        self._thread = threading.Thread(target=self._write_all, name="airlock-journal", daemon=True)
-        self._thread.start()
         self._retention = retention
-        if retention:
-            retention.start(database)
+        self.open()
+
+    def open(self) -> None:
+        """Write again, after `close`."""
+        with self._door:
+            if not self._closed:
+                return
+            self._waiting: queue.Queue[_Write | None] = queue.Queue(_WAITING)
+            self._thread = threading.Thread(target=self._write_all, name="airlock-journal", daemon=True)
+            self._thread.start()
+            self._closed = False
+        if self._retention:
+            self._retention.start(self._database)
 
     async def decided(self, decision: Decision, prompt: str) -> None:
         """Write a decision; returns once it is committed."""

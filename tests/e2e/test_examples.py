@@ -83,12 +83,14 @@ def test_moderations(engine, given, judgement, capsys):
 def test_apps(engine, given, judgement, name):
     with served(canned_app(), lifespan="off") as upstream:
         arguments = (engine, f"{upstream}/v1") if name == "starlette_app" else (engine,)
-        with served(example(name).make_app(*arguments)) as url:
-            base = f"{url}/ai/v1" if name == "starlette_app" else f"{url}/v1"
-            with OpenAI(base_url=base, api_key="k", max_retries=0) as client:
-                for text, reason in ((SAFE, "stop"), (UNSAFE, "content_filter")):
-                    answer = client.chat.completions.create(model="m", messages=user(text))
-                    assert answer.choices[0].finish_reason == reason
+        app = example(name).make_app(*arguments)
+        for _ in range(2):  # started once more, it answers as before
+            with served(app) as url:
+                base = f"{url}/ai/v1" if name == "starlette_app" else f"{url}/v1"
+                with OpenAI(base_url=base, api_key="k", max_retries=0) as client:
+                    for text, reason in ((SAFE, "stop"), (UNSAFE, "content_filter")):
+                        answer = client.chat.completions.create(model="m", messages=user(text))
+                        assert answer.choices[0].finish_reason == reason
 
 
 def test_langchain_agent(given, judgement, capsys):

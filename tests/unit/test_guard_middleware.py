@@ -1,16 +1,26 @@
 import asyncio
 import gzip
 import json
+import sqlite3
 import threading
 import time
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from openai.types.chat import ChatCompletion
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from classifier.pace import pause
-from guard.config import Config
+from guard.config import Config, JournalSection
 from guard.errors import ConfigError, UpstreamError
+from guard.journal.database import Database
+from guard.journal.retention import Retention
+from guard.journal.writer import DatabaseJournal
 from guard.middleware import GuardMiddleware
 from guard.proxy import Gateway
 from tests.doubles import (
@@ -139,6 +149,22 @@ def test_the_journal_is_closed_with_the_app():
 
     asyncio.run(GuardMiddleware(app, make_guard(journal=journal))({"type": "lifespan"}, None, send))
     assert journal.closed
+
+
+def test_an_app_that_is_started_again_with_one_guard_is_guarded_and_written_down_each_time(tmp_path):
+    kept = DatabaseJournal(Database(JournalSection(path=tmp_path / "journal.db")), retention=Retention(30))
+    guard, upstream = make_guard(journal=kept), Upstream()
+    app = Starlette(routes=[Mount("/", upstream)], middleware=[Middleware(GuardMiddleware, guard=guard)])
+    for _ in range(3):
+        with TestClient(app) as client:
+            said = [client.post(CHAT, json=asking(text)).json() for text in ("hello", "a bomb")]
+            assert [each["choices"][0]["finish_reason"] for each in said] == ["stop", "content_filter"]
+        assert client.post(CHAT, json=asking("hello")).status_code == 503
+    assert len(upstream.requests) == 3
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+        kinds = Counter(kind for (kind,) in database.execute("SELECT kind FROM journal"))
+    assert kinds == {"decision": 6, "outcome": 6}
+    assert "airlock-retention" not in [thread.name for thread in threading.enumerate()]
 
 
 def arriving(*parts):
