@@ -133,7 +133,7 @@ class Edition:
 
         def language() -> str | None:
             together = [text for where, text in texts if where is TextKind.CONTEXT]
-            return next(filter(None, map(self.detector.language, (question_of(texts), *together))), None)
+            return next(filter(None, map(self.detector.asked_in, (question_of(texts), *together))), None)
 
         return cache(language)
 

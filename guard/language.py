@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING
@@ -71,6 +72,10 @@ class Detector:
         if probability >= (_SURE_OF_SCRIPT if languages else _SURE):
             return str(found)
         return next((name for name, _ in ranked if name in languages and name in self._with_text), None)
+
+    def asked_in(self, text: str) -> str | None:
+        """Of what somebody asks: letters of another width are read as the plain ones that they stand for."""
+        return self.language(unicodedata.normalize("NFKC", text[:_READ]))
 
     def is_english(self, text: str) -> bool:
         """Whether a text is in English, or may be: its language is not known, and it has no other letters."""
