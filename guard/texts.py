@@ -19,11 +19,18 @@ FALLBACK = "en"  # the language that has every text
 
 _PART = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]")
 _LANGUAGE = re.compile(r"[a-z]{2}")
+_TWO_LETTERS = "need two letters (ISO 639-1) such as en, de or zh"
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """A text with its placeholders filled in, once: what is filled in is not read again. ``{{`` stands for a brace."""
     return _PART.sub(lambda part: {"{{": "{", "}}": "}"}.get(part[0]) or values[part[0][1:-1]], template)
+
+
+def _language(value: object) -> object:
+    if isinstance(value, str) and not _LANGUAGE.fullmatch(value):
+        raise ValueError(_TWO_LETTERS)
+    return value
 
 
 def _shape(value: object) -> object:
@@ -32,7 +39,7 @@ def _shape(value: object) -> object:
         if not isinstance(text, str):
             raise ValueError("need a text, or one for each language, such as {en: Hello, de: Hallo}")
         if language and not (isinstance(language, str) and _LANGUAGE.fullmatch(language)):
-            raise ValueError(f"{language!r} is no language; need two letters (ISO 639-1) such as en, de or zh")
+            raise ValueError(f"{language!r} is no language; {_TWO_LETTERS}")
     if value == {}:
         raise ValueError("need a text for at least one language")
     return value
@@ -155,7 +162,7 @@ Country = Annotated[str, AfterValidator(_country)]
 class Answers(Section):
     """What Airlock says in its own words: the asker's language, help lines, and texts that replace the shipped ones."""
 
-    language: str = Field(
+    language: Annotated[str, BeforeValidator(_language)] = Field(
         FALLBACK, pattern="^[a-z]{2}$", description="Of those whose own is not known, mixed or without a text."
     )
     country: Country | None = Field(None, description="Whose help lines are named (ISO 3166-1), such as GB.")

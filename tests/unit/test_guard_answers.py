@@ -335,6 +335,7 @@ def test_a_refusal_is_known_in_every_language_with_and_without_comfort():
         ("answers: {default: {refuse: {no: Nei, de: [x]}}}", ("answers.default.refuse",)),
         ("answers: {country: gb}", ("answers.country", "'gb'", "GB")),
         ("answers: {language: English}", ("answers.language", "'English'")),
+        ("answers: {language: zh-TW}", ("answers.language", "'zh-TW'", "ISO 639-1")),
         ("answers: {help_lines: {GB: {crisis: []}}}", ("answers.help_lines.GB.crisis",)),
         ("answers: {help_lines: {GB: {cat: ['1']}}}", ("answers.help_lines.GB.cat",)),
         ("answers: {help_lines: {GB: {crisis: [999]}}}", ("answers.help_lines.GB.crisis", "999", "quotes")),
