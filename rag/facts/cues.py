@@ -37,12 +37,12 @@ _EN = Cues(
     negation=r"not|\w+n['’]t|cannot|never|no|none|nobody|nothing|nowhere|neither|nor|without|hardly|lacks?"
     r"|fail(?:s|ed)? to|(?:refus|declin)(?:e|es|ed|ing) to|barely|scarcely|far from being|exempt from"
     r"|free (?:of|from)(?! (?:charge|cost))|(?:do|does|did|is|are|was|were|ca|should|would|could|has|had)nt",
-    condition=r"unless|except|excluding|only if|if|provided that|as long as",
+    condition=r"unless|except|excluding|only if|(?<!even )if|provided that|as long as",
     classes={
         "quantifier": {
-            "all": "all|every|each|always|everyone|everybody|entirely|completely",
-            "most": "most|usually|mostly|generally|majority",
-            "some": "some|sometimes|several|certain|occasionally|a few",
+            "all": r"all|every|each(?! other)|always|everyone|everybody|entirely|completely",
+            "most": r"(?<!the )(?<!at )most|usually|mostly|generally|majority",
+            "some": r"some(?! \d)|sometimes|several|certain|occasionally|a few",
             "many": "many|often|frequently|quite a few",
             "few": "few|rarely|seldom|minority|only a few|very few",
         },
@@ -53,8 +53,10 @@ _EN = Cues(
             "should": "should|ought to|recommended|advised",
         },
         "bound": {
-            "least": "at least|no less than|minimum|not less than|more than|over|above|exceeding|exceeds?",
-            "most": "at most|no more than|maximum|up to|not more than|less than|under|below|fewer than",
+            "least": "at least|no less than|minimum|not less than|more than|or more|or longer|or older|over|above"
+            "|exceeding|exceeds?",
+            "most": "at most|no more than|maximum|up to|not more than|less than|or less|or fewer|or younger|under|below"
+            "|fewer than",
         },
     },
     opposites=_pairs(

@@ -64,8 +64,11 @@ _PLAIN = {
 
 _EN = re.compile(r"(?<![\w-])(?:{0})(?:(?:[\s-]|\sand\s)(?:{0}))*(?!\w)".format("|".join([*_EN_WORDS, *_EN_SCALES])))
 _EN_TOKEN = re.compile(r"[^\s-]+")
-_NOT_ONE = re.compile(r"(?:the|this|that|which|no|any|every|each|another|such)\s$", re.IGNORECASE)
-_NOT_ONE_AFTER = re.compile(r"\s(?:should|can|may|must|who|that|which|would|could|another)\b")
+_NOT_ONE = re.compile(r"(?:the|this|that|which|no|any|every|each|another|such|\ban? [a-z]{2,20})\s$", re.IGNORECASE)
+_NOT_ONE_AFTER = re.compile(
+    r"\s(?:(?:should|can|may|must|who|that|which|would|could|another)\b"
+    r"|of the (?:\w{2,20}est|most|least|world|main|leading|major|many|few)\b)"
+)
 _EN_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5,
              "tenth": 10, "tenths": 10}  # fmt: skip
 _PARTS_AFTER = re.compile(rf"[\s-]({'|'.join(_EN_PARTS)})\b")
@@ -146,7 +149,7 @@ def _english_counts(text: str, lower: str) -> Iterator[Number]:
         words = [token[0] for token in tokens]
         if words[0] in _EN_SCALES:
             continue  # after digits, or "hundreds"
-        named = _NOT_ONE.search(lower[: match.start()][-9:]) or _NOT_ONE_AFTER.match(lower, match.end())
+        named = _NOT_ONE.search(lower[: match.start()][-24:]) or _NOT_ONE_AFTER.match(lower, match.end())
         if words == ["one"] and named:
             continue
         for value, first, last in _composed(words):

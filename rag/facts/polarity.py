@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from rag.facts.cues import CUES, Cues, compiled
+from rag.facts.numbers import numbers
 from rag.facts.words import coverage, words
 
 _ALIKE = 0.5  # share of a clause's words from which two clauses are of the same thing
@@ -51,6 +52,16 @@ _PREFIXED = {  # "non-" is read as one word with what it stands before
     ),
     "de": re.compile(r"(?<!\w)(?:[Uu]n(?!ter|bedingt|heimlich)|nicht-?)(?P<word>[a-zäöüß]{5,}?)(?:e[mnrs]?)?(?!\w)"),
 }
+_IMPERATIVE = re.compile(
+    r"\s*(?:(?:please|then|also|so|first|always|just)\s)*(?:do not|don['’]t|never|add|allow|always|apply|ask|avoid|be"
+    r"|begin|bring|call|carry|change|check|choose|clean|close|come|contact|consult|continue|cool|cover|dial|drink|drive"
+    r"|eat|ensure|file|fill|find|finish|follow|get|give|go|hold|inform|keep|leave|let|lie|look|make|move|open|pay|phone"
+    r"|place|press|put|read|remove|repeat|report|rest|return|rinse|run|save|say|see|seek|send|sign|sit|stay|stop|store"
+    r"|switch|take|talk|tell|test|throw|treat|try|turn|use|visit|wait|walk|wash|watch|wear|work|write)\s",
+    re.IGNORECASE,
+)
+_IS = re.compile(r"\s(?:is|are|was|were|has|have)\s", re.IGNORECASE)  # "Call centres are open."
+_DEMANDS = ("must", "should")  # what an imperative says too
 _WHEN = r"when|in case|wenn|quand|lorsque|en cas|cuando|en caso|时|的话|場合|とき|れば|たら"
 
 
@@ -234,15 +245,36 @@ def _classed(name: str, language: str) -> tuple[re.Pattern[str], dict[str, str]]
 def _class(name: str, claim: tuple[str, str], evidence: tuple[str, str], language: str) -> Turn | None:
     """A difference in one class of words; claim and evidence are each a clause and its sentence."""
     mine, theirs = (_values(name, clause, language) for clause in (claim[0], evidence[0]))
-    added = [said for value, said in mine.items() if value not in theirs]
-    dropped = [known for value, known in theirs.items() if value not in mine]
+    added, dropped = dict(mine), dict(theirs)
+    for value in mine.keys() & theirs.keys():
+        del added[value], dropped[value]
+    if name == "modality" and language == "en":
+        _demanded(added, evidence[0])
+        _demanded(dropped, claim[0])
+    if name == "bound":
+        dropped = {value: known for value, known in dropped.items() if _bounded(known, evidence[0], claim[1], language)}
+    said, known = (next(iter(values.values()), "") for values in (added, dropped))
     if added and dropped:
-        return Turn(name, f"the evidence says {dropped[0]!r}, the claim {added[0]!r}", opposed=True)
+        return Turn(name, f"the evidence says {known!r}, the claim {said!r}", opposed=True)
     if added and not mine.keys() & _values(name, evidence[1], language).keys():
-        return Turn(name, f"the evidence does not say {added[0]!r}", opposed=False)
+        return Turn(name, f"the evidence does not say {said!r}", opposed=False)
     if dropped and not theirs.keys() & _values(name, claim[1], language).keys():
-        return Turn(name, f"the evidence says {dropped[0]!r}, the claim leaves it out", opposed=False)
+        return Turn(name, f"the evidence says {known!r}, the claim leaves it out", opposed=False)
     return None
+
+
+def _demanded(values: dict[str, str], other: str) -> None:
+    """Leave out the demands that the other clause makes by its mood: "Wait." is "You must wait."."""
+    if _IMPERATIVE.match(other) and not _IS.search(other):
+        for value in _DEMANDS:
+            values.pop(value, None)
+
+
+def _bounded(cue: str, evidence: str, claim: str, language: str) -> bool:
+    """Whether a claim names what a bound of the evidence stands before; another number's bound is no matter of its."""
+    after = evidence.index(cue) + len(cue)
+    bounded = next((number for number in numbers(evidence, language) if 0 <= number.start - after <= 2), None)
+    return bounded is None or any(bounded.says(said) or said.says(bounded) for said in numbers(claim, language))
 
 
 def _values(name: str, text: str, language: str) -> dict[str, str]:

@@ -13,6 +13,17 @@ def fault(claim, evidence, language):
 
 
 STOPPED = [
+    ("en", "Members can borrow 12 books for four weeks.", "Members can borrow up to twelve books for four weeks."),
+    ("en", "Every patient recovers in a week.", "Most patients recover in a week."),
+    ("en", "Some patients got better.", "Most patients got better."),
+    ("en", "Two of the patients died.", "One of the patients died."),
+    ("en", "Take it, if you feel well.", "Take it, even if you feel well."),
+    ("en", "You may wait at the door.", "You must wait at the door."),
+    ("en", "You may wait at the door.", "You should wait at the door."),
+    ("en", "You must take aspirin.", "Never take aspirin."),
+    ("en", "Call centres must be open.", "Call centres are open."),
+    ("en", "There are four hours or less between doses.", "There are at least four hours between doses."),
+    ("en", "Take it four times in 24 hours.", "Take it four times a week."),
     ("en", "Wait one hour.", "Wait half an hour."),
     ("en", "Wait an hour.", "Wait half an hour."),
     ("en", "Interest is one percent.", "Interest is half a percent."),
@@ -97,6 +108,21 @@ STOPPED = [
     ("zh", "儿童服用500毫克，成人250毫克。", "成人服用500毫克，儿童250毫克。"),
 ]
 LET_PASS = [
+    ("en", "Mount Etna is in Sicily.", "Mount Etna in Sicily is one of the most active volcanoes in the world."),
+    ("en", "Etna is roughly 3,350 m tall.", "Mount Etna is one of the most active volcanoes and is 3,350 metres high."),
+    ("en", "The firm plans to cut about 200 jobs by 2025.", "Some 200 jobs will be cut by 2025, mostly in the north."),
+    ("en", "If you lose your card, you pay 3 euros for a new one.", "A lost card costs 3 euros to replace."),
+    ("en", "Books can be kept for four weeks.", "Members can borrow up to twelve books for four weeks."),
+    ("en", "You must wait four hours between doses.", "Wait four hours between doses."),
+    ("en", "There must be four hours or more between doses.", "Wait at least four hours between doses."),
+    ("en", "You must tell the seller in writing.", "Tell the seller in writing."),
+    ("en", "Call 112.", "You should call 112."),
+    (
+        "en",
+        "Too much of it may damage the liver.",
+        "Too much of it can damage the liver, even if the person feels well.",
+    ),
+    ("en", "Take it up to four times a day.", "Take it up to four times in 24 hours."),
     ("en", "Wait thirty minutes.", "Wait half an hour."),
     ("en", "Wait 60 minutes.", "Wait an hour."),
     ("en", "Interest is 0.5 percent.", "Interest is half a percent."),
