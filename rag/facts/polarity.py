@@ -154,7 +154,7 @@ def _about(text: str, cues: Cues, language: str) -> list[tuple[str, list[str]]]:
 
 
 def _clauses(text: str, cues: Cues, language: str) -> list[str]:
-    ends = rf"[,;:!?()\u3001\"]|\.(?!\d)|\s-\s|{compiled(cues.clause, language).pattern}"
+    ends = rf"[;!?()\u3001\"]|[,.:](?!\d)|\s-\s|{compiled(cues.clause, language).pattern}"
     return [clause for clause in re.split(ends, text, flags=re.IGNORECASE) if clause and clause.strip()]
 
 

@@ -13,6 +13,7 @@ def fault(claim, evidence, language):
 
 
 STOPPED = [
+    ("en", "It may cost more than 100 and at least 30,000 euros.", "It may cost more than 100 and up to 30,000 euros."),
     ("en", "Members can borrow 12 books for four weeks.", "Members can borrow up to twelve books for four weeks."),
     ("en", "Every patient recovers in a week.", "Most patients recover in a week."),
     ("en", "Some patients got better.", "Most patients got better."),
