@@ -25,7 +25,7 @@ from rag.schema import (
     open_writer,
     read_manifest,
 )
-from rag.sync import Happened, Progress, sync
+from rag.sync import Event, Happened, Progress, sync
 from rag.types import Encoder, KnowledgeError, Limits, Quarantined, QuarantineError, Unusable
 from rag.write import WAIT_S, Writer
 
@@ -34,10 +34,17 @@ _OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", I
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What `build` did: the manifest of the base, and the files that it left out."""
+    """What `build` did.
+
+    Attributes:
+        manifest: of the base.
+        quarantined: files that cannot be used.
+        told: what else is to be known: documents stored with a warning, and files that were passed over.
+    """
 
     manifest: Manifest
     quarantined: tuple[Quarantined, ...]
+    told: tuple[Event, ...] = ()
 
 
 def build(
@@ -94,7 +101,8 @@ def build(
     else:
         _swap(staged, out)
     reindex(out)
-    return Built(manifest_of(out), files)
+    told = tuple(event for event in events if event.warning or event.happened is Happened.PASSED_OVER)
+    return Built(manifest_of(out), files, told)
 
 
 def _message(files: tuple[Quarantined, ...], source: Path, kept: str) -> str:

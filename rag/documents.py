@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rag.reading import ReadingProcess
 from rag.types import Corpus, Document, KnowledgeError, Limits, Quarantined, Unreadable
 
 _LISTS = (".csv", ".jsonl")
+_NAMED = 8  # endings of files that are passed over, the most frequent ones
 
 
 def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
@@ -30,7 +32,7 @@ def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
     """
     documents: list[Document] = []
     with ReadingProcess(limits or Limits()) as process:
-        groups, reasons = file_groups(folder)
+        groups, reasons, _ = file_groups(folder)
         for group in groups:
             found, refused = read_files(group, folder, process)
             twice = clashes(found, folder)
@@ -42,17 +44,17 @@ def read_documents(folder: Path, *, limits: Limits | None = None) -> Corpus:
     )
 
 
-def file_groups(folder: Path) -> tuple[list[list[Path]], dict[Path, str]]:
+def file_groups(folder: Path) -> tuple[list[list[Path]], dict[Path, str], str]:
     """The files below a folder that may hold documents, and for each folder that cannot be looked into the reason.
 
-    Those of one group may give the same ids, others not.
+    Those of one group may give the same ids, others not. Last comes how many other files there are, in words.
 
     Raises:
         KnowledgeError: the folder is missing or holds no file of a known format.
     """
     if not folder.is_dir():
         raise KnowledgeError(f"knowledge source {folder} is not a folder; give one with {', '.join(SUFFIXES)} files")
-    paths, reasons = _walk(folder)
+    paths, reasons, others = _walk(folder)
     if folder in reasons:
         raise KnowledgeError(f"knowledge source {folder} {reasons[folder]}; make it readable")
     if not any(path.suffix.lower() in SUFFIXES for path in paths):
@@ -63,7 +65,7 @@ def file_groups(folder: Path) -> tuple[list[list[Path]], dict[Path, str]]:
         name = path.with_suffix("")
         return next((outer for outer in reversed(name.parents) if outer in lists), name)
 
-    return [list(group) for _, group in itertools.groupby(sorted(paths, key=root), key=root)], reasons
+    return [list(group) for _, group in itertools.groupby(sorted(paths, key=root), key=root)], reasons, _counted(others)
 
 
 def read_files(
@@ -112,9 +114,13 @@ def version(title: str, metadata: Mapping[str, str | list[str]], text: str) -> s
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _walk(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """The files with a known ending, sorted, and the folders that cannot be looked into; links are not followed."""
+def _walk(folder: Path) -> tuple[list[Path], dict[Path, str], Counter[str]]:
+    """The files with a known ending, sorted, the folders that cannot be looked into, and the endings of other files.
+
+    Links are not followed. What is hidden, and where an editor notes that it has a document open, is not told of.
+    """
     paths: list[Path] = []
+    others: Counter[str] = Counter()
     reasons: dict[Path, str] = {}
 
     def note(exc: OSError) -> None:
@@ -124,7 +130,22 @@ def _walk(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     for where, folders, files in os.walk(folder, onerror=note):
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
         paths += [Path(where, name) for name in (*files, *links) if _is_source(name)]
-    return sorted(paths), reasons
+        if not any(part.startswith(".") for part in Path(where).relative_to(folder).parts):
+            seen = (name for name in files if not name.startswith((".", "~$")) and not _is_source(name))
+            others.update(Path(name).suffix.lower() for name in seen)
+    return sorted(paths), reasons, others
+
+
+def _counted(endings: Counter[str]) -> str:
+    """So many files with endings that are none of a known format, in words; empty without any."""
+    if not endings:
+        return ""
+    total = endings.total()
+    first = sorted(endings, key=lambda ending: (-endings[ending], ending))[:_NAMED]
+    named = ", ".join(f"{endings[ending]} {ending or 'without ending'}" for ending in first)
+    rest = total - sum(endings[ending] for ending in first)
+    more = f", {rest} with other endings" if rest else ""
+    return _printable(f"{total} {'files' if total > 1 else 'file'} of unknown formats ({named}{more})")
 
 
 def _is_source(name: str) -> bool:

@@ -24,7 +24,7 @@ class Prepared:
 
     Attributes:
         document: as it was read.
-        passages: with the vector of each as little-endian float32; None if the base has this version.
+        passages: with the vector of each as little-endian float32; None if the base has them.
         asks: the vectors of its `asks`, one after the other, likewise; empty without any.
     """
 
@@ -76,13 +76,27 @@ def store_document(connection: sqlite3.Connection, item: Prepared, generation: i
     if item.asks:
         connection.execute("INSERT INTO asks VALUES (?, ?)", (row, item.asks))
     connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", [(*pair, row) for pair in pairs(document.metadata)])
-    for number, (passage, vector) in enumerate(made):
+    found_by = places(document, (passage for passage, _ in made))
+    for number, ((_, vector), (start, stop, words)) in enumerate(zip(made, found_by, strict=True)):
         place = connection.execute(
             "INSERT INTO passages (document, number, start, stop, vector) VALUES (?, ?, ?, ?, ?)",
-            (row, number, passage.start, passage.end, vector),
+            (row, number, start, stop, vector),
         ).lastrowid
-        words = spaced(embedding_text(document, passage))
         connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (place, words))
+
+
+def places(document: Document, cut: Iterable[Passage]) -> list[tuple[int, int, str]]:
+    """Where passages start and stop, and the words that they are found by."""
+    return [(passage.start, passage.end, spaced(embedding_text(document, passage))) for passage in cut]
+
+
+def stored_places(connection: sqlite3.Connection, name: str) -> list[tuple[int, int, str]]:
+    """The `places` of the passages that are stored of a current document."""
+    query = (
+        "SELECT p.start, p.stop, w.text FROM documents AS d JOIN passages AS p ON p.document = d.row "
+        "JOIN words AS w ON w.rowid = p.row WHERE d.id = ? AND d.died IS NULL ORDER BY p.number"
+    )
+    return connection.execute(query, (name,)).fetchall()
 
 
 def end_document(connection: sqlite3.Connection, name: str, generation: int, now: float) -> int:

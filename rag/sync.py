@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -20,8 +20,10 @@ from rag.write import Change, Origin, Writer
 
 BATCH = 64  # documents, as soon as so many are read, are embedded together
 
-_READING = "1"  # changes when files are read in another way, so that they are read again
+READING = "2"  # changes when files are read or cut in another way, so that they are read again
+_SO = f"{READING} "  # before the hash of a file that was read so
 _UNFINISHED = "unfinished "  # before the hash of a file that is read again when all files are looked at
+_UNQUOTABLE = "has no sentence to quote, so that nothing finds it; add paragraphs or lists"
 
 Progress = Callable[[int, int], None]  # files looked at, files in all
 
@@ -35,21 +37,26 @@ class Happened(StrEnum):
     UNCHANGED = "unchanged"
     QUARANTINED = "quarantined"
     FAILED = "failed"
+    READ_AGAIN = "read again"
+    PASSED_OVER = "passed over"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that was done, and has reached the disk.
+    """One thing that was done, and has reached the disk; what is told of a folder comes before.
 
     Attributes:
         happened: what.
-        name: the document's id, the path of a quarantined file, or the folder of a run that failed.
-        reason: why the file is quarantined, or what failed; empty otherwise.
+        name: the document's id, the path of a quarantined file, or the folder of a run that failed, reads known files
+            again or passes files over.
+        reason: why the file is quarantined, what failed, or which files; empty otherwise.
+        warning: what is wrong with a document that was stored.
     """
 
     happened: Happened
     name: str
     reason: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +67,13 @@ class _Read:
         origin: the file, with its hash if these are its last documents; None for one of no folder.
         documents: at most `BATCH`.
         gone: ids of what the file gave before and gives no more.
+        recut: whether what is stored of it may have been cut otherwise.
     """
 
     origin: Origin | None
     documents: Sequence[Document]
     gone: Sequence[str] = ()
+    recut: bool = True
 
 
 def sync(
@@ -77,9 +86,11 @@ def sync(
 ) -> Iterator[Event]:
     """Make a knowledge base hold what a folder holds: add what is new, replace what changed, remove what is gone.
 
-    A file whose content is known is not read again. A file that is quarantined keeps the documents that it gave before,
-    until it is gone or can be used again. Documents that came from no folder stay. Each document is committed by
-    itself, and an event comes after its commit, so that a run that is interrupted goes on where it stopped.
+    A file whose content is known is not read again, unless it was read by a version that reads files otherwise. A file
+    that is quarantined keeps the documents that it gave before, until it is gone or can be used again. Documents that
+    came from no folder stay. Files of unknown formats are passed over, and counted in one event. Each document is
+    committed by itself, and an event comes after its commit, so that a run that is interrupted goes on where it
+    stopped.
 
     Args:
         writer: of the knowledge base.
@@ -92,12 +103,17 @@ def sync(
         KnowledgeError: the folder is missing or holds no file of a known format, or the base cannot be written.
     """
     limits = limits or Limits()
-    groups, refused = file_groups(folder)
+    groups, refused, others = file_groups(folder)
     for path, why in refused.items():
         yield _quarantine(path, folder, why)
+    if others:
+        yield Event(Happened.PASSED_OVER, folder.resolve().name, others)
     total, seen = sum(len(group) for group in groups), 0
     present = {below(path, folder) for group in groups for path in group}
     known = writer.files()
+    cut = {name for name, (digest, reason) in known.items() if digest.startswith(_SO) and reason is None}
+    if touched is None:
+        yield from _read_again(folder, (known[name][0] for name in known.keys() & present))
     waiting: list[_Read] = []
     with ReadingProcess(limits) as process:
         for group in groups:
@@ -111,7 +127,7 @@ def sync(
                 elif reason := known[name][1]:
                     yield _quarantine(path, folder, reason)
             if digests:
-                reads, reasons = _read_group(writer, folder, digests, process, present)
+                reads, reasons = _read_group(writer, folder, digests, process, present, cut)
                 for path, reason in reasons.items():
                     yield _quarantine(path, folder, reason)
                 for read in reads:
@@ -188,6 +204,7 @@ def _read_group(
     digests: dict[Path, str | None],
     process: ReadingProcess,
     present: Collection[str],
+    cut: Collection[str],
 ) -> tuple[list[_Read], dict[Path, str]]:
     """The new and changed files of a group, and the reasons for those that are left out."""
     found, reasons = read_files(digests, folder, process)
@@ -209,8 +226,9 @@ def _read_group(
         elif path not in twice and documents:  # a sidecar has none
             gone = [document for document in writer.documents_of(name) if document not in given]
             *first, last = _parts(documents)
-            reads += [_Read(Origin(name), part) for part in first]
-            reads.append(_Read(Origin(name, digests[path]), last, gone))
+            recut = name not in cut
+            reads += [_Read(Origin(name), part, recut=recut) for part in first]
+            reads.append(_Read(Origin(name, digests[path]), last, gone, recut))
     return reads, {path: str(exc) for path, exc in reasons.items()} | twice
 
 
@@ -221,7 +239,8 @@ def _parts(documents: Sequence[Document]) -> list[Sequence[Document]]:
 def _store(writer: Writer, reads: Sequence[_Read]) -> Iterator[Event]:
     """Embed together, commit one by one; a file counts as read with its last document."""
     documents = [document for read in reads for document in read.documents]
-    prepared = {item.document.id: item for item in writer.prepare(documents)}
+    recut = {document.id for read in reads if read.recut for document in read.documents}
+    prepared = {item.document.id: item for item in writer.prepare(documents, recut=recut)}
     for read in reads:
         items = [prepared[document.id] for document in read.documents]
         kept = [item for item in items if item.passages is None]
@@ -230,12 +249,14 @@ def _store(writer: Writer, reads: Sequence[_Read]) -> Iterator[Event]:
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
             origin = read.origin if last or read.origin is None else Origin(read.origin.path)
-            yield from _events(_commit(writer, part, read.gone if last else [], origin))
+            unquotable = {item.document.id for item in part if item.passages == ()}
+            yield from _events(_commit(writer, part, read.gone if last else [], origin), unquotable)
 
 
 def _commit(writer: Writer, prepared: Sequence[Prepared], remove: Sequence[str], origin: Origin | None) -> Change:
     while (change := writer.commit(prepared, remove, origin=origin)) is None:
-        prepared = writer.prepare([item.document for item in prepared])
+        recut = {item.document.id for item in prepared if item.passages is not None}
+        prepared = writer.prepare([item.document for item in prepared], recut=recut)
     return change
 
 
@@ -259,10 +280,16 @@ def _is_gone(folder: Path, name: str) -> bool:
     return stat.S_ISDIR(found.st_mode) or path.parent.resolve() != (folder.resolve() / name).parent
 
 
-def _events(change: Change) -> Iterator[Event]:
+def _events(change: Change, unquotable: Collection[str] = ()) -> Iterator[Event]:
     for happened in (Happened.ADDED, Happened.CHANGED, Happened.REMOVED, Happened.UNCHANGED):
         for name in getattr(change, happened.value):
-            yield Event(happened, name)
+            yield Event(happened, name, warning=_UNQUOTABLE if name in unquotable else "")
+
+
+def _read_again(folder: Path, digests: Iterable[str]) -> Iterator[Event]:
+    if number := sum(not digest.startswith((_SO, _UNFINISHED)) for digest in digests):
+        reason = f"{number} known {'files' if number > 1 else 'file'}, since this version reads files otherwise"
+        yield Event(Happened.READ_AGAIN, folder.resolve().name, reason)
 
 
 def _quarantine(path: Path, folder: Path, reason: str) -> Event:
@@ -272,7 +299,7 @@ def _quarantine(path: Path, folder: Path, reason: str) -> Event:
 
 def _digest(path: Path, folder: Path, limits: Limits) -> str | None:
     """Names all that decides how a file with its sidecar is read; None if they cannot be read whole."""
-    digest = hashlib.sha256(f"{_READING} {limits}".encode())
+    digest = hashlib.sha256(str(limits).encode())
     if path.name.endswith(SIDECAR):
         digest.update(b"of a file" if os.path.exists(str(path).removesuffix(SIDECAR)) else b"of none")
     try:
@@ -285,7 +312,7 @@ def _digest(path: Path, folder: Path, limits: Limits) -> str | None:
                 digest.update(data + b"\0")
     except (OSError, Unreadable):
         return None
-    return digest.hexdigest()
+    return _SO + digest.hexdigest()
 
 
 def _among(path: Path, touched: Collection[Path]) -> bool:

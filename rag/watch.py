@@ -46,7 +46,7 @@ def watch(
         yield_on_timeout=True,
         ignore_permission_denied=True,
     )
-    quarantine: set[Event] = set()
+    told: set[Event] = set()
     next(changes, None)  # from here on every change is noticed
     first = True
     touched: Collection[Path] | None = None
@@ -54,12 +54,12 @@ def watch(
         now = set()
         try:
             for event in sync(writer, folder, limits=limits, touched=touched, progress=progress if first else None):
-                if event.happened is Happened.QUARANTINED:
+                if event.happened in (Happened.QUARANTINED, Happened.PASSED_OVER):
                     now.add(event)
-                if event.happened is not Happened.UNCHANGED and event not in quarantine:
+                if event.happened is not Happened.UNCHANGED and event not in told:
                     yield event
             reindex(writer.folder, settings, check=first)
-            quarantine, failed = now, False
+            told, failed = now, False
         except KnowledgeError as exc:
             if first:
                 raise

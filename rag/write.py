@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from rag.chunking import DEFAULT_WORDS, embedding_text, passages
 from rag.metadata import asks
-from rag.rows import Prepared, check_document, count, end_document, forget_files, store_document
+from rag.rows import (
+    Prepared,
+    check_document,
+    count,
+    end_document,
+    forget_files,
+    places,
+    store_document,
+    stored_places,
+)
 from rag.schema import DatabaseFile, check_encoder, create, explained, near_ids, open_writer, read_manifest
 from rag.types import Document, Encoder, KnowledgeError, Passage
 
@@ -29,7 +38,7 @@ class Change:
     Attributes:
         generation: of the knowledge base, after it.
         added: that were not there.
-        changed: of which there is a new version.
+        changed: of which there is a new version, or other passages.
         removed: that are gone.
         unchanged: that were there in this very version.
     """
@@ -117,8 +126,12 @@ class Writer:
             if done is not None:
                 return done
 
-    def prepare(self, documents: Sequence[Document]) -> list[Prepared]:
+    def prepare(self, documents: Sequence[Document], *, recut: Collection[str] = ()) -> list[Prepared]:
         """Cut and embed the documents that are not stored in this version; all in one batch.
+
+        Args:
+            documents: as they were read.
+            recut: ids of those that are cut again though their version is stored: it may have been cut otherwise.
 
         Raises:
             KnowledgeError: a document's version is not its content's, or the encoder gave no proper vectors.
@@ -126,8 +139,14 @@ class Writer:
         for document in documents:
             check_document(document)
         current = self.current_versions(document.id for document in documents)
-        new = [document for document in documents if current.get(document.id) != document.version]
-        cut = [(document, passage) for document in new for passage in passages(document, self.manifest.words)]
+        words = self.manifest.words
+        new = [
+            document
+            for document in documents
+            if current.get(document.id) != document.version
+            or (document.id in recut and not self._is_cut(document, passages(document, words)))
+        ]
+        cut = [(document, passage) for document in new for passage in passages(document, words)]
         texts = [embedding_text(document, passage) for document, passage in cut]
         matrix = self._sound(self._encoder.encode(texts), len(cut), "passages")
         asked = self._asked(new)
@@ -169,16 +188,20 @@ class Writer:
                     f"knowledge base {self.folder} has no document {missing[0]!r}; nothing is changed; "
                     f"{near_ids(connection, missing[0])}"
                 )
-            new = [item for item in prepared if current.get(item.document.id) != item.document.version]
+            new = [
+                item
+                for item in prepared
+                if current.get(item.document.id) != item.document.version
+                or (item.passages is not None and not self._is_cut(item.document, [part for part, _ in item.passages]))
+            ]
+            stored = {item.document.id for item in new}
             removed = [name for name in remove if name in current]
             change = Change(
                 generation=read_manifest(connection, self.folder).generation + bool(new or removed),
                 added=tuple(item.document.id for item in new if item.document.id not in current),
                 changed=tuple(item.document.id for item in new if item.document.id in current),
                 removed=tuple(removed),
-                unchanged=tuple(
-                    item.document.id for item in prepared if current.get(item.document.id) == item.document.version
-                ),
+                unchanged=tuple(item.document.id for item in prepared if item.document.id not in stored),
             )
             names = [item.document.id for item in prepared]
             if origin is None:
@@ -255,6 +278,11 @@ class Writer:
             if gone:
                 connection.execute("UPDATE manifest SET pruned = max(pruned, ?)", (last,))
         return gone
+
+    def _is_cut(self, document: Document, cut: Iterable[Passage]) -> bool:
+        """Whether the passages that are stored of a document are these."""
+        with explained(self.folder, self._wait_s):
+            return stored_places(self._connection, document.id) == places(document, cut)
 
     def _asked(self, documents: Sequence[Document]) -> dict[str, bytes]:
         """The vectors of the documents' `asks`, by id; nothing for a document without any."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NAME = "kb"
 app = typer.Typer(no_args_is_help=True, help="Build, change, search, verify and copy a knowledge base.")
 _FEW = 20  # metadata entries that are named
+_OF_FOLDER = ("read again", "passed over")  # that happen to no document or file, and are not counted
 
 Folder = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one, else the sample.")]
 Written = Annotated[Path | None, typer.Option("--kb", help="Knowledge base; the configured one. Made if missing.")]
@@ -61,11 +62,14 @@ def build(
             print_json({"documents": 0, "passages": 0, "quarantined": [asdict(file) for file in exc.quarantined]})
         raise
     report(built.quarantined)
+    for event in built.told:
+        _warn(event)
     if built.quarantined:
         typer.echo(f"airlock: warning: {len(built.quarantined)} files were left out of the knowledge base", err=True)
     manifest = built.manifest
     if as_json:
-        print_json({**asdict(manifest), "quarantined": [asdict(file) for file in built.quarantined]})
+        quarantined = [asdict(file) for file in built.quarantined]
+        print_json({**asdict(manifest), "quarantined": quarantined, "told": [_fields(event) for event in built.told]})
     else:
         typer.echo(f"{manifest.documents} documents, {manifest.passages} passages in {out}")
 
@@ -288,20 +292,33 @@ def _say(events: Iterable[Event], *, as_json: bool, count: bool = True, base: Pa
     """
     counts: dict[str, int] = {}
     for event in events:
-        counts[event.happened] = counts.get(event.happened, 0) + 1
+        if event.happened not in _OF_FOLDER:
+            counts[event.happened] = counts.get(event.happened, 0) + 1
         if as_json:
-            print_json({key: value for key, value in asdict(event).items() if value})
-        elif event.reason:
-            typer.echo(shown_in_line(f"{event.happened.value}: {event.name}: {event.reason}"), err=True)
-        elif event.happened != "unchanged":
+            print_json(_fields(event))
+        elif event.happened != "unchanged" and not event.reason:
             typer.echo(shown_in_line(f"{event.happened.value}: {event.name}"))
         sys.stdout.flush()
+        if not as_json:
+            _warn(event)
     if count and not as_json:
         from rag.schema import manifest_of
 
         done = ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to do"
         typer.echo(done + (f"; {manifest_of(base).documents} documents in the base" if base else ""))
     return counts
+
+
+def _fields(event: Event) -> dict[str, str]:
+    return {key: value for key, value in asdict(event).items() if value}
+
+
+def _warn(event: Event) -> None:
+    """What an event says beyond what happened, on stderr; nothing of most."""
+    if event.reason:
+        typer.echo(shown_in_line(f"{event.happened.value}: {event.name}: {event.reason}"), err=True)
+    if event.warning:
+        typer.echo(shown_in_line(f"airlock: warning: {event.name} {event.warning}"), err=True)
 
 
 def _where(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:

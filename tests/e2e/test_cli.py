@@ -299,6 +299,14 @@ def test_kb_changes_while_it_is_there(kb_commands, tmp_path):
     assert kb_commands("copy", "saved", "--kb", "kb").done().out == "0 documents, 0 passages in saved\n"
     kb_commands("copy", "saved", "--kb", "kb").failed("saved exists", "name a folder")
     kb_commands("add", tea).failed("the sample of the package is not changed", "--kb")
+    (tmp_path / "docs" / "menu.doc").write_text("Tea", encoding="utf-8")
+    tea.write_text("| tea | 80 °C |\n| --- | --- |\n| black | 100 °C |\n", encoding="utf-8")
+    synced = kb_commands("sync", "docs", "--kb", "kb")
+    assert (synced.status, synced.out) == (0, "added: tea\n1 added; 1 documents in the base\n")
+    assert "passed over: docs: 1 file of unknown formats (1 .doc)\n" in synced.err
+    assert "airlock: warning: tea has no sentence to quote" in synced.err
+    added = kb_commands("add", tea, "--as", "menu", "--kb", "kb", "--json").done().json
+    assert (added["happened"], added["name"], added["warning"][:19]) == ("added", "menu", "has no sentence to ")
     bad = tmp_path / "bad.pdf"
     bad.write_bytes(b"%PDF-1.7")
     refused = kb_commands("add", bad, "--kb", "kb")

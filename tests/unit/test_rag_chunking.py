@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.chunking import embedding_text, headings, passages, sentences
+from rag.chunking import embedding_text, headings, passages, sentences, topic
 from rag.segments import segments, struck
-from rag.types import Document
+from rag.types import Document, Passage
 
 WORDS = st.lists(
     st.sampled_from(["Äpfel", "😀", "Dr. Who", "e.g. so", "end.", "Really?", "4,000 mg", "U.S."]), min_size=1
@@ -146,6 +146,11 @@ def test_comments_are_neither_in_sentences_nor_in_passages(text, said):
     assert quotes(text) == said
     for passage in passages(document(text)):
         assert not re.search("8|9", passage.text)
+
+
+def test_a_passage_that_another_version_cut_where_nothing_can_be_quoted_has_its_title_as_topic():
+    text = "Take <!-- x --> 8."
+    assert topic(document(text), Passage("a#0", "a", "v", 0, len(text), text)) == document(text).title
 
 
 def test_struck_words_are_looked_for_once(monkeypatch):
