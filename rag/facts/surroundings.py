@@ -106,7 +106,7 @@ _MISTAKES = (
 
 # Headings that turn all below them. A question is none: what stands below it is its answer.
 TURNING_HEADING = re.compile(
-    rf"(?![^?]*\?)(?:{'|'.join(_FALSE_BELIEFS)}|{_MISTAKES}"
+    rf"(?![^?؟]*[?؟])(?:{'|'.join(_FALSE_BELIEFS)}|{_MISTAKES}"
     r"|(?:(?:common|popular|frequent|typical|widespread) )?(?:mistakes|errors|don['’]?ts)"
     r"|[^?]*\b(?:mistakes|errors|things|foods) to avoid\b[^?]*"
     r"|(?:what|when|how|who|where|things|foods|medicines)\b[^?]*\b(?:not|never|avoid)\b[^?]*"

@@ -512,6 +512,7 @@ def test_a_heading_turns_however_it_is_written(heading):
         "Is it debunked?",
         "Veraltete Browser",
         "خرافات اليونان",
+        "هل هناك مفاهيم خاطئة عن اللقاحات؟",
         "Error messages",
         "Are there vaccine myths?",
         "The truth about vaccine myths",
