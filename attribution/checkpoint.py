@@ -120,7 +120,7 @@ def _config(path: Path) -> dict[str, Any]:
     architectures = config.get("architectures") or []
     if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         whole = str(architectures[0])
-        if whole.endswith("ForConditionalGeneration"):
+        if whole.endswith("ForConditionalGeneration") and "text_config" in config:  # else it encodes and decodes
             raise CheckpointError(
                 f"model {path} is a {whole}, not a causal language model alone; save its language model as one "
                 "(…ForCausalLM), with its tokenizer, in a folder of its own"

@@ -141,8 +141,13 @@ def test_no_weights_at_all(folder):
 
 
 def test_a_model_of_texts_and_images_is_told_how_to_be_audited(folder):
-    settings(folder, architectures=["Gemma3ForConditionalGeneration"])
+    settings(folder, architectures=["Gemma3ForConditionalGeneration"], text_config={})
     refused(folder, "is a Gemma3ForConditionalGeneration, not a causal language model alone; save its language model")
+
+
+def test_a_model_that_encodes_and_decodes_has_no_language_model_to_be_saved(folder):
+    settings(folder, architectures=["T5ForConditionalGeneration"])
+    refused(folder, "is a T5ForConditionalGeneration, not a causal language model, and writes no text")
 
 
 @pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM])
