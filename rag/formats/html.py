@@ -107,7 +107,7 @@ def _metadata(tree: HtmlElement) -> dict[str, str]:
         found[key] = next(filter(None, links), "") or found[key]
     title = next(tree.iter("title"), None)
     found["title"] = (" ".join(title.text_content().split()) if title is not None else "") or found["title"]
-    return {key: value for key, value in found.items() if value}
+    return {key: value.replace(_SOFT_HYPHEN, "") for key, value in found.items() if value}
 
 
 def _main(tree: HtmlElement) -> HtmlElement:

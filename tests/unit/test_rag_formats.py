@@ -642,6 +642,10 @@ def test_indented_lines_of_a_plain_text_are_no_code(tmp_path):
     assert read(tmp_path, "a.md", text).text == text
 
 
+def test_soft_hyphens_are_in_no_title(tmp_path):
+    assert read(tmp_path, "a.html", "<title>Be&shy;suchs&shy;zeit</title><p>Bis 20 Uhr.</p>").title == "Besuchszeit"
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_the_delimiter_is_the_one_that_names_the_columns(tmp_path, delimiter):
     row = read(tmp_path, "a.csv", delimiter.join(("question", "answer")) + "\n" + delimiter.join(("Q, or q?", "A"))
