@@ -153,7 +153,7 @@ def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:
         if token.type != "inline" or token.map is None:
             opened = token.type
         elif opened == "heading_open":
-            section = Section(token.content.translate(_SIGNS_BACK).strip(), starts[token.map[0]])
+            section = Section(uncommented(token.content.translate(_SIGNS_BACK)).strip(), starts[token.map[0]])
             yield section, []
         elif opened == "paragraph_open":
             parts = enumerate(token.content.split("\n"), token.map[0])

@@ -27,6 +27,8 @@ _HTML_HEADING = re.compile(r"<h[1-6]\b", re.IGNORECASE)
 _QUOTED = re.compile(r"[ \t]*>[> \t]*")
 _STRIKE = re.compile(r"(?<![~\\])~~(?!~)|<(?P<close>/?)(?:del|s|strike)(?:\s[^<>]{0,200})?>|\n[ \t]*\n", re.IGNORECASE)
 _LINE_END = re.compile(r"(?:\r\n|[\n\r])[ \t]*\Z")
+_GAP = re.compile(r"\n[ \t]*\r?\n|\r[ \t]*\r")
+_MARKERS = re.compile(r"(?:[ \t>*+-]|\d+[.)])*")  # before the words of a line
 _DAY = re.compile(r"\b\d{1,2}\.$")
 _MONTH = re.compile(r"(?:jan|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez)", re.IGNORECASE)
 _SHORT = "approx|aprox|max|máx|mín|incl|excl|temp|esp|resp|bzw|usw|ggf|inkl|exkl|zzgl|evtl|sog|vgl|gem|ej|прим|напр"
@@ -151,13 +153,21 @@ def uncommented(text: str) -> str:
     """The text with spaces in the place of each comment of HTML, which no reader sees; as long as it was.
 
     The line end before a comment that begins a line goes too: a sentence is not cut by an empty line that it leaves.
+    Only such a comment goes over an empty line; <!-- within a line that is not closed before one is seen.
     """
     parts = []
-    at = 0
-    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
-        before = _LINE_END.sub(_blank, text[at:start])
-        parts += [before, " " * (end + 3 - start)]
-        at = end + 3
+    at = end = 0
+    while (start := text.find("<!--", at)) >= 0:
+        if end < start + 4 and (end := text.find("-->", start + 4)) < 0:
+            break
+        before = text[at:start]
+        gap = _GAP.search(text, start, end)
+        if gap and not _MARKERS.fullmatch(before, max(before.rfind("\n"), before.rfind("\r")) + 1):
+            parts.append(text[at : gap.end()])
+            at = gap.end()
+        else:
+            parts += [_LINE_END.sub(_blank, before), " " * (end + 3 - start)]
+            at = end + 3
     return "".join([*parts, text[at:]])
 
 

@@ -1,11 +1,12 @@
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.chunking import embedding_text, headings, passages, sentences, topic
-from rag.segments import segments, struck
+from rag.segments import segments, struck, uncommented
 from rag.types import Document, Passage
 
 WORDS = st.lists(
@@ -140,6 +141,9 @@ def test_struck_words_are_neither_in_sentences_nor_in_passages(text, said):
         ("- Rest.\n- <!-- Take 8. -->\n- Take 4. <!-- Or\n  9. -->", ["Rest.", "Take 4."]),
         ("Rest. Take <!-- 8 --> tablets. Wait.", ["Rest.", "Wait."]),
         ("Rest <!-- is not closed.", ["Rest <!", "-- is not closed."]),
+        ("It begins with `<!--`.\n\nTake 4.\n\n<!-- 8 -->", ["It begins with `<!", "--`.", "Take 4."]),
+        ("- Rest.\n- <!-- Take 8.\n\n9. -->\n- Take 4.", ["Rest.", "Take 4."]),
+        ("> <!-- Take 8.\r\n>\r\n> 9. -->\n\nTake 4.", ["Take 4."]),
     ],
 )
 def test_comments_are_neither_in_sentences_nor_in_passages(text, said):
@@ -151,6 +155,21 @@ def test_comments_are_neither_in_sentences_nor_in_passages(text, said):
 def test_a_passage_that_another_version_cut_where_nothing_can_be_quoted_has_its_title_as_topic():
     text = "Take <!-- x --> 8."
     assert topic(document(text), Passage("a#0", "a", "v", 0, len(text), text)) == document(text).title
+
+
+def test_comments_are_in_no_heading():
+    text = "# Doses <!-- anchor: 8 -->\n\nTake 4."
+    assert headings(text) == ["Doses"]
+    assert topic(document(text), passages(document(text))[0]) == "Title\nDoses"
+
+
+@pytest.mark.parametrize(
+    "text", ["x <!--\n\n" * 250_000 + "-->", "x <!--\r\r" * 250_000 + "-->", "<!--" * 500_000 + "\n\n-->"]
+)
+def test_what_looks_like_comments_is_looked_for_fast(text):
+    start = time.perf_counter()
+    assert len(uncommented(text)) == len(text)
+    assert time.perf_counter() - start < 2
 
 
 def test_struck_words_are_looked_for_once(monkeypatch):
