@@ -19,7 +19,7 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 )
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?P<yaml>.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 
-_INDENTATION = re.compile(r"^(?: {4}| {0,3}\t)[ \t]*(?=\S)", re.MULTILINE)
+_INDENTATION = re.compile(r"^(?: {4}| {0,3}\t)[ \t]*(?=[^\s#=])(?!-+[ \t]*$)", re.MULTILINE)  # no heading is made
 
 
 def read_text(data: bytes, limits: Limits) -> list[Extracted]:

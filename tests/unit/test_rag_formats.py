@@ -646,6 +646,13 @@ def test_soft_hyphens_are_in_no_title(tmp_path):
     assert read(tmp_path, "a.html", "<title>Be&shy;suchs&shy;zeit</title><p>Bis 20 Uhr.</p>").title == "Besuchszeit"
 
 
+@pytest.mark.parametrize("line", ["# 5 m", "-----", "====="])
+def test_indented_lines_of_a_plain_text_make_no_heading(tmp_path, line):
+    found = read(tmp_path, "a.txt", f"    The wall is old.\n    {line}\n\n    {line}\n\nIt is red.")
+    assert (headings(found.text), found.title) == ([], "")
+    assert quotable(found.text)[-1] == "It is red."
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_the_delimiter_is_the_one_that_names_the_columns(tmp_path, delimiter):
     row = read(tmp_path, "a.csv", delimiter.join(("question", "answer")) + "\n" + delimiter.join(("Q, or q?", "A"))
