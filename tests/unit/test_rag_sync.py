@@ -324,6 +324,17 @@ def test_a_watched_folder_that_is_empty_for_a_while_is_followed_on(writer, sourc
     events.close()
 
 
+def test_a_watched_folder_tells_of_files_that_are_passed_over_when_others_are(writer, source):
+    write(source / "a.doc", "Text.")
+    events = watch(writer, source)
+    assert [next(events).happened for _ in range(4)] == [Happened.PASSED_OVER, ADDED, ADDED, ADDED]
+    threading.Timer(0.2, write, [source / "zebra.md", "Zebras."]).start()
+    assert next(events).name == "zebra"
+    threading.Timer(0.2, write, [source / "b.doc", "Text."]).start()
+    assert next(events).reason == "2 files of unknown formats (2 .doc)"
+    events.close()
+
+
 def test_a_folder_is_no_file_to_add(writer, source):
     with pytest.raises(KnowledgeError, match=r"source is a folder; .* `airlock kb sync .*source`"):
         list(add_files(writer, [source]))
