@@ -70,7 +70,20 @@ class Checkpoint:
         return cls(folder, identity)
 
     def save(self, state: State, groups: Groups, optimizer: torch.optim.Optimizer) -> None:
-        """Write everything beside what is there, then put it in its place."""
+        """Write everything beside what is there, then put it in its place.
+
+        Raises:
+            TrainingError: it cannot be written; what was there stays.
+        """
+        try:
+            self._save(state, groups, optimizer)
+        except (OSError, SafetensorError) as exc:
+            raise TrainingError(
+                f"{self._folder}: step {state.step} of the run cannot be saved ({exc}); make room and start the run "
+                "again: it goes on from the last step that was saved"
+            ) from exc
+
+    def _save(self, state: State, groups: Groups, optimizer: torch.optim.Optimizer) -> None:
         fresh = self._folder.with_name(self._folder.name + ".partial")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+import os
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -18,5 +20,20 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except TrainingError as exc:
-            typer.echo(f"airlock: {' '.join(str(exc).split())}", err=True)
-            raise typer.Exit(1) from exc
+            self._end(str(exc), exc)
+        except _unwritten() as exc:
+            if os.strerror(errno.ENOSPC) not in str(exc):
+                raise
+            self._end(f"the disk is full ({exc}); make room and give the command again: a training goes on", exc)
+
+    @staticmethod
+    def _end(said: str, cause: Exception) -> NoReturn:
+        typer.echo(f"airlock: {' '.join(said.split())}", err=True)
+        raise typer.Exit(1) from cause
+
+
+def _unwritten() -> tuple[type[Exception], ...]:
+    """What a file that cannot be written raises; imported only once there is an error."""
+    from safetensors import SafetensorError
+
+    return OSError, SafetensorError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,19 @@ def write_result(option: str, path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         ReportError: it cannot be written.
     """
-    try:
+    with written(option, path):
         write_json(path, data)
+
+
+@contextlib.contextmanager
+def written(option: str, path: Path) -> Iterator[None]:
+    """Where a result file is written: what fails names the option.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    try:
+        yield
     except OSError as exc:
         raise _unwritable(option, path, exc) from exc
 

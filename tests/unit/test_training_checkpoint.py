@@ -1,8 +1,12 @@
+import errno
 import json
+import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from training import checkpoint as checkpoint_module
 from training.checkpoint import Checkpoint, State
 from training.datasets import TrainingError
 
@@ -85,7 +89,7 @@ def test_a_later_save_replaces_the_earlier_and_a_broken_one_does_not(tmp_path, m
         raise OSError("no space left on device")
 
     monkeypatch.setattr("training.checkpoint.save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(TrainingError, match=r"no space.*make room"):
         checkpoint.save(State(3), *run.parts())
     assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["step"] == 2
     checkpoint.remove()
@@ -105,3 +109,24 @@ def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, file):
     with pytest.raises(TrainingError, match=rf"{tmp_path}.* is damaged .*remove .*the run begins anew"):
         Checkpoint.at(tmp_path, RECIPE).restore(*Run(0).parts())
     assert (tmp_path / file).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_save_without_room_names_the_folder_and_leaves_the_last_one(tmp_path, monkeypatch, error):
+    def full(*_, **__):
+        raise error
+
+    run = Run(0)
+    checkpoint = Checkpoint.at(tmp_path / "checkpoint", RECIPE)
+    checkpoint.save(State(1), *run.parts())
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint_module, "save_file", full)
+        with pytest.raises(TrainingError, match=r"checkpoint: step 2 of the run cannot be saved .*No space.*make room"):
+            checkpoint.save(State(2), *run.parts())
+    assert Checkpoint.at(tmp_path / "checkpoint", RECIPE).restore(*run.parts()).step == 1

@@ -5,12 +5,15 @@ import os
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import training
 from attribution.types import ReportError
+from attribution.whole import write_whole
 from training.cli import evaluate
-from training.results import check_place, check_places, write_result
+from training.results import check_place, check_places, write_result, written
 from training.tiers.calibrate_cli import calibrate
 from training.tiers.model_cli import model
 
@@ -34,6 +37,7 @@ COMMANDS = {
     "calibrate": (calibrate, ["m", "--data", "rows.jsonl"]),
     "compare": (model, ["compare", "m", "n", "--data", "rows.jsonl"]),
 }
+_SAFETENSORS_FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 PAGES = {"calibrate", "classifier", "safety"}
 PLACES = [(name, option) for name in COMMANDS for option in ("--out", *(["--html"] if name in PAGES else []))]
 
@@ -64,6 +68,36 @@ def test_a_place_that_cannot_be_is_named_with_its_option(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(ReportError, match=r"^--out .* cannot be written: No space left on device; make room"):
         write_result("--out", tmp_path / "c.json", {})
+    with pytest.raises(ReportError, match=r"^--html .* cannot be written: No space left on device; make room"):
+        with written("--html", tmp_path / "c.html"):
+            write_whole(tmp_path / "c.html", "<html>")
+
+
+def test_every_command_writes_its_results_by_their_options():
+    """`write_json` alone raises an OSError that nobody turns into a line."""
+    for path in sorted(Path(training.__file__).parent.rglob("*cli.py")):
+        if path.name != "surgery_cli.py":  # its file is a part of a model
+            assert "write_json" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), _SAFETENSORS_FULL])
+def test_a_disk_that_is_full_is_one_line(monkeypatch, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr("training.tiers.model_folder.describe", full)
+    found = CliRunner().invoke(model, ["show", "m"])
+    assert found.exit_code == 1
+    assert found.stderr.startswith("airlock: the disk is full (")
+    assert found.stderr.count("\n") == 1
+
+
+def test_another_error_of_a_file_is_not_taken_for_a_full_disk(monkeypatch):
+    def gone(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr("training.tiers.model_folder.describe", gone)
+    assert isinstance(CliRunner().invoke(model, ["show", "m"]).exception, FileNotFoundError)
 
 
 def test_every_evaluation_is_among_the_commands():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from training.options import Seed, Threads
-from training.results import check_places
+from training.results import check_places, write_result
 
 if TYPE_CHECKING:
     from guard.config import Config
@@ -144,10 +144,10 @@ def _configured(kb: Path | None, support: Path | None, threads: int) -> Config:
 
 def _write(out: Path, figures: dict[str, Any], support: Path | None, data: list[Path], seed: int) -> None:
     from training.grounding.grounding_cli import data_files
-    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance
 
     about = {"command": command("airlock"), "support_sha256": adapter_sha256(support) if support else None}
-    write_json(out, {**about, **figures, **provenance(seed=seed, data=data_files(data))})
+    write_result("--out", out, {**about, **figures, **provenance(seed=seed, data=data_files(data))})
 
 
 def _lines(name: str, figures: dict[str, Any]) -> None:

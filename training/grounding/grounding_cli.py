@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from training.options import Seed, Threads, seed_option
-from training.results import check_places
+from training.results import check_places, write_result
 
 if TYPE_CHECKING:
     from rag.types import Encoder
@@ -276,10 +276,10 @@ def _with_corpus(path: Path) -> list[Path]:
 
 def write_figures(out: Path, figures: Mapping[str, Any], model: Path, data: Sequence[Path], seed: int) -> None:
     """Write figures with what they were measured of."""
-    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance
 
     about = {"command": command("airlock"), "adapter_sha256": adapter_sha256(model)}
-    write_json(out, {**about, **figures, **provenance(seed=seed, data=data)})
+    write_result("--out", out, {**about, **figures, **provenance(seed=seed, data=data)})
 
 
 def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from training.options import Threads, seed_option
-from training.results import check_places
+from training.results import check_places, write_result
 
 if TYPE_CHECKING:
     from rag.types import Encoder
@@ -51,7 +51,7 @@ def eval_retrieval(
     from training.grounding.grounding_cli import data_files
     from training.grounding.retrieval_rows import pooled as pool
     from training.grounding.retrieval_rows import read_retrieval
-    from training.manifest import command, provenance, write_json
+    from training.manifest import command, provenance
 
     check_places({"--out": out}, data)
     torch.set_num_threads(threads)
@@ -74,7 +74,7 @@ def eval_retrieval(
             label = f"{name} and {english_encoder}" if english_encoder else name
             found.setdefault(part.name, {})[label] = figures
             _print(part, label, figures)
-            write_json(out, {**about, "sets": found})  # each in its turn: a run of all takes hours
+            write_result("--out", out, {**about, "sets": found})  # each in its turn: a run of all takes hours
 
 
 def _encoder(name: str, english: str | None, work: Path) -> Encoder:

@@ -10,7 +10,7 @@ import typer
 
 from rag.mode import Mode
 from training.options import BootstrapSeed, Json, Threads
-from training.results import check_places
+from training.results import check_places, write_result, written
 
 Configuration = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration in YAML; defaults without one.")
@@ -42,7 +42,7 @@ def eval_rag(
     from guard.config import load_config
     from guard.interpretation import Reader
     from training.grounding.evaluate_rag import SAMPLE, evaluate_rag, read_questions
-    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance
 
     files = questions or SAMPLE
     check_places({"--out": out}, [*files, config])
@@ -66,7 +66,7 @@ def eval_rag(
         **evaluate_rag(answerer, [row for path in files for row in read_questions(path)]),
         **provenance(seed=0, data=[*files, *([config] if config else [])]),
     }
-    write_json(out, result)
+    write_result("--out", out, result)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
@@ -106,7 +106,7 @@ def eval_safety(
     from guard.assemble_classifier import Encoders
     from guard.assemble_knowledge import load_knowledge, load_search, load_sentences
     from guard.config import load_config
-    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance
     from training.safety.report import write_safety_report
     from training.safety.rows import read_high_risk
     from training.safety.score import UNHURRIED, figures, measure
@@ -130,9 +130,10 @@ def eval_safety(
         **provenance(seed=seed, data=[questions, *([config] if config else [])]),
         "items": [item.as_dict() for item in items],
     }
-    write_json(out, result)
+    write_result("--out", out, result)
     if html:
-        write_safety_report(html, result)
+        with written("--html", html):
+            write_safety_report(html, result)
     for item in items:
         if item.failure:
             typer.echo(f"airlock: {item.row.id} failed and counts 0: {item.failure}", err=True)

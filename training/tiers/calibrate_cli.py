@@ -10,7 +10,7 @@ import typer
 
 from training.commands import Commands
 from training.options import BootstrapSeed, Json, Labels, Threads
-from training.results import check_places
+from training.results import check_places, write_result, written
 
 calibrate = typer.Typer(
     cls=Commands,
@@ -52,7 +52,7 @@ def run(
     """Fit a classifier's temperature and choose thresholds that keep to budgets on texts that nobody has seen."""
     import torch
 
-    from training.manifest import command, write_json
+    from training.manifest import command
     from training.tiers.calibrate import Wanted
     from training.tiers.calibrate import calibrate as calibrated
     from training.tiers.calibration_card import in_words, write_calibration
@@ -66,9 +66,10 @@ def run(
     found = calibrated(model, data=data, wanted=wanted, scores=scores, labels=labels, split=split, seed=seed)
     result = {"command": command("airlock"), **found}
     if out:
-        write_json(out, result)
+        write_result("--out", out, result)
     if html:
-        write_calibration(html, result)
+        with written("--html", html):
+            write_calibration(html, result)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from training.options import Json, Labels, Seed, Threads, seed_option
-from training.results import check_places
+from training.results import check_places, write_result, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -244,7 +244,7 @@ def eval_classifier(
     from classifier.model import DEFAULT_MODEL
     from classifier.types import Tier
     from classifier.why import Explainer
-    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance
     from training.mixture import some
     from training.report import explained, write_report
     from training.tiers.evaluate import Judged, compare, evaluate_disguises
@@ -278,10 +278,12 @@ def eval_classifier(
     if against:
         result["comparison"] = compare(Judged(load_classifier(against), chosen), judged, seed=seed)
     result |= provenance(seed=seed, data=[*data, *([labels] if labels else [])])
-    write_json(out, result)
+    write_result("--out", out, result)
     if html:
         explainer = Explainer(classifier, Examples.load(folder, classifier.taxonomy))
-        write_report(html, result, explained(judged.worst(50), explainer, why))
+        worst = explained(judged.worst(50), explainer, why)
+        with written("--html", html):
+            write_report(html, result, worst)
     _print_figures(figures, as_json=as_json, whole=result)
 
 
@@ -301,7 +303,7 @@ def eval_folds(
     from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
     from training.datasets import TrainingError, read_all
-    from training.manifest import command, provenance, write_json
+    from training.manifest import command, provenance
     from training.tiers.evaluate import Judged
     from training.tiers.folds import FLAGGED, REFUSED, pooled, read_folds, sample, summarize
     from training.tiers.model_folder import load_classifier
@@ -331,7 +333,7 @@ def eval_folds(
         "folds": found,
         **provenance(seed=seed, data=[*data, folds, *([labels] if labels else [])]),
     }
-    write_json(out, result)
+    write_result("--out", out, result)
     typer.echo(json.dumps(result["pooled"], indent=2))
 
 
@@ -350,7 +352,7 @@ def eval_why(
     from classifier.model import DEFAULT_MODEL
     from training.datasets import read_all
     from training.intervals import told
-    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance
     from training.tiers.evaluate_why import evaluate_why, some
     from training.tiers.model_folder import load_with_encoder
     from training.tiers.word_weights import methods
@@ -362,7 +364,7 @@ def eval_why(
     rows = some(read_all(data, classifier.taxonomy), each, seed)
     found = evaluate_why(classifier, rows, methods(classifier, encoder, seed=seed), compared=compared, seed=seed)
     result = {"command": command("airlock"), "adapter_sha256": adapter_sha256(folder), **found}
-    write_json(out, {**result, **provenance(seed=seed, data=data)})
+    write_result("--out", out, {**result, **provenance(seed=seed, data=data)})
     for name, figures in {"all rows": found["all"], **found["by_language"], **found["methods"]}.items():
         for top in ("top_1", "top_3"):
             told_of = [f"{kind} {told(figures[top], kind)}" for kind in ("deletion", "sufficiency")]
@@ -384,7 +386,7 @@ def eval_data(
     from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
     from training.datasets import read_all
-    from training.manifest import command, provenance, write_json
+    from training.manifest import command, provenance
     from training.tiers.data_report import report, write_suspects
     from training.tiers.data_report import suspects as find_suspects
 
@@ -394,9 +396,10 @@ def eval_data(
     suspected = find_suspects(rows, known, seed=seed)
     found = report(rows, read_all([test], known), known, suspected=suspected)
     if suspects:
-        write_suspects(suspects, suspected)
+        with written("--suspects", suspects):
+            write_suspects(suspects, suspected)
     files = [*data, test, *([labels] if labels else [])]
-    write_json(out, {"command": command("airlock"), **found, **provenance(seed=seed, data=files)})
+    write_result("--out", out, {"command": command("airlock"), **found, **provenance(seed=seed, data=files)})
     for name in ("rows", "by_tier", "by_language", "near_duplicates", "macro_f1_on_test"):
         typer.echo(f"{name}: {found[name]}")
 

@@ -11,7 +11,7 @@ import typer
 
 from training.commands import Commands
 from training.options import BootstrapSeed, Json, Labels, Threads, seed_option
-from training.results import check_places
+from training.results import check_places, write_result
 
 model = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at classifiers, compare them, push and pull them.")
 
@@ -91,7 +91,7 @@ def compare_models(
     """Which of two models is better on the same rows: McNemar's test and paired bootstrap intervals."""
     import torch
 
-    from training.manifest import command, provenance, write_json
+    from training.manifest import command, provenance
     from training.tiers.evaluate import Judged, compare
     from training.tiers.measured_rows import measured_rows
     from training.tiers.model_folder import load_classifier, version
@@ -108,7 +108,7 @@ def compare_models(
         **provenance(seed=seed, data=[*data, *([labels] if labels else [])]),
     }
     if out:
-        write_json(out, result)
+        write_result("--out", out, result)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from training.options import BootstrapSeed, Json, Seed, Threads
-from training.results import check_places
+from training.results import check_places, write_result
 
 _TRAIN, _TEST = Path("data/responses/train.jsonl"), Path("data/responses/test.jsonl")
 Rows = "JSONL rows: `prompt`, `answer`, `label`, if wanted `system`, `language`, `group`, `split`."
@@ -93,7 +93,7 @@ def eval_responses(
     from classifier.responses import ResponseClassifier
     from classifier.settings import ClassifierSettings
     from training.intervals import told
-    from training.manifest import adapter_sha256, command, provenance, write_json
+    from training.manifest import adapter_sha256, command, provenance
     from training.tiers.evaluate_responses import evaluate_responses
     from training.tiers.response_rows import read_exchanges
 
@@ -111,7 +111,7 @@ def eval_responses(
         **figures,
         **provenance(seed=seed, data=[*files, train]),
     }
-    write_json(out, result)
+    write_result("--out", out, result)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
