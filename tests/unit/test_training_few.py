@@ -132,6 +132,11 @@ def test_parts_keep_near_duplicates_together_and_spread_categories():
     assert parts == parts_of(rows, 4, 0)
     with pytest.raises(TrainingError, match="too few for 4 parts"):
         parts_of(rows[-3:], 4, 0)
+    with pytest.raises(
+        TrainingError, match=r"^--folds 9: .* the largest category, \w+, has rows \(8\); give 8 or fewer$"
+    ):
+        parts_of(toy_rows(), 9, 0)
+    assert set(parts_of(toy_rows(), 8, 0).values()) == set(range(8))
     apart = [Row(str(number**9), TAXONOMY.ids[number % 5], "train", "") for number in range(40)]
     spread = parts_of(apart, 4, 0)
     for category in TAXONOMY.ids:

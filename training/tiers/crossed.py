@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,12 +24,18 @@ def parts_of(rows: Sequence[Row], folds: int, seed: int) -> dict[str, int]:
     """The part of each text, near-duplicates together, each category spread over all as well as that allows.
 
     Raises:
-        TrainingError: there are too few rows.
+        TrainingError: there are too few rows, or fewer of each category than parts.
     """
     groups = near_groups([row.text for row in rows])
     if len(set(groups)) < folds:
         raise TrainingError(f"{len(rows)} rows, {len(set(groups))} that differ: too few for {folds} parts; add rows")
     categories = [row.category for row in rows]
+    sizes = Counter(categories)
+    largest, most = sizes.most_common(1)[0]
+    if most < folds:
+        raise TrainingError(
+            f"--folds {folds}: more parts than the largest category, {largest}, has rows ({most}); give {most} or fewer"
+        )
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(rows, categories, groups)
     return {rows[at].text: part for part, (_, held) in enumerate(split) for at in held.tolist()}
 
