@@ -86,7 +86,8 @@ def load_encoder(name: str) -> Encoder:
         name: as for `classifier.weights.encoder_path`. A folder holds what transformers saves, in safetensors.
 
     Raises:
-        ClassifierError: nothing is there, it is not in safetensors, or its hash is not the pinned one.
+        ClassifierError: nothing is there, it is not in safetensors, its hash is not the pinned one, or it
+            is an encoder-decoder.
     """
     path = encoder_path(name)
     sha256 = encoder_sha256(name, path)
@@ -99,6 +100,11 @@ def load_encoder(name: str) -> Encoder:
     finally:
         if show_progress:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    if model.config.is_encoder_decoder:
+        raise ClassifierError(
+            f"encoder {name!r} is an encoder-decoder ({model.config.model_type}), which does not read a text without "
+            "writing one; give an encoder alone, such as a BERT or an XLM-RoBERTa"
+        )
     model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     if tokenizer.pad_token_id is None or not tokenizer.is_fast:
         raise ClassifierError(

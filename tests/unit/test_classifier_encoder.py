@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import T5Config, T5Model
 
 from classifier import encoder as encoder_module
 from classifier import weights as weights_module
@@ -52,6 +53,14 @@ def test_the_pin_is_what_refuses(monkeypatch):
     monkeypatch.setitem(weights_module.PINNED_SHA256, MINILM, "0" * 64)
     with pytest.raises(ClassifierError, match=f"expected {'0' * 64}"):
         load_encoder(MINILM)
+
+
+def test_an_encoder_decoder_is_refused_by_its_kind(copied):
+    for path in copied.glob("*.safetensors"):
+        path.unlink()
+    T5Model(T5Config(vocab_size=64, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(copied)
+    with pytest.raises(ClassifierError, match=r"is an encoder-decoder \(t5\).*; give an encoder alone"):
+        load_encoder(str(copied))
 
 
 def test_a_folder_has_no_pin_and_works(copied):
