@@ -100,7 +100,7 @@ def read_decisions(path: Path, taxonomy: Taxonomy) -> dict[str, str]:
     known = {*taxonomy.ids, DROP}
     decisions: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for entry in csv.DictReader(file):
                 key, category = entry["key"], entry["category"]
                 if decisions.setdefault(key, category) != category:
@@ -210,7 +210,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
         TrainingError: the file is missing or not UTF-8.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:

@@ -28,6 +28,14 @@ def test_rows_are_read_with_what_they_leave_out(tmp_path):
     ]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert [row.text for row in read_rows(path, TAXONOMY)] == ["bread"]
+    (tmp_path / "d.csv").write_text("key,category\nk1,drop\n", encoding="utf-8-sig")
+    assert read_decisions(tmp_path / "d.csv", TAXONOMY) == {"k1": DROP}
+
+
 def test_faults_are_counted_each_with_its_first_line(tmp_path):
     lines = [
         json.dumps(GOOD),
