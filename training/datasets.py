@@ -16,6 +16,8 @@ from classifier.taxonomy import Taxonomy
 
 _OPTIONAL = ("split", "source", "licence", "lang")
 DROP = "drop"
+NO_OBJECT = "not a JSON object"
+NO_JSONL = "no line is a JSON object, where each must be one with `text` and `category`; convert the file to JSON lines"
 LOOK_ALIKES = "s_benign_contrast"  # Safe rows that look harmful, and rude comments; other Safe rows are ordinary
 
 
@@ -176,6 +178,8 @@ def read_usable(
             lang=entry.get("lang", "en"),
         )
         rows.append((number, row))
+    if not rows and faults.keys() == {NO_OBJECT}:  # CSV, a JSON array, JSON over several lines
+        return [], {NO_JSONL: faults[NO_OBJECT]}
     return rows, dict(faults)
 
 
@@ -220,12 +224,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     except OSError as exc:
         raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file of labelled rows") from exc
     except UnicodeDecodeError as exc:
-        raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); convert it") from exc
+        raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); give JSON lines in UTF-8") from exc
 
 
 def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed JSON
     if not isinstance(entry, dict):
-        return "not a JSON object"
+        return NO_OBJECT
     if not isinstance(entry.get("text"), str) or not entry["text"].strip():
         return "`text` is missing or empty"
     if not is_text(entry["text"]):

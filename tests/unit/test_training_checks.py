@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from classifier.taxonomy import Taxonomy
 from tests.classifier_cases import TAXONOMY, filler, toy_entries, write_rows
-from training.datasets import TrainingError
+from training.datasets import TrainingError, read_rows
 from training.near import near, near_groups
 from training.tiers.checks import check
 
@@ -91,6 +91,32 @@ def test_a_file_without_rows_and_one_that_is_missing(tmp_path):
     assert [each.kind for each in check([tmp_path / "empty.jsonl"], TAXONOMY).errors] == ["no rows"]
     with pytest.raises(TrainingError, match=r"none\.jsonl"):
         check([tmp_path / "none.jsonl"], TAXONOMY)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,category\nbread,s_kitchen\n",
+        json.dumps([{"text": "bread", "category": "s_kitchen"}]),
+        json.dumps([{"text": "bread", "category": "s_kitchen"}], indent=1),
+    ],
+)
+def test_a_file_of_another_format_is_one_finding_that_says_what_is_needed(tmp_path, content):
+    path = tmp_path / "rows.data"
+    path.write_text(content)
+    (finding,) = check([path], TAXONOMY).strict().findings
+    assert (finding.kind, finding.severity) == ("unusable line", "error")
+    assert finding.message.startswith(f"{path}: no line is a JSON object")
+    assert "`text` and `category`; convert the file to JSON lines" in finding.message
+    with pytest.raises(
+        TrainingError, match=r"rows\.data has \d+ unusable lines: no line is a JSON object, .* JSON lines"
+    ):
+        read_rows(path, TAXONOMY)
+
+
+def test_rows_that_are_all_faulty_are_told_by_their_faults_alone(tmp_path):
+    found = check([write_rows(tmp_path / "rows.jsonl", [{"text": "a spoon", "category": "s_kitchn"}])], TAXONOMY)
+    assert kinds(found.strict()) == {"unknown label": ("error", 1)}
 
 
 _LINE = st.recursive(

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
-from training.datasets import Row, TrainingError, read_decisions, read_usable
+from training.datasets import NO_JSONL, Row, TrainingError, read_decisions, read_usable
 from training.near import bare, near
 
 FEWEST = 4
@@ -104,14 +104,16 @@ def check(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None)
     for path in paths:
         rows, faults = read_usable(path, taxonomy, decisions)
         findings += _of_lines(path, faults)
-        if not rows:
+        if not rows and not faults:
             said = f"{path} holds no rows that can be used; need JSON lines with `text` and `category`"
             findings.append(Finding("no rows", "error", 1, said))
         found += [_Line(f"{path.name}:{number}", row) for number, row in rows]
     first: dict[str, Row] = {}
     for line in found:
         first.setdefault(line.row.text, line.row)
-    findings += [*_of_texts(found), *_of_sizes([*first.values()], taxonomy)]
+    findings += _of_texts(found)
+    if found:
+        findings += _of_sizes([*first.values()], taxonomy)
     return Checked(tuple(first.values()), _errors_first(findings))
 
 
@@ -152,7 +154,8 @@ def _of_lines(path: Path, faults: Mapping[str, Sequence[int]]) -> Iterator[Findi
         way = "correct the label, or add the category to the taxonomy" if label else "correct or remove them"
         kind = "unknown label" if label else "unusable line"
         where = f"{len(lines)} lines of {path}, first: {lines[0]}"
-        yield Finding(kind, "error", len(lines), f"{fault} ({where}); {way}")
+        said = f"{path}: {fault}" if fault == NO_JSONL else f"{fault} ({where}); {way}"
+        yield Finding(kind, "error", len(lines), said)
 
 
 def _of_texts(lines: Sequence[_Line]) -> Iterator[Finding]:
