@@ -41,7 +41,7 @@ from training.tiers import classifier_cli
 from training.tiers.average import average_classifiers
 from training.tiers.fit import Fit, TrainSettings, _batches, _join, _note, _rounds
 from training.tiers.losses import label_loss
-from training.tiers.train_classifier import lora_config
+from training.tiers.train_classifier import Split, lora_config
 
 QUICK = replace(SETTINGS, epochs=1)
 
@@ -529,6 +529,10 @@ def test_a_model_is_not_overwritten(tmp_path, file):
     ("entries", "said"),
     [
         (toy_entries(1, "train"), "too few rows"),
+        (
+            toy_entries(5, "train"),
+            "10% of each category by itself: 25, of the largest category 5, where it takes 6",
+        ),
         (toy_entries(9, "dev"), "too few rows"),
         ([], "holds no rows"),
         ([{"text": "a", "category": "b"}], "category 'b' is not in the taxonomy"),
@@ -538,6 +542,14 @@ def test_data_that_cannot_be_trained_with_is_refused_at_once(tmp_path, entries, 
     with pytest.raises(TrainingError, match=said):
         train_toy(tmp_path, entries)
     assert not (tmp_path / "model").exists()
+
+
+def test_too_few_groups_are_told_by_their_number():
+    rows = [Row(f"answer {number}", "s_kitchen", "train", "", group=f"g{number % 3}") for number in range(30)]
+    with pytest.raises(
+        TrainingError, match=r"^mine: too few rows .* 10%: 30 in 3 groups, where it takes 6 groups; add"
+    ):
+        Split.of(rows, SETTINGS, (), None, where="mine")
 
 
 def test_a_window_that_the_encoder_cannot_read_is_refused(tmp_path):

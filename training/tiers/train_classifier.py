@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -189,7 +190,8 @@ class Split:
         train, validation = hold_out(kept, settings.validation)
         if not train or not validation:
             raise TrainingError(
-                f"{where}: too few rows of split `train` to hold out {settings.validation:.0%}; add rows"
+                f"{where}: too few rows of split `train` to hold out {settings.validation:.0%}{_sizes(kept, settings)}"
+                "; add rows"
             )
         dev = [row for row in rows if row.split == "dev" and row.source not in apart]
         measured, measured_on = (dev, "dev") if dev and not without else (validation, "validation")
@@ -199,6 +201,15 @@ class Split:
             train = some(train, limit, settings.seed)
             validation, measured = (some(part, fewer, settings.seed) for part in (validation, measured))
         return cls(train, validation, watched, measured, measured_on)
+
+
+def _sizes(rows: Sequence[Row], settings: TrainSettings) -> str:
+    """How many rows there are, in what `hold_out` takes its share of, and how many it takes."""
+    enough = int(0.5 / settings.validation) + 1
+    if any(row.group for row in rows):
+        return f": {len(rows)} in {len({row.group or row.text for row in rows})} groups, where it takes {enough} groups"
+    most = max(Counter(row.category for row in rows).values(), default=0)
+    return f" of each category by itself: {len(rows)}, of the largest category {most}, where it takes {enough}"
 
 
 def complete(
