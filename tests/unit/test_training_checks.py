@@ -119,6 +119,33 @@ def test_rows_that_are_all_faulty_are_told_by_their_faults_alone(tmp_path):
     assert kinds(found.strict()) == {"unknown label": ("error", 1)}
 
 
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("Train", "did you mean 'train'?"),
+        (" train", "did you mean 'train'?"),
+        ("trian", "did you mean 'train'?"),
+        ("DEV", "did you mean 'dev'?"),
+        ("tests", "did you mean 'test'?"),
+        ("", "leave it out where `train` is meant"),
+        (" ", "leave it out where `train` is meant"),
+    ],
+)
+def test_a_split_that_is_misspelt_or_empty_is_a_warning(tmp_path, split, words):
+    entries = [*toy_entries(12, "train"), {"text": "my saw is blunt", "category": "s_garden", "split": split}]
+    (finding,) = [each for each in check([write_rows(tmp_path / "rows.jsonl", entries)], TAXONOMY).findings
+                  if each.kind == "split"]  # fmt: skip
+    assert (finding.severity, finding.count) == ("warning", 1)
+    assert finding.message.startswith(f"1 rows are of split {split!r} (rows.jsonl:61), ")
+    assert finding.message.endswith(words)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test", "test2", "held-out", "spring", "fold_a"])
+def test_a_split_of_its_own_is_no_fault(tmp_path, split):
+    entries = [*toy_entries(12, "train"), {"text": "my saw is blunt", "category": "s_garden", "split": split}]
+    assert "split" not in kinds(check([write_rows(tmp_path / "rows.jsonl", entries)], TAXONOMY))
+
+
 _LINE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9),
     lambda inner: st.dictionaries(st.sampled_from(["text", "category", "split", "lang", "x"]), inner, max_size=4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ FEWEST = 4
 """Rows that a category needs for a cross-validation, which each of its parts must know."""
 _FEW = 10
 _SHOWN = 3
+_SPLITS = ("train", "dev", "test")
 _GRAVE = {"conflicting labels", "leakage", "too small"}
 
 Severity = Literal["error", "warning"]
@@ -111,7 +113,7 @@ def check(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None)
     first: dict[str, Row] = {}
     for line in found:
         first.setdefault(line.row.text, line.row)
-    findings += _of_texts(found)
+    findings += [*_of_splits(found), *_of_texts(found)]
     if found:
         findings += _of_sizes([*first.values()], taxonomy)
     return Checked(tuple(first.values()), _errors_first(findings))
@@ -156,6 +158,23 @@ def _of_lines(path: Path, faults: Mapping[str, Sequence[int]]) -> Iterator[Findi
         where = f"{len(lines)} lines of {path}, first: {lines[0]}"
         said = f"{path}: {fault}" if fault == NO_JSONL else f"{fault} ({where}); {way}"
         yield Finding(kind, "error", len(lines), said)
+
+
+def _of_splits(lines: Sequence[_Line]) -> Iterator[Finding]:
+    """Splits that are empty, or another spelling of one that is known: their rows take no part in anything."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        places[line.row.split].append(line.place)
+    for split, there in places.items():
+        bared = split.strip().casefold()
+        near = difflib.get_close_matches(bared, _SPLITS, n=1, cutoff=0.75) if bared.isalpha() else []
+        if bared and (split in _SPLITS or not near):
+            continue
+        meant = f"did you mean {near[0]!r}?" if near else "leave it out where `train` is meant"
+        said = (
+            f"{len(there)} rows are of split {split!r} ({_some(there)}), which nothing trains on or measures; {meant}"
+        )
+        yield Finding("split", "warning", len(there), said)
 
 
 def _of_texts(lines: Sequence[_Line]) -> Iterator[Finding]:
