@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from classifier.taxonomy import Taxonomy
 from tests.classifier_cases import TAXONOMY, filler, toy_entries, write_rows
-from training.datasets import TrainingError, read_rows
+from training.datasets import TrainingError, read_rows, text_key
 from training.near import near, near_groups
 from training.tiers.checks import check
 
@@ -144,6 +144,24 @@ def test_a_split_that_is_misspelt_or_empty_is_a_warning(tmp_path, split, words):
 def test_a_split_of_its_own_is_no_fault(tmp_path, split):
     entries = [*toy_entries(12, "train"), {"text": "my saw is blunt", "category": "s_garden", "split": split}]
     assert "split" not in kinds(check([write_rows(tmp_path / "rows.jsonl", entries)], TAXONOMY))
+
+
+@pytest.mark.parametrize(
+    ("key", "decided"),
+    [(text_key("a spoon"), "drop"), (text_key("a fork"), "s_garden"), (text_key("a fork").upper(), "drop")],
+)
+def test_labels_that_name_no_text_of_the_data_are_a_warning(tmp_path, key, decided):
+    data = write_rows(
+        tmp_path / "rows.jsonl", [{"text": each, "category": "s_kitchen"} for each in ("a spoon", "a fork")]
+    )
+    (tmp_path / "labels.csv").write_text(f"key,category\n{key},{decided}\n{'0' * 16},drop\n")
+    found = [each for each in check([data], TAXONOMY, tmp_path / "labels.csv").findings if each.kind == "labels"]
+    if key == key.lower():
+        assert not found
+    else:
+        (finding,) = found
+        assert (finding.severity, finding.count) == ("warning", 2)
+        assert "labels.csv: none of its 2 keys names a text of the data" in finding.message
 
 
 _LINE = st.recursive(

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
-from training.datasets import NO_JSONL, Row, TrainingError, read_decisions, read_usable
+from training.datasets import NO_JSONL, Row, TrainingError, read_decisions, read_lines, read_usable, text_key
 from training.near import bare, near
 
 FEWEST = 4
@@ -113,6 +113,11 @@ def check(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None)
     first: dict[str, Row] = {}
     for line in found:
         first.setdefault(line.row.text, line.row)
+    if labels and decisions and not _decided(decisions, found, paths):
+        said = (
+            f"labels {labels}: none of its {len(decisions)} keys names a text of the data; give the data's own labels"
+        )
+        findings.append(Finding("labels", "warning", len(decisions), said))
     findings += [*_of_splits(found), *_of_texts(found)]
     if found:
         findings += _of_sizes([*first.values()], taxonomy)
@@ -126,6 +131,15 @@ def _errors_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 class _Line(NamedTuple):
     place: str
     row: Row
+
+
+def _decided(decisions: Mapping[str, str], found: Sequence[_Line], paths: Sequence[Path]) -> bool:
+    """Whether any decision is about a text of the data, kept or left out."""
+    return any(text_key(line.row.text) in decisions for line in found) or any(
+        isinstance(entry, dict) and isinstance(entry.get("text"), str) and text_key(entry["text"]) in decisions
+        for path in paths
+        for _, entry in read_lines(path)
+    )
 
 
 def _of_taxonomy(taxonomy: Taxonomy) -> Iterator[Finding]:
