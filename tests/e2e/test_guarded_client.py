@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
+import json
 import pickle
 import threading
 import time
@@ -18,7 +20,7 @@ from e2e_cases import OddUpstream, closed_port, served, user
 
 from guard import BlockedError, guarded
 from guard.engine import Guard
-from tests.doubles import Flaky, MemoryJournal, PhraseCheck, WordClassifier, make_guard, raises
+from tests.doubles import Flaky, MemoryJournal, PhraseCheck, WordClassifier, chat_answer, chunk, make_guard, raises, sse
 
 LEAK = "sk-canned"  # what the canned upstream leaks when asked for release notes
 NOTES = "Write release notes."
@@ -263,6 +265,48 @@ def test_the_given_clients_own_connections_are_used(local):
             assert client.chat.completions.create(model="canned", messages=user("hello")).choices
         assert own.is_closed
     assert seen == ["httpx", "httpx2"]
+
+
+def _whole(http, request):
+    """What a double answers, whole and maybe compressed, as tests of applications do."""
+    if request.url.path.endswith("/models"):
+        return http.Response(200, json={"object": "list", "data": [{"id": "m"}]})
+    asked = json.loads(request.content)
+    if asked.get("stream"):
+        said = sse([chunk({"content": "Hello."}, finish="stop")])
+        return http.Response(200, headers={"content-type": "text/event-stream"}, content=said)
+    if asked["model"] == "plain":
+        return http.Response(200, json=chat_answer("Hello."))
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    return http.Response(200, headers=headers, content=gzip.compress(json.dumps(chat_answer("Hello.")).encode()))
+
+
+@pytest.mark.parametrize("http", [httpx, httpx2])
+def test_an_answer_that_was_read_before_is_read_again(local, http):
+    mock = http.MockTransport(lambda request: _whole(http, request))
+    with guarded(local.client(http_client=http.Client(transport=mock)), local.guard) as client:
+        create = client.chat.completions.create
+        for model in ("plain", "packed"):
+            assert create(model=model, messages=user("hello")).choices[0].message.content == "Hello."
+        assert [each.choices[0].delta.content for each in create(model="m", messages=user("hello"), stream=True)]
+        assert client.models.list().data[0].id == "m"
+
+    async def awaited():
+        inner = local.async_client(http_client=http.AsyncClient(transport=mock))
+        async with guarded(inner, local.guard) as client:
+            return [await client.chat.completions.create(model=each, messages=user("hello")) for each in ("plain", "z")]
+
+    assert [each.choices[0].message.content for each in asyncio.run(awaited())] == ["Hello.", "Hello."]
+
+    def hook(response):
+        response.read()
+
+    own = http.Client(event_hooks={"response": [hook]})
+    with guarded(local.client(http_client=own), local.guard) as client:
+        asked = {"messages": user("Write a haiku."), "model": "canned"}
+        assert client.chat.completions.create(**asked).choices[0].message.content.startswith("[canned] ")
+        answer = client.chat.completions.create(**asked | {"messages": user(NOTES)})
+        assert answer.choices[0].finish_reason == "content_filter"
 
 
 def test_azure_deployments_are_guarded_too(local):
