@@ -19,6 +19,7 @@ from guard.language import Detector
 from guard.output import output_checks
 from guard.policy import Rule, decide
 from guard.response_check import AnswerCheck
+from guard.rules import unsaid
 from guard.types import Asked, Classifier, ExchangeJudge, Origin, ResponseCheck, TextKind, Turn
 from guard.unreachable import unreachable
 
@@ -40,7 +41,7 @@ class Edition:
         refusals: the texts by which a refusal is known in a conversation that goes on.
         output: looks at what the model wrote.
         answers: holds what the model wrote against what was asked; None where nothing does.
-        warnings: what is sound, and surely not meant: rules that can never match.
+        warnings: what is sound, and surely not meant: rules that can never match, texts that are never said.
     """
 
     config: Config
@@ -87,7 +88,7 @@ class Edition:
             refusals=texts.refusals if config.conversation.forget_refused else frozenset(),
             output=output,
             answers=AnswerCheck(config.output.responses, judge) if config.output.responses.asked else None,
-            warnings=tuple(unreachable(rules, taxonomy)) if taxonomy else (),
+            warnings=(*(unreachable(rules, taxonomy) if taxonomy else ()), *unsaid(config.policy.rules)),
         )
 
     def succeeded_by(

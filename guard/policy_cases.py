@@ -15,7 +15,7 @@ from classifier.types import Coverage, Handling, Span, Tier, Verdict
 from guard.choosing import Taxonomies
 from guard.errors import ConfigError
 from guard.fields import Section, Share, Word, Words
-from guard.policy import Match, Mode, Rule, decide
+from guard.policy import NO_RULE, Match, Mode, Rule, decide
 from guard.rules import EndpointName, TierLabel
 from guard.types import Origin, Route, TextKind
 from guard.yaml_file import read_yaml, validated
@@ -160,6 +160,23 @@ def untested(rules: Sequence[Rule], outcomes: Sequence[Outcome]) -> list[str]:
     return [rule.name for rule in rules if rule.mode is not Mode.OFF and rule.name not in reached]
 
 
+def unknown_rules(rules: Sequence[Rule], outcomes: Sequence[Outcome]) -> list[str]:
+    """A sentence for each rule that a case expects and the policy does not have."""
+    names = [*(rule.name for rule in rules), NO_RULE.name]
+    found = []
+    for outcome in outcomes:
+        expected = outcome.case.expect
+        for name in (*filter(None, [expected.rule]), *(expected.shadow or ())):
+            if name not in names:
+                found.append(f"{outcome.name}: the policy has no rule {name!r}; {_nearest(name, names)}")
+    return found
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
+
+
 def _verdict(case: Case, name: str, taxonomy: Taxonomy | Taxonomies) -> Verdict:
     """The verdict that a case describes."""
     tier, handling = _meaning(case, name, taxonomy)
@@ -183,9 +200,8 @@ def _meaning(case: Case, name: str, taxonomy: Taxonomy | Taxonomies) -> tuple[Ti
         return tier, case.handling or DEFAULT_HANDLING[tier]
     known = next((each for each in taxonomy.categories if each.id == case.category), None)
     if known is None:
-        near = difflib.get_close_matches(str(case.category), taxonomy.ids, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(taxonomy.ids)}"
-        raise ConfigError(f"{name}: the taxonomy has no category {case.category!r}; {hint}")
+        near = _nearest(str(case.category), taxonomy.ids)
+        raise ConfigError(f"{name}: the taxonomy has no category {case.category!r}; {near}")
     if tier not in (None, known.tier) or case.handling not in (None, known.handling):
         raise ConfigError(
             f"{name}: the category {known.id!r} has tier {known.tier.label!r} and handling {known.handling.value!r}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -111,6 +112,16 @@ class RuleSection(Section):
             ground_answer=self.ground_answer,
             protect=self.protect,
         )
+
+
+def unsaid(rules: Iterable[RuleSection]) -> list[str]:
+    """A sentence for each rule whose text is never said, as the model answers; rules that are off are left out."""
+    return [
+        f"rule {rule.name!r} has `say` and `route: forward`: the model answers, so its text is never said; remove it, "
+        "or take `route: refuse` or `route: hand_over`"
+        for rule in rules
+        if rule.say and rule.route is Route.FORWARD and rule.mode is not Mode.OFF
+    ]
 
 
 DEFAULT_RULES = (

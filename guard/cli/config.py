@@ -52,8 +52,9 @@ def check(
 ) -> None:
     """Load every part that a configuration names, without serving; exit status 1 if anything is wrong.
 
-    A rule of the policy that can never match is a warning, and so are users who are trusted. Keys and files of the
-    server are looked for; `airlock doctor` also tries its addresses, the journal's database, the upstream and traces.
+    A rule of the policy that can never match is a warning, and so are one whose text is never said, and users who are
+    trusted. Keys and files of the server are looked for; `airlock doctor` also tries its addresses, the journal's
+    database, the upstream and traces.
     """
     from guard.assemble import load_guard
     from guard.cli.server_checks import check_journal, check_keys

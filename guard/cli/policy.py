@@ -37,7 +37,8 @@ def run(
     from guard.choosing import first_of
     from guard.config import load_config
     from guard.edition import check_categories
-    from guard.policy_cases import read_cases, run_cases, untested
+    from guard.policy_cases import read_cases, run_cases, unknown_rules, untested
+    from guard.rules import unsaid
     from guard.unreachable import unreachable
 
     settings = load_config(config)
@@ -60,7 +61,8 @@ def run(
         return said
 
     outcomes = run_cases(rules, asked, taxonomy, classify)
-    left, warnings = untested(rules, outcomes), unreachable(rules, taxonomy)
+    left = untested(rules, outcomes)
+    warnings = [*unreachable(rules, taxonomy), *unsaid(settings.policy.rules), *unknown_rules(rules, outcomes)]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if as_json:
         said = [outcome.as_dict() for outcome in outcomes]

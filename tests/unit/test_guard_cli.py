@@ -201,6 +201,26 @@ def test_config_check_warns_of_trusted_users(tmp_path):
     assert "warning: conversation.trusted_roles has `user`" in ran.stderr
 
 
+def test_a_text_that_is_never_said_and_a_rule_that_is_not_there_are_named(tmp_path):
+    policy = "policy: {rules: [{name: unsafe, when: {tier: unsafe}, route: refuse, say: No.}, "
+    policy += "{name: quiet, mode: off, route: forward, say: Never.}, {name: rest, route: forward, say: Hello.}]}"
+    path, cases = tmp_path / "airlock.yaml", tmp_path / "cases.yaml"
+    path.write_text(f"journal: {{path: null}}\nknowledge: {{kind: none}}\noutput: {{classifier: false}}\n{policy}")
+    cases.write_text(
+        "cases: [{name: odd, tier: unsafe, expect: {rule: unsfe}}, {tier: safe, expect: {rule: rest}},\n"
+        "{name: shade, tier: safe, expect: {shadow: zzz}}, {name: gone, tier: safe, expect: {rule: quiet}}]"
+    )
+    said = run("policy", "test", cases, "-c", path)
+    assert said.exit_code == 1
+    unsaid, unknown, shadow = said.stderr.splitlines()
+    assert unsaid.startswith("warning: rule 'rest' has `say` and `route: forward`")
+    assert unknown == "warning: odd: the policy has no rule 'unsfe'; did you mean 'unsafe'?"
+    assert shadow.startswith("warning: shade: the policy has no rule 'zzz'; it has: unsafe, quiet, rest, ")
+    rules_only = path.read_text().replace("tier: unsafe", "endpoint: chat")
+    path.write_text(f"classifier: {{kind: none}}\n{rules_only}")
+    assert unsaid in run("config", "check", path).stderr.splitlines()
+
+
 def test_config_check_and_doctor_warn_of_rates_that_each_worker_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_steps", lambda settings: [])  # which ask the upstream
     path = tmp_path / "airlock.yaml"
