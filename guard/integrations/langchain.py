@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.language_models import LanguageModelInput
@@ -23,6 +23,14 @@ from guard.types import AnswerGrounding, Decision, Origin
 from guard.wires.openai import extras_of
 
 _ORIGIN = Origin(endpoint="langchain")
+
+_NO_STREAM = "nostream"  # LangGraph's tag of models whose tokens are not shown
+_BOUND_BEFORE = {
+    "bind_tools": "; bind them before it is wrapped: GuardedModel(model.bind_tools(tools)); an agent takes "
+    "the model itself, and AirlockMiddleware",
+    "with_structured_output": "; bind the schema as a tool before it is wrapped, and parse behind it: "
+    "GuardedModel(model.bind_tools([Page])) | PydanticToolsParser(tools=[Page])",
+}
 
 T = TypeVar("T")
 
@@ -79,7 +87,7 @@ class _Doors:
 class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
     """A chat model behind the guard, as a step of a chain: ``prompt | GuardedModel(model, guard) | parser``.
 
-    An answer comes in one piece, also from `stream`: it is checked whole.
+    An answer comes in one piece, also from `stream` and where LangGraph streams messages: it is checked whole.
 
     Args:
         model: answers what may pass; any runnable from messages to a message or a text.
@@ -106,6 +114,13 @@ class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
         self._model = model
         self._doors = _Doors(guard, raise_on_block=raise_on_block)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> None:
+            """Say what to do in place of what only a chat model has."""
+            hint = _BOUND_BEFORE.get(name, "")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: ANN401
         """The model's answer, once it is checked, or Airlock's own."""
         messages = _messages(input)
@@ -113,7 +128,7 @@ class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
         if own is not None:
             return own
         allowed = _allowed(messages, entered)
-        said = self._doors.ask(entered.decision, lambda: self._model.invoke(allowed, config, **kwargs))
+        said = self._doors.ask(entered.decision, lambda: self._model.invoke(allowed, _unseen(config), **kwargs))
         return _first(background.run(self._doors.leave(entered.decision, [_message(said)])))
 
     async def ainvoke(
@@ -128,7 +143,7 @@ class GuardedModel(Runnable[LanguageModelInput, AIMessage]):
         if own is not None:
             return own
         allowed = _allowed(messages, entered)
-        said = await self._doors.ask_awaited(entered.decision, self._model.ainvoke(allowed, config, **kwargs))
+        said = await self._doors.ask_awaited(entered.decision, self._model.ainvoke(allowed, _unseen(config), **kwargs))
         return _first(await background.wait(self._doors.leave(entered.decision, [_message(said)])))
 
 
@@ -170,6 +185,12 @@ class AirlockMiddleware(AgentMiddleware):
         allowed = _with(request, _allowed(sent, entered))
         response = await self._doors.ask_awaited(entered.decision, handler(allowed))
         return _response(response, await background.wait(self._doors.leave(entered.decision, response.result)))
+
+
+def _unseen(config: RunnableConfig | None) -> RunnableConfig:
+    """The config of the model within, whose tokens LangGraph does not show before they are checked."""
+    given: RunnableConfig = config or {}
+    return {**given, "tags": [*(given.get("tags") or []), _NO_STREAM]}
 
 
 def _sent(request: ModelRequest[Any]) -> list[BaseMessage]:

@@ -1,18 +1,20 @@
 """LangChain's own agent and chains, with a chat model whose answers are fixed; nothing talks to a network."""
 
 import asyncio
+import copy
 import json
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelResponse
-from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import PydanticToolsParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
 
 from guard.errors import BadRequest, BlockedError, PartFailure
@@ -660,3 +662,41 @@ def test_fields_that_cannot_be_read_are_named_and_do_not_reach_the_model():
         with pytest.raises(BadRequest, match=r"messages\[0\]"):
             GuardedModel(answering, make_guard()).invoke([HumanMessage("hi", additional_kwargs={"note": value})])
         assert answering.asked == []
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(("said", "shown"), [("all is well", ["all is well"]), (f"you {PHRASE} so", None)])
+def test_langgraph_shows_no_token_of_a_guarded_model_before_it_is_checked(said, shown, awaited):
+    step = GuardedModel(GenericFakeChatModel(messages=iter([AIMessage(said)])), make_guard())
+
+    def answer(state):
+        return {"messages": [step.invoke(state["messages"], {"tags": ["mine"]})]}
+
+    async def answer_awaited(state):
+        return {"messages": [await step.ainvoke(state["messages"])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("answer", answer_awaited if awaited else answer)
+    graph.add_edge(START, "answer")
+    asked = ({"messages": [HumanMessage("hi")]}, None)
+
+    async def streamed():
+        return [message.text async for message, _ in graph.compile().astream(*asked, stream_mode="messages")]
+
+    if awaited:
+        texts = asyncio.run(streamed())
+    else:
+        texts = [message.text for message, _ in graph.compile().stream(*asked, stream_mode="messages")]
+    assert len(texts) == 1
+    assert shown in (None, texts)
+    assert PHRASE not in texts[0]
+
+
+def test_what_only_a_chat_model_has_is_said_to_be_bound_before():
+    step = GuardedModel(model("fine"), make_guard())
+    with pytest.raises(AttributeError, match=r"GuardedModel\(model.bind_tools\(tools\)\).*AirlockMiddleware"):
+        create_agent(step, [look_up]).invoke({"messages": [HumanMessage("hi")]})
+    with pytest.raises(AttributeError, match="before it is wrapped"):
+        step.with_structured_output(dict)
+    assert not hasattr(step, "other")
+    assert copy.copy(step).invoke("hi").text == "fine"
