@@ -48,7 +48,8 @@ def results_of(
 ) -> dict[str, Any]:
     """The body of the answer: scores are probabilities, and of an OpenAI name the sum over the categories that mean it.
 
-    A name that no category means has score 0 and no input type, since nothing was judged by it.
+    A name that no category means has score 0 and no input type, since nothing was judged by it. A category of such a
+    name means it.
 
     Args:
         decisions: one for each input, each with a verdict.
@@ -72,9 +73,10 @@ def _result(decision: Decision, names: Mapping[str, Sequence[str]], *, extras: b
     own = _scores(verdict) if verdict else {}
     found = {verdict.category, *names.get(verdict.category, ())} if verdict and flagged(decision) else set()
     meaning: dict[str, list[str]] = {
-        name: [category for category in own if name in names.get(category, ())] for name in OPENAI_CATEGORIES
+        name: [category for category in own if name in (category, *names.get(category, ()))]
+        for name in OPENAI_CATEGORIES
     }
-    scores = {name: min(1.0, sum(own[category] for category in meaning[name])) for name in meaning} | own
+    scores = own | {name: min(1.0, sum(own[category] for category in meaning[name])) for name in meaning}
     result: dict[str, Any] = {
         "flagged": flagged(decision),
         "categories": {name: name in found for name in scores},

@@ -175,6 +175,17 @@ def test_a_taxonomy_without_a_mapping_speaks_its_own_names_and_can_be_given_open
     assert "airlock" not in named
 
 
+def test_a_category_by_the_name_of_one_of_openais_means_it():
+    said = replace(verdict(Tier.UNSAFE, "hate"), categories={"hate": 0.6, "slurs": 0.3, "weather": 0.1})
+    decision = Decision(Route.REFUSE, "r", said)
+    for names, score in (({}, 0.6), ({"slurs": ("hate",)}, 0.9)):
+        [result] = results_of([decision], names, model="m", extras=False)["results"]
+        assert result["categories"]["hate"] is True
+        assert result["category_scores"]["hate"] == pytest.approx(score)
+        assert result["category_applied_input_types"]["hate"] == ["text"]
+        assert result["category_applied_input_types"]["violence"] == []
+
+
 @pytest.mark.parametrize(
     "value", ["", "  ", [], ["a", ""], [{"type": "text"}], ["a", {"type": "text", "text": "b"}], 7, None]
 )
