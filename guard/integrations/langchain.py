@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 
 from guard.assemble import load_guard
 from guard.config import Config
@@ -171,7 +173,8 @@ class AirlockMiddleware(AgentMiddleware):
         if own is not None:
             return own
         allowed = _with(request, _allowed(sent, entered))
-        response = self._doors.ask(entered.decision, lambda: handler(allowed))
+        with _unseen_within():
+            response = self._doors.ask(entered.decision, lambda: handler(allowed))
         return _response(response, background.run(self._doors.leave(entered.decision, response.result)))
 
     async def awrap_model_call(
@@ -183,7 +186,8 @@ class AirlockMiddleware(AgentMiddleware):
         if own is not None:
             return own
         allowed = _with(request, _allowed(sent, entered))
-        response = await self._doors.ask_awaited(entered.decision, handler(allowed))
+        with _unseen_within():
+            response = await self._doors.ask_awaited(entered.decision, handler(allowed))
         return _response(response, await background.wait(self._doors.leave(entered.decision, response.result)))
 
 
@@ -191,6 +195,16 @@ def _unseen(config: RunnableConfig | None) -> RunnableConfig:
     """The config of the model within, whose tokens LangGraph does not show before they are checked."""
     given: RunnableConfig = config or {}
     return {**given, "tags": [*(given.get("tags") or []), _NO_STREAM]}
+
+
+@contextmanager
+def _unseen_within() -> Iterator[None]:
+    """The same for all that is called within, by the config that it inherits."""
+    token = var_child_runnable_config.set(_unseen(var_child_runnable_config.get()))
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def _sent(request: ModelRequest[Any]) -> list[BaseMessage]:

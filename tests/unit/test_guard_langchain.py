@@ -692,6 +692,25 @@ def test_langgraph_shows_no_token_of_a_guarded_model_before_it_is_checked(said, 
     assert PHRASE not in texts[0]
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(("said", "shown"), [("all is well", ["all is well"]), (f"you {PHRASE} so", None)])
+def test_langgraph_shows_no_token_of_an_agents_model_before_it_is_checked(said, shown, awaited):
+    speaking = GenericFakeChatModel(messages=iter([AIMessage(said)]))
+    agent = create_agent(speaking, [], middleware=[AirlockMiddleware(make_guard())])
+    asked = {"messages": [HumanMessage("hi")]}
+
+    async def streamed():
+        return [message.text async for message, _ in agent.astream(asked, stream_mode="messages")]
+
+    if awaited:
+        texts = asyncio.run(streamed())
+    else:
+        texts = [message.text for message, _ in agent.stream(asked, stream_mode="messages")]
+    assert len(texts) == 1
+    assert shown in (None, texts)
+    assert PHRASE not in texts[0]
+
+
 def test_what_only_a_chat_model_has_is_said_to_be_bound_before():
     step = GuardedModel(model("fine"), make_guard())
     with pytest.raises(AttributeError, match=r"GuardedModel\(model.bind_tools\(tools\)\).*AirlockMiddleware"):
