@@ -15,7 +15,8 @@ import regex
 _LAYERS = 3  # an encoded text may be encoded once more
 _HIDDEN = regex.compile(r"\p{Cf}")
 _BASE64 = regex.compile(r"(?<![\w+/-])[\w+/-]{16,}={0,2}(?:\s[\w+/-]{16,}={0,2})*(?:\s[\w+/-]+={1,2})?", regex.ASCII)
-_HEX = regex.compile(r"(?<!\w)(?:0x)?(?:[0-9A-Fa-f]{2}(?:,? ?0x|[ :,-])?){12,}(?!\w)", regex.ASCII)
+_HEX = regex.compile(r"(?<!\w)(?:0x)?(?:(?:[0-9A-Fa-f]{2})++(?:,? ?0x|[ :,-])?)+(?!\w)", regex.ASCII)
+_FEWEST_DIGITS = 24
 _HEX_MARKS = regex.compile(r"0x|[ :,-]")
 # Characters by their codes, one by one, however the list is written.
 _MARKS = r"""[\s,;:.|'"\[\]-]"""
@@ -99,7 +100,8 @@ def _runs(text: str) -> Iterator[str]:
     """What runs of hexadecimal digits and of base64 say, and lists of codes, those that are readable."""
     for match in _HEX.finditer(text):
         digits = _HEX_MARKS.sub("", match[0])
-        yield from _readable(bytes.fromhex(digits[: len(digits) // 2 * 2]))
+        if len(digits) >= _FEWEST_DIGITS:
+            yield from _readable(bytes.fromhex(digits))
     for match in _BASE64.finditer(text):
         yield from _readable(_from_base64(match[0]))
     for match in _HEX_CODES.finditer(text):

@@ -144,6 +144,12 @@ def test_time_grows_with_length_and_no_faster(piece):
     assert seconds(10_000) < 100 * max(seconds(1_000), 0.01)  # a square would be more
 
 
+def test_a_long_number_with_a_digit_too_many_takes_no_time():
+    started = time.process_time()
+    decoded("0" * 200_001)
+    assert time.process_time() - started < 2  # a square took 6 s
+
+
 def test_hardly_any_row_of_the_training_data_has_another_reading():
     lines = (Path(__file__).parents[2] / "data/queries/train.jsonl").read_text("utf-8").splitlines()[::7]
     texts = [json.loads(line)["text"] for line in lines]
