@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from urllib.parse import parse_qsl
 
 from guard.anew import EVENTS as WRITTEN_AS_EVENTS
 from guard.asgi import (
@@ -22,17 +21,15 @@ from guard.asgi import (
     send_whole,
 )
 from guard.body import read_body
-from guard.config import Config
 from guard.doors import unjudged
 from guard.endpoints import plain
 from guard.engine import Guard
 from guard.errors import BadRequest, ConfigError, GuardClosed, JournalError
-from guard.policy import Mode, fits
+from guard.named_models import check_named
 from guard.response import CheckedResponse
 from guard.types import AnswerGrounding, Decision, Origin, Reply, Route
 from guard.wires import BY_ENDPOINT, PATHS, Fault, Reading, Wire, WireRequest
 from guard.wires.json import dump_request, parse_json
-from guard.wires.requests import models_of
 
 
 class GuardMiddleware:
@@ -117,8 +114,7 @@ class GuardedExchange:
         try:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
             request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
-            _check_query(self._scope, request.model)
-            _check_models(self._guard.config, request)
+            check_named(self._scope, self._guard.config, request)
             passing = unjudged(self._guard, request, self._wire.param)
             origin = Origin(self._scope.get(TENANT), request.model, self._wire.endpoint)
             judging = self._guard.admit(
@@ -206,35 +202,3 @@ def _asked_whole(request: WireRequest, decision: Decision, wire: Wire) -> WireRe
         return request
     asked = {name: value for name, value in parse_json(request.body).items() if name != "stream_options"}
     return replace(request, body=dump_request({**asked, "stream": False}))
-
-
-def _check_query(scope: Scope, model: str) -> None:
-    """LiteLLM takes the model in a query for the body's; keys, policy and classifiers go by that in the body.
-
-    Raises:
-        BadRequest: the query names another one.
-    """
-    query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
-    if any(name.casefold() == "model" and value != model for name, value in query):
-        raise BadRequest("model: the query names another one than the body; name it in the body alone", param="model")
-
-
-def _check_models(config: Config, request: WireRequest) -> None:
-    """A server may answer with any model that a request names; rules and classifiers are chosen by its `model`.
-
-    Raises:
-        BadRequest: a rule or a choice of classifiers tells another one from it.
-    """
-    whens = [rule.when.model for rule in config.policy.rules if rule.mode is not Mode.OFF]
-    whens += [other.when.model for other in config.classifiers.values()]
-    wanted = [tuple(map(str.lower, names)) for names in whens if names]
-    if not wanted:
-        return
-    own = request.model.lower()
-    for other in models_of(parse_json(request.body)):
-        if not isinstance(other, str) or any(fits(own, names) != fits(other.lower(), names) for names in wanted):
-            raise BadRequest(
-                f"model: rules or classifiers are chosen by it, and the request names another, {str(other)[:100]!r}, "
-                "that they tell from it; name one model",
-                param="model",
-            )

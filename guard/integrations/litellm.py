@@ -31,11 +31,13 @@ from guard.integrations.litellm_messages import (
     stopped_chunk,
     stream_anew,
 )
+from guard.named_models import check_models
 from guard.streaming import StreamGate
 from guard.types import AnswerGrounding, Decision, Finding, Origin, Reply
 from guard.wires import CHAT, WireRequest
 from guard.wires.json import content_texts, event
 from guard.wires.openai import extras_of
+from guard.wires.requests import models_of
 
 _DECISION = "airlock_decision"
 _ANSWERED = "airlock_answered"  # whether one of the hooks below has begun to write how the request ends
@@ -75,6 +77,7 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         """Judge a request before a model is called; turns that were refused earlier are taken out of it."""
         origin = Origin(model=str(data.get("model") or ""), endpoint="litellm")
         request, param = read_request(self._guard, data, call_type)
+        check_models(self._guard.config, origin.model, models_of(data))
         decision, reply = await background.wait(
             enter_request(self._guard, request, param, origin, answers=call_type not in _WORDLESS)
         )

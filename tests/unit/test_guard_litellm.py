@@ -241,6 +241,15 @@ def test_files_beside_a_text_are_no_text(guardrail, call_type, name, value):
     assert journal.decisions[0][0].unjudged == (name,)
 
 
+def test_a_request_names_no_model_that_a_rule_tells_from_its_own(guardrail):
+    rules = {"policy.rules": [{"name": "small", "when": {"tier": "safe", "model": "gpt-*"}, "route": "forward"}]}
+    for more in ({"models": ["big"]}, {"extra_body": {"model": "big"}}, {"fallbacks": [{"gpt-4": ["big"]}]}):
+        with pytest.raises(BadRequest, match="another, 'big'"):
+            asyncio.run(before(guardrail(rules), messages=ASKED, model="gpt-4", **more))
+        assert asyncio.run(before(guardrail(), messages=ASKED, model="gpt-4", **more))
+    assert asyncio.run(before(guardrail(rules), messages=ASKED, model="gpt-4", fallbacks=["gpt-5"]))
+
+
 @pytest.mark.parametrize("name", ["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"])
 def test_what_is_tried_after_a_request_is_read_as_it_is_on_the_wires(guardrail, name):
     for data in ({name: [{"model": "x", "documents": ["a bomb"]}]}, {"prompt_variables": {"q": "a bomb"}}):

@@ -89,6 +89,24 @@ def test_a_request_names_no_model_that_a_rule_tells_from_the_one_it_is_judged_by
     assert ask(asking("hi") | more).status == 200, "no rule asks for the model"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/{}/chat/completions",
+        "/openai//Deployments/{}//chat/completions/",
+        "/engines/{}/chat/completions",
+    ],
+)
+def test_a_deployment_in_the_path_is_a_model_that_the_request_names(path):
+    rules = {"policy.rules": [{"name": "small", "when": {"tier": "safe", "model": "gpt-*"}, "route": "forward"}]}
+    named = asking("hi") | {"model": "gpt-4"}
+    upstream = Upstream()
+    result = ask(named, upstream, rules, path=path.format("azure/big"))
+    assert (result.status, result.json["error"]["param"], upstream.requests) == (400, "model", [])
+    assert ask(named, settings=rules, path=path.format("gpt-4-of-mine")).status == 200
+    assert ask(named, path=path.format("big")).status == 200, "no rule asks for the model"
+
+
 @pytest.mark.parametrize("query", [b"model=other", b"x=1&mod%65l=other", b"Model=other", b"model=m&model=other"])
 def test_another_model_in_the_query_than_in_the_body_is_refused(query):
     upstream = Upstream()
