@@ -115,7 +115,8 @@ def check(paths: Sequence[Path], taxonomy: Taxonomy, labels: Path | None = None)
         first.setdefault(line.row.text, line.row)
     if labels and decisions and not _decided(decisions, found, paths):
         said = (
-            f"labels {labels}: none of its {len(decisions)} keys names a text of the data; give the data's own labels"
+            f"labels {labels}: none of its {len(decisions)} keys names a text of the data; a key is the first 16 hex "
+            "digits, in lower case, of the SHA-256 of the text"
         )
         findings.append(Finding("labels", "warning", len(decisions), said))
     findings += [*_of_splits(found), *_of_texts(found)]
