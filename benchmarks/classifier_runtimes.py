@@ -30,7 +30,8 @@ from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import ClassifierError
 from classifier.weights import encoder_path, encoder_sha256
 from guard.assemble import load_guard
-from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_classifier import load_classifier
+from guard.assemble_encoders import Encoders
 from guard.cli.export import AUTHORED
 from guard.config import Config, load_config
 from training.manifest import adapter_sha256, command, provenance, write_json

@@ -28,7 +28,8 @@ from unittest import mock
 from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
 from guard.absent import NoKnowledge
-from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_classifier import load_classifier
+from guard.assemble_encoders import Encoders
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.conversation import texts_to_judge
 from guard.engine import Guard, Parts

@@ -95,7 +95,8 @@ class Inference:
     """The classifier alone on texts of the same length, in this process, one thread."""
 
     def __init__(self) -> None:
-        from guard.assemble_classifier import Encoders, load_classifier
+        from guard.assemble_classifier import load_classifier
+        from guard.assemble_encoders import Encoders
         from guard.config import load_config
 
         config = load_config(None, {})

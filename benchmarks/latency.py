@@ -25,7 +25,8 @@ from timing import percentiles
 
 from classifier.model import DEFAULT_MODEL
 from classifier.types import Verdict
-from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_classifier import load_classifier
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import gate, load_interpreter, load_related, load_search, load_sentences, load_support
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.engine import Guard, Parts

@@ -22,7 +22,8 @@ import numpy as np
 from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.types import Tier
 from guard.answers import AnswerTexts
-from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_classifier import load_classifier
+from guard.assemble_encoders import Encoders
 from guard.config import load_config
 from training.manifest import adapter_sha256, provenance, write_json
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guard.assemble_classifier import Encoders
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import load_support
 from guard.config import load_config
 from rag.grounding import check_answer

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.assemble import load_guard
-from guard.assemble_classifier import Encoders
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import load_knowledge, load_search, load_sentences
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.types import Route, Turn

@@ -23,7 +23,8 @@ from timing import percentiles
 from classifier.model import DEFAULT_MODEL, TierClassifier
 from classifier.pace import paced
 from classifier.types import Verdict
-from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_classifier import load_classifier
+from guard.assemble_encoders import Encoders
 from guard.batching import Batches
 from guard.config import load_config
 from guard.runner import Runner

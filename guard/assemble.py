@@ -6,7 +6,8 @@ from pathlib import Path
 
 from classifier.taxonomy import Taxonomy
 from guard.absent import UNJUDGED_TAXONOMY, NoKnowledge, Unjudged
-from guard.assemble_classifier import Encoders, load_explainer, load_judge, load_other, load_responses, together
+from guard.assemble_classifier import load_explainer, load_judge, load_other, load_responses, together
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import load_answerer, load_protector
 from guard.choosing import Choice
 from guard.config import Config, load_config

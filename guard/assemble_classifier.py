@@ -1,25 +1,23 @@
-"""Classifiers and the encoders, runtimes and taxonomies that they need, loaded as a configuration says."""
+"""Classifiers and the runtimes and taxonomies that they need, loaded as a configuration says."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, SHIPPED_SPECIALISTS, TAXONOMY, Taxonomy
-from classifier.types import ClassifierError
 from classifier.weights import is_fetched
 from guard.absent import UNJUDGED_TAXONOMY
+from guard.assemble_encoders import Encoders, is_there, naming
 from guard.choosing import Taxonomies
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED
 from guard.specialists import ByLanguage, ExplainerByLanguage
 from guard.types import ExchangeJudge, Explainer
-from rag.types import KnowledgeError
 
 if TYPE_CHECKING:
     from classifier.chosen import Choice as RuntimeChoice
@@ -29,30 +27,6 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger("airlock")
-
-
-class Encoders:
-    """The encoders of a configuration, each loaded once: parts that name the same one share its weights."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._loaded: dict[str, Encoder] = {}
-
-    def get(self, setting: str, name: str) -> Encoder:
-        """The encoder of that name.
-
-        Raises:
-            ConfigError: it is missing, damaged, or not the expected one; the message names the setting.
-        """
-        import torch
-
-        from classifier.encoder import load_encoder
-
-        torch.set_num_threads(self._config.classifier.threads)
-        with naming(setting):
-            if name not in self._loaded:
-                self._loaded[name] = load_encoder(name)
-        return self._loaded[name]
 
 
 def load_explainer(config: Config, judge: TierClassifier | ByLanguage) -> Explainer:
@@ -267,32 +241,11 @@ def _encoder_of(section: str, folder: Path, named: str | None) -> str:
         return named or ClassifierSettings.load(folder).encoder
 
 
-def is_there(setting: str, name: str) -> bool:
-    """Whether the weights of an encoder are where its name says.
-
-    Raises:
-        ConfigError: nobody may look there.
-    """
-    from classifier import weights
-
-    with naming(setting):
-        return weights.is_there(name)
-
-
 def _encoder_sha256(section: str, name: str) -> str:
     from classifier.weights import encoder_path, encoder_sha256
 
     with naming(f"{section}.encoder"):
         return encoder_sha256(name, encoder_path(name))
-
-
-@contextmanager
-def naming(setting: str) -> Iterator[None]:
-    """Errors of the parts come out as the configuration's, with the setting's name before them."""
-    try:
-        yield
-    except (ClassifierError, KnowledgeError) as exc:
-        raise ConfigError(f"{setting}: {exc}") from exc
 
 
 def _runtime_choice(section: str, config: Config) -> RuntimeChoice:

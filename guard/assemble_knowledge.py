@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from classifier.types import MPNET
-from guard.assemble_classifier import Encoders, is_there, naming
+from guard.assemble_encoders import Encoders, is_there, naming
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import NO_ENCODER, SHIPPED

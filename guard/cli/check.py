@@ -88,7 +88,8 @@ def classify(
     as_json: Json = False,
 ) -> None:
     """Classify texts of any length: one line each, in order."""
-    from guard.assemble_classifier import Encoders, load_judge
+    from guard.assemble_classifier import load_judge
+    from guard.assemble_encoders import Encoders
     from guard.config import load_config
 
     if (text is None) == (file is None):

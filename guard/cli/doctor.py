@@ -51,7 +51,7 @@ def doctor(config: ConfigFile = None, as_json: Json = False) -> None:
 def _steps(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     import asyncio
 
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.cli import model_checks, server_checks
     from guard.pinned import check_pinned
 

@@ -30,7 +30,7 @@ def ground(
 
     Without passages, the evidence is what the knowledge base has for each sentence.
     """
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import gate, load_answerer, load_support
     from guard.errors import BadRequest
     from rag.grounding import check_answer

@@ -375,7 +375,7 @@ def told_of(kb: Path | None) -> Iterator[None]:
 
 
 def _encoder(config: Path | None, kb: Path | None, *, anew: bool = False) -> tuple[Config, Encoder]:
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import load_search, load_sentences
 
     settings = settings_of(config, kb)
@@ -385,7 +385,7 @@ def _encoder(config: Path | None, kb: Path | None, *, anew: bool = False) -> tup
 
 def _named(config: Path | None, kb: Path | None) -> tuple[Config, Encoder]:
     """The configuration, and what stands for the encoder that the base was made with; no model is loaded."""
-    from guard.assemble_classifier import naming
+    from guard.assemble_encoders import naming
     from rag.paired import AbsentEncoder
     from rag.schema import SAMPLE, manifest_of
 

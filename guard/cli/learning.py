@@ -13,7 +13,7 @@ from guard.cli.options import ConfigFile, Json, Since, moment_of, opened_journal
 if TYPE_CHECKING:
     from classifier.settings import OperatingPoint
     from classifier.types import Tier
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.config import Config
     from guard.journal.queue import Candidate
     from guard.journal.records import Record
@@ -85,7 +85,7 @@ def queue(
     """
     import json
 
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import load_sentences
     from guard.config import load_config
     from guard.errors import BadRequest

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from classifier.model import TierClassifier
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.config import Config
     from rag.types import Document, Evidence
 

@@ -33,7 +33,8 @@ def run(
 
     A model is loaded only for cases with a `text`.
     """
-    from guard.assemble_classifier import Encoders, load_judge, load_other, load_taxonomy
+    from guard.assemble_classifier import load_judge, load_other, load_taxonomy
+    from guard.assemble_encoders import Encoders
     from guard.choosing import first_of
     from guard.config import load_config
     from guard.edition import check_categories

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from guard.assemble_classifier import Encoders
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import load_sentences
 from guard.config import Config
 from rag.answer import Answerer

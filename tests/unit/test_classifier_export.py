@@ -20,7 +20,8 @@ from classifier.inputs import ExportedTokenizer
 from classifier.model import TierClassifier
 from classifier.types import MINILM, ClassifierError
 from guard import assemble_classifier
-from guard.assemble_classifier import Encoders, load_other
+from guard.assemble_classifier import load_other
+from guard.assemble_encoders import Encoders
 from guard.cli import app
 from guard.config import load_config
 from tests.classifier_cases import TAXONOMY, filler, minilm, toy_entries, toy_model, write_rows

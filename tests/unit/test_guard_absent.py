@@ -5,7 +5,8 @@ import pytest
 from classifier.types import Tier
 from guard.absent import UNJUDGED, UNJUDGED_TAXONOMY, Unjudged
 from guard.assemble import load_guard
-from guard.assemble_classifier import Encoders, load_classifier, load_taxonomy
+from guard.assemble_classifier import load_classifier, load_taxonomy
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import load_knowledge
 from guard.config import load_config
 from guard.errors import ConfigError, PartFailure

@@ -6,7 +6,8 @@ import torch
 
 from classifier import encoder as encoder_module
 from classifier.types import MINILM, MPNET, TextTooLong
-from guard.assemble_classifier import Encoders, load_classifier
+from guard.assemble_classifier import load_classifier
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import load_answerer, load_knowledge, load_search, load_sentences, load_writer
 from guard.config import ClassifierSection, Config, Knowledge
 from guard.errors import ConfigError

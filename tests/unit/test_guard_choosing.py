@@ -10,7 +10,8 @@ import yaml
 from classifier import encoder as encoder_module
 from classifier.settings import ClassifierSettings
 from classifier.types import Handling, Tier
-from guard.assemble_classifier import Encoders, load_classifier, load_other, load_taxonomy
+from guard.assemble_classifier import load_classifier, load_other, load_taxonomy
+from guard.assemble_encoders import Encoders
 from guard.choosing import Choice, Concerns, OtherClassifier, Taxonomies, first_of
 from guard.cli.policy import run as policy_test
 from guard.config import Config, load_config

@@ -9,7 +9,7 @@ from peft import LoraConfig
 
 from classifier.types import MINILM, MPNET
 from classifier.weights import fetched_folder
-from guard.assemble_classifier import Encoders
+from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import gate, load_interpreter, load_support, reader_folder, support_folder
 from guard.config import Config, load_config
 from guard.errors import ConfigError

@@ -19,7 +19,8 @@ from classifier.types import MPNET, ClassifierError, TextTooLong, Tier
 from classifier.weights import encoder_path
 from guard import assemble_classifier
 from guard.assemble import load_guard
-from guard.assemble_classifier import Encoders, load_judge, load_torch_classifier
+from guard.assemble_classifier import load_judge, load_torch_classifier
+from guard.assemble_encoders import Encoders
 from guard.choosing import Specialist
 from guard.config import NO_JOURNAL, Config, load_config
 from guard.errors import ConfigError

@@ -238,7 +238,8 @@ def _judge(
 
 def _classifier_judge(threads: int) -> Judge:
     from classifier.model import DEFAULT_MODEL
-    from guard.assemble_classifier import Encoders, load_classifier
+    from guard.assemble_classifier import load_classifier
+    from guard.assemble_encoders import Encoders
     from guard.config import load_config
     from guard.output import ClassifierCheck
     from training.audit.judges import ClassifierJudge

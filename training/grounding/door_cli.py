@@ -43,7 +43,7 @@ def eval_premise(
     threads: Threads = 1,
 ) -> None:
     """How many false premises of questions are found and put right, and how many true ones are called false."""
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import gate, load_answerer, load_support
     from training.grounding.edits import read_paragraphs
     from training.grounding.evaluate_premise import (
@@ -89,7 +89,7 @@ def eval_grounding(
     threads: Threads = 1,
 ) -> None:
     """Whether released sentences stand where they are cited, and how many lies of an interpretation model get out."""
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import gate, load_answerer, load_knowledge, load_search, load_sentences, load_support
     from training.grounding.evaluate_grounding import Credulous, evaluate_citations, evaluate_gate, off, places, through
     from training.grounding.lies import Liar

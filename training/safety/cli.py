@@ -37,7 +37,7 @@ def eval_rag(
     as_json: Json = False,
 ) -> None:
     """How many questions get an answer, from the right document, how many one that should not, or what is related."""
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import load_answerer, reader_folder, support_folder
     from guard.config import load_config
     from guard.interpretation import Reader
@@ -103,7 +103,7 @@ def eval_safety(
     from classifier.model import DEFAULT_MODEL
     from classifier.taxonomy import Taxonomy
     from guard.assemble import load_guard
-    from guard.assemble_classifier import Encoders
+    from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import load_knowledge, load_search, load_sentences
     from guard.config import load_config
     from training.manifest import adapter_sha256, command, provenance
