@@ -1,7 +1,7 @@
 """How often the citation gate lets pass what an assistant says freely in its own words, and claims that only sound so.
 
 `data/support/paraphrases.jsonl` holds authored claims on short passages: true ones in other words, and as many that a
-passage does not bear, by what is wrong with them. No model has learnt from them. Given are the shares that leave the
+passage does not bear. No model has learnt from them. Given are the shares that leave the
 gate with each shipped support model, at several thresholds for *supported*, and what the hard rules stopped before.
 Writes `results/paraphrases.json`.
 """
@@ -50,16 +50,12 @@ def check(rows: Sequence[Row], support: SupportModel, gate: Gate) -> list[Checke
 
 
 def figures(rows: Sequence[Row], checked: Sequence[Checked]) -> dict[str, Any]:
-    """The shares that pass, and what stopped the others, by what a claim is."""
-    of_kind: dict[str, list[Checked]] = {}
-    for row, each in zip(rows, checked, strict=True):
-        for name in (_side(row), row["kind"]):
-            of_kind.setdefault(name, []).append(each)
-    return {name: _shares(found) for name, found in of_kind.items()}
-
-
-def _side(row: Row) -> str:
-    return "true" if row["label"] == "supported" else "false"
+    """The shares that pass, and what stopped the others, by label."""
+    labels = [row["label"] for row in rows]
+    return {
+        label: _shares([each for each, own in zip(checked, labels, strict=True) if own == label])
+        for label in sorted(set(labels))
+    }
 
 
 def _shares(checked: Sequence[Checked]) -> dict[str, Any]:

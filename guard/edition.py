@@ -16,7 +16,7 @@ from guard.config import Config
 from guard.conversation import Judged, Texts, Weighed, question_of, weigh
 from guard.errors import ConfigError
 from guard.language import Detector
-from guard.output import output_checks
+from guard.output import Output, output_checks
 from guard.policy import Rule, decide
 from guard.response_check import AnswerCheck
 from guard.rules import unsaid
@@ -168,7 +168,10 @@ def check_categories(config: Config, taxonomy: Taxonomy | Taxonomies) -> None:
     """
     known = set(taxonomy.ids)
     named = {category: f"policy rule {rule.name!r}" for rule in config.policy.rules for category in rule.when.category}
-    named |= {category: "output.input_only" for category in config.output.input_only if config.output.classifier}
+    if (
+        config.output.classifier and config.output.input_only != Output().input_only
+    ):  # as shipped, it is of one taxonomy
+        named |= {category: "output.input_only" for category in config.output.input_only}
     named |= {category: "answers.categories" for category in config.answers.categories}
     named |= {category: "moderation.categories" for category in config.moderation.categories}
     for category, where in named.items():

@@ -17,6 +17,7 @@ from guard.cli.policy import run as policy_test
 from guard.config import Config, load_config
 from guard.edition import check_categories
 from guard.errors import BadRequest, ConfigError
+from guard.output import Output
 from guard.types import Origin, Route, Turn
 from tests.classifier_cases import TAXONOMY, minilm, toy_model
 from tests.doubles import WordClassifier, make_guard, raises, verdict
@@ -151,10 +152,17 @@ def folders(tmp_path, monkeypatch):
     data = {
         "classifier": {"model": str(toy_model())},
         "classifiers": {"bank": {"model": "bank", "when": {"tenant": "bank"}}},
-        "output": {"input_only": []},
     }
     (tmp_path / "airlock.yaml").write_text(yaml.safe_dump(data))
     return tmp_path, loaded
+
+
+def test_a_model_of_other_categories_needs_no_word_on_those_of_the_shipped_one(folders):
+    settings = load_config(folders[0] / "airlock.yaml")
+    check_categories(settings, load_taxonomy(settings))
+    asked = settings.model_copy(update={"output": Output(input_only=("u_jailbreak",))})
+    with pytest.raises(ConfigError, match=r"output\.input_only names the category 'u_jailbreak'"):
+        check_categories(asked, load_taxonomy(asked))
 
 
 def test_models_on_one_encoder_share_its_weights_in_memory(folders):
