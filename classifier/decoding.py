@@ -65,7 +65,7 @@ def decoded(text: str) -> list[str]:
 def _readings(text: str) -> Iterator[str]:
     plain = _unescaped(text)
     yield plain
-    yield "\n".join(_runs(plain))
+    yield "\n".join(dict.fromkeys(_runs(plain)))
     yield _in_other_letters(plain)
 
 
@@ -111,7 +111,8 @@ def _runs(text: str) -> Iterator[str]:
     for match in _BITS.finditer(text):
         bits = "".join(regex.findall("[01]", match[0]))
         yield from _readable(int(bits, 2).to_bytes(len(bits) // 8))
-    for match in _DECIMAL_CODES.finditer(text):
+    others = _HEX_CODES.sub(lambda match: "\n" if _HEX_LETTER.search(match[0]) else match[0], text)
+    for match in _DECIMAL_CODES.finditer(others):
         said = "".join(chr(int(code)) for code in regex.findall(r"\d+", match[0], regex.ASCII))
         if _commonness(said) >= _ENGLISH:
             yield said

@@ -70,6 +70,12 @@ def test_what_is_encoded_is_read(written):
     assert any(ASK in reading for reading in decoded(written))
 
 
+@pytest.mark.parametrize("sign", ["", " ", ",", ":"])
+def test_bytes_are_read_once_in_whatever_list_they_stand(sign):
+    said = "Which of the doors is open at night?"
+    assert decoded("Read these: " + (said.encode().hex(sign) if sign else said.encode().hex())) == [said]
+
+
 def test_what_is_encoded_twice_is_read_beside_something_else_that_is_encoded():
     decoy = codecs.encode("this is what we have for you and it is all that they can do", "rot13")
     for other in (decoy, f"%41%42%43%44 {decoy}", b64("This is what we have for you.")):
