@@ -41,8 +41,8 @@ _EN = Cues(
     classes={
         "quantifier": {
             "all": r"all|every|each(?! other)|always|everyone|everybody|entirely|completely",
-            "most": r"(?<!the )(?<!at )most|usually|mostly|generally|majority",
-            "some": r"some(?! \d)|sometimes|several|certain|occasionally|a few",
+            "most": r"(?<!the )(?<!at )most|for the most part|usually|mostly|generally|majority",
+            "some": r"some(?! \d{3})|sometimes|several|certain|occasionally|a few",
             "many": "many|often|frequently|quite a few",
             "few": "few|rarely|seldom|minority|only a few|very few",
         },

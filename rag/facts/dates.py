@@ -75,7 +75,7 @@ _LASTS = "".join(rf"(?<!\b{word} )" for word in "for lasts takes after within ab
 _RATES = {
     "minute": r"(?:per|a|every|each) minute|每分钟|pro minute|毎分",
     "hour": r"(?:per|an?|every|each|\s?/) ?(?:hour|h)|hourly|每小时|pro stunde|par heure|por hora|毎時",
-    "day": r"(?:per|a|every|each|/ ?) ?day|daily|(?:in|per|every|each|within) 24 hours"
+    "day": r"(?:per|a|every|each|/ ?) ?day|daily|(?:per|every|each|(?<=times )(?:with)?in) 24 hours"
         r"|每天|每日|(?<!隔)一天(?=[最内中不至能吃服用要]|[一二两三四五六\d])"
         r"|pro tag|am tag|täglich|jeden tag|par jour|chaque jour|al día|por día|cada día|diari[oa]s?"
         r"|(?:一|1)日(?=[に\d最])|毎日",

@@ -64,10 +64,14 @@ _PLAIN = {
 
 _EN = re.compile(r"(?<![\w-])(?:{0})(?:(?:[\s-]|\sand\s)(?:{0}))*(?!\w)".format("|".join([*_EN_WORDS, *_EN_SCALES])))
 _EN_TOKEN = re.compile(r"[^\s-]+")
-_NOT_ONE = re.compile(r"(?:the|this|that|which|no|any|every|each|another|such|\ban? [a-z]{2,20})\s$", re.IGNORECASE)
+_NOT_ONE = re.compile(
+    r"(?:the|this|that|which|no|any|every|each|another|such"
+    r"|\ban? (?:new|old|different|similar|better|larger|smaller))\s$",
+    re.IGNORECASE,
+)
 _NOT_ONE_AFTER = re.compile(
     r"\s(?:(?:should|can|may|must|who|that|which|would|could|another)\b"
-    r"|of the (?:\w{2,20}est|most|least|world|main|leading|major|many|few)\b)"
+    r"|of the (?:most|least)\b)"
 )
 _EN_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5,
              "tenth": 10, "tenths": 10}  # fmt: skip

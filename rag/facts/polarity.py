@@ -53,11 +53,12 @@ _PREFIXED = {  # "non-" is read as one word with what it stands before
     "de": re.compile(r"(?<!\w)(?:[Uu]n(?!ter|bedingt|heimlich)|nicht-?)(?P<word>[a-zäöüß]{5,}?)(?:e[mnrs]?)?(?!\w)"),
 }
 _IMPERATIVE = re.compile(
-    r"\s*(?:(?:please|then|also|so|first|always|just)\s)*(?:do not|don['’]t|never|add|allow|always|apply|ask|avoid|be"
-    r"|begin|bring|call|carry|change|check|choose|clean|close|come|contact|consult|continue|cool|cover|dial|drink|drive"
-    r"|eat|ensure|file|fill|find|finish|follow|get|give|go|hold|inform|keep|leave|let|lie|look|make|move|open|pay|phone"
-    r"|place|press|put|read|remove|repeat|report|rest|return|rinse|run|save|say|see|seek|send|sign|sit|stay|stop|store"
-    r"|switch|take|talk|tell|test|throw|treat|try|turn|use|visit|wait|walk|wash|watch|wear|work|write)\s",
+    r"\s*(?:(?:please|then|also|so|first|just)\s)*(?:(?:always\s|never\s|do not\s|don['’]t\s)[a-z]+|(?:add|allow|apply"
+    r"|ask|avoid|bring|call|carry|change|check|choose|clean|close|come|contact|consult|continue|cool|cover|dial|drink"
+    r"|eat|fill|find|finish|follow|get|give|go|hold|inform|keep|leave|look|make|move|open|pay|phone|place|press|put|read"
+    r"|remove|repeat|report|rest|return|rinse|run|send|sign|sit|stay|stop|store|switch|take|talk|tell|throw|treat|turn"
+    r"|use|visit|wait|walk|wash|wear|write)\s(?:an?|the|this|that|these|those|your|it|them|him|her|us|all|any|at|to|in"
+    r"|on|off|for|from|until|up|out|with|by|\d[\d.,]*|two|three|four|five|six|eight|ten|twelve))(?!\w)",
     re.IGNORECASE,
 )
 _IS = re.compile(r"\s(?:is|are|was|were|has|have)\s", re.IGNORECASE)  # "Call centres are open."
@@ -154,7 +155,7 @@ def _about(text: str, cues: Cues, language: str) -> list[tuple[str, list[str]]]:
 
 
 def _clauses(text: str, cues: Cues, language: str) -> list[str]:
-    ends = rf"[;!?()\u3001\"]|[,.:](?!\d)|\s-\s|{compiled(cues.clause, language).pattern}"
+    ends = rf"[;!?()\u3001\"]|(?<!\d)[,:]|[,.:](?!\d)|\s-\s|{compiled(cues.clause, language).pattern}"
     return [clause for clause in re.split(ends, text, flags=re.IGNORECASE) if clause and clause.strip()]
 
 
@@ -272,9 +273,10 @@ def _demanded(values: dict[str, str], other: str) -> None:
 
 def _bounded(cue: str, evidence: str, claim: str, language: str) -> bool:
     """Whether a claim names what a bound of the evidence stands before; another number's bound is no matter of its."""
-    after = evidence.index(cue) + len(cue)
-    bounded = next((number for number in numbers(evidence, language) if 0 <= number.start - after <= 2), None)
-    return bounded is None or any(bounded.says(said) or said.says(bounded) for said in numbers(claim, language))
+    known, said = numbers(evidence, language), numbers(claim, language)
+    ends = [match.end() for match in re.finditer(re.escape(cue), evidence)]
+    bounded = [number for number in known if any(0 <= number.start - end <= 2 for end in ends)]
+    return not bounded or any(one.says(other) or other.says(one) for one in bounded for other in said)
 
 
 def _values(name: str, text: str, language: str) -> dict[str, str]:

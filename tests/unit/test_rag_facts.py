@@ -13,6 +13,15 @@ def fault(claim, evidence, language):
 
 
 STOPPED = [
+    ("en", "Fares are 30 euros by night.", "Fares are at least 4 euros by day or at least 30 euros by night."),
+    ("en", "Test results arrive in two days.", "Test results should arrive in two days."),
+    ("en", "Store managers must check bags.", "Store managers check bags."),
+    ("en", "Report it daily.", "Report it within 24 hours."),
+    ("en", "Take twice a day one tablet.", "Take twice a day two tablets."),
+    ("en", "One of the guest rooms is closed.", "Two of the guest rooms are closed."),
+    ("en", "One of the largest ships sank.", "Two of the largest ships sank."),
+    ("en", "Patients recover.", "Patients recover for the most part."),
+    ("zh", "孕妇能服用，3岁以下儿童不能服用。", "孕妇不能服用，3岁以下儿童不能服用。"),
     ("en", "It may cost more than 100 and at least 30,000 euros.", "It may cost more than 100 and up to 30,000 euros."),
     ("en", "Members can borrow 12 books for four weeks.", "Members can borrow up to twelve books for four weeks."),
     ("en", "Every patient recovers in a week.", "Most patients recover in a week."),
