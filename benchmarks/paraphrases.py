@@ -1,9 +1,8 @@
 """How often the citation gate lets pass what an assistant says freely in its own words, and claims that only sound so.
 
 `data/support/paraphrases.jsonl` holds authored claims on short passages: true ones in other words, and as many that a
-passage does not bear. No model has learnt from them. Given are the shares that leave the
-gate with each shipped support model, at several thresholds for *supported*, and what the hard rules stopped before.
-Writes `results/paraphrases.json`.
+passage does not bear. No model has learnt from them. Given are the shares that leave the gate with each shipped support
+model, at several thresholds for *supported*, and what the hard rules stopped before. Writes `results/paraphrases.json`.
 """
 
 from __future__ import annotations

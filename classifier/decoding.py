@@ -104,15 +104,18 @@ def _runs(text: str) -> Iterator[str]:
             yield from _readable(bytes.fromhex(digits))
     for match in _BASE64.finditer(text):
         yield from _readable(_from_base64(match[0]))
+    rest, at = [], 0  # what is no list of hexadecimal codes
     for match in _HEX_CODES.finditer(text):
         codes = "".join(filter(None, (*match.captures(1), match[2])))
         if _HEX_LETTER.search(codes):
             yield from _readable(bytes.fromhex(codes))
+            rest.append(text[at : match.start()])
+            at = match.end()
+    rest.append(text[at:])
     for match in _BITS.finditer(text):
         bits = "".join(regex.findall("[01]", match[0]))
         yield from _readable(int(bits, 2).to_bytes(len(bits) // 8))
-    others = _HEX_CODES.sub(lambda match: "\n" if _HEX_LETTER.search(match[0]) else match[0], text)
-    for match in _DECIMAL_CODES.finditer(others):
+    for match in _DECIMAL_CODES.finditer("\n".join(rest)):
         said = "".join(chr(int(code)) for code in regex.findall(r"\d+", match[0], regex.ASCII))
         if _commonness(said) >= _ENGLISH:
             yield said

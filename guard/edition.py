@@ -168,10 +168,9 @@ def check_categories(config: Config, taxonomy: Taxonomy | Taxonomies) -> None:
     """
     known = set(taxonomy.ids)
     named = {category: f"policy rule {rule.name!r}" for rule in config.policy.rules for category in rule.when.category}
-    if (
-        config.output.classifier and config.output.input_only != Output().input_only
-    ):  # as shipped, it is of one taxonomy
-        named |= {category: "output.input_only" for category in config.output.input_only}
+    output = config.output
+    if output.classifier and output.input_only != Output().input_only:  # the default is of the shipped taxonomy
+        named |= {category: "output.input_only" for category in output.input_only}
     named |= {category: "answers.categories" for category in config.answers.categories}
     named |= {category: "moderation.categories" for category in config.moderation.categories}
     for category, where in named.items():

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from guard.admission import Limits
 from guard.errors import AirlockError, ConfigError
+from guard.lately import Lately
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
 log = logging.getLogger("airlock")
-
-_RECENT_S = 15.0  # so long a Redis that failed counts as away, unless it has answered since; as of the parts
 
 Unit = Literal["requests", "tokens"]
 
@@ -89,13 +88,12 @@ class RateLimits:
         self._parse = parse
         self._storage = _storage(settings)
         self._strategy = FixedWindowRateLimiter(self._storage)
-        self._failed_at: float | None = None
+        self._lately = Lately()
 
     @property
     def fault(self) -> str:
         """Why requests would be turned away now, of what was seen lately; empty when all is well."""
-        lately = self._failed_at is not None and time.monotonic() - self._failed_at < _RECENT_S
-        return "the Redis of limits.redis_env does not answer" if lately else ""
+        return "the Redis of limits.redis_env does not answer" if self._lately.has_failed else ""
 
     async def check(self) -> None:
         """Ask whether Redis answers.
@@ -142,7 +140,7 @@ class RateLimits:
         except self._errors as exc:
             self._failed(exc)
             return None
-        self._failed_at = None
+        self._lately.went_well()
         tightest = _tightest(found)
         return Standing(unit, tightest.limit, tightest.remaining - cost, tightest.reset_s)
 
@@ -189,7 +187,7 @@ class RateLimits:
     def _failed(self, exc: BaseException) -> None:
         log.error("limits: the Redis of limits.redis_env does not answer (%s)", _cause(exc))
         if self._settings.on_error == "refuse":
-            self._failed_at = time.monotonic()
+            self._lately.failed()
             raise LimitsDown("the rate limits cannot be looked up at the moment") from exc
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import time
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import TypeVar
 from classifier.pace import paced
 from classifier.types import ClassifierError, TextTooLong
 from guard.errors import AirlockError, BadRequest, PartFailure
+from guard.lately import Lately
 from guard.observer import NOBODY, Observers, Work
 from guard.scheduling import Call, Turns
 from guard.threads import Threads
 from rag.types import InputError, KnowledgeError
 
 T = TypeVar("T")
-
-_RECENT_S = 15.0  # so long a failure says that a part is not well, unless it has done better since
 
 
 class Runner:
@@ -51,7 +49,7 @@ class Runner:
     ) -> None:
         self.part = part
         self._observers = observers
-        self._failed_at: float | None = None
+        self._lately = Lately()
         self._deadline_s = deadline_s
         self._turns = Turns(workers)
         self._max_stuck = max_stuck
@@ -82,7 +80,7 @@ class Runner:
     @property
     def failed_lately(self) -> bool:
         """Whether the last call of `wait` failed, not long ago."""
-        return self._failed_at is not None and time.monotonic() - self._failed_at < _RECENT_S
+        return self._lately.has_failed
 
     async def _run(self, seen: Work, call: Call, function: Callable[..., T], arguments: tuple[object, ...]) -> T:
         if self.is_stuck:
@@ -128,9 +126,9 @@ class Runner:
             try:
                 value = await self._wait(work, result)
             except AirlockError:
-                self._failed_at = time.monotonic()
+                self._lately.failed()
                 raise
-            self._failed_at = None
+            self._lately.went_well()
             return value
 
     async def _wait(self, work: Work, result: Awaitable[T]) -> T:

@@ -140,13 +140,16 @@ class Writer:
             check_document(document)
         current = self.current_versions(document.id for document in documents)
         words = self.manifest.words
-        new = [
-            document
-            for document in documents
-            if current.get(document.id) != document.version
-            or (document.id in recut and not self._is_cut(document, passages(document, words)))
-        ]
-        cut = [(document, passage) for document in new for passage in passages(document, words)]
+        new: list[Document] = []
+        cut: list[tuple[Document, Passage]] = []
+        for document in documents:
+            is_stored = current.get(document.id) == document.version
+            if is_stored and document.id not in recut:
+                continue
+            parts = passages(document, words)
+            if not is_stored or not self._is_cut(document, parts):
+                new.append(document)
+                cut += [(document, passage) for passage in parts]
         texts = [embedding_text(document, passage) for document, passage in cut]
         matrix = self._sound(self._encoder.encode(texts), len(cut), "passages")
         asked = self._asked(new)

@@ -246,9 +246,8 @@ def _classed(name: str, language: str) -> tuple[re.Pattern[str], dict[str, str]]
 def _class(name: str, claim: tuple[str, str], evidence: tuple[str, str], language: str) -> Turn | None:
     """A difference in one class of words; claim and evidence are each a clause and its sentence."""
     mine, theirs = (_values(name, clause, language) for clause in (claim[0], evidence[0]))
-    added, dropped = dict(mine), dict(theirs)
-    for value in mine.keys() & theirs.keys():
-        del added[value], dropped[value]
+    added = {value: said for value, said in mine.items() if value not in theirs}
+    dropped = {value: known for value, known in theirs.items() if value not in mine}
     if name == "modality" and language == "en":
         _demanded(added, evidence[0])
         _demanded(dropped, claim[0])

@@ -175,7 +175,7 @@ def test_a_gateway_whose_requests_fail_for_its_redis_is_not_ready(monkeypatch, o
     assert ready().status == 200, "nothing has failed yet"
     assert asyncio.run(exchange(app, asking("hello"))).status == status
     assert (ready().status, list(ready().json["parts"])) == (status, ["limits"] if status == 503 else [])
-    monkeypatch.setattr("guard.limits._RECENT_S", 0.0)
+    monkeypatch.setattr("guard.lately._RECENT_S", 0.0)
     assert ready().status == 200, "after a while it gets another try"
 
 

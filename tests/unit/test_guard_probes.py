@@ -43,7 +43,7 @@ def test_a_journal_that_cannot_be_written_makes_it_unready_until_it_can(on_error
 def test_after_a_while_a_journal_that_failed_gets_another_try(monkeypatch):
     app = Gateway(make_guard(journal=MemoryJournal(broken=True)), Server(Upstream()))
     asyncio.run(exchange(app, asking("hello")))
-    monkeypatch.setattr("guard.runner._RECENT_S", 0.0)
+    monkeypatch.setattr("guard.lately._RECENT_S", 0.0)
     assert get(app, "/readyz").status == 200
 
 
