@@ -145,6 +145,8 @@ OWN_CLAIMS = --data data/support/claims.jsonl
 LONG_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/documents/*.jsonl)))
 NAMED_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/named/*.jsonl)))
 LATER_CLAIMS = --data data/support/named_documents.jsonl
+FREE = $(patsubst data/support/free/%.jsonl,airlock_free_%,$(sort $(wildcard data/support/free/*.jsonl)))
+FREE_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/free/*.jsonl)))
 FOUND_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/found/*.jsonl)))
 CLAIMS = $(patsubst %,--data $(GROUNDING)/%.jsonl,wice summedits check_covid fever_symmetric begin faithdial_audit q2_dialogue \
 	conjnli halueval_qa jnli)
@@ -168,7 +170,10 @@ train-readers: install
 	$(BIN)/airlock train support $(OWN_CLAIMS) $(LONG_CLAIMS) $(LATER_CLAIMS) $(NAMED_CLAIMS) $(CLAIMS) $(LARGE) --limit 6000 \
 		--edits 2000 --lr 3e-4 --seed 3 --beside-guesses --from runs/support-mpnet-3 --out runs/support-mpnet-4
 	$(BIN)/airlock train support --data data/support/documents/edited_summaries.jsonl $(FOUND_CLAIMS) $(CLAIMS) $(LARGE) --limit 13000 \
-		--edits 1500 --lr 3e-4 --seed 4 --beside-guesses --from runs/support-mpnet-4 --out runs/support-mpnet
+		--edits 1500 --lr 3e-4 --seed 4 --beside-guesses --from runs/support-mpnet-4 --out runs/support-mpnet-5
+	$(BIN)/airlock train support $(FREE_CLAIMS) $(OWN_CLAIMS) $(LONG_CLAIMS) $(LATER_CLAIMS) $(NAMED_CLAIMS) $(FOUND_CLAIMS) $(CLAIMS) \
+		$(LARGE) --precision fp32 --frozen 6 --source-cap 45 $(FREE:%=--whole %) --limit 6500 --edits 900 --lr 3e-4 --seed 5 \
+		--beside-guesses --from runs/support-mpnet-5 --out runs/support-mpnet
 
 eval-readers: install
 	$(BIN)/airlock eval reader $(EVIDENCE) --model rag/assets/reader-e5-small

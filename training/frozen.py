@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from training.datasets import TrainingError
 
 _MOST_KEPT = 4 << 30  # bytes of states
 _AT_ONCE = 32  # texts
+_LAYER = re.compile(r"\bencoder\.layer\.(\d+)\.")
 # Types of models that keep their layers in `encoder.layer`, above `embeddings`, with nothing else between or after; and
 # whether a layer gives its states in a tuple.
 SHAPES = {"bert": False, "camembert": False, "mpnet": True, "roberta": False, "xlm-roberta": False}
@@ -36,6 +38,20 @@ def adapted_modules(base: Base, frozen: int) -> dict[str, Any]:
     linear = [name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)]
     above = [name for name in linear if name.startswith("encoder.layer.") and not name.startswith(below)]
     return {"target_modules": above}
+
+
+def lowest_adapted(encoder: nn.Module) -> int:
+    """The lowest layer with an adapter on it; 0 where there are adapters outside of layers too, or only there."""
+    places = {name: _LAYER.search(name) for name, _ in encoder.named_parameters() if "lora_" in name}
+    return min((int(place[1]) if place else 0 for place in places.values()), default=0)
+
+
+def freeze_adapters(encoder: nn.Module, count: int) -> None:
+    """Leave the adapters of the lowest layers as they are, and those outside of layers."""
+    for name, value in encoder.named_parameters():
+        place = _LAYER.search(name)
+        if count and "lora_" in name and (place is None or int(place[1]) < count):
+            value.requires_grad_(False)
 
 
 class FrozenLayers:

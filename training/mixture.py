@@ -17,7 +17,7 @@ def some(rows: Sequence[T], count: int, seed: int) -> list[T]:
     return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
-def few_of_each(rows: Sequence[Row], each: int, group: Callable[[Row], Hashable], seed: int) -> list[Row]:
+def few_of_each(rows: Sequence[T], each: int, group: Callable[[T], Hashable], seed: int) -> list[T]:
     """At most `each` rows of a group, chosen at random, in random order."""
     kept: Counter[Hashable] = Counter()
     chosen = []

@@ -17,6 +17,8 @@ FOLDER = Path(__file__).parents[2] / "data" / "support"
 SHORT, LONG = [FOLDER / "claims.jsonl"], sorted((FOLDER / "documents").glob("*.jsonl"))
 LINES = [json.loads(line) for path in (*SHORT, *LONG) for line in path.read_text(encoding="utf-8").splitlines()]
 FOUND = sorted((FOLDER / "found").glob("*.jsonl"))
+FREE = sorted((FOLDER / "free").glob("*.jsonl"))
+LABELS = ("supported", "contradicted", "not_stated")
 NAMED, NAMED_LONG = sorted((FOLDER / "named").glob("*.jsonl")), FOLDER / "named_documents.jsonl"
 
 
@@ -142,3 +144,32 @@ def test_neither_shared_words_nor_length_say_which_found_passages_support(path):
     supported = [row.label is Label.SUPPORTED for row in rows]
     assert 0.39 < roc_auc_score(supported, [overlap(row.claim, row.passage) for row in rows]) < 0.61
     assert 0.45 < roc_auc_score(supported, [len(row.passage) for row in rows]) < 0.55
+
+
+def test_claims_in_free_words():
+    entries = [json.loads(line) for path in FREE for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(entries) >= 320
+    assert len({entry["passage"] for entry in entries}) == len(entries)
+    assert {entry["licence"] for entry in entries} == {"Apache-2.0"}
+    assert {entry["source"] for entry in entries} == {f"airlock_free_{path.stem}" for path in FREE}
+    assert all({label for _, label in entry["claims"]} == {*LABELS} for entry in entries)
+    assert all(len({claim for claim, _ in entry["claims"]}) == len(entry["claims"]) for entry in entries)
+    labels = Counter(label for entry in entries for _, label in entry["claims"])
+    assert labels["supported"] / labels.total() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("path", FREE, ids=lambda path: path.stem)
+def test_words_shared_with_the_passage_say_little_of_claims_in_free_words(path):
+    rows = read_claims([path])
+    assert len({row.split for row in rows}) == 3
+    supported = [row.label is Label.SUPPORTED for row in rows]
+    assert 0.39 < roc_auc_score(supported, [overlap(row.claim, row.passage) for row in rows]) < 0.61
+
+
+def test_what_measures_free_words_was_never_learnt_from():
+    """`paraphrases.jsonl` is for measuring only."""
+    rows = read_claims([FOLDER / "paraphrases.jsonl"])
+    assert len(rows) >= 500
+    assert {row.split for row in rows} == {"test"}
+    learnt = {"".join(row.passage.split()) for row in claims(*SHORT, *LONG, *FREE)}
+    assert not learnt & {"".join(row.passage.split()) for row in rows}

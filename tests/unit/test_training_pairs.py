@@ -334,6 +334,33 @@ def test_a_model_goes_on_from_another_one(tmp_path, claims):
     assert adapter_sha256(tmp_path / "further") != adapter_sha256(first)
 
 
+def test_layers_that_a_model_learnt_may_be_left_as_they_are_from_then_on(tmp_path, claims):
+    first, _ = toy_support()
+    recipe = replace(QUICK, rank=RECIPE.rank, lr=1e-2, frozen=1)
+    train_toy_support(tmp_path / "upper", claims, recipe, begin=first)
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, tmp_path / "upper"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".layer.0." not in name for name in changed)
+    assert any(".layer.0." in name for name in before)
+    with_more = replace(recipe, frozen=0, lr=0.0)
+    again = train_toy_support(tmp_path / "all", claims, with_more, begin=tmp_path / "upper")
+    assert again["start"]["adapter_sha256"] == adapter_sha256(tmp_path / "upper")
+
+
+def test_few_rows_of_a_source_but_for_some(tmp_path, claims):
+    whole = train_toy_support(tmp_path / "all", claims, QUICK)["rows"]["train"]
+    few = train_toy_support(tmp_path / "few", claims, QUICK, source_cap=2)
+    assert few["rows"]["train"] == 4 < whole
+    assert few["source_cap"] == 2
+    some = train_toy_support(tmp_path / "some", claims, QUICK, source_cap=2, whole=["two"])
+    assert 4 < some["rows"]["train"] < whole
+    assert some["whole"] == ["two"]
+    with pytest.raises(TrainingError, match="--whole four: no row to train on is of that source"):
+        train_toy_support(tmp_path / "none", claims, QUICK, source_cap=2, whole=["four"])
+
+
 def test_what_one_may_not_go_on_from(tmp_path, claims):
     first, _ = toy_support()
     with pytest.raises(TrainingError, match=r"--without two: .*support was trained on it; begin anew"):

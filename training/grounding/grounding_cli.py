@@ -35,8 +35,10 @@ Language = Annotated[
 ]
 Begin = Annotated[
     Path | None,
-    typer.Option("--from", help="Go on from this model folder: same encoder and rank, no fewer layers frozen."),
+    typer.Option("--from", help="Go on from this model folder: same encoder and rank."),
 ]
+SourceCap = Annotated[int | None, typer.Option(min=1, help="Rows of one source to train on, at most.")]
+Whole = Annotated[list[str] | None, typer.Option(help="Source that --source-cap does not touch. Repeatable.")]
 Model = Annotated[Path, typer.Option(help="Model folder.")]
 Split = Annotated[str, typer.Option(help="Which split to measure on.")]
 Baselines = Annotated[bool, typer.Option(help="Measure the baselines beside, with all-MiniLM-L6-v2.")]
@@ -73,6 +75,8 @@ def train_reader(
     limit: Limit = None,
     language: Language = None,
     begin: Begin = None,
+    source_cap: SourceCap = None,
+    whole: Whole = None,
 ) -> None:
     """Train an evidence reader: which sentences of a passage answer a question, or that none does."""
     from classifier.types import MINILM
@@ -83,7 +87,9 @@ def train_reader(
     recipe = PairRecipe(
         rank, epochs, batch, lr, window=window, seed=seed, threads=threads, frozen=frozen, precision=precision
     )
-    started = PairRun("reader", data, out, recipe, name or out.name, without or (), limit, language, begin)
+    started = PairRun(
+        "reader", data, out, recipe, name or out.name, without or (), limit, language, begin, source_cap, whole or ()
+    )
     print_figures(run(started, encoder or MINILM)["figures"])
 
 
@@ -110,6 +116,8 @@ def train_support(
     limit: Limit = None,
     language: Language = None,
     begin: Begin = None,
+    source_cap: SourceCap = None,
+    whole: Whole = None,
 ) -> None:
     """Train a support model: whether a passage supports a claim, contradicts it, or does not say."""
     from classifier.types import MINILM
@@ -121,7 +129,9 @@ def train_support(
         rank, epochs, batch, lr, window=window, seed=seed, threads=threads, frozen=frozen, precision=precision
     )
     files = [*data, *data_files(passages or ())]
-    started = PairRun("support", files, out, recipe, name or out.name, without or (), limit, language, begin)
+    started = PairRun(
+        "support", files, out, recipe, name or out.name, without or (), limit, language, begin, source_cap, whole or ()
+    )
     print_figures(
         run(started, encoder or MINILM, data, passages or (), edits, beside_guesses=beside_guesses)["figures"]
     )

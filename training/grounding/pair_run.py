@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +17,13 @@ import torch
 from rag.pairs import OUTPUTS, Base, PairModel, PairSettings, Task, check_window
 from training.checkpoint import Checkpoint
 from training.datasets import TrainingError
+from training.frozen import freeze_adapters, lowest_adapted
 from training.grounding.fit_pairs import Example, Loss, PairRecipe, fit_pairs, standardize, untrained
 from training.grounding.pair_card import write_pair_card
 from training.grounding.rows import Row, of_split, origin_of
 from training.lineage import lineage, read_manifest
 from training.manifest import file_sha256, provenance, put_in_place, write_json
+from training.mixture import few_of_each
 from training.take_over import take_over
 from training.tiers.train_classifier import refuse_finished
 
@@ -42,6 +44,8 @@ class PairRun:
         limit: rows to train on, chosen at random, for a trial; a tenth as many are held for dev.
         language: ISO 639-1 code of the only language that the model is for; None for all.
         begin: a model folder of the same encoder to go on from.
+        source_cap: rows of one source to train on, at most, chosen at random; None sets no limit.
+        whole: sources that this cap does not touch.
         further: settings of the task alone, for the manifest; a run of others is not gone on with.
     """
 
@@ -54,6 +58,8 @@ class PairRun:
     limit: int | None = None
     language: str | None = None
     begin: Path | None = None
+    source_cap: int | None = None
+    whole: Sequence[str] = ()
     further: Mapping[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -72,9 +78,19 @@ class PairRun:
         """The rows to train on, and those of `dev`.
 
         Raises:
-            TrainingError: there are none.
+            TrainingError: there are none, or none of a source that the cap should not touch.
         """
+        unknown = set(self.whole) - {row.source for row in rows}
+        if unknown:
+            raise TrainingError(f"--whole {', '.join(sorted(unknown))}: no row to train on is of that source")
         train, dev = of_split(rows, "train"), of_split(rows, "dev")
+        if self.source_cap:
+            train = [row for row in train if row.source in self.whole] + few_of_each(
+                [row for row in train if row.source not in self.whole],
+                self.source_cap,
+                lambda row: row.source,
+                self.recipe.seed,
+            )
         if self.limit:
             rng = random.Random(self.recipe.seed)
             train = rng.sample(train, min(self.limit, len(train)))
@@ -101,16 +117,21 @@ class PairRun:
         check_window(self.settings(base), base)
         if self.recipe.precision == "bf16":
             base.model.set_attn_implementation("eager")  # the fused one's backward is slow in bf16
-        model = untrained(base, OUTPUTS[self.task], self.recipe)
         if self.begin:
             begun = PairSettings.load(self.begin, self.task)
             trained = PairModel.load(self.begin, base, begun)
+            adapted = replace(self.recipe, frozen=min(self.recipe.frozen, lowest_adapted(trained.encoder)))
+            model = untrained(base, OUTPUTS[self.task], adapted)
             take_over(model, trained, begun.name)
             model.centre, model.spread = trained.centre, trained.spread
+            freeze_adapters(model.encoder, self.recipe.frozen)
         else:
+            model = untrained(base, OUTPUTS[self.task], self.recipe)
             standardize(model, base, train, self.recipe)
         asked: dict[str, Any] = {"task": self.task, "settings": asdict(self.recipe), "without": sorted(self.without)}
         asked |= {"limit": self.limit, "language": self.language, **self.further}
+        if self.source_cap:
+            asked |= {"source_cap": self.source_cap, "whole": sorted(self.whole)}
         asked |= {"start": lineage(self.begin) if self.begin else None, "unshared": self._unshared()}
         made_from = provenance(seed=self.recipe.seed, data=self.files)
         hashes = sorted(file_sha256(path) for path in self.files)
