@@ -22,10 +22,11 @@ from typing import Any
 import sqlalchemy
 
 from classifier.types import Coverage, Handling, Span, Tier, Verdict
-from guard.config import JournalSection, load_config
+from guard.config import load_config
 from guard.journal.database import Database, journal, read_head, select_records
 from guard.journal.prompts import Prompts
 from guard.journal.replay import replay
+from guard.journal.settings import JournalSection
 from guard.journal.verify import verify
 from guard.journal.writer import DatabaseJournal
 from guard.types import Decision, Judgement, Origin, Route, TextKind

@@ -10,7 +10,7 @@ from guard.assemble_encoders import Encoders, is_there, naming
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import NO_ENCODER, SHIPPED
-from guard.interpretation import Endpoint, Generative, Reader, Similarity
+from guard.knowledge import Endpoint, Generative, Reader, Similarity
 from guard.language import Detector
 from guard.types import Protector
 from rag.types import Gate

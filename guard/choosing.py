@@ -1,16 +1,17 @@
-"""Which classifier judges a text: models chosen by where the request comes from, and by the language."""
+"""Which classifier judges a text: one by default, others chosen by where the request comes from and by the language."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from classifier.taxonomy import Category, Taxonomy
-from guard.fields import SHIPPED, Section, Words
+from classifier.taxonomy import SHIPPED_SPECIALISTS, Category, Taxonomy
+from guard.fields import SHIPPED, Count, Seconds, Section, Words
+from guard.language import TOLD
 from guard.policy import Rule
 from guard.rules import Endpoints
 from guard.types import Classifier, Origin, Route
@@ -59,6 +60,62 @@ class Specialist(Section):
     required: bool = Field(
         True, description="False leaves it out, with a line in the log, where its encoder has not been fetched."
     )
+
+
+def _shipped_specialists(classifier: dict[str, Any]) -> dict[str, Specialist]:
+    if classifier.get("kind") == "none" or classifier.get("model") is not None:  # which may have another taxonomy
+        return {}
+    return {language: Specialist(required=False) for language in SHIPPED_SPECIALISTS}
+
+
+class ClassifierSection(Section):
+    """The input door."""
+
+    kind: Literal["model", "none"] = Field(
+        "model",
+        description="`none` judges nothing: every text is Unsafe, `unjudged`, until a rule routes that category.",
+    )
+    model: Path | None = Field(None, description="Model folder; the shipped one by default.")
+    encoder: str | None = Field(
+        None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
+    )
+    languages: dict[str, Specialist] = Field(
+        default_factory=_shipped_specialists,
+        description="Models for texts that are wholly in one language, by language (ISO 639-1). By default, beside the "
+        "shipped model, the shipped ones whose encoder `airlock model fetch` brought; {} for none.",
+    )
+    runtime: Literal["auto", "torch", "onnx", "openvino"] = Field(
+        "auto", description="Runs the model; `auto`: the fastest that `airlock export` made and verified, else torch."
+    )
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto", description="Of an exported runtime; bf16 is OpenVINO's, on processors that multiply in it."
+    )
+    exports: Path | None = Field(
+        None, description="Folder with what `airlock export` made; airlock/runtimes in the user's cache by default."
+    )
+    threads: Count = 1
+    workers: Count = Field(1, description="Requests judged at once; each uses `threads` cores.")
+    deadline_s: Seconds = 20.0
+    max_tokens: Count = Field(
+        8_192, description="Tokens of one request that are judged, known turns aside; more are refused with HTTP 400."
+    )
+    explain_tokens: Annotated[int, Field(ge=0)] = Field(
+        8_192, description="Tokens read to explain one verdict, for who asks why; 0 explains nothing."
+    )
+    cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
+
+    @field_validator("languages")
+    @classmethod
+    def _can_be_told(cls, languages: dict[str, Specialist]) -> dict[str, Specialist]:
+        for language, specialist in languages.items():
+            if language not in TOLD:
+                raise ValueError(f"{language!r} is no language that can be told; known: {', '.join(sorted(TOLD))}")
+            if specialist.model == SHIPPED and language not in SHIPPED_SPECIALISTS:
+                raise ValueError(
+                    f"no model of {language!r} ships, only of {', '.join(SHIPPED_SPECIALISTS)}; name under "
+                    f"{language}.model a folder that `airlock train classifier` wrote"
+                )
+        return languages
 
 
 @dataclass(frozen=True, slots=True)

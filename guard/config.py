@@ -8,97 +8,25 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from classifier.taxonomy import SHIPPED_SPECIALISTS
-from classifier.types import E5_SMALL
 from guard.admission import Access, Limits, TenantShare
-from guard.choosing import OtherClassifier, Specialist
+from guard.choosing import ClassifierSection, OtherClassifier
 from guard.connections import Server, Upstream
 from guard.errors import ConfigError
-from guard.fields import (
-    NO_ENCODER,
-    PASSWORD,
-    SHIPPED,
-    Count,
-    OpenAICategory,
-    Seconds,
-    Section,
-    Share,
-    Variable,
-    Word,
-    one_or_many,
-)
-from guard.interpretation import DEFAULT_INTERPRETATION, DEFAULT_SUPPORT_MODEL, Interpretation
-from guard.language import TOLD
+from guard.fields import NO_ENCODER, SHIPPED, Count, OpenAICategory, Section, Share, Word
+from guard.journal.settings import JournalSection
+from guard.knowledge import DEFAULT_INTERPRETATION, Grounding, Interpretation, Knowledge
 from guard.output import Output
-from guard.rules import YAML_OFF, PolicySection
+from guard.rules import PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
 from guard.tenants import TENANT
 from guard.texts import Answers
 from guard.yaml_file import read_yaml, validated
-from rag.mode import DEFAULT_MODE, Mode
-from rag.types import DEFAULT_GATE, PROTECTIVE_FROM
 
 _NO_FOLDERS = ("package:", "fetched:")  # what the names of encoders begin with that are no folders
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 """The roles of all wires."""
-
-
-def _shipped_specialists(classifier: dict[str, Any]) -> dict[str, Specialist]:
-    if classifier.get("kind") == "none" or classifier.get("model") is not None:  # which may have another taxonomy
-        return {}
-    return {language: Specialist(required=False) for language in SHIPPED_SPECIALISTS}
-
-
-class ClassifierSection(Section):
-    """The input door."""
-
-    kind: Literal["model", "none"] = Field(
-        "model",
-        description="`none` judges nothing: every text is Unsafe, `unjudged`, until a rule routes that category.",
-    )
-    model: Path | None = Field(None, description="Model folder; the shipped one by default.")
-    encoder: str | None = Field(
-        None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
-    )
-    languages: dict[str, Specialist] = Field(
-        default_factory=_shipped_specialists,
-        description="Models for texts that are wholly in one language, by language (ISO 639-1). By default, beside the "
-        "shipped model, the shipped ones whose encoder `airlock model fetch` brought; {} for none.",
-    )
-    runtime: Literal["auto", "torch", "onnx", "openvino"] = Field(
-        "auto", description="Runs the model; `auto`: the fastest that `airlock export` made and verified, else torch."
-    )
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
-        "auto", description="Of an exported runtime; bf16 is OpenVINO's, on processors that multiply in it."
-    )
-    exports: Path | None = Field(
-        None, description="Folder with what `airlock export` made; airlock/runtimes in the user's cache by default."
-    )
-    threads: Count = 1
-    workers: Count = Field(1, description="Requests judged at once; each uses `threads` cores.")
-    deadline_s: Seconds = 20.0
-    max_tokens: Count = Field(
-        8_192, description="Tokens of one request that are judged, known turns aside; more are refused with HTTP 400."
-    )
-    explain_tokens: Annotated[int, Field(ge=0)] = Field(
-        8_192, description="Tokens read to explain one verdict, for who asks why; 0 explains nothing."
-    )
-    cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
-
-    @field_validator("languages")
-    @classmethod
-    def _can_be_told(cls, languages: dict[str, Specialist]) -> dict[str, Specialist]:
-        for language, specialist in languages.items():
-            if language not in TOLD:
-                raise ValueError(f"{language!r} is no language that can be told; known: {', '.join(sorted(TOLD))}")
-            if specialist.model == SHIPPED and language not in SHIPPED_SPECIALISTS:
-                raise ValueError(
-                    f"no model of {language!r} ships, only of {', '.join(SHIPPED_SPECIALISTS)}; name under "
-                    f"{language}.model a folder that `airlock train classifier` wrote"
-                )
-        return languages
 
 
 class Conversation(Section):
@@ -149,112 +77,6 @@ class Conversation(Section):
         ),
         description="Fields beside the conversation whose texts are judged too, such as `tools`; the rest is trusted.",
     )
-
-
-class Knowledge(Section):
-    """The knowledge base that grounds answers."""
-
-    kind: Literal["base", "none"] = Field("base", description="`none` loads none; then no rule may ground or protect.")
-    path: Path | None = Field(None, description="Folder written by `airlock kb`; the shipped sample by default.")
-    encoder: str = E5_SMALL
-    english_encoder: str | None = Field(
-        None,
-        description="A second one, by which questions in English are compared too: folder, package:NAME/PATH or "
-        "fetched:NAME. Name it when the base is made; then it is used where it is there, unless this says none.",
-    )
-    passages: Count = Field(3, description="Passages looked at for an answer.")
-    mode: Mode = Field(DEFAULT_MODE, description="Find them by vectors (dense), by words (bm25) or by both (hybrid).")
-    where: dict[str, Annotated[tuple[str, ...], one_or_many(str)]] = Field(
-        default_factory=dict, description="Metadata entries of the documents that may answer, each with its values."
-    )
-    reranker: Path | None = Field(
-        None, description="Folder of a cross-encoder that puts them in order; none by default."
-    )
-    protective_from: Share = Field(
-        PROTECTIVE_FROM, description="Similarity from which a protective document is quoted beside a refusal."
-    )
-    deadline_s: Seconds = 10.0
-
-
-class Grounding(Section):
-    """The citation gate: how strict it is, and how much it reads; see `rag.types.Gate`."""
-
-    support_model: Path | None = Field(
-        DEFAULT_SUPPORT_MODEL,
-        description="Judges paraphrases: folder written by `airlock train support`, or `shipped`: the larger one after "
-        "`airlock model fetch`. Quotes need none.",
-    )
-    support_encoder: str | None = Field(
-        None, description="Its encoder: folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
-    )
-    supported: Share = Field(
-        DEFAULT_GATE.supported, description="Probability of a support model from which a paraphrase stays."
-    )
-    contradicted: Share = Field(
-        DEFAULT_GATE.contradicted, description="Probability of a support model from which it is contradicted."
-    )
-    overlap: Share = Field(
-        DEFAULT_GATE.overlap, description="Share of a sentence's words below which no evidence is like it."
-    )
-    kept: Share = Field(
-        DEFAULT_GATE.kept, description="Share of an answer below which what remains of it does not answer."
-    )
-    answer_characters: Count = DEFAULT_GATE.answer_characters
-    passage_characters: Count = DEFAULT_GATE.passage_characters
-    passage_sentences: Count = DEFAULT_GATE.passage_sentences
-
-
-class JournalSection(Section):
-    """Where decisions are written down."""
-
-    path: Path | None = Field(Path("airlock.db"), description="SQLite file; null keeps no journal.")
-    url: str | None = Field(
-        None,
-        description="PostgreSQL in place of the file: postgresql://user@host/database, the password in PGPASSWORD.",
-    )
-    prompts: Annotated[Literal["off", "hashed", "redacted", "full"], YAML_OFF] = Field(
-        "off", description="What is kept of the judged text; `redacted` masks numbers, addresses, accounts and keys."
-    )
-    prompt_key_env: Variable | None = Field(
-        None, description="Environment variable with a key for `hashed`; without one, a guessed text can be confirmed."
-    )
-    key_env: Variable | None = Field(
-        None,
-        description="Environment variable with a key for the chain of records; older keys behind it, after a space.",
-    )
-    retention_days: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="Records older than that are deleted once a day; null keeps them."
-    )
-    sync: bool = Field(
-        False,
-        description="Wait for the disk with each decision, so that none is lost by a power cut either; for the file.",
-    )
-    deadline_s: Seconds = 10.0
-    on_error: Literal["refuse", "continue"] = Field(
-        "refuse", description="When a decision cannot be written: refuse the request, or answer and log an alarm."
-    )
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if self.url is not None and self.path is not None and "path" in self.model_fields_set:
-            raise ValueError(f"path = {self.path} and url = {self.url}: a journal is at one place; remove one of them")
-        return self
-
-    @field_validator("url")
-    @classmethod
-    def _postgres(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        if not re.match(r"postgres(?:ql)?://", url):
-            raise ValueError("need an address such as postgresql://user@host/database; a file goes to journal.path")
-        if PASSWORD.search(url):
-            raise ValueError("a password has no place in a configuration; put it into PGPASSWORD or a passfile")
-        return url
-
-    @property
-    def kept(self) -> bool:
-        """Whether there is a journal."""
-        return self.path is not None or self.url is not None
 
 
 NO_JOURNAL: Mapping[str, Any] = {"journal.path": None, "journal.url": None}

@@ -176,9 +176,9 @@ def _read_stream(chunks: Stream[ChatCompletionChunk]) -> tuple[str, str | None, 
 
 def _journalled(path: Path, decision: str) -> tuple[dict[str, Any], str]:
     """What the gateway's own journal says of a decision, once it has written how the request ended."""
-    from guard.config import JournalSection
     from guard.journal.database import Database, journal, select_records
     from guard.journal.records import Kind
+    from guard.journal.settings import JournalSection
 
     with closing(Database(JournalSection(path=path), read_only=True)) as database:
         for _ in range(100):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from guard.errors import ConfigError, PartFailure
-from guard.interpretation import Endpoint
+from guard.knowledge import Endpoint
 from rag.grounding import compose
 from rag.prompting import messages, read_answer
 from rag.types import Document, Evidence, GroundedAnswer

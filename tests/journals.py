@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from guard.config import JournalSection
 from guard.journal.database import Database, read_head, select_records
 from guard.journal.prompts import Prompts
 from guard.journal.records import Record
 from guard.journal.retention import Retention
+from guard.journal.settings import JournalSection
 from guard.journal.verify import Anchor, Report, verify
 from guard.journal.writer import DatabaseJournal
 from guard.types import Decision

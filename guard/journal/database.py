@@ -12,11 +12,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from guard.config import JournalSection
 from guard.errors import ConfigError, JournalError
 from guard.journal.chain import KEYED, Head, Keys, is_sealed, link, sealed
 from guard.journal.engines import READS, engine_of
 from guard.journal.records import Draft, Kind, Record, draft
+from guard.journal.settings import JournalSection
 
 SCHEMA = "0001"  # the last of `guard.journal.migrations`
 VERSION_TABLE = "journal_schema"

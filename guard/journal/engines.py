@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from guard.config import JournalSection
 from guard.errors import ConfigError, JournalError
+from guard.journal.settings import JournalSection
 
 READS = "airlock_reads"  # option of a connection that only reads
 _STATEMENT_S = 30.0  # of PostgreSQL; a lock is given up sooner, and to read may take any time

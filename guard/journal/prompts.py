@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from guard.config import JournalSection
 from guard.journal.chain import Keys, hashed
+from guard.journal.settings import JournalSection, Kept
 
-Mode = Literal["off", "hashed", "redacted", "full"]
 READABLE = frozenset({"redacted", "full"})  # modes that keep a text
 
 
@@ -21,7 +19,7 @@ class Prompts:
         key: of hashes; without it, whoever guesses a text can confirm it.
     """
 
-    mode: Mode = "off"
+    mode: Kept = "off"
     key: bytes | None = None
 
     @classmethod

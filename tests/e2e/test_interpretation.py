@@ -11,7 +11,7 @@ from e2e_cases import closed_port, served
 
 from guard.endpoint_interpreter import EndpointInterpreter
 from guard.errors import ConfigError, PartFailure
-from guard.interpretation import Endpoint
+from guard.knowledge import Endpoint
 from guard.types import Route, Turn
 from rag.answer import Answerer
 from rag.build import build

@@ -9,8 +9,10 @@ from classifier.types import MINILM, MPNET, TextTooLong
 from guard.assemble_classifier import load_classifier
 from guard.assemble_encoders import Encoders
 from guard.assemble_knowledge import load_answerer, load_knowledge, load_search, load_sentences, load_writer
-from guard.config import ClassifierSection, Config, Knowledge
+from guard.choosing import ClassifierSection
+from guard.config import Config
 from guard.errors import ConfigError
+from guard.knowledge import Knowledge
 from guard.language import Detector
 from rag.schema import find_manifest
 from rag.types import KnowledgeError

@@ -14,7 +14,7 @@ from guard.assemble_knowledge import gate, load_interpreter, load_support, reade
 from guard.config import Config, load_config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED
-from guard.interpretation import Endpoint, Generative, Reader, Similarity
+from guard.knowledge import Endpoint, Generative, Reader, Similarity
 from rag.interpret import ExtractiveInterpreter
 from rag.pairs import OUTPUTS, PairModel, PairSettings
 from rag.reader import ReaderInterpreter

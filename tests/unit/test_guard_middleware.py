@@ -16,10 +16,11 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from classifier.pace import pause
-from guard.config import Config, JournalSection
+from guard.config import Config
 from guard.errors import ConfigError, UpstreamError
 from guard.journal.database import Database
 from guard.journal.retention import Retention
+from guard.journal.settings import JournalSection
 from guard.journal.writer import DatabaseJournal
 from guard.middleware import GuardMiddleware
 from guard.proxy import Gateway

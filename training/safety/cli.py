@@ -40,7 +40,7 @@ def eval_rag(
     from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import load_answerer, reader_folder, support_folder
     from guard.config import load_config
-    from guard.interpretation import Reader
+    from guard.knowledge import Reader
     from training.grounding.evaluate_rag import SAMPLE, evaluate_rag, read_questions
     from training.manifest import adapter_sha256, command, provenance
 
