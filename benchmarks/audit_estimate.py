@@ -24,7 +24,7 @@ from attribution.checkpoint import Checkpoint, load
 from attribution.engine import Engine
 from attribution.screen import estimate
 from attribution.types import Ablation
-from training.audit.heads import cost
+from training.audit.heads_cost import cost
 from training.manifest import provenance, write_json
 
 

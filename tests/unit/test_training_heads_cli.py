@@ -21,7 +21,7 @@ from attribution.types import Ablation, AttributionError, CheckpointError, HeadI
 from tests import audit_reports as made
 from tests.unit.audit_cases import tiny_tokenizer
 from training.audit import heads as audit_heads
-from training.audit import heads_cli
+from training.audit import heads_cli, heads_cost, without_heads
 from training.audit.cli import audit
 
 FEW = ("--testbed", "--limit", "6")
@@ -153,11 +153,11 @@ def test_the_screens_estimate_is_in_the_cost(screen, monkeypatch):
         assert len(rows) * len(rows[0]) <= batch_tokens
         now[0] += 1.0 + 0.01 * sum(map(len, rows))
 
-    monkeypatch.setattr(audit_heads, "estimate", estimated)
+    monkeypatch.setattr(heads_cost, "estimate", estimated)
     checkpoint = load(testbed.path())
     ids = [[1] * length for length in (5, 7, 7, 7, 9, *[10] * 12)]
     plan = Plan(Ablation(), size=0, screen=screen)
-    told = audit_heads.cost(Engine(checkpoint.model), checkpoint, ids, plan, 40, clock=lambda: now[0])
+    told = heads_cost.cost(Engine(checkpoint.model), checkpoint, ids, plan, 40, clock=lambda: now[0])
     batches = 1 + 1 + 1 + 3  # those of ten tokens in threes of four prompts
     assert told.seconds == pytest.approx(0.0 if screen is None else batches + 0.01 * sum(map(len, ids)))
     assert bool(calls) is bool(screen)
@@ -180,7 +180,7 @@ def test_a_journal_brings_everything_back(tmp_path, monkeypatch):
     )
     first = report(*options)
     before = (tmp_path / "j.jsonl").read_bytes()
-    monkeypatch.setattr(audit_heads, "measure", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(without_heads, "measure", lambda *_, **__: pytest.fail("asked again"))
     monkeypatch.setattr("attribution.audit.ships", lambda *_, **__: pytest.fail("computed again"))
     monkeypatch.setattr("attribution.sahara.generalized_ships", lambda *_, **__: pytest.fail("computed again"))
     again = report(*options)
@@ -307,12 +307,12 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
-@pytest.mark.parametrize("at", ["check", "audit", "measure"])
-def test_out_of_memory_names_what_to_take_less_of(error, at, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("module", "at"), [(audit_heads, "check"), (audit_heads, "audit"), (without_heads, "measure")])
+def test_out_of_memory_names_what_to_take_less_of(error, module, at, monkeypatch, tmp_path):
     def full(*_, **__):
         raise error
 
-    monkeypatch.setattr(audit_heads, at, full)
+    monkeypatch.setattr(module, at, full)
     with pytest.raises(AttributionError, match="out of memory with batch_tokens 512; take a smaller one"):
         run(*FEW, "--size", "0", "--asr", "0", "--asr-prompts", "2", "--batch-tokens", "512", "--journal", "j.jsonl")
     if at == "measure":

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import random
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from attribution.ablate import ablate
-from attribution.answering import LocalResponder
-from attribution.audit import Findings, Plan, audit, check_plan, ships_in_parts, singles, work
-from attribution.behaviour import Judge, measure
+from attribution.audit import Plan, audit, check_plan, ships_in_parts, singles, work
 from attribution.brute import BruteForce, exact_or_slow
 from attribution.checkpoint import Checkpoint, is_out_of_memory
 from attribution.describe import describe, describe_model
@@ -24,38 +16,15 @@ from attribution.finished import run_id
 from attribution.heads import all_heads
 from attribution.journal import Journal
 from attribution.prompts import Template, beginning, encode, prompts_sha256
-from attribution.report import AsrPoint, AuditReport, Behaviour, Check, Checks, Figure, Prompts, Settings
-from attribution.sampling import Sampling
+from attribution.report import AuditReport, Check, Checks, Prompts, Settings
 from attribution.screen import estimate
 from attribution.selfcheck import SelfCheck, check
-from attribution.ships import Runner
-from attribution.statistics import ranked_heads
 from attribution.summary import half_precision
-from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, Prompt, PromptError
+from attribution.types import AttributionError, CheckpointError, Prompt, PromptError
+from training.audit.without_heads import Asked, Asking
 
 EngineName = Literal["auto", "exact", "brute"]
 Told = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a model is asked, with and without its heads.
-
-    Attributes:
-        counts: k of ASR(k): so many of the first heads are taken out.
-        judge: Of its answers.
-        draws: Sets of k random heads beside each.
-        prompts: Harmful prompts, at most.
-        max_new_tokens: Of an answer.
-        ranking: Which ranking the first heads are taken from.
-    """
-
-    counts: tuple[int, ...]
-    judge: Judge
-    draws: int = 3
-    prompts: int = 100
-    max_new_tokens: int = 32
-    ranking: Literal["ships", "sahara"] = "ships"
 
 
 def runner(checkpoint: Checkpoint, engine: EngineName, batch_tokens: int, told: Told) -> Engine | BruteForce:
@@ -69,92 +38,6 @@ def runner(checkpoint: Checkpoint, engine: EngineName, batch_tokens: int, told: 
     if engine == "exact":
         return Engine(checkpoint.model, batch_tokens=batch_tokens)
     return exact_or_slow(checkpoint.model, batch_tokens=batch_tokens, told=told)
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What an audit will take, by timing a small part of it.
-
-    Attributes:
-        seconds: Of the screen's estimate, Ships and Sahara.
-        forwards: Heads × prompts.
-        bytes: Of memory beside the weights, at most about.
-    """
-
-    seconds: float
-    forwards: int
-    bytes: int
-
-
-def cost(
-    engine: Runner,
-    checkpoint: Checkpoint,
-    ids: Sequence[Sequence[int]],
-    plan: Plan,
-    batch_tokens: int,
-    *,
-    templates: int = 1,
-    beside: int = 0,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Cost:
-    """Time the heads of a few layers on a few prompts, and the screen's estimate on one, and multiply.
-
-    Args:
-        engine: What will run the model.
-        checkpoint: The model.
-        ids: Prompts as token ids.
-        plan: What will be computed.
-        batch_tokens: Of the engine.
-        templates: In how many Ships are computed.
-        beside: Harmless prompts on which they are computed too.
-        clock: What seconds are read from.
-
-    Raises:
-        AttributionError: a plan that the model cannot have.
-        UnsupportedModel: a screen that it cannot have.
-    """
-    check_plan(engine, ids, plan)
-    layers, heads = engine.shape
-    some = sorted(ids, key=len)[len(ids) // 2 :][:4]
-    picked = sorted({0, layers // 2, layers - 1})
-    list(engine.without_each(some[:1], plan.ablation, heads=[HeadId(picked[-1], 0)]))  # warm
-    chosen = [HeadId(layer, head) for layer in picked for head in range(heads)]
-    begun = clock()
-    for batch in engine.without_each(some, plan.ablation, heads=chosen):
-        engine.logits(batch.states)
-    tokens = sum(map(len, some)) * len(chosen)
-    mean_length = sum(map(len, ids)) / len(ids)
-    more = (templates - 1) * len(ids) + beside
-    forwards = work(engine.shape, len(ids), plan) + more * singles(engine.shape, plan)
-    seconds = (clock() - begun) / tokens * mean_length * forwards
-    if plan.screen is not None:
-        seconds += _screen_seconds(checkpoint, ids, plan.ablation, batch_tokens, clock)
-    config: Any = checkpoint.model.config.get_text_config(decoder=True)
-    each = 3 * layers * int(config.hidden_size)
-    held = min(sum(map(len, ids)), 16 * batch_tokens) * each + batch_tokens * (config.hidden_size * 16)
-    return Cost(seconds, forwards, held * checkpoint.model.dtype.itemsize)
-
-
-def _screen_seconds(
-    checkpoint: Checkpoint,
-    ids: Sequence[Sequence[int]],
-    ablation: Ablation,
-    batch_tokens: int,
-    clock: Callable[[], float],
-) -> float:
-    """What the screen's estimate takes: so much a batch, which holds prompts of one length, and so much a token."""
-    row = sorted(ids, key=len)[len(ids) // 2]
-
-    def timed(count: int) -> float:
-        begun = clock()
-        estimate(checkpoint.model, [row] * count, ablation, batch_tokens=batch_tokens)
-        return clock() - begun
-
-    timed(1)  # warm
-    alone, together = timed(1), timed(4)
-    each = min(max(together - alone, 0.0) / 3, alone)
-    batches = sum(math.ceil(count / max(1, batch_tokens // length)) for length, count in Counter(map(len, ids)).items())
-    return (alone - each) * batches + each / len(row) * sum(map(len, ids))
 
 
 def run(
@@ -211,18 +94,18 @@ def run(
         if name != template
     }
     beside = _encode(checkpoint, against, template, system) if against else []
-    harmful: list[Prompt] = []
+    asking = None
     if asked is not None:
-        harmful = _harmful(prompts, asked, plan)
-        _encode(checkpoint, harmful, template, system, answer=asked.max_new_tokens)
+        asking = Asking(asked, checkpoint, prompts, plan, template, system)
+        _encode(checkpoint, asking.prompts, template, system, answer=asked.max_new_tokens)
     against_part = f"against {run_id(beside)}"
     further = {**by_template, **({against_part: beside} if beside else {})}
     done = 0
-    behaviour = None
     with _memory(batch_tokens):
         how = runner(checkpoint, engine, batch_tokens, told)
         check_plan(how, ids, plan)
-        _check_counts(how.shape, plan, asked)
+        if asking:
+            asking.check_counts(how.shape)
         checks = check(how, ids, plan.ablation, plan.seed)
         total = work(how.shape, len(ids), plan) + sum(map(len, further.values())) * singles(how.shape, plan)
 
@@ -249,8 +132,7 @@ def run(
                 )
                 for part, rows in further.items()
             }
-            if asked is not None:
-                behaviour = _behaviour(checkpoint, harmful, plan, found, asked, template, system, kept)
+            behaviour = asking.behaviour(found, kept) if asking else None
     return describe(
         model=model,
         prompts=_prompts(prompts, file, template),
@@ -312,28 +194,6 @@ def _encode(
     return ids
 
 
-def _harmful(prompts: Sequence[Prompt], asked: Asked, plan: Plan) -> list[Prompt]:
-    """The prompts that the model is asked."""
-    harmful = [Prompt(prompt.text, prompt.category, harmful=True) for prompt in prompts if prompt.harmful is not False]
-    if not harmful:
-        raise AttributionError("ASR needs harmful prompts; every row of the file says harmful: false")
-    return harmful if len(harmful) <= asked.prompts else random.Random(plan.seed).sample(harmful, asked.prompts)
-
-
-def _check_counts(shape: tuple[int, int], plan: Plan, asked: Asked | None) -> None:
-    """Refuse to take out more heads than a ranking will have, before it is computed."""
-    if asked is None:
-        return
-    known = plan.size if asked.ranking == "sahara" else singles(shape, plan)
-    if (most := max(asked.counts, default=0)) > known:
-        more = "a larger --size, or --asr-ranking ships" if asked.ranking == "sahara" else "a larger --screen"
-        ways_out = f"take out {known} at most" + (f", or give {more}" if known < shape[0] * shape[1] else "")
-        raise AttributionError(
-            f"--asr {','.join(map(str, asked.counts))}: ASR without {most} heads needs a ranking that long; that of "
-            f"{asked.ranking} will have {known}: {ways_out}"
-        )
-
-
 def _prompts(prompts: Sequence[Prompt], file: str, template: str) -> Prompts:
     categories: dict[str, int] = {}
     for prompt in prompts:
@@ -349,69 +209,3 @@ def _checks(found: SelfCheck) -> Checks:
         causal_leak=Check(value=found.leak, limit=found.tolerance, passed=True),
         ablation_effect=Check(value=found.effect, limit=0.0, passed=True),
     )
-
-
-def _behaviour(
-    checkpoint: Checkpoint,
-    harmful: Sequence[Prompt],
-    plan: Plan,
-    found: Findings,
-    asked: Asked,
-    template: Template,
-    system: str | None,
-    journal: Journal,
-) -> Behaviour:
-    """ASR without the first k heads, and without k random ones."""
-    rng = random.Random(plan.seed)
-    heads = all_heads(checkpoint.model)
-    ranked, judge = _ranked(found, asked), asked.judge
-
-    def asr(gone: Sequence[HeadId]) -> Figure:
-        responder = LocalResponder(
-            checkpoint.model,
-            checkpoint.tokenizer,
-            identity=checkpoint.sha256,
-            template=template,
-            system=system,
-            sampling=Sampling(max_new_tokens=asked.max_new_tokens),
-            batch=32,
-            without={"heads": [str(head) for head in gone], "ablation": str(plan.ablation)},
-        )
-        key = run_id([responder.settings, judge.settings, prompts_sha256(harmful)])
-        if (known := journal.answers(key)) is not None:
-            return Figure(**known)
-        with ablate(checkpoint.model, gone, plan.ablation):
-            rate = measure(responder, judge, harmful, seed=plan.seed).attack_success.rate
-        figure = Figure(value=rate.value, low=rate.low, high=rate.high)
-        journal.add_answers(key, figure.model_dump())
-        return figure
-
-    points = []
-    for count in sorted(set(asked.counts)):
-        draws = [asr(sorted(rng.sample(heads, count))) for _ in range(asked.draws)] if count else []
-        values = [draw.value for draw in draws if draw.value is not None]
-        spread = Figure(value=sum(values) / len(values), low=min(values), high=max(values)) if values else None
-        points.append(
-            AsrPoint(
-                k=count,
-                heads=tuple(ranked[:count]),
-                asr=asr(ranked[:count]),
-                random=spread,
-                random_draws=len(values),
-            )
-        )
-    return Behaviour(
-        judge=str(judge.settings["name"]),
-        weak_judge=bool(judge.settings.get("weak")),
-        prompts_sha256=prompts_sha256(harmful),
-        prompts=len(harmful),
-        ranking=asked.ranking,
-        points=tuple(points),
-    )
-
-
-def _ranked(found: Findings, asked: Asked) -> list[HeadId]:
-    """Heads, best first."""
-    if asked.ranking == "sahara":
-        return [step.head for step in found.steps]
-    return ranked_heads(found.ships.mean(dim=0))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from attribution.audit import Plan
     from attribution.checkpoint import Checkpoint
     from attribution.report import AuditReport
-    from training.audit.heads import Cost, EngineName
+    from training.audit.heads import EngineName
+    from training.audit.heads_cost import Cost
 
 
 _NEEDED = (
@@ -123,7 +124,8 @@ def audit_heads(
     from attribution.checkpoint import load
     from attribution.keyword_judge import KeywordJudge
     from attribution.report import save_report
-    from training.audit import heads as heads
+    from training.audit.heads import run
+    from training.audit.without_heads import Asked
     from training.manifest import command, provenance
 
     quiet_transformers()
@@ -144,9 +146,9 @@ def audit_heads(
             found = _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates, len(beside))
         _say_cost(checkpoint, found)
         return
-    asked = heads.Asked(counts, KeywordJudge(), prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
+    asked = Asked(counts, KeywordJudge(), prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
     with progress_bar("heads × prompts") as progress, named_as_options(_OPTIONS):
-        report = heads.run(
+        report = run(
             checkpoint,
             chosen,
             plan,
@@ -209,11 +211,12 @@ def _cost(
     beside: int,
 ) -> Cost:
     from attribution.prompts import encode
-    from training.audit import heads as heads
+    from training.audit.heads import runner
+    from training.audit.heads_cost import cost
 
     ids = encode(checkpoint.tokenizer, prompts, template, system)
-    how = heads.runner(checkpoint, engine, tokens, lambda line: typer.echo(line, err=True))
-    return heads.cost(how, checkpoint, ids, plan, tokens, templates=templates, beside=beside)
+    how = runner(checkpoint, engine, tokens, lambda line: typer.echo(line, err=True))
+    return cost(how, checkpoint, ids, plan, tokens, templates=templates, beside=beside)
 
 
 def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
