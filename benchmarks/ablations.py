@@ -25,7 +25,7 @@ from classifier.types import E5_SMALL, MINILM
 from training.datasets import read_all
 from training.manifest import command, file_sha256, provenance, write_json
 from training.tiers.evaluate import evaluate_classifier
-from training.tiers.fit import TrainSettings
+from training.tiers.settings import TrainSettings
 from training.tiers.train_classifier import train_classifier
 
 SHARED = Path("../shared/datasets")

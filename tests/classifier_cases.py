@@ -22,7 +22,7 @@ from classifier.network import TorchRuntime
 from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import Category, Taxonomy
 from classifier.types import E5_SMALL, MINILM, Coverage, Handling, Span, Tier, Verdict
-from training.tiers.fit import TrainSettings
+from training.tiers.settings import TrainSettings
 from training.tiers.train_classifier import train_classifier
 
 TAXONOMY = Taxonomy(

@@ -39,8 +39,9 @@ from training.manifest import adapter_sha256, file_sha256
 from training.optimizer import optimizer_of, set_rates
 from training.tiers import classifier_cli
 from training.tiers.average import average_classifiers
-from training.tiers.fit import Fit, TrainSettings, _batches, _join, _note, _rounds
+from training.tiers.fit import Fit, _batches, _join, _note, _rounds
 from training.tiers.losses import label_loss
+from training.tiers.settings import TrainSettings
 from training.tiers.train_classifier import Split, lora_config
 
 QUICK = replace(SETTINGS, epochs=1)

@@ -15,8 +15,9 @@ from tests.classifier_cases import minilm
 from tests.doubles import verdict
 from training.datasets import Row, TrainingError, hold_out
 from training.tiers.evaluate_responses import baselines, evaluate_responses, macro_f1
-from training.tiers.fit import Fit, TrainSettings
+from training.tiers.fit import Fit
 from training.tiers.response_rows import read_exchanges
+from training.tiers.settings import TrainSettings
 from training.tiers.train_classifier import lora_config
 
 DATA = Path(__file__).parents[2] / "data"

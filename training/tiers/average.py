@@ -21,7 +21,8 @@ from classifier.settings import ClassifierSettings
 from training.datasets import TrainingError, read_all
 from training.lineage import read_manifest
 from training.manifest import provenance
-from training.tiers.train_classifier import Split, complete, refuse_finished, refuse_other_data, settings_of
+from training.tiers.settings import settings_of
+from training.tiers.train_classifier import Split, complete, refuse_finished, refuse_other_data
 
 _OF_A_RUN = ("name", "seed", "adapter_sha256", "epochs", "seconds", "figures")
 _RECIPE = ("encoder", "taxonomy", "start", "teachers", "without", "devices")

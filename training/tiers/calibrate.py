@@ -26,7 +26,8 @@ from training.tiers.operating_point import LOWEST
 from training.tiers.readings import Calibrated, Mask, NothingToFitError, Readings
 from training.tiers.reliability import calibration_figures
 from training.tiers.scores import Scores
-from training.tiers.train_classifier import Split, refuse_other_data, settings_of
+from training.tiers.settings import settings_of
+from training.tiers.train_classifier import Split, refuse_other_data
 
 FITTING = 5  # one row in so many, by the hash of its text, fits the temperature; the others choose the thresholds
 FEWEST = 250

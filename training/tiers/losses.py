@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.tiers.settings import TrainSettings
+
 _TEMPERATURE = 0.1  # of the contrastive loss
 
 
-class Weights(Protocol):
-    """How much of each part there is in the loss of labels; see `training.tiers.fit.TrainSettings`."""
-
-    @property
-    def smoothing(self) -> float:
-        """Share of the category's part that all categories have."""
-        ...
-
-    @property
-    def tier_weight(self) -> float:
-        """Of the tier's part beside the category's."""
-        ...
-
-    @property
-    def taught(self) -> float:
-        """Share of what teachers say, where they say something."""
-        ...
-
-
 def label_loss(
-    logits: Tensor, targets: Tensor, tiers: Tensor, settings: Weights, said: Tensor | None = None
+    logits: Tensor, targets: Tensor, tiers: Tensor, settings: TrainSettings, said: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Category cross-entropy plus the weighted negative log-probability of the right tier, and that probability.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from training.datasets import TrainingError
 
 if TYPE_CHECKING:
-    from training.tiers.fit import TrainSettings
+    from training.tiers.settings import TrainSettings
 
 FEW_ROWS = 1000
 """Rows of split `train` below which the recipe `few` is taken."""
@@ -47,7 +47,7 @@ def settings_for(encoder_name: str, *, few: bool, given: Mapping[str, Any], **ot
     if given.get("folds") and not few:
         raise TrainingError(f"--folds {given['folds']}: only the recipe `few` cross-validates; add --recipe few")
     from classifier.encoder import load_encoder
-    from training.tiers.fit import TrainSettings
+    from training.tiers.settings import TrainSettings
     from training.tiers.train_few import recipe_of
 
     base = recipe_of(load_encoder(encoder_name)) if few else TrainSettings()

@@ -35,8 +35,8 @@ def train_responses(
     from classifier.settings import ClassifierSettings
     from classifier.taxonomy import SHIPPED_MODEL, Taxonomy
     from training.lineage import read_manifest
-    from training.tiers.fit import TrainSettings
-    from training.tiers.train_classifier import settings_of, train_classifier
+    from training.tiers.settings import TrainSettings, settings_of
+    from training.tiers.train_classifier import train_classifier
 
     begin = start or SHIPPED_MODEL
     adapter = settings_of(begin, read_manifest(begin))

@@ -28,9 +28,10 @@ from training.mixture import some
 from training.take_over import take_over
 from training.tiers.card import write_card
 from training.tiers.evaluate import evaluate_classifier
-from training.tiers.fit import Fit, TrainSettings
+from training.tiers.fit import Fit
 from training.tiers.operating_point import choose_operating_point
 from training.tiers.response_rows import read_exchanges
+from training.tiers.settings import TrainSettings, refuse_long_window
 from training.tiers.teachers import Teachers
 
 _PROOF = ("classifier.json", "manifest.json")
@@ -251,32 +252,10 @@ def _load(folder: Path, encoder: Encoder, settings: TrainSettings) -> TierClassi
     return kind.load(folder, encoder)
 
 
-def refuse_long_window(settings: TrainSettings) -> None:
-    """Raise TrainingError where training would see more of a text than the finished model reads at a time."""
-    if settings.train_window > settings.window:
-        raise TrainingError(
-            f"train_window = {settings.train_window} is longer than window = {settings.window}, which the finished "
-            "classifier reads at a time; shorten it"
-        )
-
-
 def refuse_finished(out: Path) -> None:
     """Raise TrainingError where a folder already holds a model."""
     if any((out / file).exists() for file in _PROOF):
         raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
-
-
-def settings_of(folder: Path, manifest: Mapping[str, Any]) -> TrainSettings:
-    """The recipe that a manifest tells.
-
-    Raises:
-        TrainingError: it is another version's.
-    """
-    lists = {key: tuple(value) for key, value in manifest["settings"].items() if isinstance(value, list)}
-    try:
-        return TrainSettings(**{**manifest["settings"], **lists})
-    except TypeError as exc:
-        raise TrainingError(f"{folder} was trained by another version of Airlock ({exc}); train it anew") from exc
 
 
 def refuse_other_data(

@@ -29,9 +29,10 @@ from training.tiers.card import write_card
 from training.tiers.checks import check
 from training.tiers.crossed import Crossed, expected_errors, parts_of
 from training.tiers.evaluate import Judged
-from training.tiers.fit import Fit, TrainSettings
+from training.tiers.fit import Fit
 from training.tiers.operating_point import choose_operating_point
-from training.tiers.train_classifier import describe, lora_config, refuse_finished, refuse_long_window
+from training.tiers.settings import TrainSettings, refuse_long_window
+from training.tiers.train_classifier import describe, lora_config, refuse_finished
 
 FEW = TrainSettings(
     rank=8,
