@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from guard.errors import ConfigError, PartFailure
+from guard.errors import PartFailure
+from guard.fields import api_key
 from guard.knowledge import Endpoint
 from rag.grounding import compose
 from rag.prompting import messages, read_answer
@@ -107,23 +106,3 @@ class EndpointInterpreter:
     def _failure(self, what: str) -> PartFailure:
         """Never quotes what was sent or received: the one holds a question and a key, the other may repeat them."""
         return PartFailure(PART, f"the server {self._where} of interpretation.base_url {what}")
-
-
-def api_key(variable: str, setting: str) -> str:
-    """The key that an environment variable holds; never part of a message.
-
-    Args:
-        variable: its name.
-        setting: the one that names it, for the error.
-
-    Raises:
-        ConfigError: it is not set, or no header can carry it.
-    """
-    key = os.environ.get(variable, "")
-    if not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise ConfigError(
-            f"{setting} = {variable!r}: this environment variable "
-            + ("holds white space or other characters that no key has" if key else "is not set; export it")
-            + ", or remove the setting to send no key"
-        )
-    return key

@@ -1,7 +1,8 @@
-"""What the sections of the configuration are made of: their base, and the types that several of them use."""
+"""What the sections of the configuration are made of: their base, and what several of them use."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from guard.errors import ConfigError
 
 
 class _Named(Protocol):
@@ -97,3 +100,23 @@ class Section(BaseModel):
     """One section: frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def api_key(variable: str, setting: str, *, without: str = "or remove the setting to send no key") -> str:
+    """The key that an environment variable holds; never part of a message.
+
+    Args:
+        variable: its name.
+        setting: the one that names it, for the error.
+        without: what to do where there is no key, for the error.
+
+    Raises:
+        ConfigError: it is not set, or no header can carry it.
+    """
+    key = os.environ.get(variable, "")
+    if re.fullmatch(r"[\x21-\x7e]+", key):
+        return key
+    fault = (
+        "holds white space or other characters that no key has; export it without" if key else "is not set; export it"
+    )
+    raise ConfigError(f"{setting} = {variable!r}: this environment variable {fault}, {without}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import time
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from yarl import URL
 from guard.asgi import JSON, ClientGone, Headers, Message, Receive, Scope, Send, is_stream, send_whole, while_there
 from guard.breaker import Breaker
 from guard.connections import Upstream
-from guard.errors import ConfigError, UpstreamError
+from guard.errors import UpstreamError
+from guard.fields import api_key
 from guard.wires import CHAT, Fault
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Forwarder:
     mistake, and would take a client's key elsewhere.
 
     Raises:
-        ConfigError: `upstream.api_key_env` names a variable that is not set.
+        ConfigError: `upstream.api_key_env` names a variable that is not set, or that no header can carry.
     """
 
     def __init__(self, settings: Upstream) -> None:
@@ -63,12 +63,8 @@ class Forwarder:
         self._key: str | None = None
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
         if settings.api_key_env:
-            self._key = os.environ.get(settings.api_key_env)
-            if not self._key:
-                raise ConfigError(
-                    f"upstream.api_key_env = {settings.api_key_env!r}: this environment variable is not set; export "
-                    "it, or, where `access.keys` is not set, remove the setting to send the client's own key on"
-                )
+            without = "or, where `access.keys` is not set, remove the setting to send the client's own key on"
+            self._key = api_key(settings.api_key_env, "upstream.api_key_env", without=without)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

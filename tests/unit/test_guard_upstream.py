@@ -201,3 +201,11 @@ def test_a_key_that_is_not_set_may_be_removed_only_where_no_keys_of_clients_are(
     monkeypatch.delenv("NOT_SET_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"'NOT_SET_KEY'.*export it, or, where `access\.keys` is not set, remove"):
         Forwarder(Upstream(api_key_env="NOT_SET_KEY"))
+
+
+@pytest.mark.parametrize("key", ["sk-hunter2\n", "sk hunter2", "\u201csk-hunter2\u201d"])
+def test_a_key_that_no_header_can_carry_is_refused_at_the_start_and_not_shown(monkeypatch, key):
+    monkeypatch.setenv("UPSTREAM_KEY", key)
+    with pytest.raises(ConfigError, match=r"^upstream\.api_key_env = 'UPSTREAM_KEY': .* holds white space") as caught:
+        Forwarder(Upstream(api_key_env="UPSTREAM_KEY"))
+    assert "hunter2" not in str(caught.value)

@@ -13,15 +13,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from guard.endpoint_interpreter import api_key
 from guard.errors import UpstreamError
-from guard.fields import Address, Count, Seconds, Section
+from guard.fields import Address, Count, Seconds, Section, Variable, Word, api_key
 
 Chat = Sequence[Mapping[str, str]]
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -34,8 +33,10 @@ class ChatEndpoint(Section):
     """Where chats go, and how."""
 
     base_url: Address = Field(description="Such as http://127.0.0.1:8000/v1; /chat/completions is asked below it.")
-    model_name: Annotated[str, Field(min_length=1)]
-    api_key_env: str | None = Field(None, description="Environment variable with the key to send; none by default.")
+    model_name: Word
+    api_key_env: Variable | None = Field(
+        None, description="Environment variable with the key to send; none by default."
+    )
     concurrency: Count = Field(4, description="Chats at once.")
     timeout_s: Seconds = Field(120.0, description="For one try.")
     connect_timeout_s: Seconds = 10.0
@@ -43,12 +44,6 @@ class ChatEndpoint(Section):
     backoff_s: Seconds = Field(1.0, description="Before the second try; doubled before each further one.")
     max_response_bytes: Count = 4 * 1024 * 1024
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-
-    @model_validator(mode="after")
-    def _without_password(self) -> Self:
-        if "@" in urlsplit(self.base_url).netloc:
-            raise ValueError("base_url names a user or a password; name an environment variable in api_key_env instead")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
