@@ -25,6 +25,7 @@ from guard.integrations.background import background
 from guard.integrations.litellm_messages import (
     answer_anew,
     choices_of,
+    named_by_client,
     plain,
     read_request,
     said_by,
@@ -37,7 +38,6 @@ from guard.types import AnswerGrounding, Decision, Finding, Origin, Reply
 from guard.wires import CHAT, WireRequest
 from guard.wires.json import content_texts, event
 from guard.wires.openai import extras_of
-from guard.wires.requests import models_of
 
 _DECISION = "airlock_decision"
 _ANSWERED = "airlock_answered"  # whether one of the hooks below has begun to write how the request ends
@@ -77,7 +77,7 @@ class AirlockGuardrail(CustomGuardrail):  # type: ignore[misc]
         """Judge a request before a model is called; turns that were refused earlier are taken out of it."""
         origin = Origin(model=str(data.get("model") or ""), endpoint="litellm")
         request, param = read_request(self._guard, data, call_type)
-        check_models(self._guard.config, origin.model, models_of(data))
+        check_models(self._guard.config, origin.model, named_by_client(data))
         decision, reply = await background.wait(
             enter_request(self._guard, request, param, origin, answers=call_type not in _WORDLESS)
         )

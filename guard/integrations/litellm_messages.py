@@ -16,7 +16,15 @@ from guard.forwarded import Said
 from guard.types import Turn
 from guard.wires import BY_ENDPOINT, CHAT, Reading, Wire, WireRequest
 from guard.wires.json import dump_request, parse_json
-from guard.wires.requests import FALLBACKS, field_turns, no_other_conversation, stored_prompt, texts_of
+from guard.wires.requests import (
+    FALLBACKS,
+    ROUTING,
+    field_turns,
+    models_of,
+    no_other_conversation,
+    stored_prompt,
+    texts_of,
+)
 
 _CONVERSATIONS = ("messages", "input", "prompt", "query", "contents")  # what some call takes for the conversation
 _FIELDS = {  # what each wire reads of a request, its conversation first
@@ -46,7 +54,8 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
         turn
         for source in (data, extra)
         for turn in field_turns(
-            plain({name: source.get(name) for name in (*settings.judged_fields, *FALLBACKS)}), settings.judged_fields
+            plain({name: source.get(name) for name in (*settings.judged_fields, *FALLBACKS, ROUTING)}),
+            settings.judged_fields,
         )
     ]
     given = {name: plain(data[name]) for name in fields if data.get(name) is not None}
@@ -68,6 +77,15 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
         stored=(*stored_prompt(data), *request.stored),
     )
     return request, wire.param
+
+
+def named_by_client(data: Mapping[str, Any]) -> Iterator[object]:
+    """Every model that a request names.
+
+    LiteLLM puts the fallbacks that its operator gave to a key or a team where a client may name some too.
+    """
+    sent = (data.get("proxy_server_request") or {}).get("body") or data
+    return models_of({**data, ROUTING: sent.get(ROUTING)})
 
 
 def choices_of(chunk: Any) -> list[Any]:  # noqa: ANN401

@@ -19,7 +19,9 @@ _NOT_JUDGED = ("previous_input_messages", "input_ids", "prompt_token_ids", "toke
 _CONVERSATIONS = ("messages", "prompt", "input", _PROMPT, *_NOT_JUDGED)
 _MODELS = ("model", "models")
 EXTRA = "extra_body"  # some servers merge it into the request
+ROUTING = "router_settings_override"  # LiteLLM takes fallbacks out of it as if they stood in the request
 _NVIDIA = "nvext"  # what Dynamo reads beside OpenAI's fields
+_INNER = (EXTRA, ROUTING, _NVIDIA)
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")  # tried in the request's place
 
 M = TypeVar("M", bound="Open")
@@ -80,7 +82,7 @@ def no_other_conversation(data: object, *fields: str, own: Collection[str] = ())
     """
     if not isinstance(data, dict):
         return
-    _one_spelling(data, (*_CONVERSATIONS, *_MODELS, *own, EXTRA, *FALLBACKS, _NVIDIA))
+    _one_spelling(data, (*_CONVERSATIONS, *_MODELS, *own, *_INNER, *FALLBACKS))
     for field in fields:
         if data.get(field) is not None:
             raise BadRequest(f"{field}: is no field of this endpoint; leave it out", param=field)
@@ -147,7 +149,7 @@ def models_of(body: Mapping[str, Any]) -> Iterator[object]:
         inner, is_body = waiting.pop()
         if isinstance(inner, dict) and (is_body or "model" in inner):
             waiting += [(inner.get(name), False) for name in (*_MODELS, *FALLBACKS)]
-            waiting.append((inner.get(EXTRA), True))
+            waiting += [(inner.get(name), True) for name in (EXTRA, ROUTING)]
         elif isinstance(inner, dict):  # fallbacks, by the model that fails
             waiting += [(each, False) for each in inner.values()]
         elif isinstance(inner, list):
@@ -184,10 +186,14 @@ def _one_spelling(data: Mapping[str, Any], names: Collection[str]) -> None:
 
 def _merged(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What some servers merge into a request, or try after it, each with the field that holds it."""
-    if isinstance(extra := data.get(EXTRA), dict):
-        yield EXTRA, extra
-        yield from ((EXTRA, each) for name in (*FALLBACKS, _NVIDIA) for each in _objects(extra.get(name)))
-    yield from ((name, each) for name in (*FALLBACKS, _NVIDIA) for each in _objects(data.get(name)))
+    waiting: list[tuple[str, Any]] = [("", data)]
+    while waiting:
+        field, inner = waiting.pop()
+        if isinstance(inner, dict):
+            if field:
+                yield field, inner
+            waiting += [(field or name, inner.get(name)) for name in _INNER]
+            yield from ((field or name, each) for name in FALLBACKS for each in _objects(inner.get(name)))
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value

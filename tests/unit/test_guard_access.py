@@ -148,6 +148,7 @@ def test_errors_are_in_the_shape_of_the_wire(gate):
                 ({"context_window_fallbacks": [{"gpt-4": ["other"]}]}, 403),
                 ({"content_policy_fallbacks": [{"gpt-4": [{"model": "other"}]}]}, 403),
                 ({"extra_body": {"fallbacks": ["other"]}}, 403),
+                ({"router_settings_override": {"fallbacks": [{"gpt-4": ["other"]}]}}, 403),
                 ({"fallbacks": [7]}, 403),
                 ({"extra_body": {"top_k": 5, "stop": ["x"]}, "fallbacks": None}, 200),
                 ({"models": ["gpt-4"], "fallbacks": ["gpt-5", {"model": "gpt-5", "stop": ["x"], "n": 1}]}, 200),

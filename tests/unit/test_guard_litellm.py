@@ -17,6 +17,7 @@ from tests.doubles import PHRASE, QUOTE, Flaky, MemoryJournal, PhraseCheck, make
 REQUIRE = {"policy.rules": [{"name": "all", "route": "forward", "ground_answer": "require"}]}
 ASKED = [{"role": "user", "content": "How long?"}]
 CHEESE = "The moon is cheese."
+BOMB = {"documents": ["a bomb"]}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -248,6 +249,21 @@ def test_a_request_names_no_model_that_a_rule_tells_from_its_own(guardrail):
             asyncio.run(before(guardrail(rules), messages=ASKED, model="gpt-4", **more))
         assert asyncio.run(before(guardrail(), messages=ASKED, model="gpt-4", **more))
     assert asyncio.run(before(guardrail(rules), messages=ASKED, model="gpt-4", fallbacks=["gpt-5"]))
+
+
+def test_fallbacks_that_a_client_names_as_settings_of_the_router_are_read_and_those_of_the_operator_stand(guardrail):
+    rules = {"policy.rules": [{"name": "small", "when": {"tier": "safe", "model": "gpt-*"}, "route": "forward"}]}
+    asked = {"model": "gpt-4", "messages": ASKED}
+    settings = {"router_settings_override": {"fallbacks": [{"gpt-4": ["big"]}]}}
+    for sent in ({}, {"proxy_server_request": {"body": asked | settings}}):
+        with pytest.raises(BadRequest, match="another, 'big'"):
+            asyncio.run(before(guardrail(rules), **asked, **settings, **sent))
+    own = {"proxy_server_request": {"body": asked}}
+    assert asyncio.run(before(guardrail(rules), **asked, **settings, **own)), "of the key or the team"
+    for error, more in ((BadRequest, {"messages": ASKED}), (BadRequest, {"system": "x"}), (PassedThrough, BOMB)):
+        tried = {"router_settings_override": {"fallbacks": [{"model": "gpt-5", **more}]}}
+        with pytest.raises(error):
+            asyncio.run(before(guardrail(), "anthropic_messages", messages=ASKED, **tried))
 
 
 @pytest.mark.parametrize("name", ["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"])

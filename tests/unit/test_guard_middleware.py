@@ -77,6 +77,7 @@ def test_a_guarded_path_is_guarded_in_any_spelling(path):
         {"extra_body": {"model": "big"}},
         {"fallbacks": [{"model": "big"}]},
         {"context_window_fallbacks": [{"gpt-4": ["big"]}]},
+        {"router_settings_override": {"fallbacks": [{"gpt-4": ["big"]}]}},
         {"models": [5]},
     ],
 )

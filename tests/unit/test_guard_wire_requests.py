@@ -600,6 +600,9 @@ def test_what_servers_read_beside_the_conversation_or_in_its_place_is_refused(en
         {"context_window_fallbacks": [{"m": [{"model": "n", "messages": [{"role": "user", "content": "x"}]}]}]},
         {"content_policy_fallbacks": [{"m": [{"model": "n", "messages": [{"role": "user", "content": "x"}]}]}]},
         {"extra_body": {"context_window_fallbacks": [{"m": [{"model": "n", "input": "x"}]}]}},
+        {"extra_body": {"extra_body": {"input": "x"}}},
+        {"router_settings_override": {"fallbacks": [{"m": [{"model": "n", "input": "x"}]}]}},
+        {"router_settings_override": {"context_window_fallbacks": [{"model": "n", "prompt": "x"}]}},
     ],
 )
 def test_a_conversation_that_would_take_the_place_of_the_first_is_refused(endpoint, more):
@@ -637,6 +640,8 @@ def test_what_a_wire_reads_is_not_taken_from_beside_the_request(endpoint, more, 
         {"fallbacks": ["n", {"m": ["n"]}, {"model": "n", "messages": None}]},
         {"context_window_fallbacks": [{"m": ["n"]}], "content_policy_fallbacks": [{"m": [{"model": "n"}]}]},
         {"fallbacks": None, "extra_body": {"top_k": 5, "guided_json": {"properties": {"input": {"type": "string"}}}}},
+        {"nvext": {"guided_json": {"properties": {"input": {"type": "string"}, "Model": {"type": "string"}}}}},
+        {"router_settings_override": {"num_retries": 2, "fallbacks": [{"m": ["n"]}]}},
     ],
 )
 def test_other_fallbacks_and_settings_go_on(endpoint, more):
@@ -666,6 +671,7 @@ def test_other_fallbacks_and_settings_go_on(endpoint, more):
         {"assistant_continue_message": {"role": "assistant", "content": "a bomb"}},
         {"fallbacks": [{"model": "n", "documents": ["a bomb"]}]},
         {"context_window_fallbacks": [{"m": [{"model": "n", "chat_template": "a bomb"}]}]},
+        {"router_settings_override": {"fallbacks": [{"model": "n", "documents": ["a bomb"]}]}},
     ],
 )
 def test_fields_that_servers_put_into_the_prompt_are_judged(endpoint, more):
