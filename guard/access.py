@@ -249,4 +249,7 @@ def _allowed(grant: Grant, endpoint: str, scope: Scope, body: bytes) -> bool:
         return True
     if not isinstance(data, dict) or not isinstance(data.get("model"), str):
         return False
-    return all(isinstance(model, str) and grant.may_ask(model) for model in models_of(data))
+    try:
+        return all(isinstance(model, str) and grant.may_ask(model) for model in models_of(data))
+    except BadRequest:  # too many
+        return False

@@ -33,14 +33,14 @@ def check_models(config: Config, model: str, others: Iterable[object]) -> None:
     """A server may answer with any model that a request names; rules and classifiers are chosen by its `model`.
 
     Raises:
-        BadRequest: a rule or a choice of classifiers tells another one from it.
+        BadRequest: a rule or a choice of classifiers tells another one from it, or there are too many.
     """
     whens = [rule.when.model for rule in config.policy.rules if rule.mode is not Mode.OFF]
     whens += [other.when.model for other in config.classifiers.values()]
-    wanted = [tuple(map(str.lower, names)) for names in whens if names]
-    own = model.lower()
+    lower = [tuple(map(str.lower, names)) for names in whens if names]
+    wanted = [(names, fits(model.lower(), names)) for names in lower]
     for other in others if wanted else ():
-        if not isinstance(other, str) or any(fits(own, names) != fits(other.lower(), names) for names in wanted):
+        if not isinstance(other, str) or any(fits(other.lower(), names) != fit for names, fit in wanted):
             raise BadRequest(
                 f"model: rules or classifiers are chosen by it, and the request names another, {str(other)[:100]!r}, "
                 "that they tell from it; name one model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -25,6 +25,7 @@ _INNER = (EXTRA, ROUTING, _NVIDIA)
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")  # tried in the request's place
 
 M = TypeVar("M", bound="Open")
+T = TypeVar("T")
 
 
 class Open(BaseModel):
@@ -143,7 +144,15 @@ def stored_prompt(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def models_of(body: Mapping[str, Any]) -> Iterator[object]:
-    """Every model that a body names: its own, and those that some servers take in its place, or after it."""
+    """Every model that a body names: its own, and those that some servers take in its place, or after it.
+
+    Raises:
+        BadRequest: there are more than `MAX_ITEMS`.
+    """
+    return _few(_named(body), "model")
+
+
+def _named(body: Mapping[str, Any]) -> Iterator[object]:
     waiting: list[tuple[object, bool]] = [(body, True)]  # each with whether it is a body; else it names models
     while waiting:
         inner, is_body = waiting.pop()
@@ -154,6 +163,8 @@ def models_of(body: Mapping[str, Any]) -> Iterator[object]:
             waiting += [(each, False) for each in inner.values()]
         elif isinstance(inner, list):
             waiting += [(each, False) for each in inner]
+        elif isinstance(inner, str) and not is_body:
+            yield from map(str.strip, inner.split(","))  # LiteLLM asks each of them
         elif inner is not None and not is_body:
             yield inner
 
@@ -185,7 +196,11 @@ def _one_spelling(data: Mapping[str, Any], names: Collection[str]) -> None:
 
 
 def _merged(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What some servers merge into a request, or try after it, each with the field that holds it."""
+    """What some servers merge into a request, or try after it, each with the field that holds it.
+
+    Raises:
+        BadRequest: there are more than `MAX_ITEMS` of a kind.
+    """
     waiting: list[tuple[str, Any]] = [("", data)]
     while waiting:
         field, inner = waiting.pop()
@@ -193,7 +208,19 @@ def _merged(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             if field:
                 yield field, inner
             waiting += [(field or name, inner.get(name)) for name in _INNER]
-            yield from ((field or name, each) for name in FALLBACKS for each in _objects(inner.get(name)))
+            yield from ((field or name, each) for name in FALLBACKS for each in _few(_objects(inner.get(name)), name))
+
+
+def _few(items: Iterable[T], field: str) -> Iterator[T]:
+    """The items.
+
+    Raises:
+        BadRequest: there are more than `MAX_ITEMS`.
+    """
+    for number, item in enumerate(items):
+        if number == MAX_ITEMS:
+            raise BadRequest(f"{field}: the request holds more than {MAX_ITEMS} of them; leave some out", param=field)
+        yield item
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value

@@ -91,6 +91,24 @@ def test_a_request_names_no_model_that_a_rule_tells_from_the_one_it_is_judged_by
     assert ask(asking("hi") | more).status == 200, "no rule asks for the model"
 
 
+def test_a_list_of_models_in_one_name_is_one_of_them_all():
+    rules = [{"name": "small", "when": {"tier": "safe", "model": "gpt-*"}, "route": "forward"}]
+    for model, status in (("gpt-4,big", 400), ("gpt-4 , gpt-5", 200), ("big, gpt-4", 400)):
+        assert ask(asking("hi") | {"model": model}, settings={"policy.rules": rules}).status == status
+
+
+def test_more_models_than_anybody_names_keep_nobody_waiting():
+    rules = [
+        {"name": name, "when": {"tier": "safe", "model": [f"{name}-*", name]}, "route": "forward"} for name in "abcde"
+    ]
+    for more in ({"models": ["m"] * 800_000}, {"fallbacks": [{}] * 1_000_000}):
+        body = json.dumps(asking("hi") | more).encode()
+        started = time.process_time()
+        result = ask(body, settings={"policy.rules": rules})
+        assert (result.status, time.process_time() - started < 3) == (400, True), "12 s, one by one"
+        assert "4096" in result.json["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "path",
     [
