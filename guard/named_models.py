@@ -8,13 +8,14 @@ from urllib.parse import parse_qsl
 
 from guard.asgi import Scope
 from guard.config import Config
+from guard.endpoints import plain
 from guard.errors import BadRequest
 from guard.policy import Mode, fits
 from guard.wires import WireRequest
 from guard.wires.json import parse_json
 from guard.wires.requests import models_of
 
-_IN_PATH = re.compile(r"/(?:deployments|engines)/(.+?)(?:/chat)?/[^/]+/*", re.IGNORECASE)  # Azure's and LiteLLM's
+_IN_PATH = re.compile(r"/(?:deployments|engines)/(.+?)(?:/chat)?/[^/]+\Z")  # Azure's and LiteLLM's; a / may be in it
 
 
 def check_named(scope: Scope, config: Config, request: WireRequest) -> None:
@@ -49,6 +50,6 @@ def check_models(config: Config, model: str, others: Iterable[object]) -> None:
 
 
 def _others(scope: Scope, request: WireRequest) -> Iterator[object]:
-    if found := _IN_PATH.search(scope["path"]):
-        yield found[1]
+    if found := _IN_PATH.search(plain(scope["path"])):
+        yield from models_of({"model": found[1]})
     yield from models_of(parse_json(request.body))

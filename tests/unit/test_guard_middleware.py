@@ -127,6 +127,22 @@ def test_a_deployment_in_the_path_is_a_model_that_the_request_names(path):
     assert ask(named, path=path.format("big")).status == 200, "no rule asks for the model"
 
 
+@pytest.mark.parametrize(
+    ("model", "deployment", "status"),
+    [
+        ("openai/gpt-4", "openai/gpt-4", 200),
+        ("openai/gpt-4", "openai/big", 400),
+        ("openai/gpt-4", "openai/gpt-4/chat", 400),
+        ("openai/gpt-4", "openai/gpt-4,big", 400),
+        ("openai", "openai/big", 400),
+    ],
+)
+def test_a_deployment_may_have_a_provider_before_its_name(model, deployment, status):
+    rules = [{"name": "one", "when": {"tier": "safe", "model": ["openai/gpt-4", "openai"]}, "route": "forward"}]
+    path = f"/openai/deployments/{deployment}/chat/completions"
+    assert ask(asking("hi") | {"model": model}, settings={"policy.rules": rules}, path=path).status == status
+
+
 @pytest.mark.parametrize("query", [b"model=other", b"x=1&mod%65l=other", b"Model=other", b"model=m&model=other"])
 def test_another_model_in_the_query_than_in_the_body_is_refused(query):
     upstream = Upstream()
