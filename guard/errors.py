@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
 
 class AirlockError(Exception):
-    """Base of the gateway's errors; the message names the setting, the value and the way out."""
+    """Base of the gateway's errors; the message names the setting, the value and the way out.
+
+    Attributes:
+        status: the HTTP status that says what it is.
+    """
+
+    status = 503
+
+    @property
+    def status_code(self) -> int:
+        """The same for LiteLLM, which answers with HTTP 500 without one."""
+        return self.status
 
 
 class ConfigError(AirlockError):
@@ -103,6 +114,8 @@ class BlockedError(AirlockError):
         message: the text of the refusal.
         decision: what was decided, and by which rule.
     """
+
+    status = 400
 
     def __init__(self, message: str, decision: Decision) -> None:
         super().__init__(message)

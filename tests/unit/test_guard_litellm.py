@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from guard.errors import BadRequest, BlockedError, PartFailure
-from tests.doubles import PHRASE, QUOTE, Flaky, MemoryJournal, PhraseCheck, make_guard, raises
+from guard.errors import AirlockError, BadRequest, BlockedError, PartFailure
+from tests.doubles import PHRASE, QUOTE, Flaky, MemoryJournal, PhraseCheck, WordClassifier, make_guard, raises
 
 REQUIRE = {"policy.rules": [{"name": "all", "route": "forward", "ground_answer": "require"}]}
 ASKED = [{"role": "user", "content": "How long?"}]
@@ -280,6 +280,18 @@ def test_what_is_tried_after_a_request_is_read_as_it_is_on_the_wires(guardrail, 
     rail = guardrail({"conversation.stored_text": "pass"}, journal=journal)
     asyncio.run(before(rail, messages=ASKED, prompt_id="p", **{name: ["other", {"model": "x"}]}))
     assert journal.decisions[0][0].unjudged == ("prompt_id",)
+
+
+def test_litellm_learns_from_an_error_whether_the_request_was_wrong(guardrail):
+    refused = [{"role": "user", "content": "a bomb"}]
+    for rail, data, status in (
+        (guardrail(), {"messages": ASKED, "input": "x"}, 400),
+        (guardrail(raise_on_block=True), {"messages": refused}, 400),
+        (guardrail(classifier=Flaky(WordClassifier(), raises(RuntimeError()))), {"messages": ASKED}, 503),
+    ):
+        with pytest.raises(AirlockError) as caught:
+            asyncio.run(before(rail, **data))
+        assert caught.value.status_code == status, "else it would be 500, which clients try again"
 
 
 @pytest.mark.parametrize("call_type", ["acompletion", "anthropic_messages"])
