@@ -128,7 +128,7 @@ def topic(document: Document, quotable: Passage | Sentence) -> str:
 def _topic(document: Document, quotable: Passage | Sentence) -> tuple[str, str]:
     known = sentences(document.text)
     place = bisect_right(known, quotable.start, key=lambda sentence: sentence.start)
-    return document.title, known[place - 1].section.heading if known else ""  # none in what another version cut
+    return document.title, known[place - 1].section.heading if place else ""  # of what another version cut
 
 
 def _length(text: str) -> int:

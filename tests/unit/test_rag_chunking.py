@@ -155,6 +155,8 @@ def test_comments_are_neither_in_sentences_nor_in_passages(text, said):
 def test_a_passage_that_another_version_cut_where_nothing_can_be_quoted_has_its_title_as_topic():
     text = "Take <!-- x --> 8."
     assert topic(document(text), Passage("a#0", "a", "v", 0, len(text), text)) == document(text).title
+    below = f"{text}\n\n# Doses\n\nOne gram."
+    assert topic(document(below), Passage("a#0", "a", "v", 0, len(text), text)) == document(below).title
 
 
 def test_comments_are_in_no_heading():
