@@ -169,9 +169,9 @@ def test_comments_are_in_no_heading():
     "text", ["x <!--\n\n" * 250_000 + "-->", "x <!--\r\r" * 250_000 + "-->", "<!--" * 500_000 + "\n\n-->"]
 )
 def test_what_looks_like_comments_is_looked_for_fast(text):
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(uncommented(text)) == len(text)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_struck_words_are_looked_for_once(monkeypatch):
