@@ -184,7 +184,7 @@ class _Sync(_Transport):
                 try:
                     if step.request is not None:
                         answer = self._client.send(self._request(request, step), stream=True)
-                        chunks = iter([answer.content]) if answer.is_stream_consumed else answer.iter_raw()
+                        chunks = answer.iter_bytes() if answer.is_stream_consumed else answer.iter_raw()
                         step.settle(_head(answer))
                     else:
                         step.settle(next(chunks, None))
@@ -234,7 +234,7 @@ class _Async(_Transport):
                 try:
                     if step.request is not None:
                         answer = await self._client.send(self._request(request, step), stream=True)
-                        chunks = _once(answer.content) if answer.is_stream_consumed else answer.aiter_raw()
+                        chunks = answer.aiter_bytes() if answer.is_stream_consumed else answer.aiter_raw()
                         step.settle(_head(answer))
                     else:
                         step.settle(await anext(chunks, None))
@@ -286,10 +286,6 @@ def _head(answer: Any) -> Head:  # noqa: ANN401
     if answer.is_stream_consumed:
         headers = [each for each in headers if each[0].lower() not in (b"content-encoding", b"content-length")]
     return Head(answer.status_code, headers)
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
 
 
 def _family(client: Any) -> ModuleType:  # noqa: ANN401
