@@ -55,27 +55,17 @@ class Conversation(Section):
         description="Text that the model's server keeps and a request only names (`previous_response_id`, `prompt`).",
     )
     judged_fields: tuple[str, ...] = Field(
-        (
-            "assistant_continue_message",
-            "bos_token",
-            "chat_template",
-            "chat_template_kwargs",
-            "context_management",
-            "data_sources",
-            "documents",
-            "eos_token",
-            "extra_body",
-            "final_prompt_value",
-            "guideline",
-            "initial_prompt_value",
-            "prediction",
-            "prompt_variables",
-            "role_mapping",
-            "roles",
-            "tool_prompt",
-            "user_continue_message",
-        ),
-        description="Fields beside the conversation whose texts are judged too, such as `tools`; the rest is trusted.",
+        ("chat_template", "chat_template_kwargs", "documents", "prompt_variables"),
+        description="Fields beside the conversation of which every string is judged too, such as `tools`.",
+    )
+    trusted_fields: tuple[str, ...] = Field(
+        (),
+        description="Further fields beside the conversation that only the application writes, and that are not judged.",
+    )
+    unknown_fields: Literal["judge", "refuse", "pass"] = Field(
+        "judge",
+        description="What reads as text in fields beside the conversation that Airlock does not know: judge it, refuse "
+        "the request with HTTP 400, or let it pass unjudged.",
     )
 
 

@@ -101,6 +101,18 @@ def weigh(judged: Sequence[Judged], sure_from: float) -> Weighed:
     )
 
 
+def field_of(turns: Sequence[Turn], texts: Texts, verdicts: Sequence[Verdict], strictest: Judged) -> str | None:
+    """Name of the field in which the text that decided stands; None where it is one of the conversation."""
+    if strictest.where is not TextKind.REQUEST_FIELD:
+        return None
+    deciding = {
+        text
+        for (where, text), verdict in zip(texts, verdicts, strict=True)
+        if where is TextKind.REQUEST_FIELD and verdict is strictest.verdict
+    }
+    return next((turn.name for turn in turns if turn.role == FIELD and turn.text in deciding), None)
+
+
 def _kind(turn: Turn, settings: Conversation) -> TextKind | None:
     """What a turn is before it is known which one is last; None for what is not judged."""
     if turn.role == "assistant" or turn.role in settings.trusted_roles:

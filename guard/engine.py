@@ -15,7 +15,7 @@ from classifier.types import Verdict
 from guard.batching import Batches
 from guard.choosing import Choice, Taxonomies, first_of
 from guard.config import Config, changed_settings
-from guard.conversation import Texts, question_of, texts_to_judge
+from guard.conversation import Texts, field_of, question_of, texts_to_judge
 from guard.edition import Edition, Reloaded
 from guard.errors import BadRequest, GuardClosed, JournalError, PartFailure
 from guard.journal import Journal
@@ -432,6 +432,7 @@ class Guard:
             rule.name,
             weighed.strictest.verdict,
             judged=weighed.strictest.where.value,
+            field_name=field_of(turns, texts, verdicts, weighed.strictest),
             distress=weighed.distress,
             shadow=weighed.shadow,
             judgements=tuple(Judgement(where, each) for (where, _), each in zip(texts, verdicts, strict=True)),
@@ -443,7 +444,7 @@ class Guard:
             return self._failed(exc, decision)
         decision.timings_ms["classify"] = ms_since(decision.since)
         if finding:
-            return replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn")
+            return replace(decision, route=Route.REFUSE, rule=finding.rule, judged="assistant_turn", field_name=None)
         if decision.route is Route.FORWARD:
             grounds = rule.ground_answer is not AnswerGrounding.OFF
             return replace(decision, ground_answer=rule.ground_answer) if grounds else decision

@@ -120,6 +120,7 @@ def _write(exchange: Exchange) -> None:
         "category": verdict.category if verdict else None,
         "route": decision.route.value if decision else None,
         "rule": decision.rule if decision else None,
+        "field": decision.field_name if decision else None,
         "outcome": exchange.outcome,
         "status": exchange.status or None,
         "milliseconds": round((exchange.ended - exchange.started) * 1000, 1),

@@ -169,7 +169,8 @@ class GuardedExchange:
 
     async def _bad_request(self, exc: BadRequest) -> None:
         origin = Origin(self._scope.get(TENANT), endpoint=self._wire.endpoint)
-        decision = Decision(Route.REFUSE, "invalid_request", cause=exc.code, origin=origin)
+        named = exc.param if exc.code == "unknown_field" else None
+        decision = Decision(Route.REFUSE, "invalid_request", cause=exc.code, origin=origin, field_name=named)
         try:
             await self._guard.record(decision, "")
         except JournalError:

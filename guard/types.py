@@ -30,7 +30,7 @@ class TextKind(StrEnum):
     EARLIER_TURN = "earlier_turn"
     SYSTEM_MESSAGE = "system_message"  # where system messages are not trusted
     TOOL_RESULT = "tool_result"
-    REQUEST_FIELD = "request_field"  # a field beside the conversation, where `conversation.judged_fields` names it
+    REQUEST_FIELD = "request_field"  # a field beside the conversation that is judged, or that nobody knows
 
 
 class AnswerGrounding(StrEnum):
@@ -46,10 +46,17 @@ FIELD = "field"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation, as the engine sees it; with the role `FIELD`, a text from beside it."""
+    """One message of a conversation, as the engine sees it; with the role `FIELD`, a text from beside it.
+
+    Attributes:
+        role: whose it is.
+        text: what it says.
+        name: of the field that it stands in, beside the conversation.
+    """
 
     role: str
     text: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,7 @@ class Decision:
             answer) or ``abstained``.
         ruled: the policy's route, also where an abstention, a finding or a failure led to another.
         asked: what the answer is held against; None where answers are not.
+        field_name: of the field beside the conversation in which the text that decided stands, or that was refused.
         id: written into the journal and the ``x-airlock-decision`` header.
         created: Unix time.
         since: the same moment on a clock that never jumps, for durations.
@@ -163,6 +171,7 @@ class Decision:
     grounded: str | None = None
     ruled: Route | None = None
     asked: Asked | None = field(default=None, repr=False, compare=False)
+    field_name: str | None = None
     id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
     created: float = field(default_factory=time.time)
     since: float = field(default_factory=time.perf_counter, repr=False, compare=False)
@@ -196,6 +205,7 @@ class Decision:
             "policy": self.policy or None,
             "shadow": [{"rule": each.rule, "route": each.route.value} for each in self.shadow],
             "judged": self.judged,
+            "field": self.field_name,
             "language": self.language,
             "distress": self.distress,
             "coverage": round(verdict.coverage.read, 4) if verdict else None,

@@ -17,7 +17,6 @@ from guard.types import Turn
 from guard.wires import BY_ENDPOINT, CHAT, Reading, Wire, WireRequest
 from guard.wires.json import dump_request, parse_json
 from guard.wires.requests import (
-    FALLBACKS,
     ROUTING,
     field_turns,
     models_of,
@@ -34,6 +33,13 @@ _FIELDS = {  # what each wire reads of a request, its conversation first
     "responses": ("input", "instructions", "prompt", "previous_response_id", "conversation", "background"),
     "embeddings": ("input",),
 }
+_OF_LITELLM = (
+    "model_info",
+    "provider_specific_header",
+    "proxy_server_request",
+    "secret_fields",
+)  # it writes them itself
+_JSON = (str, list, dict)
 _FILES = ("file", "image", "input_reference", "mask")  # what calls for images, videos and transcripts send beside text
 
 
@@ -50,14 +56,9 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
     wire = _wire(data, call_type)
     fields = ("query",) if wire is None else _FIELDS[wire.endpoint]
     _check_conversations(data, extra, fields)
-    beside = [
-        turn
-        for source in (data, extra)
-        for turn in field_turns(
-            plain({name: source.get(name) for name in (*settings.judged_fields, *FALLBACKS, ROUTING)}),
-            settings.judged_fields,
-        )
-    ]
+    own = {*fields, *_FILES, *_OF_LITELLM}
+    others = {name: plain(value) for name, value in data.items() if name not in own and isinstance(value, _JSON)}
+    beside = field_turns(others, Reading.by(settings, guard.refusals), own)
     given = {name: plain(data[name]) for name in fields if data.get(name) is not None}
     files = tuple(name for name in _FILES if data.get(name) or extra.get(name))
     guard.only_text(files, ", ".join(files), removable=False)
@@ -65,7 +66,7 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
         texts = (Turn("user", text) for text in texts_of(given, "query"))
         return WireRequest((*beside, *texts), "", non_text=files, stored=stored_prompt(data)), "query"
     body = dump_request(given)
-    request = wire.parse(body, replace(Reading.by(settings, guard.refusals), judged_fields=()))
+    request = wire.parse(body, replace(Reading.by(settings, guard.refusals), judged_fields=(), unknown_fields="pass"))
     if request.body != body:
         for name in given:
             del data[name]

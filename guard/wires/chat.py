@@ -70,7 +70,7 @@ class ChatWire:
         request = validated(_Request, data)
         if not request.messages:
             raise BadRequest("messages: need at least one message", param="messages")
-        turns = field_turns(data, reading.judged_fields)
+        turns = field_turns(data, reading, ("messages",))
         non_text: list[str] = []
         for number, message in enumerate(request.messages):
             text, others = content(message.content, f"messages[{number}].content", _PARTS)

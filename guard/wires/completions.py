@@ -55,7 +55,7 @@ class CompletionsWire:
         removed = embeds if reading.text_only else ()
         turns = [Turn("user", text) for text in (*prompts, request.suffix or "") if text]
         return WireRequest(
-            turns=(*field_turns(data, reading.judged_fields), *turns),
+            turns=(*field_turns(data, reading, ("prompt", "suffix", _EMBEDS)), *turns),
             model=request.model or "",
             stream=bool(request.stream),
             include_usage=bool(request.stream_options and request.stream_options.include_usage),

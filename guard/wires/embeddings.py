@@ -33,7 +33,7 @@ class EmbeddingsWire:
         no_other_conversation(data, "messages", "prompt")
         request = validated(_Request, data)
         turns = [Turn("user", text) for text in texts_of(data, "input")]
-        fields = field_turns(data, reading.judged_fields)
+        fields = field_turns(data, reading, ("input",))
         return WireRequest(turns=(*fields, *turns), model=request.model or "", body=body)
 
     def answer(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:

@@ -56,7 +56,7 @@ class MessagesWire:
         request = validated(_Request, data)
         if not request.messages:
             raise BadRequest("messages: need at least one message", param="messages")
-        turns = field_turns(data, reading.judged_fields)
+        turns = field_turns(data, reading, ("messages", "system"))
         non_text: list[str] = []
         if request.system:
             turns.append(Turn("system", _plain(request.system, "system")))

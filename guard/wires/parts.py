@@ -21,7 +21,7 @@ _SCHEMA = frozenset(
 _WRITTEN = frozenset({"input", "arguments"})  # of these, below which others than the wire choose the names
 _NESTED = _SCHEMA - _WRITTEN  # where a part may hold others
 _IDS = frozenset({"id", "type", "tool_call_id", "call_id", "tool_use_id", "status", "media_type", "ttl"})
-_IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,64}", re.ASCII)
+IDENTIFIER = re.compile(r"[\w.:/@+=-]{0,64}", re.ASCII)
 _LINKS = frozenset({"url", "file_url", "image_url", "video_url", "audio_url"})
 _MEDIA_DATA = _LINKS | {"data", "file_data"}
 _BYTES = re.compile(rf"(?:data:[\w/.+;=-]*;base64,)?{OPAQUE.pattern}", re.ASCII)
@@ -99,7 +99,7 @@ def said(
         BadRequest: it is nested too deep.
     """
     found: list[str] = []
-    unsaid = {} if written else {**dict.fromkeys(_IDS, _IDENTIFIER), **_bytes_in(opaque)}
+    unsaid = {} if written else {**dict.fromkeys(_IDS, IDENTIFIER), **_bytes_in(opaque)}
     waiting = [(value, "", unsaid, 0)]
     while waiting:
         inner, name, unsaid, depth = waiting.pop()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from guard.errors import BadRequest
 from guard.types import FIELD, Turn
 from guard.wires.json import leaves
-from guard.wires.parts import said
+from guard.wires.parts import IDENTIFIER, said
+
+if TYPE_CHECKING:
+    from guard.wires.types import Reading
 
 MAX_ITEMS = 4096
 _PROMPT = "prompt_id"
@@ -22,7 +25,22 @@ EXTRA = "extra_body"  # some servers merge it into the request
 ROUTING = "router_settings_override"  # LiteLLM takes fallbacks out of it as if they stood in the request
 _NVIDIA = "nvext"  # what Dynamo reads beside OpenAI's fields
 _INNER = (EXTRA, ROUTING, _NVIDIA)
+_ODD_NAME = "(no plain name)"  # in a log and the journal, where a client's own words have no place
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")  # tried in the request's place
+_KNOWN = frozenset(
+    # what only the application writes, as an operator's own words
+    "function_call functions metadata litellm_metadata mcp_servers output_config output_format response_format text "
+    "tool_choice tools web_search_options "
+    # what an answer may look like, and where it ends
+    "bad_words ebnf grammar guided_choice guided_grammar guided_json guided_regex guided_whitespace_pattern "
+    "json_schema regex stop stop_regex stop_sequences structural_tag structured_outputs "
+    # which model, where, for whom
+    "api_base api_key aws_session_token azure_ad_token base_url extra_headers headers lora_path lora_request model "
+    "models prompt_cache_key provider safety_identifier tags user vertex_credentials "
+    # how it computes
+    "cache_salt custom_logit_processor disaggregated_params ec_transfer_params kv_transfer_params".split()
+)
+"""Fields beside the conversation that may well hold text, and that no server takes for what a user says."""
 
 M = TypeVar("M", bound="Open")
 T = TypeVar("T")
@@ -120,22 +138,41 @@ def texts_of(data: Mapping[str, Any], field: str) -> list[str]:
     raise BadRequest(f"{field}: need a text, or a list of texts", param=field)
 
 
-def field_turns(data: Mapping[str, Any], names: Collection[str]) -> list[Turn]:
-    """The texts of fields beside the conversation that are to be judged; the names in `extra_body` are fields too.
+def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str]) -> list[Turn]:
+    """The texts of fields beside the conversation that are to be judged, one turn for each field.
 
-    So are the fields of what is merged into the request, or tried after it.
+    They are the fields that `reading` names, whole, and what reads as text in those that nobody knows. What is merged
+    into the request, or tried after it, has fields too.
+
+    Args:
+        data: the body.
+        reading: says which fields are judged and which are trusted, and what becomes of the others.
+        own: what the wire itself judges.
 
     Raises:
-        BadRequest: a name is spelt otherwise, or a field is nested too deep.
+        BadRequest: a name is spelt otherwise, a field is nested too deep, or nobody knows it and it is to be refused.
     """
-    _one_spelling(data, names)
-    sources = [data, *(merged for field, merged in _merged(data) if field not in names)]
-    fields = [(name, source[name]) for source in sources for name in names if source.get(name)]
-    fields = [
-        (name, list(value.values()) if name == EXTRA and isinstance(value, dict) else value) for name, value in fields
-    ]
-    found = ["\n".join(said(value, name, written=True)) for name, value in fields]
-    return [Turn(FIELD, text) for text in found if text.strip()]
+    _one_spelling(data, reading.judged_fields)
+    trusted = {*own, *_KNOWN, *reading.trusted_fields}
+    turns: list[Turn] = []
+    for name, value in _fields(data):
+        if name in reading.judged_fields:
+            texts = said(value, name, written=True)
+        elif name in trusted or reading.unknown_fields == "pass":
+            continue
+        else:
+            texts = [text for text in said(value, name, written=True) if _reads_as_text(text)]
+        plain = name if IDENTIFIER.fullmatch(name) else _ODD_NAME
+        if texts and name not in reading.judged_fields and reading.unknown_fields == "refuse":
+            raise BadRequest(
+                f"{name[:100]}: holds text, and Airlock does not know this field; leave it out, or let the operator "
+                "name it in `conversation.judged_fields` or `conversation.trusted_fields`",
+                param=plain,
+                code="unknown_field",
+            )
+        if (text := "\n".join(texts)).strip():
+            turns.append(Turn(FIELD, text, plain))
+    return turns
 
 
 def stored_prompt(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -221,6 +258,31 @@ def _few(items: Iterable[T], field: str) -> Iterator[T]:
         if number == MAX_ITEMS:
             raise BadRequest(f"{field}: the request holds more than {MAX_ITEMS} of them; leave some out", param=field)
         yield item
+
+
+def _fields(data: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Every field of a request, and of what some servers merge into it or try after it."""
+    waiting: list[tuple[str, object, bool]] = [("", data, True)]  # each with whether it is a body; else bodies in it
+    while waiting:
+        name, inner, is_body = waiting.pop()
+        if isinstance(inner, dict) and (is_body or "model" in inner):
+            for field, value in inner.items():
+                is_merged = field in _INNER and isinstance(value, dict)
+                if is_merged or field in FALLBACKS:
+                    waiting.append((field, value, is_merged))
+                else:
+                    yield field, value
+        elif isinstance(inner, dict):  # fallbacks, by the model that fails
+            waiting += [(name, each, False) for each in inner.values()]
+        elif isinstance(inner, list):
+            waiting += [(name, each, False) for each in inner]
+        else:
+            yield name, inner
+
+
+def _reads_as_text(text: str) -> bool:
+    """Whether a string under a name that nobody knows says something, and is no identifier, number or time."""
+    return not IDENTIFIER.fullmatch(text) and (not text.isascii() or len(text) > 64 or any(map(str.isalpha, text)))
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value

@@ -81,7 +81,7 @@ class ResponsesWire:
                 "the request without it",
                 param="background",
             )
-        turns = field_turns(data, reading.judged_fields)
+        turns = field_turns(data, reading, ("input", "instructions", "prompt"))
         if request.instructions:
             turns.append(Turn("system", request.instructions))
         if isinstance(data.get("prompt"), dict):

@@ -23,16 +23,26 @@ class Reading:
         refusals: texts by which a refused turn is known, to be taken out.
         text_only: whether parts that hold no text are taken out.
         judged_fields: fields beside the conversation whose texts are judged too.
+        trusted_fields: those whose texts are not, beside the ones that are known to be harmless.
+        unknown_fields: what becomes of texts in all others: ``judge``, ``refuse`` or ``pass``.
     """
 
     refusals: Collection[str] = frozenset()
     text_only: bool = False
     judged_fields: Collection[str] = ()
+    trusted_fields: Collection[str] = ()
+    unknown_fields: str = "pass"
 
     @classmethod
     def by(cls, settings: Conversation, refusals: Collection[str]) -> Reading:
         """As the operator says."""
-        return cls(refusals, settings.non_text_parts == "text_only", settings.judged_fields)
+        return cls(
+            refusals,
+            settings.non_text_parts == "text_only",
+            settings.judged_fields,
+            settings.trusted_fields,
+            settings.unknown_fields,
+        )
 
 
 @dataclass(frozen=True, slots=True)

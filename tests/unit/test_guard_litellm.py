@@ -294,6 +294,27 @@ def test_litellm_learns_from_an_error_whether_the_request_was_wrong(guardrail):
         assert caught.value.status_code == status, "else it would be 500, which clients try again"
 
 
+def test_a_text_in_a_field_that_nobody_knows_is_judged_and_what_litellm_writes_itself_is_not(guardrail):
+    said = {"preamble": "a bomb"}
+    for data in (said, {"extra_body": said}, {"fallbacks": [{"model": "x", **said}]}):
+        with pytest.raises(PassedThrough):
+            asyncio.run(before(guardrail(), messages=ASKED, **data))
+        with pytest.raises(BadRequest, match="preamble"):
+            asyncio.run(before(guardrail({"conversation.unknown_fields": "refuse"}), messages=ASKED, **data))
+        assert asyncio.run(before(guardrail({"conversation.unknown_fields": "pass"}), messages=ASKED, **data))
+    own = {
+        "proxy_server_request": {"url": "http://x", "headers": {"user-agent": "a b"}, "body": {"x": "a bomb"}},
+        "secret_fields": {"raw_headers": {"authorization": "Bearer a bomb"}},
+        "litellm_logging_obj": object(),
+        "litellm_call_id": "1f0e6a9c-4a5e-4c1b-9d6e-0c8b1d2e3f4a",
+        "metadata": {"user_api_key_alias": "a bomb", "object": object()},
+        "provider_specific_header": {"extra_headers": {"x": "a b"}},
+        "file": b"a bomb",
+    }
+    rail = guardrail({"conversation.unknown_fields": "refuse", "conversation.non_text_parts": "pass"})
+    assert asyncio.run(before(rail, messages=ASKED, **own))
+
+
 @pytest.mark.parametrize("call_type", ["acompletion", "anthropic_messages"])
 def test_what_a_message_says_beside_its_text_is_judged(guardrail, call_type):
     text = {"type": "text", "text": "hi"}

@@ -73,6 +73,17 @@ def test_a_request_is_one_line_with_its_decision(written):
         assert said in line
 
 
+@pytest.mark.parametrize("setting", ["judge", "refuse"])
+def test_the_field_that_decided_is_named_as_far_as_it_has_a_name(written, setting):
+    app = gateway(settings={"conversation.unknown_fields": setting})
+    ask(app, asking("hi") | {"system_prompt": "a bomb"})
+    ask(app, asking("hi") | {f"{CANARY} hello": "a bomb"})
+    said = written.getvalue()
+    assert said.count("system_prompt") == 1
+    assert said.count("(no plain name)") == 1
+    assert CANARY not in said
+
+
 def test_each_line_of_a_request_names_its_decision(written):
     app = gateway(answerer=Flaky(Library(), raises(PartFailure("knowledge", "it is down"))))
     answer = ask(app, asking("which medicine"))
@@ -132,6 +143,8 @@ PATHS = {
     "checked": ({"input": TEXT, "output": CANARY}, {"path": "/v1/airlock/check"}),
     "asked": ({"question": TEXT}, {"path": "/v1/airlock/ask"}),
     "ground": ({"answer": TEXT, "passages": [CANARY]}, {"path": "/v1/airlock/ground"}),
+    "unknown field": (asking("hi") | {"odd": f"{CANARY} bomb"}, {}),
+    "unknown field refused": (asking("hi") | {"odd": TEXT}, {"settings": {"conversation.unknown_fields": "refuse"}}),
     "wrong field": ({CANARY: 1}, {"path": "/v1/airlock/check"}),
     "not served": ({}, {"path": f"/v1/{CANARY}"}),
 }
