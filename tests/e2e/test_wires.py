@@ -173,6 +173,31 @@ def test_text_completions(gate):
         assert chunks[-1].choices[0].finish_reason == "content_filter"
 
 
+def test_a_text_in_a_field_that_nobody_knows_is_judged_on_every_wire(gate):
+    with gate.openai as client, gate.anthropic as other:
+        calls = {
+            "chat": lambda **more: client.chat.completions.with_raw_response.create(messages=say(SAFE), **more),
+            "completions": lambda **more: client.completions.with_raw_response.create(prompt=SAFE, **more),
+            "responses": lambda **more: client.responses.with_raw_response.create(input=SAFE, **more),
+            "messages": lambda **more: other.messages.with_raw_response.create(
+                messages=say(SAFE), max_tokens=9, **more
+            ),
+        }
+        for endpoint, call in calls.items():
+            before = len(gate.upstream.seen)
+            raw = call(model="m", extra_body={"chat_history": [{"role": "USER", "message": UNSAFE}]})
+            row = decision_row(gate.journal, raw.headers[HEADER])
+            assert (row["endpoint"], row["route"], row["judged"]) == (endpoint, "refuse", "request_field")
+            assert (row["field"], len(gate.upstream.seen)) == ("chat_history", before)
+            raw = call(model="m", extra_body={"system_prompt": SAFE, "session": "s-1"})
+            assert decision_row(gate.journal, raw.headers[HEADER])["route"] == "forward"
+            assert (gate.asked()["system_prompt"], gate.asked()["session"]) == (SAFE, "s-1")
+        before = len(gate.upstream.seen)
+        with pytest.raises(openai.BadRequestError, match="content_filter"):
+            client.embeddings.create(model="m", input=SAFE, extra_body={"prefix": UNSAFE})
+        assert len(gate.upstream.seen) == before
+
+
 def assert_held(text: str) -> None:
     """What left before the stream was stopped is of the beginning, and no letter of the key."""
     assert BEFORE.startswith(text)
