@@ -28,7 +28,7 @@ from guard.wires.requests import (
 _CONVERSATIONS = ("messages", "input", "prompt", "query", "contents")  # what some call takes for the conversation
 _FIELDS = {  # what each wire reads of a request, its conversation first
     "chat": ("messages",),
-    "messages": ("messages", "system"),
+    "messages": ("messages", "system", "thread"),
     "completions": ("prompt", "suffix", "prompt_embeds"),
     "responses": ("input", "instructions", "prompt", "previous_response_id", "conversation", "background"),
     "embeddings": ("input",),
@@ -56,7 +56,7 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
     wire = _wire(data, call_type)
     fields = ("query",) if wire is None else _FIELDS[wire.endpoint]
     _check_conversations(data, extra, fields)
-    own = {*fields, *_FILES, *_OF_LITELLM}
+    own = {*fields, *_FILES, *_OF_LITELLM, *(("text",) if "instructions" in fields else ())}
     others = {name: plain(value) for name, value in data.items() if name not in own and isinstance(value, _JSON)}
     beside = field_turns(others, Reading.by(settings, guard.refusals), own)
     given = {name: plain(data[name]) for name in fields if data.get(name) is not None}

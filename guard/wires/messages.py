@@ -19,6 +19,7 @@ from rag.types import Citation
 _PARTS = Parts(text={"text": "text"}, media=frozenset({"image", "document", "container_upload"}))
 _OF_THE_SPEAKER = frozenset({"text", "thinking", "redacted_thinking", "image", "document", "container_upload"})
 _OPAQUE = frozenset({"encrypted_content", "encrypted_index", "signature"})
+_THREAD = "thread"  # may go on with messages that the server keeps
 _NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
 
 
@@ -52,7 +53,7 @@ class MessagesWire:
 
     def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
         limited(data, "messages")
-        no_other_conversation(data, "prompt", "input", own=("system",))
+        no_other_conversation(data, "prompt", "input", own=("system", _THREAD))
         request = validated(_Request, data)
         if not request.messages:
             raise BadRequest("messages: need at least one message", param="messages")
@@ -70,7 +71,7 @@ class MessagesWire:
             model=request.model or "",
             stream=bool(request.stream),
             non_text=tuple(dict.fromkeys(non_text)),
-            stored=stored_prompt(data),
+            stored=(*stored_prompt(data), *_kept(data.get(_THREAD))),
             body=body,
         )
 
@@ -116,6 +117,12 @@ def _turns(message: _Message, param: str) -> tuple[list[Turn], list[str]]:
             )
         kinds += media_in(nested(block), _PARTS)
     return [*results, *([Turn(message.role, "\n".join([*own, *rest]))] if own or rest else [])], kinds
+
+
+def _kept(thread: object) -> tuple[str, ...]:
+    """The field that names messages which the server keeps, unless it only asks to keep these."""
+    is_new = isinstance(thread, dict) and not thread.get("previous_message_id")
+    return () if is_new or not thread else (_THREAD,)
 
 
 def _is_result(block: Mapping[str, Any]) -> bool:

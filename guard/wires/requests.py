@@ -29,7 +29,7 @@ _ODD_NAME = "(no plain name)"  # in a log and the journal, where a client's own 
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")  # tried in the request's place
 _KNOWN = frozenset(
     # what only the application writes, as an operator's own words
-    "function_call functions metadata litellm_metadata mcp_servers output_config output_format response_format text "
+    "function_call functions metadata litellm_metadata mcp_servers output_config output_format response_format "
     "tool_choice tools web_search_options "
     # what an answer may look like, and where it ends
     "bad_words ebnf grammar guided_choice guided_grammar guided_json guided_regex guided_whitespace_pattern "
@@ -147,29 +147,29 @@ def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str])
     Args:
         data: the body.
         reading: says which fields are judged and which are trusted, and what becomes of the others.
-        own: what the wire itself judges.
+        own: what the wire itself reads.
 
     Raises:
         BadRequest: a name is spelt otherwise, a field is nested too deep, or nobody knows it and it is to be refused.
     """
     _one_spelling(data, reading.judged_fields)
-    trusted = {*own, *_KNOWN, *reading.trusted_fields}
     turns: list[Turn] = []
     for name, value in _fields(data):
-        if name in reading.judged_fields:
-            texts = said(value, name, written=True)
-        elif name in trusted or reading.unknown_fields == "pass":
+        is_named = name in reading.judged_fields
+        is_trusted = name in own or name in _KNOWN or name in reading.trusted_fields or reading.unknown_fields == "pass"
+        if not isinstance(value, (str, list, dict)) or (is_trusted and not is_named):
             continue
-        else:
-            texts = [text for text in said(value, name, written=True) if _reads_as_text(text)]
+        texts = said(value, name, written=True)
         plain = name if IDENTIFIER.fullmatch(name) else _ODD_NAME
-        if texts and name not in reading.judged_fields and reading.unknown_fields == "refuse":
-            raise BadRequest(
-                f"{name[:100]}: holds text, and Airlock does not know this field; leave it out, or let the operator "
-                "name it in `conversation.judged_fields` or `conversation.trusted_fields`",
-                param=plain,
-                code="unknown_field",
-            )
+        if not is_named:
+            texts = list(filter(_reads_as_text, texts))
+            if texts and reading.unknown_fields == "refuse":
+                raise BadRequest(
+                    f"{name[:100]}: holds text, and Airlock does not know this field; leave it out, or let the "
+                    "operator name it in `conversation.judged_fields` or `conversation.trusted_fields`",
+                    param=plain,
+                    code="unknown_field",
+                )
         if (text := "\n".join(texts)).strip():
             turns.append(Turn(FIELD, text, plain))
     return turns

@@ -38,6 +38,7 @@ _PARTS = Parts(
     note="input_text",
 )
 _ROLES = ("user", "assistant", "system", "developer")
+_FORMAT = "text"  # of an answer
 _STORED = ("previous_response_id", "conversation", "prompt")
 _STORED_ITEMS = frozenset({"item_reference", "compaction"})
 _PICTURE = "image_generation_call"
@@ -81,7 +82,7 @@ class ResponsesWire:
                 "the request without it",
                 param="background",
             )
-        turns = field_turns(data, reading, ("input", "instructions", "prompt"))
+        turns = field_turns(data, reading, ("input", "instructions", "prompt", _FORMAT))
         if request.instructions:
             turns.append(Turn("system", request.instructions))
         if isinstance(data.get("prompt"), dict):

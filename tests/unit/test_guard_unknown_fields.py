@@ -106,8 +106,8 @@ def test_what_holds_no_field_there_is_judged_under_the_name_around_it():
 
 @pytest.mark.parametrize("endpoint", PATHS)
 def test_what_another_wire_reads_is_unknown_to_this_one(endpoint):
-    own = {"completions": "suffix", "responses": "instructions", "messages": "system"}
-    for wire, name in own.items():
+    own = {"suffix": "completions", "instructions": "responses", "text": "responses", "system": "messages"}
+    for name, wire in own.items():
         if wire != endpoint:
             assert ask(endpoint, {name: "a bomb"})[2].field_name == name
 

@@ -504,6 +504,18 @@ def test_what_only_the_models_server_knows_is_refused_unless_the_operator_allows
     assert (decision.unjudged, decision.route, len(upstream.requests)) == ((name,), Route.FORWARD, 1)
 
 
+def test_a_thread_that_goes_on_is_text_that_the_server_keeps_and_a_new_one_is_not():
+    going_on = {"type": "continue", "previous_message_id": "msg_1"}
+    result, upstream, _ = ask("messages", request("messages", thread=going_on))
+    assert (result.status, result.json["error"]["type"], upstream.requests) == (400, "invalid_request_error", [])
+    allowed = {"conversation.stored_text": "pass"}
+    _, upstream, decision = ask("messages", request("messages", thread=going_on), allowed)
+    assert (decision.unjudged, len(upstream.requests)) == (("thread",), 1)
+    assert ask("messages", request("messages", thread={"type": "create"}))[2].unjudged == ()
+    assert ask("messages", request("messages", extra_body={"thread": going_on}), allowed)[0].status == 400
+    assert ask("messages", request("messages", thread="msg_1"))[0].status == 400
+
+
 @pytest.mark.parametrize("kind", ["item_reference", "compaction"])
 def test_what_an_item_says_beside_its_reference_is_judged(kind):
     allowed = {"conversation.stored_text": "pass"}
