@@ -108,7 +108,8 @@ class Grounding(Section):
         DEFAULT_GATE.contradicted, description="Probability of a support model from which it is contradicted."
     )
     overlap: Share = Field(
-        DEFAULT_GATE.overlap, description="Share of a sentence's words below which no evidence is like it."
+        DEFAULT_GATE.overlap,
+        description="Share of a sentence's words below which no evidence is like it, but for a support model.",
     )
     kept: Share = Field(
         DEFAULT_GATE.kept, description="Share of an answer below which what remains of it does not answer."

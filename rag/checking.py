@@ -145,12 +145,12 @@ def _by_facts(
         return _checked(answer, segment, Status.UNVERIFIABLE, "length", reason, (), 0.0), []
     candidates = aligner.candidates(words)
     score = candidates[0].score if candidates else 0.0
-    if not candidates or (score < gate.overlap and not aligner.similar):
-        reason = "no sentence of the evidence is like it"
-        return _checked(answer, segment, Status.UNSUPPORTED, "no-evidence", reason, (), score), []
     tied = [candidate for candidate in candidates if candidate.score >= score - _TIED]
     faults = [_fault(words, candidate, aligner, evidence) for candidate in tied]
     left = [candidate for candidate, fault in zip(tied, faults, strict=True) if fault is None]
+    if not tied or (score < gate.overlap and not aligner.similar):
+        reason = "no sentence of the evidence is like it"
+        return _checked(answer, segment, Status.UNSUPPORTED, "no-evidence", reason, (), score), left
     places = tuple(candidate.place for candidate in left or tied[:1])
     fault = faults[0]
     if not left and fault:
