@@ -32,11 +32,11 @@ _KNOWN = frozenset(
     "function_call functions metadata litellm_metadata mcp_servers output_config output_format response_format "
     "tool_choice tools web_search_options "
     # what an answer may look like, and where it ends
-    "bad_words ebnf grammar guided_choice guided_grammar guided_json guided_regex guided_whitespace_pattern "
-    "json_schema regex stop stop_regex stop_sequences structural_tag structured_outputs "
+    "bad_words ebnf format grammar guided_choice guided_grammar guided_json guided_regex guided_whitespace_pattern "
+    "json_schema logit_bias regex stop stop_regex stop_sequences structural_tag structured_outputs "
     # which model, where, for whom
-    "api_base api_key aws_session_token azure_ad_token base_url extra_headers headers lora_path lora_request model "
-    "models prompt_cache_key provider safety_identifier tags user vertex_credentials "
+    "api_base api_key aws_session_token azure_ad_token base_url client_metadata extra_headers headers lora_path "
+    "lora_request model models prompt_cache_key provider safety_identifier tags user vertex_credentials "
     # how it computes
     "cache_salt custom_logit_processor disaggregated_params ec_transfer_params kv_transfer_params".split()
 )

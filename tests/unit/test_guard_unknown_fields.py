@@ -209,6 +209,10 @@ CHAT = {
 }
 RESPONSES = {
     "access_programs": {"cyber": "standard"},
+    "client_metadata": {  # Codex's
+        "x-codex-installation-id": UUID,
+        "x-codex-turn-metadata": json.dumps({"session_id": UUID, "thread_source": "user", "sandbox": "seccomp"}),
+    },
     "context_management": [{"type": "compaction", "compact_threshold": 1000}],
     "image": {"context_compression": "auto"},
     "include": ["reasoning.encrypted_content", "message.output_text.logprobs", "web_search_call.action.sources"],
@@ -278,6 +282,7 @@ SERVERS = {  # vLLM's, SGLang's, TensorRT-LLM's, llama.cpp's, LiteLLM's, OpenRou
     "dry_sequence_breakers": ["\n", ":", '"', "*"],
     "ebnf": 'root ::= "yes" | "no"',
     "extra_headers": {"User-Agent": "My shop 1.0"},
+    "format": SCHEMA,
     "grammar": 'root ::= "yes" | "no"',
     "guided_choice": ["very good", "very bad"],
     "guided_decoding_backend": "xgrammar:disable-any-whitespace",
@@ -288,6 +293,7 @@ SERVERS = {  # vLLM's, SGLang's, TensorRT-LLM's, llama.cpp's, LiteLLM's, OpenRou
     "json_schema": SCHEMA,
     "kv_transfer_params": {"do_remote_decode": True, "remote_engine_id": UUID, "remote_host": "10.0.0.12"},
     "litellm_metadata": {"note": "A test run"},
+    "logit_bias": [["Hello, World!", -0.5], [" As an AI", False]],
     "lora_path": "/models/adapters/customer-support-v12/of-the-shop/checkpoint-4000",
     "models": ["openai/gpt-4o", "anthropic/claude-3.5-sonnet"],
     "num_retries": 2,
