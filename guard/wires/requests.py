@@ -154,7 +154,7 @@ def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str])
     """
     _one_spelling(data, reading.judged_fields)
     turns: list[Turn] = []
-    for name, value in _fields(data):
+    for name, value in _fields(data, reading.judged_fields):
         is_named = name in reading.judged_fields
         is_trusted = name in own or name in _KNOWN or name in reading.trusted_fields or reading.unknown_fields == "pass"
         if not isinstance(value, (str, list, dict)) or (is_trusted and not is_named):
@@ -260,20 +260,23 @@ def _few(items: Iterable[T], field: str) -> Iterator[T]:
         yield item
 
 
-def _fields(data: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Every field of a request, and of what some servers merge into it or try after it."""
+def _fields(data: Mapping[str, Any], whole: Collection[str]) -> Iterator[tuple[str, object]]:
+    """Every field of a request, and of what some servers merge into it or try after it; those in `whole` in one."""
     waiting: list[tuple[str, object, bool]] = [("", data, True)]  # each with whether it is a body; else bodies in it
     while waiting:
         name, inner, is_body = waiting.pop()
-        if isinstance(inner, dict) and (is_body or "model" in inner):
+        if isinstance(inner, dict):
+            is_body |= "model" in inner
             for field, value in inner.items():
                 is_merged = field in _INNER and isinstance(value, dict)
-                if is_merged or field in FALLBACKS:
-                    waiting.append((field, value, is_merged))
-                else:
+                if field in whole:
                     yield field, value
-        elif isinstance(inner, dict):  # fallbacks, by the model that fails
-            waiting += [(name, each, False) for each in inner.values()]
+                elif is_merged or field in FALLBACKS:
+                    waiting.append((field, value, is_merged))
+                elif is_body:
+                    yield field, value
+                else:  # fallbacks by the model that fails, or a body that changes no model
+                    waiting.append((name, value, False))
         elif isinstance(inner, list):
             waiting += [(name, each, False) for each in inner]
         else:

@@ -145,6 +145,23 @@ def test_the_operator_names_what_is_trusted_and_what_is_judged_whole():
     assert fields("chat", body, judged_fields=("recipe",), unknown_fields="pass") == [("recipe", f"note\n{UUID}")]
 
 
+@pytest.mark.parametrize("endpoint", PATHS)
+@pytest.mark.parametrize("name", ["extra_body", "nvext", "router_settings_override", "fallbacks"])
+def test_what_is_merged_or_tried_later_can_be_named_to_be_judged_whole(endpoint, name):
+    body = request(endpoint, **{name: {"model": "n", "metadata": {"note": "bomb"}}})
+    assert fields(endpoint, body) == []
+    for setting in ("judge", "refuse", "pass"):
+        found = fields(endpoint, body, judged_fields=(name,), unknown_fields=setting)
+        assert found == [(name, "model\nmetadata\nn\nnote\nbomb")]
+
+
+@pytest.mark.parametrize("setting", ["judge", "pass"])
+def test_a_named_field_is_judged_in_a_fallback_that_names_no_model(setting):
+    for later in ([{"m": [{"documents": ["bomb"]}]}], [{"m": ["n", {"extra_body": {"documents": ["bomb"]}}]}]):
+        body = request("chat", fallbacks=later)
+        assert fields("chat", body, unknown_fields=setting) == [("documents", "bomb")]
+
+
 def test_a_field_is_nested_no_deeper_than_a_message():
     deep = json.loads("[" * 150 + '"a bomb"' + "]" * 150)
     with pytest.raises(BadRequest, match="nested deeper"):
