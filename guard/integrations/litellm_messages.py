@@ -17,6 +17,7 @@ from guard.types import Turn
 from guard.wires import BY_ENDPOINT, CHAT, Reading, Wire, WireRequest
 from guard.wires.json import dump_request, parse_json
 from guard.wires.requests import (
+    KNOWN,
     ROUTING,
     field_turns,
     models_of,
@@ -57,7 +58,8 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
     fields = ("query",) if wire is None else _FIELDS[wire.endpoint]
     _check_conversations(data, extra, fields)
     own = {*fields, *_FILES, *_OF_LITELLM, *(("text",) if "instructions" in fields else ())}
-    others = {name: plain(value) for name, value in data.items() if name not in own and isinstance(value, _JSON)}
+    unread = own | KNOWN.difference(settings.judged_fields)
+    others = {name: plain(value) for name, value in data.items() if name not in unread and isinstance(value, _JSON)}
     beside = field_turns(others, Reading.by(settings, guard.refusals), own)
     given = {name: plain(data[name]) for name in fields if data.get(name) is not None}
     files = tuple(name for name in _FILES if data.get(name) or extra.get(name))

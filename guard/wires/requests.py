@@ -27,7 +27,7 @@ _NVIDIA = "nvext"  # what Dynamo reads beside OpenAI's fields
 _INNER = (EXTRA, ROUTING, _NVIDIA)
 _ODD_NAME = "(no plain name)"  # in a log and the journal, where a client's own words have no place
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")  # tried in the request's place
-_KNOWN = frozenset(
+KNOWN = frozenset(
     # what only the application writes, as an operator's own words
     "function_call functions metadata litellm_metadata mcp_servers output_config output_format response_format "
     "tool_choice tools web_search_options "
@@ -156,7 +156,7 @@ def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str])
     turns: list[Turn] = []
     for name, value in _fields(data, reading.judged_fields):
         is_named = name in reading.judged_fields
-        is_trusted = name in own or name in _KNOWN or name in reading.trusted_fields or reading.unknown_fields == "pass"
+        is_trusted = name in own or name in KNOWN or name in reading.trusted_fields or reading.unknown_fields == "pass"
         if not isinstance(value, (str, list, dict)) or (is_trusted and not is_named):
             continue
         texts = said(value, name, written=True)

@@ -315,6 +315,13 @@ def test_a_text_in_a_field_that_nobody_knows_is_judged_and_what_litellm_writes_i
     assert asyncio.run(before(rail, messages=ASKED, **own))
 
 
+def test_metadata_may_hold_what_json_cannot_unless_it_is_to_be_judged(guardrail):
+    metadata = {"note": "a bomb"}
+    assert asyncio.run(before(guardrail(), messages=ASKED, metadata={**metadata, ("a", "key"): "of LiteLLM's own"}))
+    with pytest.raises(PassedThrough):
+        asyncio.run(before(guardrail({"conversation.judged_fields": ["metadata"]}), messages=ASKED, metadata=metadata))
+
+
 @pytest.mark.parametrize("call_type", ["acompletion", "anthropic_messages"])
 def test_what_a_message_says_beside_its_text_is_judged(guardrail, call_type):
     text = {"type": "text", "text": "hi"}
