@@ -46,11 +46,18 @@ def lowest_adapted(encoder: nn.Module) -> int:
     return min((int(place[1]) if place else 0 for place in places.values()), default=0)
 
 
-def freeze_adapters(encoder: nn.Module, count: int) -> None:
-    """Leave the adapters of the lowest layers as they are, and those outside of layers."""
+def freeze_adapters(encoder: nn.Module, base: Base, count: int) -> None:
+    """Leave the adapters of the lowest layers as they are.
+
+    Raises:
+        TrainingError: as of `adapted_modules`.
+    """
+    if not count:
+        return
+    _check(base, count)
     for name, value in encoder.named_parameters():
         place = _LAYER.search(name)
-        if count and "lora_" in name and (place is None or int(place[1]) < count):
+        if "lora_" in name and (place is None or int(place[1]) < count):
             value.requires_grad_(False)
 
 

@@ -347,6 +347,8 @@ def test_layers_that_a_model_learnt_may_be_left_as_they_are_from_then_on(tmp_pat
     with_more = replace(recipe, frozen=0, lr=0.0)
     again = train_toy_support(tmp_path / "all", claims, with_more, begin=tmp_path / "upper")
     assert again["start"]["adapter_sha256"] == adapter_sha256(tmp_path / "upper")
+    with pytest.raises(TrainingError, match=r"frozen = 2: .* has 2 layers; leave one or more to train"):
+        train_toy_support(tmp_path / "nothing", claims, replace(recipe, frozen=2), begin=first)
 
 
 def test_few_rows_of_a_source_but_for_some(tmp_path, claims):
@@ -359,6 +361,10 @@ def test_few_rows_of_a_source_but_for_some(tmp_path, claims):
     assert some["whole"] == ["two"]
     with pytest.raises(TrainingError, match="--whole four: no row to train on is of that source"):
         train_toy_support(tmp_path / "none", claims, QUICK, source_cap=2, whole=["four"])
+    held = [{**entry, "source": "four"} for entry in claim_entries(12, "dev")]
+    both = write_rows(tmp_path / "both.jsonl", claim_entries(24, "train") + held)
+    with pytest.raises(TrainingError, match="--whole four: no row to train on is of that source"):
+        train_toy_support(tmp_path / "none", both, QUICK, source_cap=2, whole=["four"])
 
 
 def test_what_one_may_not_go_on_from(tmp_path, claims):

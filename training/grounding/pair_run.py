@@ -80,10 +80,10 @@ class PairRun:
         Raises:
             TrainingError: there are none, or none of a source that the cap should not touch.
         """
-        unknown = set(self.whole) - {row.source for row in rows}
+        train, dev = of_split(rows, "train"), of_split(rows, "dev")
+        unknown = set(self.whole) - {row.source for row in train}
         if unknown:
             raise TrainingError(f"--whole {', '.join(sorted(unknown))}: no row to train on is of that source")
-        train, dev = of_split(rows, "train"), of_split(rows, "dev")
         if self.source_cap:
             train = [row for row in train if row.source in self.whole] + few_of_each(
                 [row for row in train if row.source not in self.whole],
@@ -124,7 +124,7 @@ class PairRun:
             model = untrained(base, OUTPUTS[self.task], adapted)
             take_over(model, trained, begun.name)
             model.centre, model.spread = trained.centre, trained.spread
-            freeze_adapters(model.encoder, self.recipe.frozen)
+            freeze_adapters(model.encoder, base, self.recipe.frozen)
         else:
             model = untrained(base, OUTPUTS[self.task], self.recipe)
             standardize(model, base, train, self.recipe)
