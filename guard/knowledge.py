@@ -109,7 +109,8 @@ class Grounding(Section):
     )
     overlap: Share = Field(
         DEFAULT_GATE.overlap,
-        description="Share of a sentence's words below which no evidence is like it, but for a support model.",
+        description="Share of a sentence's words below which no evidence is like it; a support model reads it all "
+        "the same.",
     )
     kept: Share = Field(
         DEFAULT_GATE.kept, description="Share of an answer below which what remains of it does not answer."

@@ -23,11 +23,11 @@ def judge(
     Raises:
         KnowledgeError: the model returned rubbish.
     """
-    pairs = [(passage, claim) for claim, passages in claims for passage in passages]
-    judgements = _sound(model.support(pairs), len(pairs)) if pairs else []
+    pairs = list(dict.fromkeys((passage, claim) for claim, passages in claims for passage in passages))
+    judgements = dict(zip(pairs, _sound(model.support(pairs), len(pairs)) if pairs else [], strict=True))
     found = []
-    for _, passages in claims:
-        own, judgements = judgements[: len(passages)], judgements[len(passages) :]
+    for claim, passages in claims:
+        own = [judgements[passage, claim] for passage in passages]
         for_it = max(range(len(own)), key=lambda at: own[at].supported)
         against = max(range(len(own)), key=lambda at: own[at].contradicted)
         supported, contradicted = own[for_it].supported, own[against].contradicted

@@ -368,7 +368,8 @@ class Gate:
     Attributes:
         supported: probability of a support model from which a paraphrase is supported.
         contradicted: probability of a support model from which a paraphrase is contradicted.
-        overlap: share of a sentence's words, 0 to 1, below which no evidence is like it, but for a support model.
+        overlap: share of a sentence's words, 0 to 1, below which no evidence is like it; a support model reads it all
+            the same.
         kept: share of the answer's characters below which what remains does not answer.
         answer_characters: of an answer, at most.
         passage_characters: of all passages together, at most.

@@ -150,7 +150,8 @@ def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str])
         own: what the wire itself reads.
 
     Raises:
-        BadRequest: a name is spelt otherwise, a field is nested too deep, or nobody knows it and it is to be refused.
+        BadRequest: a name is spelt otherwise, a field is nested too deep, nobody knows it and it is to be refused, or
+            there are more than `MAX_ITEMS`.
     """
     _one_spelling(data, reading.judged_fields)
     turns: list[Turn] = []
@@ -172,7 +173,7 @@ def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str])
                 )
         if (text := "\n".join(texts)).strip():
             turns.append(Turn(FIELD, text, plain))
-    return turns
+    return list(_few(turns, "fields with text"))
 
 
 def stored_prompt(data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from guard.errors import BadRequest
 from guard.middleware import GuardMiddleware
 from guard.types import FIELD, Route, Turn
 from guard.wires import BY_ENDPOINT, Reading
+from guard.wires.requests import MAX_ITEMS
 from tests.doubles import PHRASE, MemoryJournal, Upstream, WordClassifier, exchange, make_guard
 from tests.wire_cases import PATHS, request
 
@@ -359,3 +360,10 @@ def test_nothing_that_ordinary_clients_send_beside_the_conversation_is_judged_or
 def test_a_reading_of_no_settings_judges_no_field():
     turns = BY_ENDPOINT["chat"].parse(json.dumps(request("chat", odd="one two")).encode(), Reading()).turns
     assert turns == (Turn("user", "hi"),)
+
+
+def test_more_fields_with_text_than_anybody_sends_are_refused():
+    many = {f"field_{number}": "one two" for number in range(MAX_ITEMS + 1)}
+    with pytest.raises(BadRequest, match="holds more than 4096 of them; leave some out"):
+        fields("chat", request("chat") | many)
+    assert len(fields("chat", request("chat") | dict(list(many.items())[1:]))) == MAX_ITEMS

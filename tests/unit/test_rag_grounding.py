@@ -90,6 +90,14 @@ def test_a_support_model_also_judges_what_shares_few_words_with_the_evidence_but
     assert [(each.status, each.rule) for each in report.sentences] == [(Status.UNSUPPORTED, "no-evidence")]
 
 
+def test_a_sentence_that_is_said_again_is_read_once():
+    model = Says()
+    claim = "Members may carry twelve books home."
+    report = check_answer("\n\n".join([claim] * 50), ["Members may take home twelve books."], support=model)
+    assert [each.rule for each in report.sentences] == ["support-model"] * 50
+    assert len(model.asked) == 1
+
+
 def test_there_are_pairs_of_every_kind_and_language():
     kinds = defaultdict(int)
     for pair in PAIRS:
