@@ -117,7 +117,7 @@ def _paraphrases(
     waiting: list[tuple[int, list[Candidate]]] = []
     for at, segment in enumerate(found):
         if result[at] is None:
-            result[at], left = _by_facts(answer, segment, evidence, aligner, gate)
+            result[at], left = _by_facts(answer, segment, evidence, aligner, gate, is_judged=support is not None)
             if left:
                 waiting.append((at, left))
     if support is not None and waiting:
@@ -136,19 +136,21 @@ def _paraphrases(
 
 
 def _by_facts(
-    answer: str, segment: Segment, evidence: Quotable, aligner: Aligner, gate: Gate
+    answer: str, segment: Segment, evidence: Quotable, aligner: Aligner, gate: Gate, *, is_judged: bool
 ) -> tuple[Checked, list[Candidate]]:
-    """What the hard rules say of a sentence, and the candidates that a support model is to look at."""
+    """What the hard rules say of a sentence, and the candidates that a support model, if there is one, looks at."""
     words = normal(answer[segment.start : segment.end]).text
     if len(words) > READ:
         reason = f"is longer than the {READ} characters that are compared"
         return _checked(answer, segment, Status.UNVERIFIABLE, "length", reason, (), 0.0), []
     candidates = aligner.candidates(words)
     score = candidates[0].score if candidates else 0.0
-    tied = [candidate for candidate in candidates if candidate.score >= score - _TIED]
+    is_unlike = not candidates or (score < gate.overlap and not aligner.similar)
+    looked_at = candidates if is_judged or not is_unlike else []
+    tied = [candidate for candidate in looked_at if candidate.score >= score - _TIED]
     faults = [_fault(words, candidate, aligner, evidence) for candidate in tied]
     left = [candidate for candidate, fault in zip(tied, faults, strict=True) if fault is None]
-    if not tied or (score < gate.overlap and not aligner.similar):
+    if is_unlike:
         reason = "no sentence of the evidence is like it"
         return _checked(answer, segment, Status.UNSUPPORTED, "no-evidence", reason, (), score), left
     places = tuple(candidate.place for candidate in left or tied[:1])
