@@ -34,12 +34,8 @@ _FIELDS = {  # what each wire reads of a request, its conversation first
     "responses": ("input", "instructions", "prompt", "previous_response_id", "conversation", "background"),
     "embeddings": ("input",),
 }
-_OF_LITELLM = (
-    "model_info",
-    "provider_specific_header",
-    "proxy_server_request",
-    "secret_fields",
-)  # it writes them itself
+# What LiteLLM writes into a request itself.
+_OF_LITELLM = ("model_info", "provider_specific_header", "proxy_server_request", "secret_fields")
 _JSON = (str, list, dict)
 _FILES = ("file", "image", "input_reference", "mask")  # what calls for images, videos and transcripts send beside text
 

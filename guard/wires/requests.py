@@ -154,7 +154,10 @@ def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str])
             there are more than `MAX_ITEMS`.
     """
     _one_spelling(data, reading.judged_fields)
-    turns: list[Turn] = []
+    return list(_few(_judged(data, reading, own), "fields beside the conversation that hold text"))
+
+
+def _judged(data: Mapping[str, Any], reading: Reading, own: Collection[str]) -> Iterator[Turn]:
     for name, value in _fields(data, reading.judged_fields):
         is_named = name in reading.judged_fields
         is_trusted = name in own or name in KNOWN or name in reading.trusted_fields or reading.unknown_fields == "pass"
@@ -172,8 +175,7 @@ def field_turns(data: Mapping[str, Any], reading: Reading, own: Collection[str])
                     code="unknown_field",
                 )
         if (text := "\n".join(texts)).strip():
-            turns.append(Turn(FIELD, text, plain))
-    return list(_few(turns, "fields with text"))
+            yield Turn(FIELD, text, plain)
 
 
 def stored_prompt(data: Mapping[str, Any]) -> tuple[str, ...]:
