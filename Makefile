@@ -154,7 +154,7 @@ PASSAGES = $(patsubst %,--passages $(GROUNDING)/%.jsonl,squad2_dev_half qed_dev 
 	squad2_retrieval check_covid_retrieval) --passages data/knowledge
 
 # The evidence reader (forty minutes on a core that multiplies in bf16), the small support model (an hour and a half) and the
-# larger one (four hours on a core that multiplies in bf16) of the package. wice and summedits stay out of training:
+# larger one (four hours on a core that multiplies in bf16, the last run another two in single precision) of the package. wice and summedits stay out of training:
 # the licences of their texts are in doubt, and they test the models on sources that they never saw.
 LARGE = $(PASSAGES) --language en --without wice --without summedits --encoder fetched:all-mpnet-base-v2 --frozen 4 \
 	--precision bf16 --epochs 1 --window 384

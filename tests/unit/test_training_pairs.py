@@ -361,6 +361,8 @@ def test_few_rows_of_a_source_but_for_some(tmp_path, claims):
     assert some["whole"] == ["two"]
     with pytest.raises(TrainingError, match="--whole four: no row to train on is of that source"):
         train_toy_support(tmp_path / "none", claims, QUICK, source_cap=2, whole=["four"])
+    with pytest.raises(TrainingError, match="--whole: names what --source-cap does not touch; give a cap"):
+        train_toy_support(tmp_path / "none", claims, QUICK, whole=["two"])
     held = [{**entry, "source": "four"} for entry in claim_entries(12, "dev")]
     both = write_rows(tmp_path / "both.jsonl", claim_entries(24, "train") + held)
     with pytest.raises(TrainingError, match="--whole four: no row to train on is of that source"):

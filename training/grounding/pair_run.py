@@ -78,9 +78,11 @@ class PairRun:
         """The rows to train on, and those of `dev`.
 
         Raises:
-            TrainingError: there are none, or none of a source that the cap should not touch.
+            TrainingError: there are none, or none of a source that the cap should not touch; or there is no cap.
         """
         train, dev = of_split(rows, "train"), of_split(rows, "dev")
+        if self.whole and not self.source_cap:
+            raise TrainingError("--whole: names what --source-cap does not touch; give a cap, or leave it out")
         unknown = set(self.whole) - {row.source for row in train}
         if unknown:
             raise TrainingError(f"--whole {', '.join(sorted(unknown))}: no row to train on is of that source")
