@@ -81,7 +81,7 @@ def test_hard_rules_pass_faithful_paraphrases():
 
 def test_a_support_model_also_judges_what_shares_few_words_with_the_evidence_but_no_other_facts():
     passage = "The library shuts at six. Members may take home twelve books for four weeks. Dogs stay outside."
-    claim = "Whoever has joined can borrow twelve volumes, provided they come back within the month."
+    claim = "Whoever has joined can borrow twelve volumes from the library, provided they come back within the month."
     report = check_answer(claim, [passage])
     assert [(each.status, each.rule) for each in report.sentences] == [(Status.UNSUPPORTED, "no-evidence")]
     report = check_answer(claim, [passage], support=Says())

@@ -357,7 +357,9 @@ def test_few_rows_of_a_source_but_for_some(tmp_path, claims):
     assert few["rows"]["train"] == 4 < whole
     assert few["source_cap"] == 2
     some = train_toy_support(tmp_path / "some", claims, QUICK, source_cap=2, whole=["two"])
-    assert 4 < some["rows"]["train"] < whole
+    of_two = sum(row.source == "two" and row.split == "train" for row in read_claims([claims]))
+    assert 2 < of_two < whole - 2
+    assert some["rows"]["train"] == of_two + 2
     assert some["whole"] == ["two"]
     with pytest.raises(TrainingError, match="--whole four: no row to train on is of that source"):
         train_toy_support(tmp_path / "none", claims, QUICK, source_cap=2, whole=["four"])
