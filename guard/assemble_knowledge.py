@@ -12,6 +12,7 @@ from guard.errors import ConfigError
 from guard.fields import NO_ENCODER, SHIPPED
 from guard.knowledge import Endpoint, Generative, Reader, Similarity
 from guard.language import Detector
+from guard.pausing import PausingSupport
 from guard.types import Protector
 from rag.types import Gate
 
@@ -137,7 +138,7 @@ def load_answerer(config: Config, encoders: Encoders) -> Answerer:
         k=knowledge.passages,
         where=knowledge.where,
         mode=knowledge.mode,
-        support=support,
+        support=None if support is None else PausingSupport(support),
         gate=gate(config),
         related=load_related(sentences),
     )

@@ -288,7 +288,9 @@ class Guard:
             PartFailure: the knowledge base failed or answered rubbish.
         """
         self._check_open()
-        report = await self._ground.run(lambda: sound_report(self._parts.answerer.check(answer, passages), answer))
+        report = await self._ground.run(
+            lambda: sound_report(self._parts.answerer.check(answer, passages), answer), work=len(answer)
+        )
         if report.sentences:
             supported = sum(sentence.status is Status.SUPPORTED for sentence in report.sentences)
             self.observers.grounded(supported / len(report.sentences))
