@@ -490,6 +490,17 @@ def test_every_way_of_training_gives_a_model_that_loads(tmp_path, option):
     assert len(TierClassifier.load(tmp_path / "model", minilm()).classify(["bread", "rose"])) == 2
 
 
+def test_caps_spare_the_sources_that_are_named(tmp_path):
+    caps = {"source_cap": 2, "whole": ("toy-f",)}
+    assert tuple(train_toy(tmp_path, ENTRIES, replace(QUICK, **caps))["settings"]["whole"]) == ("toy-f",)
+    again = tmp_path / "again"
+    again.mkdir()
+    with pytest.raises(TrainingError, match="--whole nowhere: no row to train on is of that source"):
+        train_toy(again, ENTRIES, replace(QUICK, source_cap=2, whole=("nowhere", "toy-f")))
+    with pytest.raises(TrainingError, match="--whole: names what --source-cap and --category-cap do not touch; give a"):
+        train_toy(again, ENTRIES, replace(QUICK, whole=("toy-f",)))
+
+
 def test_a_decoder_without_special_tokens_is_trained_and_judges_what_is_empty_too(tmp_path):
     words = sorted({word for entry in ENTRIES for word in entry["text"].split()})
     vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", *words])}

@@ -75,6 +75,9 @@ def train_classifier(
     lr: Annotated[float | None, typer.Option(min=0.0, help=f"Peak learning rate of the adapter. {_BY_RECIPE}")] = None,
     source_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one source in an epoch, at most.")] = None,
     category_cap: Annotated[int | None, typer.Option(min=1, help="Rows of one category in an epoch, at most.")] = None,
+    whole: Annotated[
+        list[str] | None, typer.Option(help="Source that the caps do not touch; airlock by default. Repeatable.")
+    ] = None,
     mined: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of easy rows that later epochs skip.")] = 0.0,
     disguise: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of rows seen in a disguise.")] = 0.1,
     train_window: Annotated[
@@ -101,6 +104,7 @@ def train_classifier(
     from classifier.types import E5_SMALL
     from training.tiers.checks import check
     from training.tiers.recipes import chosen, settings_for
+    from training.tiers.settings import OWN
 
     if not only_check:
         from training.tiers.train_classifier import refuse_finished
@@ -113,6 +117,7 @@ def train_classifier(
         "--watch": watch,
         "--teacher": teacher,
         "--language": language,
+        "--whole": whole,
         "--limit": limit,
     }
     found = check(data, meant, labels)
@@ -136,6 +141,7 @@ def train_classifier(
         mined=mined,
         source_cap=source_cap,
         category_cap=category_cap,
+        whole=tuple(whole) if whole else OWN,
         disguised=disguise,
         max_flagged=max_flagged,
         max_refused=max_refused,

@@ -11,6 +11,8 @@ from classifier.settings import Reads
 from training.datasets import TrainingError
 from training.tiers.operating_point import Budgets
 
+OWN = ("airlock",)  # the source of the rows that were written for Airlock: there may be as many as there are
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
@@ -73,7 +75,7 @@ class TrainSettings:
     tier_weight: float = 1.0
     source_cap: int | None = None
     category_cap: int | None = None
-    whole: tuple[str, ...] = ("airlock",)
+    whole: tuple[str, ...] = OWN
     mined: float = 0.0
     joined: float = 0.15
     disguised: float = 0.1

@@ -31,7 +31,7 @@ from training.tiers.evaluate import evaluate_classifier
 from training.tiers.fit import Fit
 from training.tiers.operating_point import choose_operating_point
 from training.tiers.response_rows import read_exchanges
-from training.tiers.settings import TrainSettings, refuse_long_window
+from training.tiers.settings import OWN, TrainSettings, refuse_long_window
 from training.tiers.teachers import Teachers
 
 _PROOF = ("classifier.json", "manifest.json")
@@ -188,6 +188,7 @@ class Split:
             )
         apart = {*without, *settings.watch}
         kept = [row for row in rows if row.split == "train" and row.source not in apart]
+        _check_whole(kept, settings)
         train, validation = hold_out(kept, settings.validation)
         if not train or not validation:
             raise TrainingError(
@@ -202,6 +203,17 @@ class Split:
             train = some(train, limit, settings.seed)
             validation, measured = (some(part, fewer, settings.seed) for part in (validation, measured))
         return cls(train, validation, watched, measured, measured_on)
+
+
+def _check_whole(rows: Sequence[Row], settings: TrainSettings) -> None:
+    if settings.whole == OWN:
+        return
+    if not (settings.source_cap or settings.category_cap):
+        raise TrainingError(
+            "--whole: names what --source-cap and --category-cap do not touch; give a cap, or leave it out"
+        )
+    if unknown := set(settings.whole) - {row.source for row in rows}:
+        raise TrainingError(f"--whole {', '.join(sorted(unknown))}: no row to train on is of that source")
 
 
 def _sizes(rows: Sequence[Row], settings: TrainSettings) -> str:
