@@ -147,6 +147,8 @@ NAMED_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/named/*.json
 LATER_CLAIMS = --data data/support/named_documents.jsonl
 FREE = $(patsubst data/support/free/%.jsonl,airlock_free_%,$(sort $(wildcard data/support/free/*.jsonl)))
 FREE_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/free/*.jsonl)))
+CONTRAST = $(patsubst data/support/contrast/%.jsonl,airlock_contrast_%,$(sort $(wildcard data/support/contrast/*.jsonl)))
+CONTRAST_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/contrast/*.jsonl)))
 FOUND_CLAIMS = $(patsubst %,--data %,$(sort $(wildcard data/support/found/*.jsonl)))
 CLAIMS = $(patsubst %,--data $(GROUNDING)/%.jsonl,wice summedits check_covid fever_symmetric begin faithdial_audit q2_dialogue \
 	conjnli halueval_qa jnli)
