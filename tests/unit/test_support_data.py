@@ -176,9 +176,7 @@ def test_claims_in_contrast():
     assert all(len(found) == 1 for found in splits.values())
 
 
-@pytest.mark.parametrize(
-    ("path", "least"), [*((path, 0.39) for path in FREE), *((path, 0.33) for path in CONTRAST)]
-)
+@pytest.mark.parametrize(("path", "least"), [*((path, 0.39) for path in FREE), *((path, 0.33) for path in CONTRAST)])
 def test_words_shared_with_the_passage_say_little_of_claims_in_free_words(path, least):
     rows = read_claims([path])
     assert len({row.split for row in rows}) == 3
