@@ -110,7 +110,7 @@ teacher: install
 	$(TRAIN) $(ENGLISH) --epochs 2 --precision bf16 --lr 4e-4 --source-cap 600 --category-cap 2500 --out runs/tiers-mpnet-begun
 	$(TRAIN) $(ENGLISH) --epochs 2 --precision bf16 --lr 3e-4 --source-cap 900 --category-cap 3500 --seed 1 \
 		--from runs/tiers-mpnet-begun --out runs/tiers-mpnet-wide
-	$(TRAIN) --data data/queries/later.jsonl $(ENGLISH) --epochs 1 --lr 2e-4 --category-cap 110 --whole airlock_later --seed 2 \
+	$(TRAIN) --data data/queries/later_en.jsonl $(ENGLISH) --epochs 1 --lr 2e-4 --category-cap 110 --whole airlock_later --seed 2 \
 		--from runs/tiers-mpnet-wide --out runs/tiers-mpnet
 
 # A classifier like the shipped one from nothing: on the authored rows alone, then on all, then twice with all its layers and
@@ -159,8 +159,9 @@ PASSAGES = $(patsubst %,--passages $(GROUNDING)/%.jsonl,squad2_dev_half qed_dev 
 	squad2_retrieval check_covid_retrieval) --passages data/knowledge
 
 # The evidence reader (forty minutes on a core that multiplies in bf16), the small support model (an hour and a half) and the
-# larger one (four hours on a core that multiplies in bf16, the last run another two in single precision) of the package. wice and summedits stay out of training:
-# the licences of their texts are in doubt, and they test the models on sources that they never saw.
+# larger one (four hours on a core that multiplies in bf16, the last run another two in single precision) of the package.
+# wice and summedits stay out of training: the licences of their texts are in doubt, and they test the models on sources that
+# they never saw.
 LARGE = $(PASSAGES) --language en --without wice --without summedits --encoder fetched:all-mpnet-base-v2 --frozen 4 \
 	--precision bf16 --epochs 1 --window 384
 train-readers: install
@@ -182,8 +183,8 @@ train-readers: install
 
 eval-readers: install
 	$(BIN)/airlock eval reader $(EVIDENCE) --model rag/assets/reader-e5-small
-	$(BIN)/airlock eval support $(OWN_CLAIMS) $(LONG_CLAIMS) $(LATER_CLAIMS) $(FOUND_CLAIMS) $(CONTRAST_CLAIMS) $(CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) \
-		--model rag/assets/support-mpnet --precision bf16 --edits 1000
+	$(BIN)/airlock eval support $(OWN_CLAIMS) $(LONG_CLAIMS) $(LATER_CLAIMS) $(FOUND_CLAIMS) $(CONTRAST_CLAIMS) $(CLAIMS) \
+		$(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-mpnet --precision bf16 --edits 1000
 	$(BIN)/airlock eval support $(CLAIMS) $(OWN_CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-minilm \
 		--out results/support_minilm.json
 	$(BIN)/airlock eval grounding --support rag/assets/support-mpnet

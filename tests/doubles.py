@@ -16,6 +16,7 @@ from guard.config import load_config
 from guard.engine import Guard, Parts
 from guard.errors import JournalError
 from guard.journal import NoJournal
+from guard.runner import Runner
 from guard.types import Finding
 from rag.grounding import check_answer, cite
 from rag.types import Citation, Document, Evidence, GroundedAnswer, Passage, Status
@@ -159,6 +160,15 @@ class Flaky:
 
     def __getattr__(self, name: str) -> Any:
         return self.fault if self.fault is not None and name not in ("close", "reach") else getattr(self._sound, name)
+
+
+async def ends(runner: Runner) -> None:
+    """The runner's abandoned calls do not go on."""
+    for _ in range(500):
+        if not runner._stuck:
+            break
+        await asyncio.sleep(0.01)
+    assert not runner._stuck
 
 
 def returns(value: object) -> Callable[..., Any]:

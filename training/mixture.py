@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from training.datasets import Row
+from training.datasets import Row, TrainingError
 
 T = TypeVar("T")
 
@@ -26,6 +26,24 @@ def few_of_each(rows: Sequence[T], each: int, group: Callable[[T], Hashable], se
             kept[group(row)] += 1
             chosen.append(row)
     return chosen
+
+
+def check_whole(whole: Collection[str], sources: Collection[str], caps: Mapping[str, int | None]) -> None:
+    """Whether there is something to spare.
+
+    Args:
+        whole: sources that no cap touches.
+        sources: of the rows to train on.
+        caps: by option.
+
+    Raises:
+        TrainingError: there is no cap, or no row of one of the sources.
+    """
+    if not any(caps.values()):
+        verb = "does" if len(caps) == 1 else "do"
+        raise TrainingError(f"--whole: names what {' and '.join(caps)} {verb} not touch; give a cap, or leave it out")
+    if unknown := {*whole}.difference(sources):
+        raise TrainingError(f"--whole {', '.join(sorted(unknown))}: no row to train on is of that source")
 
 
 def draw(

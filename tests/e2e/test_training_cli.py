@@ -55,7 +55,8 @@ def kitchen(tmp_path):
 def test_train_then_classify_then_evaluate(airlock, kitchen):
     options = ("--data", "rows.jsonl", "--taxonomy", "taxonomy.yaml", "--out", "model")
     recipe = ("--recipe", "full", "--epochs", 4, "--batch", 4, "--rank", 8, "--seed", 7)
-    trained = airlock("train", "classifier", *options, *recipe, "--json")
+    caps = ("--category-cap", 2, "--whole", "authored")
+    trained = airlock("train", "classifier", *options, *recipe, *caps, "--json")
     assert (trained.status, "Traceback" in trained.err) == (0, False), trained
     assert "Warning" not in trained.err
     manifest = trained.json
@@ -63,6 +64,7 @@ def test_train_then_classify_then_evaluate(airlock, kitchen):
     assert manifest["name"] == "model"
     settings = manifest["settings"]
     assert (settings["epochs"], settings["batch"], settings["rank"], settings["seed"]) == (4, 4, 8, 7)
+    assert (settings["category_cap"], settings["whole"]) == (2, ["authored"])
     assert manifest["seed"] == 7
     sha256 = hashlib.sha256((kitchen / "rows.jsonl").read_bytes()).hexdigest()
     assert manifest["data"] == {"rows.jsonl": sha256}

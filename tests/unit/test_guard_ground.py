@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 from typer.testing import CliRunner
@@ -35,6 +36,29 @@ def test_an_answer_is_held_against_passages():
     ((decision, prompt),) = journal.decisions
     assert (decision.rule, prompt) == ("ground", f"{QUOTE} {EDITED}")
     assert answer.headers["x-airlock-decision"] == decision.id
+
+
+def test_a_short_answer_passes_a_long_one():
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    class Slow(Library):
+        def check(self, answer, passages=None):
+            begun.set()
+            go.wait(20)
+            done.append(len(answer))
+            return super().check(answer, passages)
+
+    async def run():
+        guard = make_guard(answerer=Slow())
+        first = asyncio.create_task(guard.ground(QUOTE, [QUOTE]))
+        await asyncio.to_thread(begun.wait, 20)
+        others = [asyncio.create_task(guard.ground(answer, [QUOTE])) for answer in (f"{QUOTE} {QUOTE}", QUOTE[:-1])]
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(run())
+    assert done == [len(QUOTE), len(QUOTE) - 1, 2 * len(QUOTE) + 1]
 
 
 def test_without_passages_the_knowledge_base_is_asked():

@@ -11,7 +11,7 @@ from classifier.pace import pause
 from guard.errors import PartFailure
 from guard.runner import Runner
 from guard.scheduling import OLDEST_EVERY, Call, Stopped, Turns
-from tests.doubles import returns
+from tests.doubles import ends, returns
 
 
 class Sliced:
@@ -98,11 +98,7 @@ def test_an_abandoned_call_stops_at_its_next_slice():
         assert runner._stuck == 1
         part.go.release(1000)
         assert await asyncio.to_thread(ended.wait, 20)
-        for _ in range(500):
-            if not runner._stuck:
-                break
-            await asyncio.sleep(0.01)
-        assert not runner._stuck
+        await ends(runner)
 
     asyncio.run(run())
     assert len(part.done) == 1

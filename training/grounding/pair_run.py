@@ -23,7 +23,7 @@ from training.grounding.pair_card import write_pair_card
 from training.grounding.rows import Row, of_split, origin_of
 from training.lineage import lineage, read_manifest
 from training.manifest import file_sha256, provenance, put_in_place, write_json
-from training.mixture import few_of_each
+from training.mixture import check_whole, few_of_each
 from training.take_over import take_over
 from training.tiers.train_classifier import refuse_finished
 
@@ -81,11 +81,8 @@ class PairRun:
             TrainingError: there are none, or none of a source that the cap should not touch; or there is no cap.
         """
         train, dev = of_split(rows, "train"), of_split(rows, "dev")
-        if self.whole and not self.source_cap:
-            raise TrainingError("--whole: names what --source-cap does not touch; give a cap, or leave it out")
-        unknown = set(self.whole) - {row.source for row in train}
-        if unknown:
-            raise TrainingError(f"--whole {', '.join(sorted(unknown))}: no row to train on is of that source")
+        if self.whole:
+            check_whole(self.whole, {row.source for row in train}, {"--source-cap": self.source_cap})
         if self.source_cap:
             train = [row for row in train if row.source in self.whole] + few_of_each(
                 [row for row in train if row.source not in self.whole],

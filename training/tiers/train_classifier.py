@@ -24,7 +24,7 @@ from training.datasets import Row, TrainingError, hold_out, read_all
 from training.frozen import FrozenLayers, adapted_modules
 from training.lineage import lineage
 from training.manifest import file_sha256, provenance, put_in_place, write_json
-from training.mixture import some
+from training.mixture import check_whole, some
 from training.take_over import take_over
 from training.tiers.card import write_card
 from training.tiers.evaluate import evaluate_classifier
@@ -188,7 +188,9 @@ class Split:
             )
         apart = {*without, *settings.watch}
         kept = [row for row in rows if row.split == "train" and row.source not in apart]
-        _check_whole(kept, settings)
+        if settings.whole != OWN:
+            caps = {"--source-cap": settings.source_cap, "--category-cap": settings.category_cap}
+            check_whole(settings.whole, {row.source for row in kept}, caps)
         train, validation = hold_out(kept, settings.validation)
         if not train or not validation:
             raise TrainingError(
@@ -203,17 +205,6 @@ class Split:
             train = some(train, limit, settings.seed)
             validation, measured = (some(part, fewer, settings.seed) for part in (validation, measured))
         return cls(train, validation, watched, measured, measured_on)
-
-
-def _check_whole(rows: Sequence[Row], settings: TrainSettings) -> None:
-    if settings.whole == OWN:
-        return
-    if not (settings.source_cap or settings.category_cap):
-        raise TrainingError(
-            "--whole: names what --source-cap and --category-cap do not touch; give a cap, or leave it out"
-        )
-    if unknown := set(settings.whole) - {row.source for row in rows}:
-        raise TrainingError(f"--whole {', '.join(sorted(unknown))}: no row to train on is of that source")
 
 
 def _sizes(rows: Sequence[Row], settings: TrainSettings) -> str:
