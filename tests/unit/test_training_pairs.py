@@ -33,7 +33,7 @@ from training.datasets import TrainingError
 from training.grounding import fit_pairs as fit_module
 from training.grounding.edits import read_paragraphs
 from training.grounding.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
-from training.grounding.evaluate_support import evaluate_support, threshold_of
+from training.grounding.evaluate_support import evaluate_support, judge_rows, threshold_of
 from training.grounding.giveaways import guessed
 from training.grounding.pair_run import PairRun, tempered
 from training.grounding.rows import ClaimRow, EvidenceRow, Label, key_of, read_claims, read_evidence
@@ -404,11 +404,22 @@ def test_a_model_of_one_language_sees_and_is_measured_on_no_other(tmp_path):
     )
     assert found.exit_code == 0, found.output
     assert set(json.loads((tmp_path / "f").read_text(encoding="utf-8"))["by_source"]) == {"three", "two"}
+    assert "12 claims" in found.output, "an hour's work is announced"
     found = run(train, "support", "--data", both, "--out", tmp_path / "none", *options[:-1], "fr")
     assert "no rows of language 'fr'; there are: de, en" in found.output
 
 
 # Figures
+
+
+def test_claims_are_judged_in_order_and_told_as_they_are():
+    reader, counts = SupportReader.load(toy_support()[0], tiny()), []
+    texts = [f"the box {number} holds {'apples ' * (number % 7)}" for number in range(300)]
+    rows = [ClaimRow(text, text[::-1], Label.SUPPORTED) for text in texts]
+    judged = judge_rows(reader, rows, counts.append)
+    at_once = reader.support([(row.passage, row.claim) for row in rows])
+    assert [each.supported for each in judged] == pytest.approx([each.supported for each in at_once], abs=1e-5)
+    assert (sum(counts), len(counts) > 1) == (300, True)
 
 
 def test_sentences_are_chosen_and_scored():

@@ -17,13 +17,21 @@ from training.intervals import area, balanced_accuracy, best_threshold, interval
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_TOLD = 256  # rows: rows of like length are read together, and of fewer there are fewer alike
 _TWO_WAY = ("balanced_accuracy", "auroc")
 _ORDER = (Label.SUPPORTED, Label.CONTRADICTED, Label.NOT_STATED)
 
 
-def judge_rows(reader: SupportReader, rows: Sequence[ClaimRow]) -> list[Support]:
-    """What the model says of each row."""
-    return reader.support([(row.passage, row.claim) for row in rows])
+def judge_rows(
+    reader: SupportReader, rows: Sequence[ClaimRow], told: Callable[[int], None] = lambda rows: None
+) -> list[Support]:
+    """What the model says of each row, some hundred at a time; how many these were is told."""
+    judged: list[Support] = []
+    for start in range(0, len(rows), _TOLD):
+        some = rows[start : start + _TOLD]
+        judged += reader.support([(row.passage, row.claim) for row in some])
+        told(len(some))
+    return judged
 
 
 def supported(judged: Sequence[Support]) -> Values:

@@ -201,7 +201,7 @@ def eval_support(
     from rag.pairs import PairSettings
     from rag.support import SupportReader
     from training.grounding.edits import build_edits, read_paragraphs
-    from training.grounding.evaluate_support import evaluate_support
+    from training.grounding.evaluate_support import evaluate_support, judge_rows
     from training.grounding.rows import in_language, is_of, of_split, read_claims, unshared
     from training.mixture import some
 
@@ -230,11 +230,15 @@ def eval_support(
         return [row for row in of_split(rows, part) if not is_of(row, without)] + some(pairs, edits, seed)
 
     held_out += some([row for row in built if row.split == split and is_of(row, apart)], edits, seed)
+    asked = measured(split, apart) + held_out
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with typer.progressbar(length=len(asked), label=f"{len(asked)} claims") as bar:
+            judged = judge_rows(reader, asked, bar.update)
         figures = evaluate_support(
             reader,
-            measured(split, apart) + held_out,
+            asked,
             seed=seed,
+            judged=judged,
             held_out=sorted(apart),
             others=sorted(unknown),
             encoder=sentence_encoder_of(MINILM) if baselines else None,
