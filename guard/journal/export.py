@@ -50,7 +50,7 @@ def moment(text: str, option: str, now: datetime | None = None) -> float:
 
 def _table(records: Iterable[Record]) -> Iterator[str]:
     page = io.StringIO()
-    writer = csv.writer(page, lineterminator="\n")
+    writer = csv.writer(page)  # lines end in CR LF: then a cell with either is quoted, and begins no row of its own
     writer.writerow([*_COLUMNS, *_OF_PAYLOAD])
     for record in records:
         content = record.content

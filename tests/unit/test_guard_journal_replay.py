@@ -177,12 +177,13 @@ def test_moments_that_are_none(text):
 
 
 @pytest.mark.parametrize(
-    "prompt", ['=cmd|" /C calc"!A0', "+1", "-1", "@SUM(A1)", "two\nlines, and a comma", 'a "quote"']
+    "prompt",
+    ['=cmd|" /C calc"!A0', "+1", "-1", "@SUM(A1)", "two\nlines, and a comma", 'a "quote"', "hi\r=1+1", "\r=1+1"],
 )
 def test_a_table_is_read_back_and_runs_no_formula(prompt):
     content = {"route": "forward", "rule": "safe", "prompt": prompt, "tiers": {}}
     record = Record(1, 2.5, "decision", "dec_1", canonical(content), "p", "h")
-    (row,) = csv.DictReader(io.StringIO("".join(export([record], "csv"))))
+    (row,) = csv.DictReader(io.StringIO("".join(export([record], "csv")), newline=""))
     assert (row["seq"], row["time"], row["route"], row["hash"]) == ("1", "2.5", "forward", "h")
     assert row["prompt"].removeprefix("'") == prompt
     assert row["prompt"][0] not in "=+-@"
