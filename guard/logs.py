@@ -21,6 +21,10 @@ log = logging.getLogger("airlock.requests")
 
 WORKER = "airlock-worker"
 """Name of each of several processes that serve one address."""
+_UNFILLED = (
+    "opentelemetry.trace",
+    "opentelemetry.util",
+)  # what they fill in are headers: a client's, or one with a key
 _TOLD = re.compile(r"[^\n(<]*")  # of asyncio: behind it stand arguments, tasks and the exceptions that they hold
 
 
@@ -96,6 +100,8 @@ def _uncaught(where: str, exc: BaseException | None) -> None:
 
 
 def _message(record: logging.LogRecord) -> str:
+    if record.name.startswith(_UNFILLED):
+        return str(record.msg)
     said = record.getMessage()
     told = _TOLD.match(said) if record.name == "asyncio" else None
     return told[0].rstrip() if told else said

@@ -14,7 +14,8 @@ from guard.errors import PartFailure, UpstreamError
 from guard.logs import WORKER, JsonFormatter, RequestLog, TextFormatter, set_up
 from guard.observer import Observers
 from guard.proxy import Gateway
-from guard.telemetry import Logging
+from guard.telemetry import Logging, Tracing
+from guard.tracing import tracer
 from tests.doubles import (
     CHAT,
     PHRASE,
@@ -200,6 +201,19 @@ def test_what_the_event_loop_logs_names_no_exception_and_no_argument(written):
     assert "Task exception was never retrieved" in said
     assert "Exception in callback" in said
     assert said.count("ValueError") == 2
+    assert CANARY not in said
+
+
+def test_what_opentelemetry_says_of_a_header_does_not_quote_it(written, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization: Bearer {CANARY}")
+    traces = tracer(Tracing(endpoint="http://127.0.0.1:9/v1/traces", sample=0.0))
+    app = Gateway(make_guard(observers=Observers(traces)), Server(Upstream()))
+    parent = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
+    ask(app, asking("hello"), headers=(parent, (b"tracestate", CANARY.encode())))
+    traces.close()
+    said = written.getvalue()
+    assert "Header format invalid!" in said
+    assert "w3c identifiers" in said
     assert CANARY not in said
 
 
