@@ -10,15 +10,17 @@ import ipaddress
 import re
 from collections.abc import Callable
 
-_GAP = r"[ \t.\-–—/()\u00a0\u2009\u200b\u202f]{0,3}"  # between the digits of a number
+_DASHES = r"\-\u2010-\u2015\u2212"  # that of keyboards, and those that editors and models put in its place
+_GAP = rf"[ \t.{_DASHES}/()\u00a0\u2009\u200b\u202f]{{0,3}}"  # between the digits of a number
 _SECRET_NAMES = (  # also within longer words, but not in a passage, a compass, a secretary or a tokenizer
     r"pass(?:word|wd|phrase|code)|(?<!sur)(?<!com)(?<!tres)(?<!by)(?<!over)(?<!under)pass(?!ag|eng|ing|ion|iv|ed|es)|"
-    r"pwd|secret(?!ar|ion)|token(?!i[sz])|credential|api[_\- ]?key|access[_\- ]?key|private[_\- ]?key"
+    r"pwd|secret(?!ar|ion)|token(?!i[sz])|credential|api[_\- ]?key|access[_\- ]?key|private[_\- ]?key|"
+    r"kennwort|contraseña|(?<!re)senha|пароль|密码|密碼|口令|パスワード|पासवर्ड|كلمة (?:المرور|السر)"
 )
 _BLANKS = r"[^\S\r\n]*+"
 _BREAK = rf"(?:(?:\r\n?|\n){_BLANKS}(?:-[ \t]++)?+)?+"  # one at most, with the mark of a list
 _SAYS = (  # between a name and its value
-    rf"(?:{_BLANKS}(?:\bis\b|[=-]>|→|[:=＝：])){{1,2}}+{_BLANKS}{_BREAK}|[ ]*+\t[ \t]*+"
+    rf"(?:{_BLANKS}(?:\b(?:is|ist|es|est)\b|是|为|為|[=-]>|→|[:=＝：])){{1,2}}+{_BLANKS}{_BREAK}|[ ]*+\t[ \t]*+"
 )
 _QUOTES = (  # how each begins and ends; an apostrophe within a word is neither
     (r"\\\"", r"\\\""),
@@ -34,7 +36,7 @@ _QUOTED = "|".join(  # no quotation goes on behind the next that begins, else th
 )
 _MASKS = r"\[(?:key|credentials|token|secret|email|iban|ip|card|phone|number)\]"
 _CARD_BEGIN = r"(?<!\d)(?=[3-6]|2[2-7])"  # of the issuers; years begin otherwise
-_CARD_GAP = r"[\s_:,.\-–—/()\u200b]{0,8}+"
+_CARD_GAP = rf"[\s_:,.{_DASHES}/()\u200b]{{0,8}}+"
 _CARDS = ((4, 4, 4, 4, 3), (4, 4, 4, 4), (4, 6, 5), (4, 6, 4))  # how card numbers are grouped, the longest first
 _TOKENS = (
     r"eyJ[\w\-]{8,1000}+\.[\w\-]{4,}(?:\.[\w\-]*)?",  # JSON web token

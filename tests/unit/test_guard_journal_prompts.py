@@ -18,6 +18,8 @@ CASES = [
     ("call +44 20 7946 0958 now", "call [phone] now"),
     ("call (020) 7946-0958", "call [phone]"),
     ("tel 030/1234567", "tel [phone]"),
+    ("call 020\u20117946\u20110958, or +49\u201230\u22121234567", "call [phone], or [phone]"),
+    ("card 4111\u20111111\u20111111\u20111111", "card [card]"),
     ("card 4111 1111 1111 1111, exp 04/29", "card [card], exp 04/29"),
     ("card 4111-1111-1111-1112", "card [number]"),
     ("pay DE89 3704 0044 0532 0130 00 and then wait", "pay [iban] and then wait"),
@@ -40,6 +42,11 @@ CASES = [
     ("born 1990-05-17", "born [number]"),
     ('password: "correct horse battery staple" and more', 'password: "[secret]" and more'),
     ("passphrase is “correct horse” and more", "passphrase is “[secret]” and more"),
+    ("密码：hunter2，谢谢", "密码：[secret]"),
+    ("我的密码是hunter2 谢谢", "我的密码是[secret] 谢谢"),
+    ("パスワード：hunter2", "パスワード：[secret]"),
+    ("пароль: hunter2, contraseña: b", "пароль: [secret] contraseña: [secret]"),
+    ("Mein Passwort ist hunter2", "Mein Passwort ist [secret]"),
     ("password: `correct horse`, and more", "password: `[secret]`, and more"),
     (r'{"password": "a\"b c", "n": 1}', '{"password": "[secret]", "n": 1}'),
     (r"{\"password\": \"a b\", \"n\": 1}", r"{\"password\": \"[secret]\", \"n\": 1}"),
@@ -86,6 +93,7 @@ PLAIN = [
     "2019, 2020, 2021, 2038; 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16",
     "Donaudampfschifffahrtsgesellschaftskapitän",
     "我要学习编程，请告诉我从哪里开始。",
+    "怎样设置一个安全的密码？ La resenha: um livro.",
 ]
 
 
