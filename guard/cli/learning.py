@@ -36,7 +36,7 @@ def drift(
         float, typer.Option(min=0.0, help="Population stability index from which a change is an alarm.")
     ] = 0.1,
     fail: Annotated[bool, typer.Option("--fail", help="Exit status 1 on an alarm.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the permutations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 0,
     as_json: Json = False,
 ) -> None:
     """How tiers, categories, confidence, languages and, where prompts are kept, words moved between two periods."""

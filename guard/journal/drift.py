@@ -113,19 +113,27 @@ def drift(
         seed: of the splits.
 
     Raises:
-        BadRequest: a period has too few decisions that were judged.
+        BadRequest: a period has too few decisions that were judged, or `alpha` is below what so many splits can show.
     """
     for name, period in (("before", before), ("after", after)):
         if period.decisions < FEWEST:
             raise BadRequest(
                 f"the period {name} has {period.decisions} judged decisions; {FEWEST} are needed: take a longer one"
             )
+    has_words = min(len(before.prompts), len(after.prompts)) >= FEWEST
+    measures = len(_CATEGORICAL) + len(before.numbers) + has_words
+    surest = measures / (permutations + 1)
+    if alpha < surest:
+        raise BadRequest(
+            f"--alpha {alpha:g}: with {permutations} random splits and {measures} measures nothing could be an alarm; "
+            f"take at least {surest:g}"
+        )
     rng = np.random.default_rng(seed)
     found = [
         *(_labels(name, before.labels[name], after.labels[name], permutations, rng) for name in _CATEGORICAL),
         *(_binned(name, values, after.numbers[name], permutations, rng) for name, values in before.numbers.items()),
     ]
-    if min(len(before.prompts), len(after.prompts)) >= FEWEST:
+    if has_words:
         found.append(_words(before.prompts, after.prompts, permutations, rng))
     adjusted = _holm([each.p for each in found])
     judged = [

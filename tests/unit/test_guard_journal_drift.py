@@ -100,5 +100,12 @@ def test_too_few_decisions_say_nothing():
     assert read_period([unjudged] * FEWEST).decisions == 0
 
 
+def test_a_level_at_which_nothing_could_be_an_alarm_is_refused():
+    before, after = period(0), period(1, risky=0.9)
+    with pytest.raises(BadRequest, match=r"--alpha 0.001: .* 8 measures .*at least 0.008"):
+        drift(before, after, alpha=0.001)
+    assert found(before, after, alpha=0.008)["tier"].alarm
+
+
 def test_it_is_the_same_each_time():
     assert drift(period(0), period(1, risky=0.2)) == drift(period(0), period(1, risky=0.2))
