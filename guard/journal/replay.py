@@ -10,11 +10,13 @@ from typing import Any
 from classifier.types import ClassifierError
 from guard.config import Config
 from guard.edition import Edition
+from guard.engine import ON_ERROR
 from guard.errors import JournalError
 from guard.journal.content import judgements
 from guard.journal.records import Record
 from guard.output import AllChecks
-from guard.types import Origin
+from guard.types import AnswerGrounding, Origin
+from guard.wires import BY_ENDPOINT
 
 _EXAMPLES = 5
 
@@ -124,7 +126,7 @@ def replay(records: Iterable[Record], config: Config) -> Replayed:
 
 
 def _not_replayed(content: Mapping[str, Any]) -> str | None:
-    if content.get("cause"):
+    if content.get("rule") == ON_ERROR:
         return "a part failed"
     if content.get("judged") == "assistant_turn":
         return "an assistant's turn was refused"
@@ -148,4 +150,6 @@ def _after(edition: Edition, record: Record, content: Mapping[str, Any]) -> Ruli
         rule = edition.weigh(texts, [each.verdict for each in judged], origin).strictest.match.rule
     except (ClassifierError, KeyError, TypeError, ValueError) as exc:
         raise JournalError(f"record {record.seq} cannot be replayed ({exc}); see `airlock journal verify`") from exc
-    return Ruling(rule.route.value, rule.name, rule.ground_answer.value)
+    wire = BY_ENDPOINT.get(origin.endpoint)
+    grounding = rule.ground_answer if wire is None or wire.answers else AnswerGrounding.OFF
+    return Ruling(rule.route.value, rule.name, grounding.value)

@@ -21,7 +21,7 @@ from guard.journal.content import decision_content, judgements
 from guard.journal.export import export, moment
 from guard.journal.records import Kind, Record, canonical
 from guard.journal.replay import replay
-from guard.types import Decision, Finding, Judgement, Route, TextKind, Turn
+from guard.types import Decision, Finding, Judgement, Origin, Route, TextKind, Turn
 from tests.doubles import Flaky, WordClassifier, make_guard, returns, verdict
 from tests.journals import open_journal, records, write
 
@@ -97,14 +97,30 @@ def test_what_the_policy_did_not_decide_is_left_out():
     refused = Decision(Route.REFUSE, finding.rule, verdict(), "assistant_turn")
     failed = Decision(Route.REFUSE, "on_error", verdict(), "last_turn", cause="output: x")
     found = [refused, failed, Decision(Route.FORWARD, "open_path"), Decision(Route.FORWARD, "safe", verdict())]
+    found += [Decision(Route.REFUSE, "invalid_request", cause="invalid_json")]  # no part's fault
     result = replay([as_record(n, each) for n, each in enumerate(found, 1)], load_config(None))
-    assert (result.decisions, result.replayed) == (4, 0)
-    assert set(result.left_out) == {
-        "an assistant's turn was refused",
-        "a part failed",
-        "no text was judged",
-        "written before verdicts were kept",
+    assert (result.decisions, result.replayed) == (5, 0)
+    assert result.left_out == {
+        "an assistant's turn was refused": 1,
+        "a part failed": 1,
+        "no text was judged": 2,
+        "written before verdicts were kept": 1,
     }
+
+
+def test_no_answer_in_words_is_grounded_in_either_policy():
+    told = {"policy.rules": [{"name": "all", "route": "forward", "ground_answer": "annotate"}]}
+    guard = make_guard(told)
+    kinds = (("embeddings", False), ("chat", True))
+    decisions = [
+        asyncio.run(guard.admit(conversation("hi"), Origin(endpoint=endpoint), answers=answers))[0]
+        for endpoint, answers in kinds
+    ]
+    assert [decision.ground_answer for decision in decisions] == ["off", "annotate"]
+    found = [as_record(n, each) for n, each in enumerate(decisions, 1)]
+    assert replay(found, load_config(None, told)).changed == 0
+    (change,) = replay(found, load_config(None, {"policy.rules": [{"name": "all", "route": "forward"}]})).changes
+    assert change.examples == [decisions[1].id]
 
 
 def test_earlier_turns_are_replayed_too():
