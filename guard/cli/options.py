@@ -112,14 +112,16 @@ def text_of(line: str, where: str) -> str:
 
 
 def opened_journal(settings: Config, *, read_only: bool = True) -> closing[Database]:
-    """The configured journal, until the block ends.
+    """The configured journal, until the block ends; none is made.
 
     Raises:
-        JournalError: it cannot be opened.
-        ConfigError: there is none.
+        JournalError: it cannot be opened, or there is none yet.
+        ConfigError: there is to be none.
     """
     from guard.journal.database import Database
 
+    if not read_only:  # it would make what is not there, and find nothing to do
+        Database(settings.journal, read_only=True).close()
     return closing(Database(settings.journal, read_only=read_only))
 
 
@@ -131,4 +133,4 @@ def moment_of(text: str | None, option: str) -> float | None:
     """
     from guard.journal.export import moment
 
-    return moment(text, option) if text else None
+    return None if text is None else moment(text, option)

@@ -281,8 +281,12 @@ def test_without_a_journal_the_commands_say_so(airlock, tmp_path):
     (tmp_path / "airlock.yaml").write_text("journal: {path: null}", encoding="utf-8")
     assert "there is no journal" in airlock("verify", status=1)
     (tmp_path / "airlock.yaml").write_text("journal: {path: none.db}", encoding="utf-8")
-    assert "`airlock serve` makes it" in airlock("verify", status=1)
+    for command in (["verify"], ["prune", "--days", "1"], ["review", "claim", "dec_1"]):
+        assert "`airlock serve` makes it" in airlock(*command, status=1)
     assert not (tmp_path / "none.db").exists()
+    (tmp_path / "none.db").touch()
+    assert "is no journal" in airlock("prune", "--days", "1", status=1)
+    assert (tmp_path / "none.db").stat().st_size == 0
 
 
 def test_what_is_written_is_replayed_from_a_real_journal(tmp_path):
