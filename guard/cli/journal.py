@@ -96,12 +96,15 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Say what today's policy would have decided on the requests in the journal. No model is needed."""
+    from guard.assemble_classifier import load_taxonomy
     from guard.config import load_config
+    from guard.edition import check_categories
     from guard.journal.database import journal, select_records
     from guard.journal.records import Kind
     from guard.journal.replay import replay as run
 
     asked = load_config(policy or config)
+    check_categories(asked, load_taxonomy(asked))
     with opened_journal(load_config(config)) as database, database.reading() as connection:
         wanted = (journal.c.kind == Kind.DECISION.value, *_between(since, until))
         result = run(select_records(connection, *wanted), asked)
@@ -154,6 +157,10 @@ def prune(
 
 
 def _between(since: str | None, until: str | None) -> list[sa.ColumnElement[bool]]:
+    from guard.errors import BadRequest
     from guard.journal.database import between
 
-    return between(moment_of(since, "--since"), moment_of(until, "--until"))
+    begin, end = moment_of(since, "--since"), moment_of(until, "--until")
+    if begin is not None and end is not None and begin >= end:
+        raise BadRequest(f"--since {since} and --until {until}: nothing lies between them; name the earlier one first")
+    return between(begin, end)

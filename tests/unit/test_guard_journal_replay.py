@@ -254,6 +254,18 @@ def test_replay_asks_another_configuration(airlock, tmp_path):
     )
 
 
+def test_replay_refuses_a_policy_about_a_category_that_there_is_not(airlock, tmp_path):
+    rules = [{"name": "typo", "when": {"category": "c_medicall"}, "route": "refuse"}, *STRICT]
+    (tmp_path / "new.yaml").write_text(yaml.safe_dump({"policy": {"rules": rules}}), encoding="utf-8")
+    assert "'typo' names the category 'c_medicall'" in airlock("replay", "--policy", "new.yaml", status=1)
+
+
+def test_a_stretch_of_time_that_ends_before_it_begins_is_refused(airlock):
+    for command in ("export", "replay"):
+        assert "--since 1d and --until 2d" in airlock(command, "--since", "1d", "--until", "2d", status=1)
+        assert "--since" in airlock(command, "--since", "", status=1), "not set in a script: no reason to take all"
+
+
 def test_prune_needs_to_know_how_old(airlock):
     assert "journal.retention_days" in airlock("prune", status=1)
     assert airlock("prune", "--days", "1", "--json") == {"records": 0, "through": 0, "unresolved": 0}
