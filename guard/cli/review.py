@@ -75,7 +75,7 @@ def claim(
     from guard.journal.review import claim as run
 
     with opened_journal(load_config(config), read_only=False) as database:
-        review = run(database, decision, by or _user(), take_over=take_over)
+        review = run(database, decision, _who(by), take_over=take_over)
     _say(review, as_json)
 
 
@@ -93,7 +93,7 @@ def resolve(
 
     text = read_text(note)
     with opened_journal(load_config(config), read_only=False) as database:
-        review = run(database, decision, by or _user(), text)
+        review = run(database, decision, _who(by), text)
     _say(review, as_json)
 
 
@@ -116,11 +116,13 @@ def _time(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _user() -> str:
+def _who(by: str | None) -> str:
     import getpass
 
     from guard.errors import BadRequest
 
+    if by is not None and by.strip():
+        return by.strip()
     try:
         return getpass.getuser()
     except (KeyError, OSError) as exc:  # OSError from Python 3.13 on

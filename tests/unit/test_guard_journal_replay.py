@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import getpass
 import io
 import json
 from dataclasses import replace
@@ -279,9 +280,11 @@ def test_review(airlock, tmp_path):
     assert waiting["record"]["prompt"] == "despair, call me at [phone]"
     assert "text (redacted): despair, call me at [phone]" in airlock("review", "show", decision)
     assert "claim it first" in airlock("review", "resolve", decision, "--note", "x", status=1)
-    assert airlock("review", "claim", decision, "--by", "ann", "--json")["state"] == "claimed"
+    assert airlock("review", "claim", decision, "--by", " ", "--json")["by"] == getpass.getuser()
+    said = airlock("review", "claim", decision, "--by", "ann ", "--take-over", "--json")
+    assert (said["state"], said["by"]) == ("claimed", "ann")
     said = airlock("review", "resolve", decision, "--by", "ann", "--note", "called back", "--json")
-    assert [step["state"] for step in said["steps"]] == ["claimed", "resolved"]
+    assert [step["state"] for step in said["steps"]] == ["claimed", "claimed", "resolved"]
     assert airlock("review", "list") == "nothing waits\n"
     assert "resolved by ann" in airlock("review", "list", "--all")
     assert "resolved by ann: called back" in airlock("review", "show", decision)
