@@ -70,7 +70,7 @@ def read_file(path: Path, option: str) -> str:
 
 
 def write_file(path: Path, option: str, text: str) -> None:
-    """Write a text into the file that an option names.
+    """Write a text with prompts in it into the file that an option names; a new file is its owner's only.
 
     Raises:
         BadRequest: it cannot be written.
@@ -78,6 +78,7 @@ def write_file(path: Path, option: str, text: str) -> None:
     from guard.errors import BadRequest
 
     try:
+        path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise BadRequest(f"{option} {path} cannot be written ({exc.strerror}); name another file") from exc

@@ -137,6 +137,7 @@ def test_the_command_prints_rows(journal, monkeypatch):
     assert [row["category"] for row in rows] == [None] * 3
     assert all(row["text"].startswith("bread ") for row in rows)
     assert run("queue", "-c", "airlock.yaml", "--count", "3", "--out", "rows.jsonl").exit_code == 0
+    assert Path("rows.jsonl").stat().st_mode & 0o077 == 0, "prompts, as in the journal"
     assert [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()] == rows
     done = run("queue", "-c", "airlock.yaml", "--out", "nowhere/rows.jsonl")
     assert isinstance(done.exception, BadRequest)
