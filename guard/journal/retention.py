@@ -20,6 +20,7 @@ from guard.journal.review import waiting
 log = logging.getLogger("airlock")
 
 _DAY = 86_400.0
+_FIRST = sa.select(journal.c.seq, journal.c.time).order_by(journal.c.seq).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ def prune(database: Database, before: float) -> Pruned:
     The checkpoint names the last record and its hash, so that verification finds nothing missing. It is committed
     first: a process that dies while it deletes leaves records that the next one deletes.
 
+    A first record of tomorrow or later, written while a clock was wrong, so holds all behind it; a warning says so.
+
     Raises:
         JournalError: the database failed.
     """
@@ -65,6 +68,15 @@ def prune(database: Database, before: float) -> Pruned:
         except SQLAlchemyError as exc:
             raise JournalError(f"{database.place}: {reason(exc)}") from exc
     database.delete_pruned()
+    with database.reading() as connection:
+        first = connection.execute(_FIRST).first()
+    if first and first.time > time.time() + _DAY:
+        log.warning(
+            "retention: record %d is dated %.0f days from now, and what stands behind it is kept until then; a new "
+            "journal.path begins without it, the old journal stays readable until you delete it",
+            first.seq,
+            (first.time - time.time()) / _DAY,
+        )
     return done
 
 

@@ -75,10 +75,10 @@ def written(place, *decisions):
     return [decision.id for decision in decisions]
 
 
-def old(place, *decisions):
-    """Write decisions as of the year 2001."""
+def old(place, *decisions, now=1e9):
+    """Write decisions as of the year 2001, or another moment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("guard.journal.database.time.time", lambda: 1e9)
+        patch.setattr("guard.journal.database.time.time", lambda: now)
         return written(place, *decisions)
 
 
@@ -200,6 +200,14 @@ def test_retention_deletes_what_is_old_and_the_chain_still_holds(place):
         assert not [each for each in (*gone, *kept, *later) if each.encode() in bytes_of], (
             "what is deleted is overwritten"
         )
+
+
+def test_a_record_that_is_dated_ahead_holds_what_is_behind_it_and_is_named(place, caplog):
+    kept = old(place, forward(), now=time.time() + 400 * 86_400) + old(place, forward())
+    with database(place) as opened:
+        assert prune(opened, 1.1e9).records == 0
+    assert [record.decision for record in records(place, "decision")] == kept
+    assert "record 1 is dated 400 days from now, and what stands behind it is kept until then" in caplog.text
 
 
 def test_a_prune_that_was_killed_is_gone_on_with(place, monkeypatch):
