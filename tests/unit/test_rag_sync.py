@@ -324,6 +324,32 @@ def test_a_watched_folder_that_is_empty_for_a_while_is_followed_on(writer, sourc
     events.close()
 
 
+@pytest.mark.parametrize("way", ["renamed", "linked", "made anew"])
+def test_a_folder_that_is_put_in_the_place_of_a_watched_one_is_followed(writer, source, way):
+    stop, folder, other = threading.Event(), source, source.with_name("other")
+    write(other / "zebra.md", "Zebras are striped.")
+    if way == "linked":
+        folder = source.with_name("link")
+        folder.symlink_to(source.name)
+    events = watch(writer, folder, stop=stop)
+    threading.Timer(WAIT_S, stop.set).start()
+    assert {next(events).happened for _ in range(3)} == {ADDED}
+    if way == "linked":
+        source.with_name("next").symlink_to(other.name)
+        source.with_name("next").replace(folder)
+    elif way == "renamed":
+        source.rename(source.with_name("old"))
+        other.rename(source)
+    else:
+        shutil.rmtree(source)
+        shutil.copytree(other, source)  # often under the inode of the one before
+    assert next((event.name for event in events if event.happened is ADDED), None) == "zebra"
+    threading.Timer(0.5, write, [folder / "zebra.md", "Zebras gallop."]).start()
+    assert next((event.name for event in events if event.happened is CHANGED), None) == "zebra"
+    events.close()
+    assert opened(writer).manifest.documents == 1
+
+
 def test_a_watched_folder_tells_of_files_that_are_passed_over_when_others_are(writer, source):
     write(source / "a.doc", "Text.")
     events = watch(writer, source)
