@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rag.chunking import headings, sentences
-from rag.grounding import check_answer, cite, compose, ground
+from rag.grounding import check_answer, cite, compose, ground, measured
 from rag.interpret import InterpretationModel
 from rag.mode import DEFAULT_MODE, Mode
 from rag.premise import false_premises, put_right
@@ -136,19 +136,13 @@ class Answerer:
 
     def _evidence(self, view: View, answer: str) -> list[Evidence]:
         """What the knowledge base has for each sentence."""
-        if len(answer) > self._gate.answer_characters:
-            return []  # refused by the check
-        found = segments(answer)
+        found = segments(measured(answer, (), self._gate))
         if len(found) > MAX_SEARCHED:
             raise InputError(
                 f"{len(found)} sentences, at most {MAX_SEARCHED} are looked up; split it, or give passages", "answer"
             )
-        said = (answer[each.start : each.end].encode("utf-8", "replace").decode("utf-8") for each in found)
-        items = (
-            item
-            for words in said
-            for item in view.search(words[:MAX_QUESTION], self._k, where=self._where, mode=self._mode)
-        )
+        said = (answer[each.start : each.end][:MAX_QUESTION] for each in found)
+        items = (item for words in said for item in view.search(words, self._k, where=self._where, mode=self._mode))
         return _best(items)
 
 

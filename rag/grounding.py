@@ -55,7 +55,7 @@ def check_answer(
     Raises:
         InputError: the answer is empty, or it or the passages are beyond a limit of the gate.
     """
-    found = segments(_measured(answer, passages, gate))
+    found = segments(measured(answer, passages, gate))
     return _report(answer, passages, found, (), support, encoder, gate, _outer(passages, documents or {}))
 
 
@@ -98,7 +98,7 @@ def ground(
         if passage.document in documents
         for sentence in sentences_inside(passage, documents[passage.document])
     ]
-    _measured(answer.answer, passages, gate)
+    measured(answer.answer, passages, gate)
     outer = _outer(passages, documents)
     report = _report(answer.answer, passages, _segments_of(answer), own, support, None, gate, outer)
     proposed = {(citation.document, citation.start, citation.end): citation for citation in answer.citations}
@@ -134,7 +134,12 @@ def cite(
     return replace(report, citations=tuple(citation for citation in made if citation and check(citation)))
 
 
-def _measured(answer: str, passages: Sequence[str | Passage], gate: Gate) -> str:
+def measured(answer: str, passages: Sequence[str | Passage], gate: Gate) -> str:
+    """The answer, once it and the passages are known to be within the limits of the gate.
+
+    Raises:
+        InputError: the answer is empty, or it or the passages are beyond a limit or hold half a character.
+    """
     if not answer.strip():
         raise InputError("there is no text; give the answer to check", "answer")
     if len(answer) > gate.answer_characters:

@@ -6,7 +6,7 @@ from rag.answer import Answerer
 from rag.build import build
 from rag.interpret import ExtractiveInterpreter
 from rag.store import KnowledgeBase
-from rag.types import Status
+from rag.types import InputError, Status
 from tests.unit.rag_cases import HashedWords, write_source
 
 SAID = "An adult waits four hours between two doses of paracetamol."
@@ -36,6 +36,14 @@ def test_what_the_knowledge_base_supports_is_cited(knowledge):
 def test_passages_of_the_caller_are_no_sources_to_be_cited(knowledge):
     report = Answerer(knowledge, ExtractiveInterpreter(HashedWords())).check(SAID, [SAID])
     assert (report.supported, report.citations) == (True, ())
+
+
+@pytest.mark.parametrize("passages", [None, [SAID]])
+def test_half_a_character_is_the_callers_fault_with_passages_and_without(knowledge, passages):
+    answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
+    with pytest.raises(InputError, match="half a character") as caught:
+        answerer.check(f"\ud800 {SAID}", passages)
+    assert caught.value.param == "answer"
 
 
 def test_the_score_of_a_citation_is_not_that_of_another_sentence(knowledge):
