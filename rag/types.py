@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+ADDRESS = "airlock:knowledge/"  # before a document's id and version, where it names no source
+
 
 class KnowledgeError(Exception):
     """A document, index or setting that the knowledge base cannot work with; the message names the way out."""
@@ -154,7 +156,7 @@ class Document:
         return (
             url
             if isinstance(url, str) and url.startswith(("https://", "http://"))
-            else f"airlock:knowledge/{self.id}@{self.version[:12]}"
+            else f"{ADDRESS}{self.id}@{self.version[:12]}"
         )
 
 

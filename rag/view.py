@@ -23,6 +23,7 @@ from rag.types import Citation, Document, Encoder, Evidence, KnowledgeError, Pas
 
 _ASKED = 5  # documents with the nearest asks, whose passages come in
 _RERANKED = 20  # passages that a reranker reads, or k if that is more
+_NAMED = 5  # versions of a document in an error
 _DOCUMENT = "SELECT id, version, title, text, metadata FROM documents WHERE "
 
 
@@ -115,11 +116,13 @@ class View:
             KnowledgeError: there is none, or it is damaged.
         """
         found = self._find(document_id, version)
-        if found is None and version and self.versions(document_id):
-            raise KnowledgeError(
-                f"knowledge base {self._folder} has no document {document_id!r} of version {version}; "
-                f"`airlock kb show {document_id} --json` lists its versions"
-            )
+        if found is None and (kept := self.versions(document_id)):
+            which = f" of version {version}" if version else " any more"
+            way_out = f"`airlock kb show {document_id} --json` lists its versions"
+            if self._find(document_id, None) is None:
+                last = ", ".join(known[:12] for known in kept[-_NAMED:])
+                way_out = f"kept of it are {last}: `airlock kb show {document_id} --version {kept[-1][:12]}`"
+            raise KnowledgeError(f"knowledge base {self._folder} has no document {document_id!r}{which}; {way_out}")
         if found is None:
             raise KnowledgeError(
                 f"knowledge base {self._folder} has no document {document_id!r}; "

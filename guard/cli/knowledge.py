@@ -191,7 +191,8 @@ def search(
 @app.command("show")
 def show(
     document: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Id of a document; all are listed without.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="Id of a document, or a citation's address; all are listed without."),
     ] = None,
     version: Annotated[
         str | None, typer.Option("--version", help="An old version, or how it begins; the current one by default.")
@@ -203,6 +204,8 @@ def show(
     """Show a document: its versions, its metadata and its text, as it is quoted; or list ids, titles and expiry."""
     if document is None and version is not None:
         raise typer.BadParameter(f"--version {version} is of one document; name its ID too")
+    if document is not None:
+        document, version = _cited(document, version)
     _, knowledge = _open(config, kb, embeds=False)
     if document is None:
         _list(knowledge, as_json=as_json)
@@ -218,6 +221,14 @@ def show(
     for key, value in found.metadata.items():
         typer.echo(shown_in_line(f"{key}: {value if isinstance(value, str) else ', '.join(value)}"))
     typer.echo(shown(f"versions: {', '.join(known[:12] for known in versions)}\n\n{found.text}"))
+
+
+def _cited(document: str, version: str | None) -> tuple[str, str | None]:
+    """The id and the version that the address of a citation names; what was given if it is none."""
+    from rag.types import ADDRESS
+
+    name, at, cited = document.removeprefix(ADDRESS).rpartition("@")
+    return (name, version or cited) if at and document.startswith(ADDRESS) else (document, version)
 
 
 def _whole(version: str | None, versions: Sequence[str]) -> str | None:

@@ -287,6 +287,8 @@ def test_kb_changes_while_it_is_there(kb_commands, tmp_path):
     shown = kb_commands("show", "tea", "--kb", "kb", "--json").done().json
     assert (shown["versions"][0], "70 °C" in shown["text"]) == (old["version"], True)
     assert "80 °C" in kb_commands("show", "tea", "--version", old["version"], "--kb", "kb").done().out
+    address = f"airlock:knowledge/tea@{old['version'][:12]}"  # as citations have it
+    assert kb_commands("show", address, "--kb", "kb", "--json").done().json["text"] == old["text"]
     search = ("search", "green tea", "--kb", "kb", "--json")
     for mode in ("dense", "bm25", "hybrid"):
         assert len(kb_commands(*search, "--mode", mode, "--where", "trust=low").done().lines) == 1

@@ -52,8 +52,11 @@ def test_old_versions_stay_for_the_citations_that_name_them(knowledge):
     assert knowledge.document("tea", TEA.version) == TEA
     knowledge.change(remove=["tea"])
     assert knowledge.check(quote)
-    with pytest.raises(KnowledgeError, match="no document 'tea'"):
-        knowledge.document("tea")
+    for version, which in ((None, "any more"), ("0" * 64, "of version 0")):
+        with pytest.raises(KnowledgeError, match=f"no document 'tea' {which}") as gone:
+            knowledge.document("tea", version)
+        assert f"{TEA.version[:12]}, {COLD.version[:12]}: " in str(gone.value)
+        assert f"`airlock kb show tea --version {COLD.version[:12]}`" in str(gone.value)
     with knowledge.view() as view:
         assert view.versions("tea") == [TEA.version, COLD.version]
     assert knowledge.statistics().old_versions == 2
