@@ -316,4 +316,6 @@ def _digest(path: Path, folder: Path, limits: Limits) -> str | None:
 
 
 def _among(path: Path, touched: Collection[Path]) -> bool:
-    return any(part in touched for part in (path, path.with_name(path.name + SIDECAR), *path.parents))
+    files = [path, path.with_name(path.name + SIDECAR)]
+    files += [file.resolve() for file in files if file.is_symlink()]
+    return any(part in touched for file in files for part in (file, *file.parents))

@@ -93,6 +93,18 @@ def test_a_changed_sidecar_changes_its_document(writer, source):
     assert opened(writer).search("speed", 1, where={"trust": ["low"]})
 
 
+def test_a_link_changes_with_the_file_that_it_leads_to(writer, source):
+    (source / "latest.txt").symlink_to("speed.txt")
+    (source / "latest.txt.meta.yaml").symlink_to(Path("health", ".shared.yaml"))
+    write(source / "health" / ".shared.yaml", "trust: high")
+    run(writer, source)
+    write(source / "speed.txt", "Another text.")
+    assert run(writer, source, touched={source / "speed.txt"}) == {(CHANGED, "latest"), (CHANGED, "speed")}
+    write(source / "health" / ".shared.yaml", "trust: low")
+    assert (CHANGED, "latest") in run(writer, source, touched={source / "health" / ".shared.yaml"})
+    assert opened(writer).document("latest").metadata["trust"] == "low"
+
+
 def test_a_quarantined_file_keeps_what_it_gave_until_it_is_gone(writer, source, monkeypatch):
     run(writer, source)
     names = reads(monkeypatch)
