@@ -29,6 +29,7 @@ from rag.sync import Event, Happened, Progress, sync
 from rag.types import Encoder, KnowledgeError, Limits, Quarantined, QuarantineError, Unusable
 from rag.write import WAIT_S, Writer
 
+_BY_HAND = "came from no folder; add it again, and take `airlock kb sync` the next time, which keeps it"
 _OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", INDEX, INDEX_NOTE, *OLD_FILES}
 
 
@@ -39,7 +40,8 @@ class Built:
     Attributes:
         manifest: of the base.
         quarantined: files that cannot be used.
-        told: what else is to be known: documents stored with a warning, and files that were passed over.
+        told: what else is to be known: documents stored with a warning, files that were passed over, and documents of
+            `airlock kb add` that were there and are not any more.
     """
 
     manifest: Manifest
@@ -84,6 +86,7 @@ def build(
         events = list(sync(writer, source, limits=limits, progress=progress))
         writer.prune(float("inf"))
     files = tuple(Quarantined(event.name, event.reason) for event in events if event.happened is Happened.QUARANTINED)
+    told = [event for event in events if event.warning or event.happened is Happened.PASSED_OVER]
     if strict and files:
         shutil.rmtree(staged)
         raise QuarantineError(_message(files, source, "in strict mode none may be"), files)
@@ -96,13 +99,12 @@ def build(
     if out.is_dir() and not any(out.iterdir()):  # perhaps a volume, which cannot be swapped
         create(out, encoder, words, WAIT_S)
     if _usable(out):
-        _replace_documents(out, staged)
+        told += [Event(Happened.REMOVED, name, _BY_HAND) for name in _replace_documents(out, staged)]
         shutil.rmtree(staged)
     else:
         _swap(staged, out)
     reindex(out)
-    told = tuple(event for event in events if event.warning or event.happened is Happened.PASSED_OVER)
-    return Built(manifest_of(out), files, told)
+    return Built(manifest_of(out), files, tuple(told))
 
 
 def _message(files: tuple[Quarantined, ...], source: Path, kept: str) -> str:
@@ -157,10 +159,11 @@ def _usable(folder: Path) -> bool:
         return False
 
 
-def _replace_documents(out: Path, staged: Path) -> None:
+def _replace_documents(out: Path, staged: Path) -> list[str]:
     """Put the documents of one base in the place of all of another, in one commit.
 
-    Old versions stay. A document that is the same in both is stored once, under a new row.
+    Old versions stay. A document that is the same in both is stored once, under a new row. The ids of those that came
+    from no folder and are gone are given.
     """
     with contextlib.closing(open_writer(out, WAIT_S)) as connection, explained(out, WAIT_S):
         connection.execute("ATTACH ? AS staged", (f"file:{quote(os.fspath((staged / DATABASE).absolute()))}?mode=ro",))
@@ -173,15 +176,20 @@ def _replace_documents(out: Path, staged: Path) -> None:
                 ).fetchone()[0]
                 for table in ("documents", "passages")
             )
+            by_hand = [name for (name,) in connection.execute(_GONE)]
             values = {"generation": generation, "now": time.time(), "documents": documents, "passages": passages}
             for statement in filter(str.strip, _REPLACE.split(";")):
                 connection.execute(statement, values)
             connection.execute("COMMIT")
+            return by_hand
         finally:
             if connection.in_transaction:
                 connection.rollback()
 
 
+_GONE = """
+SELECT id FROM documents WHERE died IS NULL AND file IS NULL AND id NOT IN (SELECT id FROM staged.documents) ORDER BY id
+"""
 _REPLACE = """
 DELETE FROM words;
 DELETE FROM passages;

@@ -9,7 +9,9 @@ from rag.build import build
 from rag.mode import Mode
 from rag.schema import DATABASE
 from rag.store import KnowledgeBase
+from rag.sync import Happened, add_files
 from rag.types import KnowledgeError, Limits, QuarantineError
+from rag.write import Writer
 from tests.unit.rag_cases import HashedWords, write_source
 from tests.unit.test_rag_store import citation
 
@@ -61,6 +63,18 @@ def test_a_base_that_is_replaced_keeps_old_versions_and_is_seen_by_readers(sourc
     assert knowledge.check(citation(old, 21, 40))
     assert knowledge.statistics().old_versions == 1
     assert knowledge.verify() == []
+
+
+def test_documents_added_by_hand_that_a_build_replaces_are_told_of(source, folder, tmp_path):
+    for name in ("tea", "speed"):
+        (tmp_path / f"{name}.md").write_text("Tea is hot.", encoding="utf-8")
+    (source / "voting.md").unlink()
+    with Writer(folder, HashedWords()) as writer:
+        list(add_files(writer, [tmp_path / "tea.md", tmp_path / "speed.md"]))
+    (gone,) = build(source, folder, HashedWords()).told
+    assert (gone.happened, gone.name) == (Happened.REMOVED, "tea")
+    assert "add it again" in gone.reason
+    assert build(source, folder, HashedWords()).told == ()
 
 
 def test_another_encoder_replaces_the_vectors_and_running_readers_refuse(source, folder):
