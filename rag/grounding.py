@@ -32,6 +32,8 @@ from rag.types import (
     SupportModel,
 )
 
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+
 
 def check_answer(
     answer: str,
@@ -202,7 +204,8 @@ def _joined(answer: str, kept: Sequence[Segment]) -> str:
     before: Segment | None = None
     for segment in kept:
         if before is None or segment.block != before.block:
-            gap = "" if before is None else ("\n\n" if "\n\n" in answer[before.end : segment.marker + 1] else "\n")
+            is_apart = before and _BLANK_LINE.search(answer, before.end, segment.marker + 1)
+            gap = "" if before is None else ("\n\n" if is_apart else "\n")
             first = answer[segment.marker : segment.start]
             marker = first if not any(character.isalnum() for character in first.strip("0123456789")) else ""
             text += gap + marker

@@ -609,6 +609,15 @@ def test_what_remains_must_still_answer():
     assert (loose.abstained, loose.kept) == (False, "Rest is useful.")
 
 
+@pytest.mark.parametrize(
+    ("gap", "kept"),
+    [("\r\n\r\n", "\n\n"), ("\n \t\n", "\n\n"), ("\r\n- ", "\n- "), ("\n- No.\n- ", "\n- ")],
+)
+def test_paragraphs_stay_apart_whatever_ends_their_lines(gap, kept):
+    report = check_answer(f"Tea is hot.{gap}Rest is useful.", ["Rest is useful. Tea is hot."], gate=Gate(kept=0))
+    assert report.kept == f"Tea is hot.{kept}Rest is useful."
+
+
 def test_markers_stay_with_what_is_kept():
     answer = "## Rest is useful.\n\n1. Drink alcohol slowly.\n2. Rest is useful.\n\nTea is hot."
     report = check_answer(answer, ["Rest is useful. Tea is hot."], gate=Gate(kept=0))
