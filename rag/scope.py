@@ -48,6 +48,12 @@ class Scope:
             return None
         return _rows(connection, f"SELECT d.row FROM documents AS d WHERE {self.condition}", self.values)
 
+    def count(self, connection: sqlite3.Connection) -> int:
+        """How many documents are in scope."""
+        query = f"SELECT count(*) FROM documents AS d WHERE {self.condition}"
+        (found,) = connection.execute(query, self.values).fetchone()
+        return int(found)
+
     def expired(self, connection: sqlite3.Connection) -> NDArray[np.int64]:
         """The rows of the current documents that have expired."""
         return _rows(connection, "SELECT row FROM documents WHERE died IS NULL AND expires <= ?", (self.now,))

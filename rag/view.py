@@ -143,6 +143,10 @@ class View:
         for row in self._connection.execute(f"{_DOCUMENT} died IS NULL ORDER BY id"):
             yield _document(row, self._folder)
 
+    def count(self, where: Where | None = None) -> int:
+        """How many documents a search can find: those that have not expired, with one of the values of each entry."""
+        return Scope.make(self._now(), where=where).count(self._connection)
+
     def entries(self) -> list[str]:
         """The metadata entries that documents have, in the order of their names: what a search can ask for."""
         return [key for (key,) in self._connection.execute("SELECT DISTINCT key FROM entries ORDER BY key")]

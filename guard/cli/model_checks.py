@@ -36,10 +36,10 @@ def check_classifier(settings: Config, encoders: Encoders) -> str:
 
 
 def check_knowledge(settings: Config, encoders: Encoders) -> str:
-    """How much the knowledge base holds.
+    """How much the knowledge base holds, and how much of it is never found.
 
     Raises:
-        KnowledgeError: it is damaged.
+        KnowledgeError: it is damaged, or none of its documents is found.
     """
     from guard.assemble_knowledge import load_knowledge, load_search, load_sentences
     from rag.types import KnowledgeError
@@ -51,7 +51,13 @@ def check_knowledge(settings: Config, encoders: Encoders) -> str:
     faults = knowledge.verify()
     if faults:
         raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")
-    return f"{knowledge.manifest.documents} documents, {knowledge.manifest.passages} passages, all sound"
+    with knowledge.view() as view:
+        documents, found = view.manifest.documents, view.count(settings.knowledge.where)
+    out = "expired, or without the metadata entries that `knowledge.where` asks for"
+    if documents and not found:
+        raise KnowledgeError(f"all {documents} documents are {out}; renew their `expires`, or change the setting")
+    left_out = f"; {documents - found} of the documents are {out}" if found < documents else ""
+    return f"{documents} documents, {view.manifest.passages} passages, all sound{left_out}"
 
 
 def check_interpretation(settings: Config, encoders: Encoders) -> str:

@@ -15,8 +15,9 @@ import yaml
 from typer.testing import CliRunner
 
 import guard.assemble
+import guard.assemble_knowledge
 from guard import endpoints
-from guard.cli import app, check, doctor, ground, knowledge, main
+from guard.cli import app, check, doctor, ground, knowledge, main, model_checks
 from guard.cli.options import shown
 from guard.config import load_config
 from guard.errors import BadRequest
@@ -25,8 +26,10 @@ from guard.wires import BY_ENDPOINT
 from rag.grounding import check_answer
 from rag.sync import Event, Happened
 from rag.types import Document, Evidence, GroundedAnswer, Passage, Premise
+from rag.write import Writer
 from tests.doubles import Library
 from tests.journals import open_journal
+from tests.unit.rag_cases import HashedWords, document
 
 STEERS = "\x1b]0;owned\x07\u202e\r"
 
@@ -293,6 +296,26 @@ def test_doctor_says_that_a_configuration_is_not_well(tmp_path):
         assert str(path) in said["parts"][0]["says"] or "journal.prompts" in said["parts"][0]["says"]
         ran = run("doctor", "-c", path)
         assert (ran.exit_code, ran.stdout.startswith("FAIL  configuration")) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("where", "expires", "says"),
+    [
+        ({}, "9999-12-31", "2 documents, 2 passages, all sound"),
+        ({}, "2020-01-31", "2 documents, 2 passages, all sound; 1 of the documents are expired, or without"),
+        ({"trust": ["high"]}, "9999-12-31", "2 documents, 2 passages, all sound; 1 of the documents are expired, or"),
+        ({"trust": ["high"]}, "2020-01-31", "all 2 documents are expired, or without the metadata entries"),
+    ],
+)
+def test_doctor_says_how_many_documents_are_never_found(tmp_path, monkeypatch, where, expires, says):
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(add=[document("tea", "Tea is hot.", trust="high", expires=expires), document("ice", "Ice.")])
+    for part in ("load_sentences", "load_search"):
+        monkeypatch.setattr(guard.assemble_knowledge, part, lambda *_: HashedWords())
+    settings = load_config(None, {"knowledge.path": str(tmp_path / "kb"), "knowledge.where": where})
+    row = doctor._try("knowledge base", lambda: model_checks.check_knowledge(settings, None))
+    assert row["says"].startswith(says)
+    assert row["well"] is says.startswith("2 ")
 
 
 def test_doctor_counts_the_keys_that_open(tmp_path):
