@@ -97,7 +97,7 @@ class KnowledgeBase:
                     manifest = read_manifest(connection, self.folder)
                     check_encoder(manifest, self.encoder, self.folder)
                     vectors = partial(snapshots.derive, known, connection, manifest)
-                    yield View(self.folder, connection, manifest, vectors, self.encoder, self._reranker, self._now)
+                    yield View(self.folder, connection, manifest, vectors, self.encoder, self._reranker, self._now())
             except KnowledgeError:
                 file.check_unchanged(self.folder)
                 raise

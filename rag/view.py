@@ -37,7 +37,7 @@ class View:
         vectors: gives those of the same generation.
         encoder: for queries.
         reranker: puts what was found in its last order, if there is one.
-        now: seconds since 1970.
+        now: its moment, in seconds since 1970; what expires later has not expired in it.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class View:
         vectors: Callable[[], Vectors],
         encoder: Encoder,
         reranker: Reranker | None,
-        now: Callable[[], float],
+        now: float,
     ) -> None:
         self._folder = folder
         self._connection = connection
@@ -94,7 +94,7 @@ class View:
             raise KnowledgeError(f"search for k = {k} passages: need at least 1")
         if document is not None:
             self.document(document)
-        scope = Scope.make(self._now(), document=document, where=where)
+        scope = Scope.make(self._now, document=document, where=where)
         vector = np.asarray(self._encoder.encode_queries([query])[0], dtype=np.float32)
         least = max(k, _RERANKED) if self._reranker else k
         depth = least if mode is Mode.BM25 else max(least, DEPTH)
@@ -145,7 +145,7 @@ class View:
 
     def count(self, where: Where | None = None) -> int:
         """How many documents a search can find: those that have not expired, with one of the values of each entry."""
-        return Scope.make(self._now(), where=where).count(self._connection)
+        return Scope.make(self._now, where=where).count(self._connection)
 
     def entries(self) -> list[str]:
         """The metadata entries that documents have, in the order of their names: what a search can ask for."""
@@ -184,7 +184,7 @@ class View:
 
     def _expired(self, document: Document) -> bool:
         ends = expiry(document.metadata)
-        return ends is not None and ends <= self._now()
+        return ends is not None and ends <= self._now
 
     def _nearest(
         self, vector: NDArray[np.float32], k: int, scope: Scope

@@ -7,7 +7,8 @@ from rag.build import build
 from rag.interpret import ExtractiveInterpreter
 from rag.store import KnowledgeBase
 from rag.types import InputError, Status
-from tests.unit.rag_cases import HashedWords, write_source
+from rag.write import Writer
+from tests.unit.rag_cases import HashedWords, document, write_source
 
 SAID = "An adult waits four hours between two doses of paracetamol."
 FALSE = "Tea cures every cold."
@@ -52,3 +53,14 @@ def test_the_score_of_a_citation_is_not_that_of_another_sentence(knowledge):
     for answer in (f"{SAID} {FALSE}", f"{FALSE} {SAID}"):
         (citation,) = answerer.check(answer).citations
         assert (citation.passage, citation.score) == (alone.passage, alone.score)
+
+
+def test_a_document_that_expires_while_an_answer_is_checked_is_cited_yet(tmp_path):
+    moments = iter(range(1, 100))
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(add=[document("tea", "Tea is hot.", expires="1970-01-01T00:00:02")])
+    knowledge = KnowledgeBase(tmp_path / "kb", HashedWords(), now=lambda: next(moments))
+    answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
+    report = answerer.check("Tea is hot.")
+    assert (report.supported, [citation.document for citation in report.citations]) == (True, ["tea"])
+    assert not answerer.check("Tea is hot.").supported
