@@ -149,6 +149,8 @@ def add_files(
 ) -> Iterator[Event]:
     """Add single files, or put them in the place of what has their ids; each document is committed by itself.
 
+    Documents below the id of a list that are no rows of it stay, and are told of.
+
     Args:
         writer: of the knowledge base.
         files: each with its sidecar beside it; a link stands for the file that it leads to.
@@ -182,6 +184,10 @@ def add_files(
                 continue
             for part in _parts(documents):
                 yield from _store(writer, [_Read(None, part)])
+            ids = {document.id for document in documents}
+            for left in [] if given in ids else sorted(writer.rows_by_hand(given) - ids):
+                warning = f"is no row of {path.name} and stays; `airlock kb remove {left}` takes it out"
+                yield Event(Happened.UNCHANGED, left, warning=warning)
 
 
 def remove_documents(writer: Writer, ids: Sequence[str]) -> Iterator[Event]:

@@ -253,6 +253,12 @@ class Writer:
         with explained(self.folder, self._wait_s):
             return [name for (name,) in self._connection.execute(query, (path,))]
 
+    def rows_by_hand(self, name: str) -> set[str]:
+        """The ids of the documents of no file whose ids begin with a name and ``/``, as rows of a list do."""
+        query = "SELECT id FROM documents WHERE died IS NULL AND file IS NULL AND substr(id, 1, ?) = ?"
+        with explained(self.folder, self._wait_s):
+            return {found for (found,) in self._connection.execute(query, (len(name) + 1, f"{name}/"))}
+
     def origins(self) -> list[str]:
         """The files that documents come from or that are quarantined."""
         query = "SELECT path FROM files UNION SELECT file FROM documents WHERE died IS NULL AND file IS NOT NULL"

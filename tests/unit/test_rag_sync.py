@@ -279,6 +279,20 @@ def test_single_files_that_cannot_be_used_are_named(writer, tmp_path):
         list(remove_documents(writer, ["x"]))
 
 
+def test_rows_that_a_list_lost_stay_when_it_is_added_again_and_are_told_of(writer, source, tmp_path):
+    row = '{{"id": "{}", "question": "What is {}?", "answer": "It is {}."}}\n'
+    run(writer, source)
+    write(tmp_path / "health.jsonl", "".join(row.format(n, n, n) for n in "abc"))
+    assert not any(event.warning for event in add_files(writer, [tmp_path / "health.jsonl"]))
+    write(tmp_path / "health.jsonl", row.format("b", "b", "b"))
+    *_, first, last = add_files(writer, [tmp_path / "health.jsonl"])
+    assert (first.name, last.name) == ("health/a", "health/c")  # and not what the folder has there
+    assert "no row of health.jsonl and stays; `airlock kb remove health/c`" in last.warning
+    assert opened(writer).document("health/c").text
+    write(tmp_path / "health.md", "No list.")
+    assert not any(event.warning for event in add_files(writer, [tmp_path / "health.md"]))
+
+
 def test_an_empty_folder_is_refused_and_removes_nothing(writer, source):
     run(writer, source)
     for path in source.rglob("*.*"):
