@@ -78,7 +78,7 @@ def own_api(guard: Guard) -> FastAPI:
         if not asked.question.strip():
             raise BadRequest("question: there is no text; give a question", param="question")
         answer = await guard.ask(asked.question)
-        decision = Decision(Route.GROUND, "ask", origin=_origin(request), grounded=answer.outcome)
+        decision = Decision(Route.GROUND, "ask", origin=_origin(request), grounded=answer.outcome, cited=answer.cited)
         await guard.record(decision, asked.question)
         _mark(response, decision)
         return answer_dict(answer)

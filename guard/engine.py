@@ -525,7 +525,7 @@ class Guard:
         decision.timings_ms["ground"] = ms_since(started)
         one_sided = answer.positions is not None and len(answer.positions) < self.config.policy.min_positions
         if not answer.abstained and not one_sided:
-            decision = replace(decision, grounded=answer.outcome)
+            decision = replace(decision, grounded=answer.outcome, cited=answer.cited)
             return decision, self._edition.texts.grounded(decision, answer)
         decision = replace(decision, grounded="abstained")
         match self.config.policy.on_abstain:

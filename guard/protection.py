@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from guard.answers import AnswerTexts
 from guard.errors import BadRequest, PartFailure
@@ -61,7 +62,7 @@ class Protection:
         decision.timings_ms["protect"] = ms_since(started)
         if answer is None or answer.abstained:
             return decision, refusal
-        return decision, texts.protective(decision, answer)
+        return replace(decision, cited=answer.cited), texts.protective(decision, answer)
 
 
 def _sound(answer: object) -> GroundedAnswer:

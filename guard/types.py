@@ -144,6 +144,7 @@ class Decision:
         judgements: every text that was judged, whether it had a say or not; for replay.
         grounded: what the knowledge base gave, where it was asked: ``answered``, ``related`` (on the topic, and no sure
             answer) or ``abstained``.
+        cited: addresses of the versions of documents that Airlock's answer quotes (`rag.types.address`).
         ruled: the policy's route, also where an abstention, a finding or a failure led to another.
         asked: what the answer is held against; None where answers are not.
         field_name: of the field beside the conversation in which the text that decided stands, or that was refused.
@@ -169,6 +170,7 @@ class Decision:
     shadow: tuple[Shadow, ...] = ()
     judgements: tuple[Judgement, ...] = ()
     grounded: str | None = None
+    cited: tuple[str, ...] = ()
     ruled: Route | None = None
     asked: Asked | None = field(default=None, repr=False, compare=False)
     field_name: str | None = None

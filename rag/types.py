@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ADDRESS = "airlock:knowledge/"  # before a document's id and version, where it names no source
+ADDRESS = "airlock:knowledge/"  # before a document's id and version
+
+
+def address(document: str, version: str) -> str:
+    """What names one version of a document; `airlock kb show` takes it."""
+    return f"{ADDRESS}{document}@{version[:12]}"
 
 
 class KnowledgeError(Exception):
@@ -154,9 +159,7 @@ class Document:
         """Where a reader finds the document: its `url` on the web, else an ``airlock:`` name with its version."""
         url = self.metadata.get("url")
         return (
-            url
-            if isinstance(url, str) and url.startswith(("https://", "http://"))
-            else f"{ADDRESS}{self.id}@{self.version[:12]}"
+            url if isinstance(url, str) and url.startswith(("https://", "http://")) else address(self.id, self.version)
         )
 
 
@@ -432,6 +435,11 @@ class GroundedAnswer:
     positions: tuple[str, ...] | None = None
     premises: tuple[Premise, ...] = ()
     related: bool = False
+
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """The addresses of the documents' versions that are quoted, each once."""
+        return tuple(dict.fromkeys(address(each.document, each.version) for each in self.citations))
 
     @property
     def outcome(self) -> str:

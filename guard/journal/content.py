@@ -19,6 +19,7 @@ def decision_content(decision: Decision) -> dict[str, Any]:
         "created": decision.created,
         "ruled": decision.ruled.value if decision.ruled else None,
         "protect": decision.protect,
+        "cited": list(decision.cited),
         "texts": [_judgement_dict(each) for each in kept],
         "texts_left_out": len(decision.judgements) - len(kept),
     }

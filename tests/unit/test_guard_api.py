@@ -17,6 +17,7 @@ from guard.absent import Unjudged
 from guard.config import load_config
 from guard.edition import check_categories
 from guard.errors import BadRequest, ConfigError
+from guard.journal.content import decision_content
 from guard.moderations import OPENAI_CATEGORIES, read_input, results_of
 from guard.proxy import Gateway
 from guard.types import Decision, Route
@@ -375,6 +376,15 @@ def test_without_a_classifier_there_is_no_moderation():
     ((decision, _),) = journal.decisions
     assert (decision.id, decision.route) == (answer.headers["x-airlock-decision"], Route.REFUSE)
     assert moderate("", settings, classifier=Unjudged()).status == 400
+
+
+def test_the_record_of_an_answer_says_which_versions_it_quotes():
+    journal = MemoryJournal()
+    answer = post("/v1/airlock/ask", {"question": "my medicine"}, journal=journal)
+    assert answer.json["citations"]
+    ((decision, _),) = journal.decisions
+    assert decision_content(decision)["cited"] == ["airlock:knowledge/doc@v"]
+    assert "cited" not in decision.as_dict(), "clients have the citations"
 
 
 @pytest.mark.parametrize("question", ["", " \n"])

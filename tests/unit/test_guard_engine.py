@@ -287,6 +287,7 @@ def test_quotes_that_are_no_sure_answer_say_so_or_are_an_abstention():
     off, reply = admit("a related medicine", {"policy.related": False})
     assert (off.grounded, reply.citations) == ("abstained", ())
     assert QUOTE not in reply.text
+    assert (decision.cited, off.cited) == (("airlock:knowledge/doc@v",), ())
     assert [admit(text)[0].grounded for text in ("my medicine", "nothing on medicine", "hi")] == [
         "answered",
         "abstained",

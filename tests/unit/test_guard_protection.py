@@ -66,6 +66,7 @@ def test_the_refusal_stands_first_and_the_quotes_are_cited():
     decision, reply, shelf = admitted(("user", RACE))
     assert (decision.route, decision.rule, decision.cause) == (Route.REFUSE, "unsafe_insensitive", None)
     assert "protect" in decision.timings_ms
+    assert decision.cited == ("airlock:knowledge/doc@v",)
     assert shelf.asked == [(RACE, "u_illegal_activity")]
     assert reply.text == f"{REFUSAL}\n\n{INTRO}\n\n{QUOTE}"
     assert reply.refused
