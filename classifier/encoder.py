@@ -86,8 +86,8 @@ def load_encoder(name: str) -> Encoder:
         name: as for `classifier.weights.encoder_path`. A folder holds what transformers saves, in safetensors.
 
     Raises:
-        ClassifierError: nothing is there, it is not in safetensors, its hash is not the pinned one, or it
-            is an encoder-decoder.
+        ClassifierError: nothing is there, it is not in safetensors, it lacks weights, its hash is not the pinned
+            one, or it is an encoder-decoder.
     """
     path = encoder_path(name)
     sha256 = encoder_sha256(name, path)
@@ -118,7 +118,17 @@ def load_encoder(name: str) -> Encoder:
 def _read(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if path.suffix == ".bin":
         return read_e5(path)
-    model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    model, report = AutoModel.from_pretrained(
+        path, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    missing = sorted(
+        name for name in report["missing_keys"] if not name.startswith("pooler.")
+    )  # nothing reads a pooler
+    if missing:
+        raise ValueError(
+            f"{len(missing)} weights are not in its file, {missing[0]} among them, and would be random; save the "
+            "encoder by itself, with transformers, and see that the download is whole"
+        )
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 

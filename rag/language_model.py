@@ -86,14 +86,16 @@ def load_language_model(folder: Path, *, template: str | None = None) -> Languag
         template: a chat template in Jinja, in the place of the tokenizer's own.
 
     Raises:
-        KnowledgeError: the folder holds no such model, or there is no chat template.
+        KnowledgeError: the folder holds no such model, or not all its weights, or there is no chat template.
     """
     sha256 = fingerprint(folder)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     show_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, dtype="auto", output_loading_info=True, **options
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, ImportError) as exc:
         raise KnowledgeError(
@@ -103,6 +105,11 @@ def load_language_model(folder: Path, *, template: str | None = None) -> Languag
     finally:
         if show_progress:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    if missing := sorted(report["missing_keys"]):
+        raise KnowledgeError(
+            f"language model {folder} lacks {len(missing)} weights, {missing[0]} among them: they would be random; is "
+            "it a causal language model, and is the download whole?"
+        )
     if template is not None:
         tokenizer.chat_template = template
     if not tokenizer.chat_template:

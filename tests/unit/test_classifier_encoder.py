@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5Model
 
 from classifier import encoder as encoder_module
@@ -102,6 +103,19 @@ def test_a_pickle_beside_the_safetensors_is_not_opened(copied):
 def test_a_broken_file_is_a_classifier_error(copied, file, content):
     (copied / file).write_bytes(content)
     with pytest.raises(ClassifierError, match="cannot be loaded"):
+        load_encoder(str(copied))
+
+
+def test_an_encoder_that_lacks_weights_is_refused(copied):
+    weights = load_file(copied / "model.safetensors")
+    without_pooler = {name: weight for name, weight in weights.items() if not name.startswith("pooler.")}
+    save_file(without_pooler, copied / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(states(load_encoder(str(copied)).model), states(minilm().model))
+    renamed = {f"wrapped.{name}": weight for name, weight in weights.items()}
+    save_file(renamed, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ClassifierError, match=r"cannot be loaded: \d+ weights are not in its file, embeddings\..*random"
+    ):
         load_encoder(str(copied))
 
 

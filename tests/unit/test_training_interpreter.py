@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.optim.lr_scheduler import LambdaLR
 from typer.testing import CliRunner
 
@@ -263,6 +263,15 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
         GenerativeInterpreter.load(tmp_path)
     with pytest.raises(KnowledgeError, match="safetensors"):
         load_language_model(tmp_path)
+
+
+def test_a_base_that_lacks_weights_is_refused(tmp_path):
+    folder = cases.write_model(tmp_path / "base")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(KnowledgeError, match=r"lacks 1 weights, model\.norm\.weight among them: they would be random"):
+        load_language_model(folder)
 
 
 def test_prompts_lose_the_worst_passages_and_never_the_question(examples):
