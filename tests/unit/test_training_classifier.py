@@ -42,7 +42,7 @@ from training.tiers.average import average_classifiers
 from training.tiers.fit import Fit, _batches, _join, _note, _rounds
 from training.tiers.losses import label_loss
 from training.tiers.settings import TrainSettings
-from training.tiers.train_classifier import Split, lora_config
+from training.tiers.train_classifier import Split, lora_config, refuse_finished
 
 QUICK = replace(SETTINGS, epochs=1)
 
@@ -535,6 +535,20 @@ def test_a_model_is_not_overwritten(tmp_path, file):
     with pytest.raises(TrainingError, match="already holds a trained model; give another --out"):
         train_toy(tmp_path, toy_entries(2, "train"))
     assert [path.name for path in (tmp_path / "model").iterdir()] == [file]
+
+
+def test_a_place_that_cannot_be_written_in_is_refused_before_the_training(tmp_path):
+    (tmp_path / "model").write_text("no folder")
+    with pytest.raises(TrainingError, match=r"--out .*model: .*model is a file, not a folder; give another --out"):
+        train_toy(tmp_path, toy_entries(2, "train"))
+    with pytest.raises(TrainingError, match=r"--out .*model/x/y: .*model is a file, not a folder"):
+        refuse_finished(tmp_path / "model" / "x" / "y")
+    with (
+        mock.patch("os.access", return_value=False),
+        pytest.raises(TrainingError, match=r"--out .*/new/model: .* may not be written in; make it yours, or give"),
+    ):
+        refuse_finished(tmp_path / "new" / "model")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -256,7 +257,12 @@ def _load(folder: Path, encoder: Encoder, settings: TrainSettings) -> TierClassi
 
 
 def refuse_finished(out: Path) -> None:
-    """Raise TrainingError where a folder already holds a model."""
+    """Raise TrainingError where a folder already holds a model, or cannot be made or written in."""
+    there = next(place for place in (out, *out.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise TrainingError(f"--out {out}: {there} is a file, not a folder; give another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise TrainingError(f"--out {out}: {there} may not be written in; make it yours, or give another --out")
     if any((out / file).exists() for file in _PROOF):
         raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
 
