@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from classifier.network import TierModel
 from classifier.responses import asked
@@ -13,6 +15,7 @@ from classifier.taxonomy import Taxonomy
 from classifier.types import Exchange, Tier
 from tests.classifier_cases import minilm
 from tests.doubles import verdict
+from training.cli import train
 from training.datasets import Row, TrainingError, hold_out
 from training.tiers.evaluate_responses import baselines, evaluate_responses, macro_f1
 from training.tiers.fit import Fit
@@ -50,6 +53,24 @@ def test_an_exchange_with_two_labels_is_refused_and_a_twin_is_read_once(tmp_path
     assert len(read_exchanges(written(tmp_path, row, row), TAXONOMY)) == 1
     with pytest.raises(TrainingError, match="labelled refusal and prompt_leak"):
         read_exchanges(written(tmp_path, row, {**row, "label": "prompt_leak"}), TAXONOMY)
+
+
+def test_own_rows_are_trained_on_without_a_checkout_and_figures_are_told_in_words(tmp_path, monkeypatch):
+    rows = written(tmp_path, {"prompt": "a", "answer": "b", "label": "refusal"})
+    monkeypatch.chdir(tmp_path)
+    figure = {"value": 0.5, "low": 0.25, "high": 0.75}
+    none = dict.fromkeys(figure)
+    figures = {"macro_f1": figure, "unsafe_recall": none, "safe_refused": figure, "category_accuracy": 2 / 3}
+    with mock.patch("training.tiers.train_classifier.train_classifier", return_value={"figures": figures}) as run:
+        ran = CliRunner().invoke(train, ["responses", "--data", str(rows[0]), "--out", "model"])
+    assert ran.exit_code == 0, ran.output
+    assert run.call_args.kwargs["taxonomy"].version == TAXONOMY.version
+    assert [line.split(maxsplit=1)[1] for line in ran.output.splitlines()] == [
+        "0.500 [0.250, 0.750]",
+        "–",
+        "0.500 [0.250, 0.750]",
+        "0.667",
+    ]
 
 
 def test_rows_of_a_prompt_without_a_group_stay_together(tmp_path):

@@ -17,7 +17,9 @@ Rows = "JSONL rows: `prompt`, `answer`, `label`, if wanted `system`, `language`,
 def train_responses(
     out: Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")],
     data: Annotated[list[Path] | None, typer.Option(help=f"{Rows} Repeatable.")] = None,
-    taxonomy: Annotated[Path, typer.Option(help="The labels, in YAML.")] = Path("data/taxonomies/responses.yaml"),
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="The labels, in YAML; the shipped response classifier's by default.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Classifier whose adapter to begin with; the shipped one by default.")
     ] = None,
@@ -33,7 +35,8 @@ def train_responses(
 ) -> None:
     """Train a response classifier: LoRA on the input classifier's encoder, an answer read with what was asked."""
     from classifier.settings import ClassifierSettings
-    from classifier.taxonomy import SHIPPED_MODEL, Taxonomy
+    from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, Taxonomy
+    from training.intervals import told
     from training.lineage import read_manifest
     from training.tiers.settings import TrainSettings, settings_of
     from training.tiers.train_classifier import train_classifier
@@ -61,7 +64,7 @@ def train_responses(
         reads="exchanges",
     )
     manifest = train_classifier(
-        taxonomy=Taxonomy.load(taxonomy),
+        taxonomy=Taxonomy.load(taxonomy or SHIPPED_RESPONSES / "taxonomy.yaml"),
         data=data or [_TRAIN],
         out=out,
         encoder_name=ClassifierSettings.load(begin).encoder,
@@ -69,8 +72,10 @@ def train_responses(
         name=name or out.name,
         start=begin,
     )
-    for key in ("macro_f1", "unsafe_recall", "safe_refused", "category_accuracy"):
-        typer.echo(f"{key:18} {manifest['figures'][key]}")
+    figures = manifest["figures"]
+    for key in ("macro_f1", "unsafe_recall", "safe_refused"):
+        typer.echo(f"{key:18} {told(figures, key)}")
+    typer.echo(f"{'category_accuracy':18} {figures['category_accuracy']:.3f}")
 
 
 def eval_responses(
