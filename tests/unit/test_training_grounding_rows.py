@@ -208,6 +208,10 @@ def test_sources_are_kept_out_and_forbidding_licences_refused(tmp_path):
         with pytest.raises(TrainingError, match=r"barred \(.*\): such a licence forbids"):
             trainable([*rows, barred], [])
         assert trainable([*rows, barred], ["barred"]) == rows
+    with pytest.raises(
+        TrainingError, match=r"rows without a `source` \(none stated\): .*own rows into their `licence`"
+    ):
+        trainable([*rows, ClaimRow("a", "b", Label.SUPPORTED)], [])
     with pytest.raises(TrainingError, match="no rows of split 'dev'; there are: train"):
         of_split(rows, "dev")
 

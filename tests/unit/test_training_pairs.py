@@ -3,6 +3,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from training import checkpoint as checkpoint_module
 from training.cli import evaluate, train
 from training.datasets import TrainingError
 from training.grounding import fit_pairs as fit_module
+from training.grounding import grounding_cli
 from training.grounding.edits import read_paragraphs
 from training.grounding.evaluate_reader import choose_thresholds, chosen, evaluate_reader, f1
 from training.grounding.evaluate_support import evaluate_support, judge_rows, threshold_of
@@ -628,13 +630,18 @@ def test_without_baselines_no_dev_rows_are_needed(tmp_path):
     options = ("--data", rows, "--model", toy_support()[0], "--out", tmp_path / "s.json")
     found = run(evaluate, "support", *options, "--no-baselines")
     assert found.exit_code == 0, found.output
-    assert "no rows of split 'dev'" in run(evaluate, "support", *options).output
+    said = run(evaluate, "support", *options).output
+    assert (
+        "no rows of split 'dev', on which the baselines choose their thresholds; give some, or --no-baselines" in said
+    )
 
 
 def test_faults_are_one_line(tmp_path, evidence):
     found = run(train, "reader", "--data", tmp_path / "nowhere", "--out", tmp_path / "model")
     assert found.exit_code == 1
     assert re.fullmatch(r"airlock: data file .*nowhere: .*\n", found.output)
-    found = run(evaluate, "reader", "--data", evidence, "--model", toy_reader()[0], "--split", "test")
+    with mock.patch.object(grounding_cli, "sentence_encoder_of") as encoder_of:
+        found = run(evaluate, "reader", "--data", evidence, "--model", toy_reader()[0], "--split", "test")
     assert found.exit_code == 1
-    assert "no rows of split 'test'; there are: dev, train" in found.output
+    assert "no rows of split 'test'; there are: dev, train (a row without `split` is of `train`)" in found.output
+    encoder_of.assert_not_called()

@@ -165,8 +165,8 @@ def eval_reader(
     manifest = read_manifest(model)
     rows = in_language(read_evidence(data), manifest["language"])
     apart = set(manifest["without"])
-    sentences, weighing = (sentence_encoder_of(MINILM), sentence_encoder_of(E5_SMALL)) if baselines else (None, None)
     measured = [row for row in of_split(rows, split) if row.source not in apart]
+    sentences, weighing = (sentence_encoder_of(MINILM), sentence_encoder_of(E5_SMALL)) if baselines else (None, None)
     figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences, weighing=weighing)
     held_out = [row for row in rows if row.source in apart]
     if not manifest["unshared"]:
@@ -200,6 +200,7 @@ def eval_support(
     from classifier.types import MINILM
     from rag.pairs import PairSettings
     from rag.support import SupportReader
+    from training.datasets import TrainingError
     from training.grounding.edits import build_edits, read_paragraphs
     from training.grounding.evaluate_support import evaluate_support, judge_rows
     from training.grounding.rows import in_language, is_of, of_split, read_claims, unshared
@@ -211,6 +212,10 @@ def eval_support(
     manifest = read_manifest(model)
     found = read_paragraphs(passages or ())
     rows = in_language(read_claims(data, found), manifest["language"])
+    if baselines and not any(row.split == "dev" for row in rows):
+        raise TrainingError(
+            "no rows of split 'dev', on which the baselines choose their thresholds; give some, or --no-baselines"
+        )
     apart = set(manifest["without"])
     learnt_from = set(manifest["trained_on"])
     unknown = {row.source for row in of_split(rows, split)} - apart - learnt_from if learnt_from else set()

@@ -94,7 +94,9 @@ class Cases:
         asked = tuple(case for case in self.asked if case.context.split == split)
         if not asked:
             splits = ", ".join(sorted({case.context.split for case in self.asked})) or "none"
-            raise TrainingError(f"no questions of split {split!r}; there are: {splits}")
+            raise TrainingError(
+                f"no questions of split {split!r}; there are: {splits} (a row without `split` is of `train`)"
+            )
         return Cases(asked, tuple(context for context in self.contexts if context.split == split))
 
     def trainable(self, without: Sequence[str]) -> Cases:

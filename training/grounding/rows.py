@@ -178,10 +178,12 @@ def trainable(rows: Sequence[Row], without: Sequence[str], others: Sequence[Sour
     kept = unshared(kept, [row.passage for row in every if row.source in without])
     forbidden = {row.source: row.licence or "none stated" for row in kept if _FORBIDDEN.search(row.licence)}
     if forbidden:
-        listed = ", ".join(f"{source} ({licence})" for source, licence in sorted(forbidden.items()))
+        listed = ", ".join(
+            f"{source or 'rows without a `source`'} ({licence})" for source, licence in sorted(forbidden.items())
+        )
         raise TrainingError(
-            f"{listed}: such a licence forbids shipping what was trained on it; leave the file out, or keep the source "
-            "out with --without"
+            f"{listed}: such a licence forbids shipping what was trained on it; write the licence of your own rows "
+            "into their `licence`, leave the file out, or keep the source out with --without"
         )
     return kept
 
@@ -230,7 +232,7 @@ def of_split(rows: Sequence[Row], split: str) -> list[Row]:
     found = [row for row in rows if row.split == split]
     if not found:
         splits = ", ".join(sorted({row.split for row in rows})) or "none"
-        raise TrainingError(f"no rows of split {split!r}; there are: {splits}")
+        raise TrainingError(f"no rows of split {split!r}; there are: {splits} (a row without `split` is of `train`)")
     return found
 
 

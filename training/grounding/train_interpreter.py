@@ -77,7 +77,9 @@ def train_interpreter(run: InterpreterRun) -> dict[str, Any]:
     torch.set_num_threads(recipe.threads)
     base = load_language_model(run.base, template=_template(run.template))
     if recipe.max_length > base.context:
-        raise TrainingError(f"max_length = {recipe.max_length}: {run.base} reads {base.context} tokens at most")
+        raise TrainingError(
+            f"--max-length {recipe.max_length}: {run.base} reads {base.context} tokens at most; give no more"
+        )
     cases = read_cases(run.data, run.documents, run.questions).trainable(run.without)
     train, left_out = _examples(base, _some(cases.of_split("train"), run.limit, recipe.seed), recipe)
     held = run.limit and run.limit // 10 + 1
