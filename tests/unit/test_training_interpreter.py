@@ -265,6 +265,11 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
         load_language_model(tmp_path)
 
 
+def test_rows_longer_than_the_base_reads_are_refused_by_the_option(tmp_path):
+    with pytest.raises(TrainingError, match=r"--max-length 1000000: .* reads \d+ tokens at most; give no more"):
+        cases.train_toy(tmp_path / "model", replace(cases.RECIPE, max_length=1_000_000))
+
+
 def test_a_base_that_lacks_weights_is_refused(tmp_path):
     folder = cases.write_model(tmp_path / "base")
     weights = load_file(folder / "model.safetensors")
