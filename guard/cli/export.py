@@ -53,6 +53,11 @@ def export(
     settings = load_config(config)
     if classifier is not None and classifier not in settings.classifiers:
         raise ConfigError(f"--classifier {classifier}: `classifiers` has: {', '.join(settings.classifiers) or 'none'}")
+    if data == AUTHORED and not data.exists():
+        raise BadRequest(
+            f"--data: what it is compared on by default, {AUTHORED} of a checkout, is not here; give a JSONL file of "
+            f"your own with {texts} texts or more"
+        )
     drawn = _draw(list(read_texts(data, "--data")), texts + calibration, seed)
     if len(drawn) < FEWEST_TEXTS:
         raise BadRequest(

@@ -162,6 +162,13 @@ def test_too_few_texts_are_refused_before_anything_is_loaded(tmp_path, monkeypat
     assert str(said.exception).startswith(f"--data {data} holds 20 different texts; an export is compared on at least")
 
 
+def test_outside_a_checkout_own_texts_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = str(CliRunner().invoke(app, ["export"]).exception)
+    assert said.startswith("--data: what it is compared on by default, data/queries/train.jsonl of a checkout, is not")
+    assert said.endswith("give a JSONL file of your own with 1000 texts or more")
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
