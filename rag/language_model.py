@@ -93,9 +93,10 @@ def load_language_model(folder: Path, *, template: str | None = None) -> Languag
     show_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, use_safetensors=True, dtype="auto", output_loading_info=True, **options
         )
+        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, ImportError) as exc:
         raise KnowledgeError(
@@ -122,7 +123,7 @@ def load_language_model(folder: Path, *, template: str | None = None) -> Languag
             f"language model {folder}: its tokenizer has no end-of-sequence token, and would never stop; name "
             "`eos_token` in tokenizer_config.json"
         )
-    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    model.eval().requires_grad_(False)
     found = LanguageModel(folder, sha256, model, tokenizer)
     try:
         found.tokens(messages("", (), {}))
