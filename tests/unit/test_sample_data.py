@@ -16,6 +16,7 @@ from training.datasets import read_all, read_decisions
 from training.tiers.folds import read_folds
 
 DATA = Path(__file__).parents[2] / "data"
+QUERIES = DATA / "queries"
 DOCUMENTS = read_documents(DATA / "knowledge").documents
 QUESTIONS, AS_ASKED = (
     [json.loads(line) for line in (DATA / f"questions/{name}.jsonl").read_text("utf-8").splitlines()]
@@ -94,12 +95,12 @@ def test_questions_as_people_ask_them_are_alike_in_both_halves_and_no_high_risk_
     assert not [row["question"] for row in AS_ASKED if row["question"].lower() in high_risk]
 
 
-def queries(name):
-    return [json.loads(line) for line in (DATA / f"queries/{name}.jsonl").read_text("utf-8").splitlines()]
+def queries(*names):
+    return [json.loads(line) for name in names for line in (QUERIES / name).read_text("utf-8").splitlines()]
 
 
 def test_the_authored_queries_cover_every_category_and_many_languages():
-    rows = queries("train") + queries("contrast")
+    rows = queries("train.jsonl", "contrast.jsonl")
     languages = Counter(row["lang"] for row in rows)
     assert len(rows) >= 6000
     assert languages["zh"] >= 1500
@@ -108,12 +109,18 @@ def test_the_authored_queries_cover_every_category_and_many_languages():
     assert {row["source"] for row in rows} == {"airlock"}
 
 
-def test_no_training_sees_the_contrast_test():
-    bare = [{re.sub(r"\W+", "", row["text"].lower()) for row in queries(name)} for name in ("train", "contrast")]
-    assert len(bare[1]) == 500
-    assert not bare[0] & bare[1]
-    assert {row["split"] for row in queries("contrast")} == {"test"}
-    assert {row["split"] for row in queries("train")} == {"train"}
+def test_no_text_is_there_twice_and_no_training_sees_a_test():
+    names = sorted(str(path.relative_to(QUERIES)) for path in QUERIES.rglob("*.jsonl") if path.stem != "housing")
+    assert len(queries("contrast.jsonl")) == 500
+    seen = {}
+    for name in names:
+        rows = queries(name)
+        tests = name in {"contrast.jsonl", "fresh.jsonl", "later_test.jsonl", "twins_test.jsonl"}
+        assert {row["split"] for row in rows} == {"test" if tests else "train"}
+        assert {row["category"] for row in rows} <= set(TAXONOMY.ids)
+        for row in rows:
+            bare = re.sub(r"\W+", "", row["text"].lower())
+            assert seen.setdefault(bare, row) is row, f"{name} repeats {row['text']!r}"
 
 
 def test_decisions_are_hashes_and_categories_only():
