@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
@@ -41,7 +40,7 @@ def watch(
     """
     from watchfiles import Change
 
-    folder = Path(os.path.abspath(folder))
+    folder = folder.absolute()  # also once the process has another folder; `..` stays, since it may be behind a link
     place = _place(folder)
     here, changes = _changes(folder, stop)
     told: set[Event] = set()

@@ -376,6 +376,15 @@ def test_a_folder_that_is_put_in_the_place_of_a_watched_one_is_followed(writer, 
     assert opened(writer).manifest.documents == 1
 
 
+def test_a_watched_folder_is_the_one_that_a_path_leads_to_also_behind_a_link(writer, source, tmp_path):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    write(tmp_path / "far" / "source" / "zebra.md", "Zebras are striped.")
+    (tmp_path / "link").symlink_to(Path("far", "away"))
+    events = watch(writer, tmp_path / "link" / ".." / source.name)
+    assert next(events).name == "zebra"
+    events.close()
+
+
 def test_a_watched_folder_tells_of_files_that_are_passed_over_when_others_are(writer, source):
     write(source / "a.doc", "Text.")
     events = watch(writer, source)
