@@ -96,7 +96,7 @@ def sync(
         writer: of the knowledge base.
         folder: of documents; see `read_documents`.
         limits: of one file; the usual ones by default.
-        touched: known files and folders are looked at only if they are among these; all by default.
+        touched: known files and folders are looked at only if they are among these, or links; all by default.
         progress: is told after each batch.
 
     Raises:
@@ -322,6 +322,7 @@ def _digest(path: Path, folder: Path, limits: Limits) -> str | None:
 
 
 def _among(path: Path, touched: Collection[Path]) -> bool:
-    files = [path, path.with_name(path.name + SIDECAR)]
-    files += [file.resolve() for file in files if file.is_symlink()]
-    return any(part in touched for file in files for part in (file, *file.parents))
+    files = (path, path.with_name(path.name + SIDECAR))
+    if any(file.is_symlink() for file in files):  # what it leads to may be led to by way of others
+        return True
+    return any(part in touched for part in (*files, *path.parents))

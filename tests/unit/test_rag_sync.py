@@ -103,6 +103,14 @@ def test_a_link_changes_with_the_file_that_it_leads_to(writer, source):
     write(source / "health" / ".shared.yaml", "trust: low")
     assert (CHANGED, "latest") in run(writer, source, touched={source / "health" / ".shared.yaml"})
     assert opened(writer).document("latest").metadata["trust"] == "low"
+    (source / "next").symlink_to("voting.md")
+    (source / "next").replace(source / "between")
+    (source / "latest.txt").unlink()
+    (source / "latest.txt").symlink_to("between")
+    run(writer, source)
+    (source / "next").symlink_to("speed.txt")
+    (source / "next").replace(source / "between")
+    assert (CHANGED, "latest") in run(writer, source, touched={source / "between"})
 
 
 def test_a_quarantined_file_keeps_what_it_gave_until_it_is_gone(writer, source, monkeypatch):
