@@ -137,7 +137,7 @@ def drift(
         found.append(_words(before.prompts, after.prompts, permutations, rng))
     adjusted = _holm([each.p for each in found])
     judged = [
-        replace(each, adjusted=p, alarm=p <= alpha and each.psi >= least)
+        replace(each, adjusted=p, alarm=p <= alpha + 1e-12 and each.psi >= least)
         for each, p in zip(found, adjusted, strict=True)
     ]
     return sorted(judged, key=lambda each: (each.adjusted, -each.psi))

@@ -105,6 +105,10 @@ def test_a_level_at_which_nothing_could_be_an_alarm_is_refused():
     with pytest.raises(BadRequest, match=r"--alpha 0.001: .* 8 measures .*at least 0.008"):
         drift(before, after, alpha=0.001)
     assert found(before, after, alpha=0.008)["tier"].alarm
+    kept = [period(seed, risky=risky, prompts="full") for seed, risky in ((1, 0.1), (2, 0.9))]
+    with pytest.raises(BadRequest, match=r"at least 0.009"):
+        drift(*kept, alpha=0.008)
+    assert found(*kept, alpha=0.009)["tier"].alarm
 
 
 def test_it_is_the_same_each_time():
