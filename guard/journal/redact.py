@@ -13,14 +13,17 @@ from collections.abc import Callable
 _DASHES = r"\-\u2010-\u2015\u2212"  # that of keyboards, and those that editors and models put in its place
 _GAP = rf"[ \t.{_DASHES}/()\u00a0\u2009\u200b\u202f]{{0,3}}"  # between the digits of a number
 _SECRET_NAMES = (  # also within longer words, but not in a passage, a compass, a secretary or a tokenizer
-    r"pass(?:word|wd|phrase|code)|(?<!sur)(?<!com)(?<!tres)(?<!by)(?<!over)(?<!under)pass(?!ag|eng|ing|ion|iv|ed|es)|"
+    r"pass(?:word|wd|phrase|code)|"
+    r"(?<!sur)(?<![ck]om)(?<!tres)(?<!by)(?<!over)(?<!under)pass(?!ag|eng|ing|ion|iv|ed|es|iert|ung)|"
     r"pwd|secret(?!ar|ion)|token(?!i[sz])|credential|api[_\- ]?key|access[_\- ]?key|private[_\- ]?key|"
-    r"kennwort|contraseña|(?<!re)senha|пароль|密码|密碼|口令|パスワード|पासवर्ड|كلمة (?:المرور|السر)"
+    r"kennwort|contrase[ñn]a|(?<![rd]e)senha(?!lt|i\b)|пароль|"
+    r"密[码碼](?![学學])|口令|パスワード|पासवर्ड|كلمة (?:المرور|السر)"
 )
 _BLANKS = r"[^\S\r\n]*+"
 _BREAK = rf"(?:(?:\r\n?|\n){_BLANKS}(?:-[ \t]++)?+)?+"  # one at most, with the mark of a list
 _SAYS = (  # between a name and its value
-    rf"(?:{_BLANKS}(?:\b(?:is|ist|es|est)\b|是|为|為|[=-]>|→|[:=＝：])){{1,2}}+{_BLANKS}{_BREAK}|[ ]*+\t[ \t]*+"
+    rf"(?:{_BLANKS}(?:\b(?:is|ist|es|est|é|هي)\b|[是为為]|は(?={_BLANKS}[!-~])|[=-]>|→|[:=＝：])){{1,2}}+{_BLANKS}{_BREAK}|"
+    r"[ ]*+\t[ \t]*+"
 )
 _QUOTES = (  # how each begins and ends; an apostrophe within a word is neither
     (r"\\\"", r"\\\""),

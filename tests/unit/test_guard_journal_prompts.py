@@ -47,6 +47,9 @@ CASES = [
     ("パスワード：hunter2", "パスワード：[secret]"),
     ("пароль: hunter2, contraseña: b", "пароль: [secret] contraseña: [secret]"),
     ("Mein Passwort ist hunter2", "Mein Passwort ist [secret]"),
+    ("contrasena: b; a minha senha é hunter2", "contrasena: [secret]; a minha senha é [secret]"),
+    ("パスワードはhunter2です", "パスワードは[secret]"),
+    ("كلمة المرور هي hunter2", "كلمة المرور هي [secret]"),
     ("password: `correct horse`, and more", "password: `[secret]`, and more"),
     (r'{"password": "a\"b c", "n": 1}', '{"password": "[secret]", "n": 1}'),
     (r"{\"password\": \"a b\", \"n\": 1}", r"{\"password\": \"[secret]\", \"n\": 1}"),
@@ -94,6 +97,8 @@ PLAIN = [
     "Donaudampfschifffahrtsgesellschaftskapitän",
     "我要学习编程，请告诉我从哪里开始。",
     "怎样设置一个安全的密码？ La resenha: um livro.",
+    "Die Anpassung ist fertig, mein Kompass ist kaputt, und was passiert ist weiß keiner. Spinat ist eisenhaltig: ja.",
+    "Desenha: um gato. 密码学是一门学科。 パスワードはどうやって変更しますか。",
 ]
 
 
