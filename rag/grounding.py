@@ -32,7 +32,7 @@ from rag.types import (
     SupportModel,
 )
 
-_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+_BLANK_LINE = re.compile(r"\n\s*\n")
 
 
 def check_answer(

@@ -611,7 +611,14 @@ def test_what_remains_must_still_answer():
 
 @pytest.mark.parametrize(
     ("gap", "kept"),
-    [("\r\n\r\n", "\n\n"), ("\n \t\n", "\n\n"), ("\r\n- ", "\n- "), ("\n- No.\n- ", "\n- ")],
+    [
+        ("\r\n\r\n", "\n\n"),
+        ("\n \t\n", "\n\n"),
+        ("\n\u3000\n", "\n\n"),
+        ("\n\xa0\n", "\n\n"),
+        ("\r\n- ", "\n- "),
+        ("\n- No.\n- ", "\n- "),
+    ],
 )
 def test_paragraphs_stay_apart_whatever_ends_their_lines(gap, kept):
     report = check_answer(f"Tea is hot.{gap}Rest is useful.", ["Rest is useful. Tea is hot."], gate=Gate(kept=0))
