@@ -49,8 +49,9 @@ class Scope:
         return _rows(connection, f"SELECT d.row FROM documents AS d WHERE {self.condition}", self.values)
 
     def count(self, connection: sqlite3.Connection) -> int:
-        """How many documents are in scope."""
-        query = f"SELECT count(*) FROM documents AS d WHERE {self.condition}"
+        """How many documents with a passage are in scope."""
+        has_passage = "EXISTS (SELECT 1 FROM passages WHERE document = d.row)"
+        query = f"SELECT count(*) FROM documents AS d WHERE {self.condition} AND {has_passage}"
         (found,) = connection.execute(query, self.values).fetchone()
         return int(found)
 

@@ -144,7 +144,7 @@ class View:
             yield _document(row, self._folder)
 
     def count(self, where: Where | None = None) -> int:
-        """How many documents a search can find: those that have not expired, with one of the values of each entry."""
+        """How many documents a search can find: with a passage, not expired, with one of the values of each entry."""
         return Scope.make(self._now, where=where).count(self._connection)
 
     def entries(self) -> list[str]:

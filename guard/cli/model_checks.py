@@ -53,9 +53,11 @@ def check_knowledge(settings: Config, encoders: Encoders) -> str:
         raise KnowledgeError(f"{len(faults)} faults, the first: {faults[0]}")
     with knowledge.view() as view:
         documents, found = view.manifest.documents, view.count(settings.knowledge.where)
-    out = "expired, or without the metadata entries that `knowledge.where` asks for"
+    out = "expired, without a sentence to quote, or without the metadata entries that `knowledge.where` asks for"
     if documents and not found:
-        raise KnowledgeError(f"all {documents} documents are {out}; renew their `expires`, or change the setting")
+        raise KnowledgeError(
+            f"all {documents} documents are {out}; renew `expires`, add paragraphs, or change the setting"
+        )
     left_out = f"; {documents - found} of the documents are {out}" if found < documents else ""
     return f"{documents} documents, {view.manifest.passages} passages, all sound{left_out}"
 

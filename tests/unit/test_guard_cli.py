@@ -302,9 +302,9 @@ def test_doctor_says_that_a_configuration_is_not_well(tmp_path):
     ("where", "expires", "says"),
     [
         ({}, "9999-12-31", "2 documents, 2 passages, all sound"),
-        ({}, "2020-01-31", "2 documents, 2 passages, all sound; 1 of the documents are expired, or without"),
-        ({"trust": ["high"]}, "9999-12-31", "2 documents, 2 passages, all sound; 1 of the documents are expired, or"),
-        ({"trust": ["high"]}, "2020-01-31", "all 2 documents are expired, or without the metadata entries"),
+        ({}, "2020-01-31", "2 documents, 2 passages, all sound; 1 of the documents are expired, without"),
+        ({"trust": ["high"]}, "9999-12-31", "2 documents, 2 passages, all sound; 1 of the documents are expired, "),
+        ({"trust": ["high"]}, "2020-01-31", "all 2 documents are expired, without a sentence to quote, or without the"),
     ],
 )
 def test_doctor_says_how_many_documents_are_never_found(tmp_path, monkeypatch, where, expires, says):
@@ -316,6 +316,10 @@ def test_doctor_says_how_many_documents_are_never_found(tmp_path, monkeypatch, w
     row = doctor._try("knowledge base", lambda: model_checks.check_knowledge(settings, None))
     assert row["says"].startswith(says)
     assert row["well"] is says.startswith("2 ")
+    with Writer(tmp_path / "kb", HashedWords()) as writer:
+        writer.change(add=[document("table", "| a | b |\n|---|---|\n| 1 | 2 |")], remove=["tea", "ice"])
+    row = doctor._try("knowledge base", lambda: model_checks.check_knowledge(settings, None))
+    assert not row["well"], "nothing finds it"
 
 
 def test_doctor_counts_the_keys_that_open(tmp_path):
