@@ -72,8 +72,9 @@ def prune(database: Database, before: float) -> Pruned:
         first = connection.execute(_FIRST).first()
     if first and first.time > time.time() + _DAY:
         log.warning(
-            "retention: record %d is dated %.0f days from now, and what stands behind it is kept until then; a new "
-            "journal.path begins without it, the old journal stays readable until you delete it",
+            "retention: record %d is dated %.0f days from now, and what stands behind it is kept until then, and "
+            "journal.retention_days longer; a new journal.path begins without it, the old journal stays readable until "
+            "you delete it",
             first.seq,
             (first.time - time.time()) / _DAY,
         )

@@ -208,6 +208,7 @@ def test_a_record_that_is_dated_ahead_holds_what_is_behind_it_and_is_named(place
         assert prune(opened, 1.1e9).records == 0
     assert [record.decision for record in records(place, "decision")] == kept
     assert "record 1 is dated 400 days from now, and what stands behind it is kept until then" in caplog.text
+    assert "and journal.retention_days longer" in caplog.text
 
 
 def test_a_prune_that_was_killed_is_gone_on_with(place, monkeypatch):
