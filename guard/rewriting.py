@@ -15,7 +15,7 @@ from guard.streaming import read_chunks
 from guard.types import AnswerGrounding, Decision
 from guard.wires.chat import frame
 from guard.wires.json import dump, event, parse_json
-from guard.wires.openai import DONE, citation_dict, extras_of, marks
+from guard.wires.openai import DONE, extras_of, marks
 from guard.wires.types import WireRequest
 from rag.types import Citation
 
@@ -164,8 +164,7 @@ def _delta(index: int, delta: Mapping[str, Any], reason: object = None) -> dict[
 
 
 def _citation(citation: Citation, answer: Grounded) -> dict[str, Any]:
-    place = {"answer_start": citation.answer_start, "answer_end": citation.answer_end}
-    return {"choice": answer.said.choice, **place, **citation_dict(citation)}
+    return {"choice": answer.said.choice, **citation.place, **citation.as_dict()}
 
 
 def _no_number() -> UpstreamError:

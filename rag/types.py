@@ -270,6 +270,28 @@ class Citation:
     answer_end: int
     verbatim: bool = True
 
+    @property
+    def place(self) -> dict[str, int]:
+        """Where the sentence stands that rests on it, as it is written beside `as_dict` where that is not plain."""
+        return {"answer_start": self.answer_start, "answer_end": self.answer_end}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of the wires and of the command line."""
+        names = (
+            "passage",
+            "document",
+            "version",
+            "title",
+            "url",
+            "start",
+            "end",
+            "quote",
+            "score",
+            "status",
+            "verbatim",
+        )
+        return {name: getattr(self, name) for name in names} | {"status": self.status.value}
+
     @classmethod
     def of(cls, document: Document, start: int, end: int, *, passage: str, score: float) -> Citation:
         """A quote of a document, without a place in an answer."""
@@ -363,6 +385,7 @@ class GroundingReport:
                 {name: getattr(passage, name) for name in ("id", "document", "version", "start", "end")}
                 for passage in self.passages
             ],
+            "citations": [{**citation.place, **citation.as_dict()} for citation in self.citations],
         }
 
 

@@ -15,7 +15,6 @@ from guard.doors import Left
 from guard.errors import BadRequest
 from guard.forwarded import Said
 from guard.wires.json import NAMES, Names, content_texts
-from guard.wires.openai import citation_dict
 from guard.wires.parts import Parts, inside, media_in, said, without_media
 
 _MEDIA = {  # parts of the chat wire that stand for a model's blocks without text
@@ -122,7 +121,7 @@ def as_left(message: BaseMessage, left: Left, at: int, extras: dict[str, Any], *
     """The model's message as it may leave, with what the knowledge base says of it; anew, of text and calls alone."""
     if left.summary is not None:
         grounded = left.summary.answers[at]
-        citations = [citation_dict(citation) for citation in grounded.citations]
+        citations = [citation.as_dict() for citation in grounded.citations]
         extras = {**extras, "citations": citations, "grounding": [grounded.as_dict()]}
     metadata = message.response_metadata
     changes: dict[str, Any] = {}

@@ -55,16 +55,10 @@ def extras_of(decision: Decision, reply: Reply | None = None) -> dict[str, Any]:
     if decision.grounded is not None:
         extras["grounded"] = decision.grounded
     if reply is not None and reply.citations:
-        extras["citations"] = [citation_dict(citation) for citation in reply.citations]
+        extras["citations"] = [citation.as_dict() for citation in reply.citations]
     if reply is not None and reply.notes:
         extras["notes"] = [asdict(note) | {"text": reply.text[note.start : note.end]} for note in reply.notes]
     return extras
-
-
-def citation_dict(citation: Citation) -> dict[str, Any]:
-    """A citation as it is written on the wire and on the command line."""
-    names = ("passage", "document", "version", "title", "url", "start", "end", "quote", "score", "status", "verbatim")
-    return {name: getattr(citation, name) for name in names} | {"status": citation.status.value}
 
 
 def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
@@ -73,6 +67,6 @@ def answer_dict(answer: GroundedAnswer) -> dict[str, Any]:
         "answer": answer.answer,
         "abstained": answer.abstained,
         "related": answer.related,
-        "citations": [citation_dict(citation) for citation in answer.citations],
+        "citations": [citation.as_dict() for citation in answer.citations],
         "premises": [{"claim": premise.claim, "rule": premise.rule} for premise in answer.premises],
     }

@@ -389,6 +389,8 @@ def test_check_and_ask_over_http(gateway, http, canned):
 
     grounded = http.post("/v1/airlock/ground", json={"answer": answer["answer"]})
     assert (grounded.status_code, grounded.json()["supported"]) == (200, True)
+    sources = [(citation["title"], citation["url"]) for citation in grounded.json()["citations"]]
+    assert sources == [(citation["title"], citation["url"]) for citation in answer["citations"]]
     assert decision_row(gateway.journal, grounded.headers[HEADER]) is not None
     assert len(canned.arrived) == arrived
 

@@ -32,7 +32,7 @@ def test_an_answer_is_held_against_passages():
     assert answer.status == 200
     assert [checked["status"] for checked in answer.json["sentences"]] == ["supported", "contradicted"]
     assert answer.json["sentences"][0]["evidence"] == [{"passage": 1, "start": 0, "end": len(QUOTE)}]
-    assert (answer.json["kept"], answer.json["supported"]) == (QUOTE, False)
+    assert (answer.json["kept"], answer.json["supported"], answer.json["citations"]) == (QUOTE, False, [])
     ((decision, prompt),) = journal.decisions
     assert (decision.rule, prompt) == ("ground", f"{QUOTE} {EDITED}")
     assert answer.headers["x-airlock-decision"] == decision.id

@@ -63,4 +63,7 @@ def test_a_document_that_expires_while_an_answer_is_checked_is_cited_yet(tmp_pat
     answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
     report = answerer.check("Tea is hot.")
     assert (report.supported, [citation.document for citation in report.citations]) == (True, ["tea"])
+    (written,) = report.as_dict()["citations"]
+    assert (written["document"], written["title"]) == ("tea", report.citations[0].title)
+    assert report.answer[written["answer_start"] : written["answer_end"]] == written["quote"]
     assert not answerer.check("Tea is hot.").supported
