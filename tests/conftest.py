@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 from importlib import resources
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A process for each core, so a thread for each process; the libraries read it when they are loaded, also in processes
+# that tests start. Two threads beside another process's two take three times the time of one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # `make test` must say the same twice, and never fail because the machine is busy.
 settings.register_profile("airlock", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
