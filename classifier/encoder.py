@@ -121,10 +121,8 @@ def _read(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model, report = AutoModel.from_pretrained(
         path, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
-    missing = sorted(
-        name for name in report["missing_keys"] if not name.startswith("pooler.")
-    )  # nothing reads a pooler
-    if missing:
+    used = (name for name in report["missing_keys"] if not name.startswith("pooler."))  # nothing reads a pooler
+    if missing := sorted(used):
         raise ValueError(
             f"{len(missing)} weights are not in its file, {missing[0]} among them, and would be random; save the "
             "encoder by itself, with transformers, and see that the download is whole"

@@ -21,10 +21,7 @@ log = logging.getLogger("airlock.requests")
 
 WORKER = "airlock-worker"
 """Name of each of several processes that serve one address."""
-_UNFILLED = (
-    "opentelemetry.trace",
-    "opentelemetry.util",
-)  # what they fill in are headers: a client's, or one with a key
+_UNFILLED = ("opentelemetry.trace", "opentelemetry.util")  # fill in headers: a client's, or one with a key
 _TOLD = re.compile(r"[^\n(<]*")  # of asyncio: behind it stand arguments, tasks and the exceptions that they hold
 
 

@@ -277,20 +277,8 @@ class Citation:
 
     def as_dict(self) -> dict[str, Any]:
         """The form of the wires and of the command line."""
-        names = (
-            "passage",
-            "document",
-            "version",
-            "title",
-            "url",
-            "start",
-            "end",
-            "quote",
-            "score",
-            "status",
-            "verbatim",
-        )
-        return {name: getattr(self, name) for name in names} | {"status": self.status.value}
+        values = asdict(self) | {"status": self.status.value}
+        return {name: value for name, value in values.items() if name not in self.place}
 
     @classmethod
     def of(cls, document: Document, start: int, end: int, *, passage: str, score: float) -> Citation:

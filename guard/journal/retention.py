@@ -70,13 +70,14 @@ def prune(database: Database, before: float) -> Pruned:
     database.delete_pruned()
     with database.reading() as connection:
         first = connection.execute(_FIRST).first()
-    if first and first.time > time.time() + _DAY:
+    days_ahead = (first.time - time.time()) / _DAY if first else 0.0
+    if first and days_ahead > 1:
         log.warning(
             "retention: record %d is dated %.0f days from now, and what stands behind it is kept until then, and "
             "journal.retention_days longer; a new journal.path begins without it, the old journal stays readable until "
             "you delete it",
             first.seq,
-            (first.time - time.time()) / _DAY,
+            days_ahead,
         )
     return done
 
