@@ -184,7 +184,7 @@ train-readers: install
 eval-readers: install
 	$(BIN)/airlock eval reader $(EVIDENCE) --model rag/assets/reader-e5-small
 	$(BIN)/airlock eval support $(OWN_CLAIMS) $(LONG_CLAIMS) $(LATER_CLAIMS) $(FOUND_CLAIMS) $(CONTRAST_CLAIMS) $(CLAIMS) \
-		$(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-mpnet --precision bf16 --edits 1000
+		$(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-mpnet --each 50 --edits 600
 	$(BIN)/airlock eval support $(CLAIMS) $(OWN_CLAIMS) $(OTHER_CLAIMS) $(PASSAGES) --model rag/assets/support-minilm \
 		--out results/support_minilm.json
 	$(BIN)/airlock eval grounding --support rag/assets/support-mpnet

@@ -407,6 +407,13 @@ def test_a_model_of_one_language_sees_and_is_measured_on_no_other(tmp_path):
     assert found.exit_code == 0, found.output
     assert set(json.loads((tmp_path / "f").read_text(encoding="utf-8"))["by_source"]) == {"three", "two"}
     assert "12 claims" in found.output, "an hour's work is announced"
+    found = run(
+        *(evaluate, "support", "--data", both, "--model", tmp_path / "model", "--out", tmp_path / "f"),
+        *("--no-baselines", "--each", 4),
+    )
+    figures = json.loads((tmp_path / "f").read_text(encoding="utf-8"))
+    assert {source: group["rows"] for source, group in figures["by_source"].items()} == {"three": 4, "two": 4}
+    assert figures["each"] == 4
     found = run(train, "support", "--data", both, "--out", tmp_path / "none", *options[:-1], "fr")
     assert "no rows of language 'fr'; there are: de, en" in found.output
 

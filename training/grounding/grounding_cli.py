@@ -182,10 +182,14 @@ def eval_support(
     model: Model,
     passages: Passages = None,
     edits: Annotated[int, typer.Option(min=0, help="Built pairs to measure, at most.")] = 2000,
+    each: Annotated[
+        int | None,
+        typer.Option(min=1, help="Claims of one source to measure, at most, drawn at random; all by default."),
+    ] = None,
     split: Split = "test",
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("results/support.json"),
     baselines: Baselines = True,
-    seed: Annotated[int, seed_option("Of the bootstrap and of the built pairs.")] = 0,
+    seed: Annotated[int, seed_option("Of the bootstrap, of the built pairs and of --each.")] = 0,
     threads: Threads = 1,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the encoder's arithmetic.")] = "fp32",
 ) -> None:
@@ -204,7 +208,7 @@ def eval_support(
     from training.grounding.edits import build_edits, read_paragraphs
     from training.grounding.evaluate_support import evaluate_support, judge_rows
     from training.grounding.rows import in_language, is_of, of_split, read_claims, unshared
-    from training.mixture import some
+    from training.mixture import few_of_each, some
 
     check_places({"--out": out}, [*data, *(passages or ())])
     torch.set_num_threads(threads)
@@ -234,6 +238,9 @@ def eval_support(
         pairs = [row for row in built if row.split == part and not is_of(row, without)]
         return [row for row in of_split(rows, part) if not is_of(row, without)] + some(pairs, edits, seed)
 
+    if each is not None:
+        rows = few_of_each(rows, each, lambda row: (row.source, row.split), seed)
+        held_out = few_of_each(held_out, each, lambda row: row.source, seed)
     held_out += some([row for row in built if row.split == split and is_of(row, apart)], edits, seed)
     asked = measured(split, apart) + held_out
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -250,7 +257,11 @@ def eval_support(
             dev=measured("dev", apart | unknown) if baselines else (),
         )
     write_figures(
-        out, {"split": split, "precision": precision, **figures}, model, [*data, *data_files(passages or ())], seed
+        out,
+        {"split": split, "each": each, "precision": precision, **figures},
+        model,
+        [*data, *data_files(passages or ())],
+        seed,
     )
     print_figures(figures)
 
