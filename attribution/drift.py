@@ -146,10 +146,10 @@ def _weights(before: Fingerprint, now: Fingerprint) -> Drift:
     gridded = [old.gridded is False and new.gridded for old, new in changed.values() if len(old.shape) > 1]
     if gridded and sum(gridded) > len(gridded) / 2:
         return _told(drift, "quantized", "The values lie on a grid that they did not lie on: the model was quantized.")
-    rounded = {name for name, (old, new) in changed.items() if _is_rounding(old, new, relative[name])}
+    rounded = {name: to for name, pair in changed.items() if (to := _rounded_to(*pair, relative[name]))}
     if rounded:
-        kinds = sorted({changed[name][1].precision for name in rounded})
-        drift = _told(drift, "cast", f"{len(rounded)} tensors were rounded or cast to {', '.join(kinds)}, no more.")
+        formats = ", ".join(sorted(set(rounded.values())))
+        drift = _told(drift, "cast", f"{len(rounded)} tensors were rounded or cast to {formats}, no more.")
     beyond = {name: pair for name, pair in changed.items() if name not in rounded}
     return _beyond(drift, beyond) if beyond else drift
 
@@ -204,16 +204,16 @@ def _relative(old: TensorPrint, new: TensorPrint) -> float:
     return change / old.norm if old.norm else (float("inf") if change else 0.0)
 
 
-def _is_rounding(old: TensorPrint, new: TensorPrint, relative: float) -> bool:
-    """Whether a change is no larger than what the narrower number format of the new values explains.
+def _rounded_to(old: TensorPrint, new: TensorPrint, relative: float) -> str | None:
+    """The number format that explains a change: another dtype of the same values, or a narrower one of rounded values.
 
-    That the values are held exactly by a wider format (a change of dtype alone) is no change of them.
+    None if more changed than that.
     """
     if old.dtype != new.dtype and relative <= _ROUNDING["float32"]:
-        return True
+        return new.dtype
     narrower = _WIDTH.get(new.precision, 0) < _WIDTH.get(old.precision, 0)
     crossed = new.precision != old.precision and new.precision in ("float16", "bfloat16")
-    return (narrower or crossed) and relative <= _ROUNDING.get(new.precision, 0.0)
+    return new.precision if (narrower or crossed) and relative <= _ROUNDING.get(new.precision, 0.0) else None
 
 
 def _packed(before: Fingerprint, now: Fingerprint) -> bool:

@@ -121,4 +121,6 @@ def _drifted(found: Drift) -> str:
 
 
 def _changed(relative: float | None) -> str:
+    if relative == 0:
+        return "changed by less than its sketch shows, as by another number format alone"
     return "changed" if relative is None else f"changed by about {100 * relative:.2g} % of its norm"
