@@ -50,7 +50,6 @@ def describe(
     ships: ArrayLike,
     seconds: float,
     steps: Sequence[tuple[HeadId, ArrayLike]] = (),
-    generalized: ArrayLike | None = None,
     templates: Mapping[str, ArrayLike] | None = None,
     against: tuple[Prompts, ArrayLike] | None = None,
     behaviour: Behaviour | None = None,
@@ -58,7 +57,6 @@ def describe(
     checks: Checks | None = None,
     provenance: Mapping[str, Any] | None = None,
     keep_prompts: bool = True,
-    ranked: int = RANKED,
 ) -> AuditReport:
     """Make a report.
 
@@ -68,8 +66,7 @@ def describe(
         settings: How; its seed is that of the intervals too.
         ships: Nats, (prompts, layers, heads); NaN where a head was not computed.
         seconds: What the computation took.
-        steps: Of Sahara: the head, and the degrees (layers, heads).
-        generalized: Generalized Ships of single heads, degrees (layers, heads); by default of Sahara's first step.
+        steps: Of Sahara: the head, and the degrees (layers, heads), at first generalized Ships of single heads.
         templates: Ships of the same prompts in other templates, by name.
         against: Harmless prompts, and Ships on them, (prompts, layers, heads).
         behaviour: What the model does without its heads.
@@ -77,23 +74,20 @@ def describe(
         checks: Self-checks of the run.
         provenance: Commit, machine, time, libraries; ready for JSON.
         keep_prompts: Whether the scores of every prompt stand in the report.
-        ranked: How many heads the ranking names.
 
     Raises:
         AttributionError: the scores are not those of a finished run.
     """
     scores = np.asarray(ships, dtype=np.float64)
     seed = settings.seed
-    if generalized is None and steps:
-        generalized = steps[0][1]
-    found = _ships(scores, seed, ranked)
+    found = _ships(scores, seed)
     return AuditReport(
         model=model,
         prompts=prompts,
         settings=settings,
         ships=found.model_copy(update={"per_prompt": PerPrompt.pack(scores)}) if keep_prompts else found,
         parameter_shares=_shares(model),
-        generalized=None if generalized is None else _grid(generalized),
+        generalized=_grid(steps[0][1]) if steps else None,
         sahara=tuple(
             SaharaStep(head=head, degrees=_number(np.asarray(degrees)[head]) or 0.0, all=_grid(degrees))
             for head, degrees in steps
@@ -130,13 +124,13 @@ def describe_model(checkpoint: Checkpoint) -> Model:
     )
 
 
-def _ships(scores: NDArray[np.float64], seed: int, ranked: int) -> Ships:
+def _ships(scores: NDArray[np.float64], seed: int) -> Ships:
     summary = statistics.summarise(scores, seed=seed)
     floor = statistics.noise_floor(scores, seed=seed)
     effective = _figure(statistics.effective_interval(scores, seed=seed))
     total = float(np.nansum(summary.mean))
     rows = []
-    for rank, head in enumerate(statistics.ranked_heads(summary.mean)[:ranked], 1):
+    for rank, head in enumerate(statistics.ranked_heads(summary.mean)[:RANKED], 1):
         score, low = float(summary.mean[head]), float(summary.low[head])
         rows.append(
             Ranked(
