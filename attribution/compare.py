@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attribution import statistics
 from attribution.report import FEWEST, AuditReport, Grid, Head, Natural, Part, Share
@@ -119,7 +118,7 @@ def compare(before: AuditReport, after: AuditReport, *, top: int = 10, other_pro
         ReportError: they cannot be compared.
     """
     same_prompts = _check(before, after, other_prompts)
-    old, new = (_array(report.ships.mean) for report in (before, after))
+    old, new = (np.array(report.ships.mean, dtype=np.float64) for report in (before, after))  # None becomes NaN
     looked = list(dict.fromkeys([*before.top(top), *after.top(top), *before.standing_out(), *after.standing_out()]))
     looked = [head for head in looked if np.isfinite(old[head]) and np.isfinite(new[head])]
     bounds = _paired(before, after, looked) if same_prompts else None
@@ -238,7 +237,3 @@ def _named(report: AuditReport) -> Named:
         standing_out=len(report.standing_out()),
         computed=report.computed,
     )
-
-
-def _array(grid: Grid) -> NDArray[np.float64]:
-    return np.array([[np.nan if value is None else value for value in row] for row in grid])

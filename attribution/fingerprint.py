@@ -193,7 +193,7 @@ def agreement(one: Profile, other: Profile) -> tuple[float, float]:
             )
     if [len(row) for row in one.mean] != [len(row) for row in other.mean]:
         raise ReportError("the report is of a model with other layers and heads than the fingerprint; audit this one")
-    both = [np.array([[np.nan if v is None else v for v in row] for row in each.mean]) for each in (one, other)]
+    both = [np.array(each.mean, dtype=np.float64) for each in (one, other)]  # None becomes NaN
     return statistics.spearman(*both), len(set(one.top) & set(other.top)) / max(1, len(one.top))
 
 
