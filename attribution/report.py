@@ -263,7 +263,7 @@ class Screen(Part):
 
 
 class Check(Part):
-    """A self-check: what was measured, and what it had to stay below, or reach."""
+    """A self-check: what was measured, and what it must not exceed, or must."""
 
     value: float
     limit: float
@@ -275,7 +275,7 @@ class Checks(Part):
 
     base_logits: Check = Field(description="Largest difference from the stock model's logits; at most the limit.")
     causal_leak: Check = Field(description="Change of an earlier logit by a later token; at most the limit.")
-    ablation_effect: Check = Field(description="Change of the logits by an ablation; at least the limit.")
+    ablation_effect: Check = Field(description="Change of the logits by an ablation; above the limit.")
 
 
 class AuditReport(Part):
