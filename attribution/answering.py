@@ -26,7 +26,7 @@ from attribution.types import AttributionError, Prompt, PromptError
 
 
 class LocalResponder:
-    """Asks a model in this process; under `attribution.heads.ablate` it answers without those heads.
+    """Asks a model in this process; under `attribution.ablate.ablate` it answers without those heads.
 
     Args:
         model: in evaluation mode.

@@ -31,7 +31,7 @@ def remove(model: PreTrainedModel, heads: Collection[HeadId], ablation: Ablation
     Args:
         model: A stock causal language model in evaluation mode.
         heads: Query heads.
-        ablation: How: `value` scales the head's rows of W_o, `mean` hands them to all heads of the layer, `query`
+        ablation: How: `value` scales the head's columns of W_o, `mean` hands them to all heads of the layer, `query`
             scales the head's part of the query projection.
 
     Raises:
