@@ -32,37 +32,24 @@ class Way:
     projections: Projections | None
 
 
-def way(model: PreTrainedModel) -> Way:
+def way(model: PreTrainedModel, *, every: bool = False) -> Way:
     """Find the way for a model: the interface, or else hooks.
+
+    Args:
+        model: A stock causal language model.
+        every: Whether every head shall be taken out in turn, so that all layers must be alike.
 
     Raises:
         UnsupportedModel: neither is exact.
     """
     try:
-        check_interface(model)
-    except UnsupportedModel as exc:
-        return Way(_probed(model, exc))
+        (check_attention if every else check_interface)(model)
+    except UnsupportedModel as without:
+        try:
+            return Way(probe(model))
+        except UnsupportedModel as exc:
+            raise UnsupportedModel(f"{without}; and hooks on its projections do not do: {exc}") from without
     return Way(None)
-
-
-def whole_way(model: PreTrainedModel) -> Way:
-    """Find the way for a model of which every head shall be taken out in turn.
-
-    Raises:
-        UnsupportedModel: neither is exact in all layers.
-    """
-    try:
-        check_attention(model)
-    except UnsupportedModel as exc:
-        return Way(_probed(model, exc))
-    return Way(None)
-
-
-def _probed(model: PreTrainedModel, without: UnsupportedModel) -> Projections:
-    try:
-        return probe(model)
-    except UnsupportedModel as exc:
-        raise UnsupportedModel(f"{without}; and hooks on its projections do not do: {exc}") from without
 
 
 @contextmanager
@@ -111,10 +98,7 @@ def _attended(
 
     def attend(call: Call) -> Tensor:
         reached.add(call.layer)
-        stock = call.heads()
-        if not (out := by_layer.get(call.layer)):
-            return stock
-        return stock.index_copy(1, torch.tensor(out, device=stock.device), call.ablated(out, how, stock).contiguous())
+        return call.without(by_layer.get(call.layer, ()), how, call.heads())
 
     with attention(model, attend):
         yield

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from attribution.ablate import ablate, whole_way
+from attribution.ablate import ablate, way
 from attribution.engine import Batch, Engine, Ids
 from attribution.heads import all_heads, check_evaluation, check_heads, decoder, shape
 from attribution.replay import final_logits
@@ -50,7 +50,7 @@ class BruteForce:
 
     def __init__(self, model: PreTrainedModel) -> None:
         check_evaluation(model)
-        self.model, self._way = model, whole_way(model)
+        self.model, self._way = model, way(model, every=True)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -30,10 +30,8 @@ class Cut:
 
     def apply(self, call: Call, stock: Tensor) -> Tensor:
         """Stock outputs with those of the heads that are out replaced."""
-        if not (mine := [head for layer, head in sorted(self.gone) if layer == call.layer]):
-            return stock
-        index = torch.tensor(mine, device=stock.device)
-        return stock.index_copy(1, index, call.ablated(mine, self.how, stock).contiguous())
+        mine = [head for layer, head in sorted(self.gone) if layer == call.layer]
+        return call.without(mine, self.how, stock)
 
 
 @dataclass(slots=True)

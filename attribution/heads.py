@@ -117,6 +117,13 @@ class Call:
             return self._attend(self.query.mean(dim=1, keepdim=True).expand(-1, len(index), -1, -1), index)
         return self._attend(self.query[:, index] * ablation.epsilon, index)  # scaled keys would give the same scores
 
+    def without(self, heads: Sequence[int], ablation: Ablation, stock: Tensor) -> Tensor:
+        """Outputs of all heads with those of `heads` ablated, (batch, heads, queries, d_head); see `ablated`."""
+        if not heads:
+            return stock
+        index = torch.as_tensor(heads, device=stock.device)
+        return stock.index_copy(1, index, self.ablated(heads, ablation, stock).contiguous())
+
 
 Attend = Callable[[Call], Tensor]
 
