@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +14,10 @@ from attribution.sahara import Step
 from attribution.types import AttributionError, HeadId
 
 
-class Journal:
+class Journal(Finished):
     """The estimate, Ships by prompt, steps of Sahara and answers without heads, as they are finished.
 
-    A context manager; without a file it keeps nothing, and need not be entered.
+    Without a file it keeps nothing on disk, and need not be entered.
 
     Args:
         path: The file, JSONL.
@@ -35,40 +34,31 @@ class Journal:
         identity: Mapping[str, Any] | None = None,
         shape: tuple[int, int] | None = None,
     ) -> None:
-        self._finished = Finished(path, run_id(identity), setting="journal")
-        self._path, self._shape = path, shape
-
-    def __enter__(self) -> Self:
-        self._finished.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._finished.__exit__(kind, exc, traceback)
+        super().__init__(path, run_id(identity), setting="journal")
+        self._shape = shape
 
     def estimate(self) -> Tensor | None:
         """Estimated mean Ships, (layers, heads)."""
-        return self._tensor(self._finished.get("estimate"))
+        return self._tensor(self.get("estimate"))
 
     def add_estimate(self, guess: Tensor) -> None:
         """Write down the estimate, (layers, heads)."""
-        self._finished.add("estimate", _numbers(guess))
+        self.add("estimate", _numbers(guess))
 
     def ships(self, prompts: int, name: str = "ships") -> dict[int, Tensor]:
         """Ships (layers, heads) by the prompt's place, of so many prompts."""
-        found = {place: self._tensor(self._finished.get(f"{name} {place}")) for place in range(prompts)}
+        found = {place: self._tensor(self.get(f"{name} {place}")) for place in range(prompts)}
         return {place: scores for place, scores in found.items() if scores is not None}
 
     def add_ships(self, places: Sequence[int], scores: Tensor, name: str = "ships") -> None:
         """Write down Ships of some prompts, (prompts, layers, heads)."""
         for place, row in zip(places, scores, strict=True):
-            self._finished.add(f"{name} {place}", _numbers(row))
+            self.add(f"{name} {place}", _numbers(row))
 
     def steps(self, size: int) -> list[Step]:
         """Steps of Sahara, in order, at most so many."""
         steps: list[Step] = []
-        while len(steps) < size and (found := self._finished.get(f"step {len(steps)}")) is not None:
+        while len(steps) < size and (found := self.get(f"step {len(steps)}")) is not None:
             match found:
                 case {"head": str(head), "degrees": rows}:
                     degrees, named = self._tensor(rows), HeadId.parse(head)
@@ -81,13 +71,13 @@ class Journal:
 
     def add_step(self, number: int, step: Step) -> None:
         """Write down a step of Sahara; the first is number 0."""
-        self._finished.add(f"step {number}", {"head": str(step.head), "degrees": _numbers(step.degrees)})
+        self.add(f"step {number}", {"head": str(step.head), "degrees": _numbers(step.degrees)})
 
     def begun(self, number: int) -> dict[HeadId, float]:
         """Degrees of the heads that are finished in a step of Sahara."""
         found: dict[HeadId, float] = {}
         part = 0
-        while (rows := self._finished.get(f"step {number} part {part}")) is not None:
+        while (rows := self.get(f"step {number} part {part}")) is not None:
             try:
                 new = {HeadId.parse(head): float(degrees) for head, degrees in rows.items()}
             except (AttributeError, TypeError, ValueError) as exc:
@@ -101,21 +91,21 @@ class Journal:
     def add_part(self, number: int, degrees: Mapping[HeadId, float]) -> None:
         """Write down the degrees of some heads in a step of Sahara."""
         part = 0
-        while self._finished.get(f"step {number} part {part}") is not None:
+        while self.get(f"step {number} part {part}") is not None:
             part += 1
         named = {str(head): value for head, value in degrees.items()}
-        self._finished.add(f"step {number} part {part}", named)
+        self.add(f"step {number} part {part}", named)
 
     def _has(self, head: HeadId) -> bool:
         return self._shape is None or (head.layer < self._shape[0] and head.head < self._shape[1])
 
     def answers(self, key: str) -> Any:  # noqa: ANN401 (what `add_answers` was given)
         """What was measured of the answers without some heads; None if it was not."""
-        return self._finished.get(f"answers {key}")
+        return self.get(f"answers {key}")
 
     def add_answers(self, key: str, figures: Mapping[str, float | None]) -> None:
         """Write down what was measured of the answers without some heads."""
-        self._finished.add(f"answers {key}", dict(figures))
+        self.add(f"answers {key}", dict(figures))
 
     def _tensor(self, rows: Any) -> Tensor | None:  # noqa: ANN401 (what JSON holds)
         if rows is None:

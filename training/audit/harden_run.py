@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from attribution.finished import Finished, run_id
 from training.checkpoint import Checkpoint
@@ -15,7 +15,7 @@ from training.datasets import TrainingError
 Made = TypeVar("Made")
 
 
-class HardenRun:
+class HardenRun(Finished):
     """Finished parts of a hardening and the state of the training that is under way; a context manager.
 
     Args:
@@ -28,28 +28,23 @@ class HardenRun:
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
         self.folder = out.with_name(f"{out.name}.run")
-        self._run = run_id(identity)
-        self._finished = Finished(self.folder / "parts.jsonl", self._run, setting="interrupted hardening")
-
-    def __enter__(self) -> Self:
-        self._finished.__enter__()
-        return self
+        super().__init__(self.folder / "parts.jsonl", run_id(identity), setting="interrupted hardening")
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._finished.__exit__(kind, exc, traceback)
+        super().__exit__(kind, exc, traceback)
         if isinstance(exc, TrainingError) and exc.__cause__ is None:
             self.remove()  # the same would happen again; with other settings it is another run
         # One with a cause (no memory, a damaged file) is of this machine, now: what is finished stays good.
 
     def once(self, part: str, make: Callable[[], Made]) -> Made:
         """A part as it was made before, or made now and written down: anything that JSON gives back as it was."""
-        if (known := self._finished.get(part)) is not None:
+        if (known := self.get(part)) is not None:
             made: Made = known["made"]
             return made
         made = make()
-        self._finished.add(part, {"made": made})
+        self.add(part, {"made": made})
         return made
 
     def training(self, kind: str) -> Checkpoint:
