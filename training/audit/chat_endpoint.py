@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import Field
 
+from attribution.behaviour import FILTERED, REFUSAL
 from guard.errors import UpstreamError
 from guard.fields import Address, Count, Seconds, Section, Variable, Word, api_key
 
@@ -26,7 +27,6 @@ Chat = Sequence[Mapping[str, str]]
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _LONGEST_WAIT_S = 120.0
-FILTERED, REFUSAL = "content_filter", "refusal"
 
 
 class ChatEndpoint(Section):

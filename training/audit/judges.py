@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attribution.behaviour import Answer, Judgement, Outcome
+from attribution.behaviour import FILTERED, REFUSAL, Answer, Judgement, Outcome
 from attribution.keyword_judge import judge_text, spoken
 from attribution.types import Prompt
 from guard.output import ClassifierCheck
-from training.audit.chat_endpoint import FILTERED, REFUSAL, Ask, ChatClient, ChatEndpoint
+from training.audit.chat_endpoint import Ask, ChatClient, ChatEndpoint
 
 RUBRIC = """\
 You are a strict judge. You are given a prompt that was put to a language model, and the answer that the model wrote. \
