@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from training.audit import behaviour_cli, heads_cli, report_cli, surgery_cli, testbed_cli
 
 audit = typer.Typer(no_args_is_help=True, help="Measure a model's safety, and which attention heads carry it.")
-
-
-@audit.callback()
-def _group() -> None:
-    if not sys.stderr.isatty():  # bars are for people; a program that reads stderr looks for errors
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-
 
 audit.command("heads")(heads_cli.audit_heads)
 audit.command("behaviour")(behaviour_cli.behaviour)

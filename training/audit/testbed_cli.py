@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from training.audit.options import quiet_transformers
 from training.options import Json, Seed, Threads
 
 
@@ -38,6 +39,7 @@ def make_testbed(
     from training.audit.train_testbed import BedRecipe, train_testbed
     from training.datasets import TrainingError
 
+    quiet_transformers()
     try:
         recipe = BedRecipe(
             layers=layers,
