@@ -74,13 +74,17 @@ def read_examples(path: Path, *, harmful: bool, column: str | None = None) -> li
         PromptError: the file cannot be read as a set of prompts, or a row is wrong.
         TrainingError: no row is of that kind, or a response is not a text.
     """
-    prompts = [prompt for prompt in read_prompts(path, column=column) if prompt.harmful is not (not harmful)]
-    if not prompts:
+    prompts = read_prompts(path, column=column)
+    said = _responses(path) if path.suffix.lower() in (".jsonl", ".ndjson") else [None] * len(prompts)
+    examples = [
+        Example(Prompt(prompt.text, prompt.category, harmful), response)
+        for prompt, response in zip(prompts, said, strict=True)
+        if prompt.harmful in (None, harmful)
+    ]
+    if not examples:
         kind = "harmful" if harmful else "harmless"
         raise TrainingError(f"prompts {path}: no row is {kind}; give {kind} prompts for this option")
-    said = _responses(path) if path.suffix.lower() in (".jsonl", ".ndjson") else []
-    given = dict(zip((prompt.text for prompt in read_prompts(path, column=column)), said, strict=False))
-    return [Example(Prompt(each.text, each.category, harmful), given.get(each.text)) for each in prompts]
+    return examples
 
 
 def split(examples: Sequence[Example], share: float, most: int, seed: int) -> tuple[list[Example], list[Example]]:
