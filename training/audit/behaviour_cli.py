@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attribution.prompts import Template, choose, read_prompts
+from attribution.prompts import Template, choose
 from attribution.sampling import Sampling
-from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt, PromptError
+from attribution.types import Ablation, AttributionError, HeadId, Method, Prompt
 from guard.progress import progress_bar
 from training.audit.options import (
     EPSILON,
     heads_of,
     named_as_options,
     quiet_transformers,
+    read_kind,
     refuse_shared,
     say_replaced,
 )
@@ -152,6 +153,7 @@ def behaviour(
     about = provenance(seed=seed, data=files)
     write_result("--out", out, {"command": command("airlock"), **report.as_json(), **about})
     _table(report)
+    typer.echo(f"written: {out}")
 
 
 def _prompts(
@@ -161,15 +163,9 @@ def _prompts(
     found: dict[bool, list[Prompt]] = {True: [], False: []}
     files = []
     for option, path, label in (("--harmful", harmful, True), ("--harmless", harmless, False)):
-        if path is None:
-            continue
-        rows = [row for row in read_prompts(path, column=column) if row.harmful in (None, label)]
-        if not rows:
-            raise PromptError(
-                f"{option} {path}: every row says harmful: {str(not label).lower()}; is it the other file?"
-            )
-        found[label] = rows
-        files.append(path)
+        if path is not None:
+            found[label] = read_kind(option, path, column, harmful=label)
+            files.append(path)
     if not files:
         raise typer.BadParameter("give --harmful FILE, --harmless FILE, or both")
     refuse_shared(f"--harmful {harmful}", found[True], f"--harmless {harmless}", found[False])

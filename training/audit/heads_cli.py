@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attribution.prompts import Template, choose, read_prompts
-from attribution.types import Ablation, Method, Prompt, PromptError
+from attribution.prompts import Template, choose
+from attribution.types import Ablation, Method, Prompt
 from guard.progress import progress_bar
-from training.audit.options import EPSILON, named_as_options, quiet_transformers, refuse_shared, say_replaced
+from training.audit.options import EPSILON, named_as_options, quiet_transformers, read_kind, refuse_shared, say_replaced
 from training.options import Seed, Threads, counts_of, refuse_idle
 from training.results import check_places
 
@@ -131,10 +131,8 @@ def audit_heads(
     quiet_transformers()
     torch.set_num_threads(threads)
     path = prompts or bed.prompts(harmful=True)
-    rows = [row for row in read_prompts(path, column=column) if row.harmful is not False]
-    if not rows:
-        raise PromptError(f"--prompts {path}: every row says harmful: false; give prompts that should be refused")
-    others = _harmless(against, column)
+    rows = read_kind("--prompts", path, column, harmful=True)
+    others = read_kind("--against", against, column, harmful=False) if against else []
     refuse_shared(f"--prompts {path}", rows, f"--against {against}", others)
     chosen, beside = choose(rows, limit, seed), choose(others, limit, seed)
     with named_as_options(_OPTIONS):
@@ -178,16 +176,6 @@ def audit_heads(
         write_text(html, report_html(report))
     _table(report)
     typer.echo(f"written: {out}{f' and {html}' if html else ''}")
-
-
-def _harmless(path: Path | None, column: str | None) -> list[Prompt]:
-    """The prompts to compare with."""
-    if path is None:
-        return []
-    rows = [row for row in read_prompts(path, column=column) if row.harmful is not True]
-    if not rows:
-        raise PromptError(f"--against {path}: every row says harmful: true; give prompts that should be answered")
-    return rows
 
 
 def _counts(text: str | None, *, testbed: bool) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from attribution.prompts import read_prompts
 from attribution.types import AttributionError, HeadId, Prompt, PromptError
 from training.options import Need
 
@@ -32,6 +33,19 @@ def heads_of(option: str, text: str) -> list[HeadId]:
     if twice := [head for head in heads if heads.count(head) > 1]:
         raise AttributionError(f"{option} {text}: head {twice[0]} is there twice; name each head once")
     return heads
+
+
+def read_kind(option: str, path: Path, column: str | None, *, harmful: bool) -> list[Prompt]:
+    """The prompts of a file but those that it labels otherwise.
+
+    Raises:
+        PromptError: the file cannot be read as a set of prompts, or labels all of them otherwise.
+    """
+    rows = [row for row in read_prompts(path, column=column) if row.harmful in (None, harmful)]
+    if not rows:
+        label = str(not harmful).lower()
+        raise PromptError(f"{option} {path}: every row says harmful: {label}; is it the other file?")
+    return rows
 
 
 def refuse_shared(named: str, prompts: Sequence[Prompt], beside: str, others: Sequence[Prompt]) -> None:
