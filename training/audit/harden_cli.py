@@ -139,27 +139,7 @@ def _attackers(text: str) -> tuple[Attacker, ...]:
 
 def _say(done: Mapping[str, Any]) -> None:
     """Before, control and after, in a few lines."""
-    from training.audit.hardened_card import KINDS
+    from training.audit.hardened_card import KINDS, compared
 
-    typer.echo(f"{'':<34}{''.join(f'{name:>18}' for _, name in KINDS)}")
-
-    def line(what: str, values: list[float | None]) -> None:
-        shown = "".join(f"{'–' if value is None else format(value, '.3f'):>18}" for value in values)
-        typer.echo(f"{what:<34}{shown}")
-
-    for what, key in (
-        ("ASR", "asr"),
-        ("over-refusal", "over_refusal"),
-        ("benign failures", "benign_failures"),
-        ("KL", "kl"),
-    ):
-        line(what, [done[kind][key] for kind, _ in KINDS])
-    for attacker, curve in done["before"]["attackers"].items():
-        found = [done[kind]["attackers"][attacker] for kind, _ in KINDS]
-        for count in curve["asr"]:
-            if count != "0":
-                line(f"ASR, {attacker}, {count} heads out", [each["asr"][count] for each in found])
-        line(f"effective heads, {attacker}", [each["effective_heads"] for each in found])
-    for way, by_count in done["before"]["random"].items():
-        for count in by_count:
-            line(f"ASR, {way}, {count} random heads", [done[kind]["random"][way][count] for kind, _ in KINDS])
+    for what, values in (("", [name for _, name in KINDS]), *compared(done)):
+        typer.echo(f"{what:<48}{''.join(f'{value:>18}' for value in values)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +51,35 @@ def write_hardened_card(folder: Path, report: Mapping[str, Any]) -> None:
 
 def figures(report: Mapping[str, Any]) -> list[str]:
     """The lines of a table with before, control and after."""
-    plain = (
+    return [
+        f"| | {' | '.join(name for _, name in KINDS)} |",
+        "|---|---:|---:|---:|",
+        *(f"| {what} | {' | '.join(values)} |" for what, values in compared(report)),
+    ]
+
+
+def compared(report: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Each figure of a hardening: what it is, and what it came to in each of `KINDS`."""
+    kinds = [report[kind] for kind, _ in KINDS]
+    for what, key in (
         ("attack success, all heads in place", "asr"),
         ("harmless prompts refused", "over_refusal"),
         ("harmless prompts without a good answer", "benign_failures"),
         ("KL from the original on harmless prompts, nats", "kl"),
-    )
-    lines = [
-        f"| | {' | '.join(name for _, name in KINDS)} |",
-        "|---|---:|---:|---:|",
-        *(f"| {what} | {' | '.join(rounded(report[kind][key]) for kind, _ in KINDS)} |" for what, key in plain),
-    ]
+    ):
+        yield what, [rounded(each[key]) for each in kinds]
     for attacker, curve in report["before"]["attackers"].items():
-        found = [report[kind]["attackers"][attacker] for kind, _ in KINDS]
+        found = [each["attackers"][attacker] for each in kinds]
         for count in curve["asr"]:
             if count != "0":
-                shown = " | ".join(rounded(each["asr"][count]) for each in found)
-                lines.append(f"| attack success, {attacker}, {count} heads out | {shown} |")
-        shown = " | ".join(rounded(each["effective_heads"]) for each in found)
-        lines.append(f"| effective heads, {attacker} | {shown} |")
+                yield (
+                    f"attack success, {attacker}, {count} heads out",
+                    [rounded(each["asr"][count]) for each in found],
+                )
+        yield f"effective heads, {attacker}", [rounded(each["effective_heads"]) for each in found]
     for way, by_count in report["before"]["random"].items():
         for count in by_count:
-            shown = " | ".join(rounded(report[kind]["random"][way][count]) for kind, _ in KINDS)
-            lines.append(f"| attack success, {way}, {count} random heads out | {shown} |")
-    return lines
+            yield (
+                f"attack success, {way}, {count} random heads out",
+                [rounded(each["random"][way][count]) for each in kinds],
+            )
