@@ -11,11 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from attribution import draw
 from attribution.compare import Comparison
 from attribution.report import AuditReport, Figure
-from attribution.summary import comparison_summary, correlation, screened, summary
+from attribution.summary import comparison_summary, correlation, counted, screened, summary
 from attribution.types import HeadId
 from attribution.visible import visible
 
 _MARKED, _SHOWN = 5, 15
+_LEVELS = [(draw.up(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)]  # of a curve
 
 
 def report_html(report: AuditReport) -> str:
@@ -76,7 +77,7 @@ def hardening_html(report: Mapping[str, Any]) -> str:
         drawn = {
             kind: draw.curve(
                 [(x, Figure(value=found[kind]["asr"][k])) for x, k in zip(places, counts, strict=True)],
-                [f"Without {k} heads: {_percent(found[kind]['asr'][k])}" for k in counts],
+                [f"Without {counted(int(k))}: {_percent(found[kind]['asr'][k])}" for k in counts],
             )
             for kind in ("before", "after")
         }
@@ -98,7 +99,7 @@ def hardening_html(report: Mapping[str, Any]) -> str:
         r=report,
         kinds=kinds,
         attackers=attackers,
-        levels=[(draw.up(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        levels=_LEVELS,
         settings=list(_flat({key: value for key, value in report.items() if key not in left_out})),
     )
 
@@ -136,16 +137,19 @@ def _asr(report: AuditReport) -> dict[str, Any] | None:
         return None
     points = report.behaviour.points
     places = [at / max(1, len(points) - 1) for at in range(len(points))]
-    said = [f"Without {point.k} heads: {_percent(point.asr.value)}" for point in points]
+    said = [f"Without {counted(point.k)}: {_percent(point.asr.value)}" for point in points]
     drawn = [(x, point) for x, point in zip(places, points, strict=True) if point.random is not None]
     return {
         "top": draw.curve([(x, point.asr) for x, point in zip(places, points, strict=True)], said),
         "random": draw.curve(
             [(x, point.random or Figure(value=None)) for x, point in drawn],
-            [f"Without {point.k} random heads: {_percent((point.random or point.asr).value)}" for _, point in drawn],
+            [
+                f"Without {counted(point.k, 'random head')}: {_percent((point.random or point.asr).value)}"
+                for _, point in drawn
+            ],
         ),
         "ticks": [(draw.across(x), point.k) for x, point in zip(places, points, strict=True)],
-        "levels": [(draw.up(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        "levels": _LEVELS,
     }
 
 

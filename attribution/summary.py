@@ -40,7 +40,7 @@ def half_precision(dtype: str) -> str | None:
 def too_few(report: AuditReport) -> str:
     """That the prompts are too few for intervals."""
     count = report.prompts.count
-    return f"{count} prompt{' is' if count == 1 else 's are'} too few, give {FEWEST} or more"
+    return f"{counted(count, 'prompt')} {'is' if count == 1 else 'are'} too few, give {FEWEST} or more"
 
 
 def screened(screen: Screen, *, whole: bool) -> str:
@@ -95,7 +95,7 @@ def comparison_summary(c: Comparison) -> Said:
     ]
     if not same_heads:
         sure.append(
-            f"{_heads(c.before.computed)} {_were(c.before.computed)} computed before and {c.after.computed} after, "
+            f"{counted(c.before.computed)} {_were(c.before.computed)} computed before and {c.after.computed} after, "
             f"{c.computed_in_both} of them in both: changes are told of these alone, and the effective numbers of "
             "heads are of other heads."
         )
@@ -121,6 +121,11 @@ def comparison_summary(c: Comparison) -> Said:
     )
 
 
+def counted(count: int, what: str = "head") -> str:
+    """So many heads, or of something else."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def correlation(value: float | None) -> str:
     """A correlation in two digits after the point; a dash if there is none."""
     return "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
@@ -130,13 +135,13 @@ def _compared(c: Comparison, appeared: int, vanished: int) -> str:
     """What became of the heads that stand out; of those that one report did not compute, that nobody knows."""
     unknown = len(c.only_before) + len(c.only_after)
     if appeared or vanished:
-        told = f"{_heads(appeared)} appeared, {vanished} vanished"
+        told = f"{counted(appeared)} appeared, {vanished} vanished"
     else:
         told = _unmoved(c, "Of the heads computed in both " if unknown else "")
     if not unknown:
         return f"{told}."
     stands = "stands" if unknown == 1 else "stand"
-    return f"{told}; {_heads(unknown)} that {stands} out in one report {_were(unknown)} not computed in the other."
+    return f"{told}; {counted(unknown)} that {stands} out in one report {_were(unknown)} not computed in the other."
 
 
 def _unmoved(c: Comparison, among: str) -> str:
@@ -172,12 +177,12 @@ def _found(report: AuditReport) -> list[str]:
     said = []
     if not report.few:
         said.append(
-            f"{_heads(len(out))} of {among} score{'s' if len(out) == 1 else ''} above what chance gives the best head"
+            f"{counted(len(out))} of {among} score{'s' if len(out) == 1 else ''} above what chance gives the best head"
             + (f": {_named(out)}." if out else ".")
         )
     if (beside := report.against) is not None:
         said.append(
-            f"{_heads(len(beside.heads))} matter{'s' if len(beside.heads) == 1 else ''} more here than on "
+            f"{counted(len(beside.heads))} matter{'s' if len(beside.heads) == 1 else ''} more here than on "
             f"{beside.prompts.count} harmless prompts"
             + (f": {_named(beside.heads)}." if beside.heads else ", by more than chance: nothing points at refusals.")
         )
@@ -191,14 +196,14 @@ def _found(report: AuditReport) -> list[str]:
     if share := next((entry for entry in report.parameter_shares if entry.heads == 3), None):
         said.append(f"Three heads are {100 * share.share:.2g} % of the model's parameters.")
     if report.behaviour and (last_point := report.behaviour.points[-1]).k:
+        first = counted(last_point.k) if last_point.k > 1 else "head"
         sentence = (
-            f"Without the first {last_point.k} heads the model answers {_percent(last_point.asr.value)} of the harmful "
-            "prompts"
+            f"Without the first {first} the model answers {_percent(last_point.asr.value)} of the harmful prompts"
         )
         if whole := next((point for point in report.behaviour.points if point.k == 0), None):
             sentence += f", with all of them {_percent(whole.asr.value)}"
         if last_point.random is not None and last_point.random.value is not None:
-            sentence += f", without {last_point.k} random heads {_percent(last_point.random.value)}"
+            sentence += f", without {counted(last_point.k, 'random head')} {_percent(last_point.random.value)}"
         said.append(sentence + ".")
     return said
 
@@ -247,16 +252,12 @@ def _limits(report: AuditReport) -> tuple[str, ...]:
 
 
 def _computed(report: AuditReport) -> str:
-    return f"{_heads(report.computed)} computed"
+    return f"{counted(report.computed)} computed"
 
 
 def _named(heads: object, most: int = 8) -> str:
     names = [str(head) for head in heads]  # type: ignore[attr-defined]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _heads(count: int) -> str:
-    return "1 head" if count == 1 else f"{count:,} heads"
 
 
 def _were(count: int) -> str:

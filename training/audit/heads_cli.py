@@ -124,6 +124,7 @@ def audit_heads(
     from attribution.checkpoint import load
     from attribution.keyword_judge import KeywordJudge
     from attribution.report import save_report
+    from attribution.summary import summary
     from training.audit.heads import run
     from training.audit.without_heads import Asked
     from training.manifest import command, provenance
@@ -174,6 +175,7 @@ def audit_heads(
         from attribution.report import write_text
 
         write_text(html, report_html(report))
+    typer.echo(summary(report).headline)
     _table(report)
     typer.echo(f"written: {out}{f' and {html}' if html else ''}")
 
@@ -217,7 +219,7 @@ def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
 
 def _table(report: AuditReport) -> None:
     """What was found, in a few lines."""
-    from attribution.summary import screened, too_few
+    from attribution.summary import counted, screened, too_few
 
     noise = report.ships.noise
     share = "share" if report.whole else f"share of the {report.computed:,} heads computed"
@@ -230,9 +232,10 @@ def _table(report: AuditReport) -> None:
         typer.echo(f"{row.head!s:<8}{row.score:<14.4g}{interval:<{wide}}{row.share:.3f}{mark}")
     if report.few:
         typer.echo(f"no intervals and no stars: {too_few(report)}")
-    typer.echo(
-        f"* above what the first of random heads would score: {noise.chance:.4g}; median head {noise.median:.4g}"
-    )
+    else:
+        typer.echo(
+            f"* interval above {noise.chance:.4g}, what chance gives the best head; median head {noise.median:.4g}"
+        )
     if (against := report.against) is not None:
         named = ", ".join(
             f"{head} (+{against.difference[head.layer][head.head] or 0.0:.4g})" for head in against.heads[:8]
@@ -249,11 +252,14 @@ def _table(report: AuditReport) -> None:
         typer.echo(f"Sahara: {steps}")
     if (screen := report.screen) is not None:
         typer.echo(f"screen: {screened(screen, whole=report.whole)}")
-    if report.behaviour is not None:
-        for point in report.behaviour.points:
+    if (asked := report.behaviour) is not None:
+        typer.echo(f"{asked.prompts} harmful prompts asked; judge: {asked.judge}{', weak' * asked.weak_judge}")
+        for point in asked.points:
             beside = "" if point.random is None else f", random heads {_said(point.random.value)}"
             asr = point.asr
-            typer.echo(f"ASR without {point.k} heads: {_said(asr.value)} [{_said(asr.low)}, {_said(asr.high)}]{beside}")
+            typer.echo(
+                f"ASR without {counted(point.k)}: {_said(asr.value)} [{_said(asr.low)}, {_said(asr.high)}]{beside}"
+            )
 
 
 def _said(value: float | None, digits: int = 3) -> str:
