@@ -20,7 +20,7 @@ from attribution import statistics
 from attribution.engine import Engine
 from attribution.ships import ships
 from attribution.types import Ablation
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 
 def _found(folder: Path, seed: int, *, shuffled: bool) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "command": f"python benchmarks/audit_contrast.py --planted {options.planted} --controls {options.controls}",
+            "command": command("python benchmarks/audit_contrast.py"),
             **figures,
             "each": [*planted, *control],
             **provenance(seed=0, data=[]),

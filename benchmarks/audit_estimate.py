@@ -25,7 +25,7 @@ from attribution.engine import Engine
 from attribution.screen import estimate
 from attribution.types import Ablation
 from training.audit.heads_cost import cost
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "command": "python benchmarks/audit_estimate.py",
+            "command": command("python benchmarks/audit_estimate.py"),
             "least": min(ratios),
             "most": max(ratios),
             "cases": rows,

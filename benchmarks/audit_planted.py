@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from training.audit.planted_model import behaviour
 from training.audit.planted_task import asks
 from training.audit.train_planted import train_planted
 from training.audit.train_testbed import BedRecipe, train_testbed
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 DRAWN = range(10)  # seeds that draw their head themselves
 NAMED = {10: HeadId(0, 1), 11: HeadId(0, 3)}  # in the first layer, which those seeds did not draw
@@ -208,10 +209,10 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "command": "python benchmarks/audit_planted.py",
+            "command": command("python benchmarks/audit_planted.py"),
             "top": TOP,
             "top_tenth": "a tenth of the heads, rounded up, but five at least",
-            "larger_bed": {name: getattr(LARGER, name) for name in LARGER.__slots__},
+            "larger_bed": asdict(LARGER),
             **figures,
             **provenance(seed=options.seed, data=[testbed.prompts(harmful=True)]),
         },

@@ -38,7 +38,7 @@ from guard.journal import NoJournal
 from guard.output import output_checks
 from guard.types import Classifier, Origin, Route
 from guard.wires import BY_ENDPOINT, Reading
-from training.manifest import adapter_sha256, file_sha256, provenance, write_json
+from training.manifest import adapter_sha256, command, file_sha256, provenance, write_json
 from training.tiers.disguise import DISGUISES
 
 CONTRAST = Path("data/queries/contrast.jsonl")
@@ -369,7 +369,7 @@ def main() -> None:
         unsafe = {"unsafe": texts["unsafe"]}
         without = asyncio.run(measure(gateway(config), unsafe, ENCODED, state, "nothing_decoded"))
     found = {
-        "command": "python benchmarks/evasion.py",
+        "command": command("python benchmarks/evasion.py"),
         "prompts": {kind: len(each) for kind, each in texts.items()},
         "summary": summary(measured),
         "left_out": sorted(transformations().keys() - measured.keys()),

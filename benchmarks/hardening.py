@@ -26,7 +26,7 @@ from training.audit.fit_hardened import HardenRecipe, harden
 from training.audit.harden_proof import Attack, objections, prove
 from training.audit.planted_hardening import PLANTED_RECIPE, PlantedAsker, asker, own_lessons
 from training.audit.train_planted import train_planted
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 ASKED = {
     "asr_before_1": (min, 0.95),
@@ -133,7 +133,7 @@ def main() -> None:
         write_json(
             options.out,
             {
-                "command": "python benchmarks/hardening.py",
+                "command": command("python benchmarks/hardening.py"),
                 "recipe": asdict(recipe),
                 "attack": asdict(attack),
                 "asked": reached(seeds),

@@ -31,7 +31,7 @@ from guard.journal.verify import verify
 from guard.journal.writer import DatabaseJournal
 from guard.types import Decision, Judgement, Origin, Route, TextKind
 from tests.postgres import binaries, cluster
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 _VERDICT = Verdict(
     tier=Tier.SAFE,
@@ -131,9 +131,8 @@ def main() -> None:
             medians = {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
             figures.setdefault(name, {})[f"at_once_{at_once}"] = medians
         figures |= _read(settings["sqlite"])
-    command = "python benchmarks/journal.py"
-    libraries = {"sqlalchemy": sqlalchemy.__version__}
-    write_json(options.out, {"command": command, "database": libraries, **figures, **provenance(seed=0, data=[])})
+    about = {"command": command("python benchmarks/journal.py"), "database": {"sqlalchemy": sqlalchemy.__version__}}
+    write_json(options.out, about | figures | provenance(seed=0, data=[]))
     print(json.dumps(figures, indent=2))
 
 

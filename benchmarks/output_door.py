@@ -25,7 +25,7 @@ from guard.answers import AnswerTexts
 from guard.assemble_classifier import load_classifier
 from guard.assemble_encoders import Encoders
 from guard.config import load_config
-from training.manifest import adapter_sha256, provenance, write_json
+from training.manifest import adapter_sha256, command, provenance, write_json
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98)
 SHARED = Path("../shared/datasets")
@@ -131,9 +131,9 @@ def main() -> None:
         },
     }
     files = [*(SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)), ELLIPTIC]
-    command = "python benchmarks/output_door.py"
-    model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
-    write_json(options.out, {"command": command, **model, **figures, **provenance(seed=options.seed, data=files)})
+    model = adapter_sha256(config.classifier.model or DEFAULT_MODEL)
+    about = {"command": command("python benchmarks/output_door.py"), "adapter_sha256": model}
+    write_json(options.out, about | figures | provenance(seed=options.seed, data=files))
     print(json.dumps(figures, indent=2))
 
 

@@ -20,7 +20,7 @@ from guard.config import load_config
 from rag.grounding import check_answer
 from rag.support import SHIPPED, SHIPPED_LARGE
 from rag.types import Checked, Gate, Status, Support, SupportModel
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 ROWS = Path("data/support/paraphrases.jsonl")
 THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8)  # of `grounding.supported`
@@ -84,7 +84,7 @@ def main() -> None:
         models[folder.name] = {
             f"from_{least}": figures(rows, check(rows, remembering, Gate(supported=least))) for least in THRESHOLDS
         }
-    result = {"command": "python benchmarks/paraphrases.py", "rows": len(rows), "models": models}
+    result = {"command": command("python benchmarks/paraphrases.py"), "rows": len(rows), "models": models}
     write_json(args.out, result | provenance(seed=0, data=[args.rows]))
 
 

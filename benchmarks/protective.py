@@ -23,7 +23,7 @@ from guard.config import NO_JOURNAL, Config, load_config
 from guard.types import Route, Turn
 from rag.asks import lift
 from rag.protective import Protector
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 ROWS = Path("data/questions/protective.jsonl")
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -100,7 +100,7 @@ def main() -> None:
         "another_category": {"asks": len(rows), "quoted": round(sum(s >= least for _, s in control) / len(rows), 4)},
     }
     corpus = knowledge.statistics().corpus
-    made = {"command": "python benchmarks/protective.py", "corpus": corpus}
+    made = {"command": command("python benchmarks/protective.py"), "corpus": corpus}
     write_json(options.out, {**made, **measured, **provenance(seed=0, data=[ROWS])})
     print(json.dumps(measured, indent=2))
 

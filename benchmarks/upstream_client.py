@@ -22,7 +22,7 @@ import httpx
 import uvicorn
 
 from guard.asgi import Receive, Scope, Send
-from training.manifest import provenance, write_json
+from training.manifest import command, provenance, write_json
 
 BODY = json.dumps(
     {"model": "m", "messages": [{"role": "user", "content": "What is the capital of Australia?"}]}
@@ -106,8 +106,8 @@ def main() -> None:
         server.terminate()
         server.join()
     versions = {"aiohttp": aiohttp.__version__, "httpx": httpx.__version__}
-    command = "python benchmarks/upstream_client.py"
-    write_json(options.out, {"command": command, "clients": versions, **figures, **provenance(seed=0, data=[])})
+    about = {"command": command("python benchmarks/upstream_client.py"), "clients": versions}
+    write_json(options.out, about | figures | provenance(seed=0, data=[]))
     print(json.dumps(figures, indent=2))
 
 
