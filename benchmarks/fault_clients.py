@@ -127,6 +127,25 @@ async def ask(
         tally.answered += 1
 
 
+async def wave(url: str, model: str, requests: int, *, leave_after: int | None = None) -> Tally:
+    """So many requests at once, every other one for a stream."""
+    tally = Tally()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
+        await asyncio.gather(
+            *(
+                ask(session, url, tally, model, stream=bool(number % 2), leave_after=leave_after)
+                for number in range(requests)
+            )
+        )
+    return tally
+
+
+def counted(tally: Tally, journal: Path) -> dict[str, Any]:
+    """A tally with what the journal says of it."""
+    return tally.as_dict() | {"lost": tally.lost(journal), "open_ended": tally.open_ended(journal)}
+
+
 def leaked(received: bytes) -> bool:
     """Whether some of the secret is in what came, as bytes or in JSON strings, be they split over events."""
     marker = SECRET[:4]  # not a word of it stands in anything else that is said

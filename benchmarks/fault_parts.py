@@ -8,18 +8,16 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from fault_clients import Tally
+from fault_clients import counted, wave
 from fault_gateway import Broken, in_process
 
-Wave = Callable[[str, str, int], Coroutine[Any, Any, Tally]]
-Counted = Callable[[Tally, Path], dict[str, Any]]
-Scenario = Callable[[Path, str, int, Wave, Counted], dict[str, Any]]
+Scenario = Callable[[Path, str, int], dict[str, Any]]
 
 
 def _raises(error: BaseException) -> Callable[[Sequence[str]], None]:
@@ -32,7 +30,7 @@ def _raises(error: BaseException) -> Callable[[Sequence[str]], None]:
 def _classifier(fault: Callable[[Sequence[str]], Any]) -> Scenario:
     """Nothing may be forwarded: each request is refused, and its refusal is in the journal."""
 
-    def run(folder: Path, upstream: str, requests: int, wave: Wave, counted: Counted) -> dict[str, Any]:
+    def run(folder: Path, upstream: str, requests: int) -> dict[str, Any]:
         with in_process(folder, upstream, Broken(fault)) as gateway:
             tally = asyncio.run(wave(gateway.url, "planted", requests))
             counts = counted(tally, gateway.journal)
@@ -45,16 +43,7 @@ def _hangs(_: Sequence[str]) -> None:
     threading.Event().wait(8)
 
 
-PARTS: dict[str, Scenario] = {
-    "classifier raises": _classifier(_raises(RuntimeError("a prompt stands here"))),
-    "classifier exits": _classifier(_raises(SystemExit(1))),
-    "classifier out of memory": _classifier(_raises(MemoryError())),
-    "classifier answers rubbish": _classifier(lambda texts: ["safe"] * len(texts)),
-    "classifier hangs": _classifier(_hangs),
-}
-
-
-def clock_jumps(folder: Path, upstream: str, requests: int, wave: Wave, counted: Counted) -> dict[str, Any]:
+def _clock_jumps(folder: Path, upstream: str, requests: int) -> dict[str, Any]:
     """The wall clock goes back and forth by hours; deadlines, ids and durations must not care."""
     chance, real = random.Random(0), time.time
 
@@ -70,7 +59,7 @@ def clock_jumps(folder: Path, upstream: str, requests: int, wave: Wave, counted:
     return counts | {"sound_after": tally.answered == requests and 0 <= min(took) <= max(took) < 600_000}
 
 
-def database_locked(folder: Path, upstream: str, requests: int, wave: Wave, counted: Counted) -> dict[str, Any]:
+def _journal_locked(folder: Path, upstream: str, requests: int) -> dict[str, Any]:
     """Another process holds the journal's lock: nothing leaves; once it lets go, all is as before."""
     with in_process(folder, upstream) as gateway:
         with closing(sqlite3.connect(gateway.journal, isolation_level=None)) as other:
@@ -82,3 +71,14 @@ def database_locked(folder: Path, upstream: str, requests: int, wave: Wave, coun
         lost = after.lost(gateway.journal)
     counts["lost"] += lost
     return counts | {"sound_after": tally.answered == tally.cut == 0 and after.answered == requests}
+
+
+PARTS: dict[str, Scenario] = {
+    "classifier raises": _classifier(_raises(RuntimeError("a prompt stands here"))),
+    "classifier exits": _classifier(_raises(SystemExit(1))),
+    "classifier out of memory": _classifier(_raises(MemoryError())),
+    "classifier answers rubbish": _classifier(lambda texts: ["safe"] * len(texts)),
+    "classifier hangs": _classifier(_hangs),
+    "clock jumps": _clock_jumps,
+    "journal locked": _journal_locked,
+}

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from fault_clients import Tally
+from fault_clients import Tally, wave
 from fault_gateway import settings
-from fault_parts import Counted, Scenario, Wave
+from fault_parts import Scenario
 
 _FULL_AT = 96 * 1024
 """Bytes that a file of the gateway may grow to, in the place of a full disk; the journal's own tables need 40 kB."""
@@ -41,7 +41,7 @@ def _started(folder: Path, upstream: str) -> Iterator[tuple[subprocess.Popen[byt
 def _ended(number: int) -> Scenario:
     """The process is signalled in the middle of a wave of streams and answers."""
 
-    def run(folder: Path, upstream: str, requests: int, wave: Wave, counted: Counted) -> dict[str, Any]:
+    def run(folder: Path, upstream: str, requests: int) -> dict[str, Any]:
         async def scenario() -> Tally:
             first = await wave(url, "clean", requests)
             loading = asyncio.create_task(wave(url, "slow_clean", requests))
@@ -68,7 +68,7 @@ def _ended(number: int) -> Scenario:
     return run
 
 
-def _disk_full(folder: Path, upstream: str, requests: int, wave: Wave, counted: Counted) -> dict[str, Any]:
+def _disk_full(folder: Path, upstream: str, requests: int) -> dict[str, Any]:
     """The journal's file cannot grow any more: from then on nothing leaves."""
     with _started(folder, upstream) as (process, url):
         tally = asyncio.run(wave(url, "clean", 2))

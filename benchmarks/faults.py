@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-from fault_clients import Tally, ask
+from fault_clients import counted, wave
 from fault_gateway import InProcess, in_process
-from fault_parts import PARTS, clock_jumps, database_locked
+from fault_parts import PARTS
 from fault_process import PROCESSES
 from fault_upstream import FaultUpstream, failing
 
@@ -46,25 +45,6 @@ UPSTREAM_FAULTS = (
     "drips",
 )
 BEHIND_A_LENGTH = "wrong_length"  # the one fault whose announced part is sound, and may be answered
-
-
-async def wave(url: str, model: str, requests: int, *, leave_after: int | None = None) -> Tally:
-    """So many requests at once, every other one for a stream."""
-    tally = Tally()
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
-        await asyncio.gather(
-            *(
-                ask(session, url, tally, model, stream=bool(number % 2), leave_after=leave_after)
-                for number in range(requests)
-            )
-        )
-    return tally
-
-
-def counted(tally: Tally, journal: Path) -> dict[str, Any]:
-    """A tally with what the journal says of it."""
-    return tally.as_dict() | {"lost": tally.lost(journal), "open_ended": tally.open_ended(journal)}
 
 
 def upstream_fails(gateway: InProcess, model: str, requests: int) -> dict[str, Any]:
@@ -97,12 +77,8 @@ def run(requests: int, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 "upstream refuses connections",
                 counted(asyncio.run(wave(gateway.url, "clean", requests)), gateway.journal),
             )
-        for name, scenario in PARTS.items():
-            yield name, scenario(folder / name.replace(" ", "-"), address, requests, wave, counted)
-        yield "clock jumps", clock_jumps(folder / "clock", address, requests, wave, counted)
-        yield "journal locked", database_locked(folder / "locked", address, requests, wave, counted)
-        for name, ending in PROCESSES.items():
-            yield name, ending(folder / name.replace(" ", "-"), address, requests, wave, counted)
+        for name, scenario in (PARTS | PROCESSES).items():
+            yield name, scenario(folder / name.replace(" ", "-"), address, requests)
 
 
 def main() -> int:
