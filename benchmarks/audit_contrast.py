@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from audit_planted import METHODS, _planted, _prompts
+from audit_planted import METHODS, held_out, trained
 
 from attribution import statistics
 from attribution.engine import Engine
@@ -25,12 +25,12 @@ from training.manifest import command, provenance, write_json
 
 def _found(folder: Path, seed: int, *, shuffled: bool) -> dict[str, Any]:
     begun = time.monotonic()
-    model, head = _planted(folder, seed, shuffled=shuffled)
+    model, head = trained(folder, seed, shuffled=shuffled)
     engine = Engine(model)
     row: dict[str, Any] = {"seed": seed, "head": str(head), "shuffled": shuffled}
     for method in METHODS:
         harmful, harmless = (
-            ships(engine, _prompts(seed, harmful=kind), Ablation(method)).numpy() for kind in (True, False)
+            ships(engine, held_out(seed, harmful=kind), Ablation(method)).numpy() for kind in (True, False)
         )
         above = statistics.summarise(harmful).low > statistics.noise_floor(harmful).chance
         found = statistics.contrast(harmful, harmless)

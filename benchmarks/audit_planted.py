@@ -49,7 +49,7 @@ LARGER = BedRecipe(layers=8, heads=8, width=64, inner=192, vocabulary=800, helpf
 Ids = list[list[int]]
 
 
-def _planted(folder: Path, seed: int, *, shuffled: bool) -> tuple[LlamaForCausalLM, HeadId]:
+def trained(folder: Path, seed: int, *, shuffled: bool) -> tuple[LlamaForCausalLM, HeadId]:
     """A planted model or a control, from the folder or trained into it."""
     place = folder / f"{'control' if shuffled else 'planted'}-{seed}"
     if not (place / "head.json").exists():
@@ -61,7 +61,7 @@ def _planted(folder: Path, seed: int, *, shuffled: bool) -> tuple[LlamaForCausal
     return LlamaForCausalLM.from_pretrained(place, local_files_only=True).eval(), head
 
 
-def _prompts(seed: int, *, harmful: bool) -> Ids:
+def held_out(seed: int, *, harmful: bool) -> Ids:
     """Prompts that no planted model was trained on."""
     drawn = asks(f"{seed}/audit", harmful=harmful, held_out=True)
     return [list(next(drawn).ids) for _ in range(PLANTED_PROMPTS)]
@@ -69,7 +69,7 @@ def _prompts(seed: int, *, harmful: bool) -> Ids:
 
 def _found(model: PreTrainedModel, head: HeadId, seed: int) -> dict[str, Any]:
     """What the audit finds on harmful prompts, by method, and what the heads that it names do."""
-    ids = _prompts(seed, harmful=True)
+    ids = held_out(seed, harmful=True)
     engine = Engine(model)
     rows: dict[str, Any] = {}
     for method in METHODS:
@@ -145,8 +145,8 @@ def _models(folder: Path, prompts: int, seed: int) -> Iterator[tuple[str, PreTra
         checkpoint = load(path)
         yield name, checkpoint.model, encode(checkpoint.tokenizer, rows, "chat")
     for each in (0, 1):
-        model, head = _planted(folder, each, shuffled=False)
-        yield f"planted {head}, 4 × 4 heads", model, _prompts(each, harmful=True)[:prompts]
+        model, head = trained(folder, each, shuffled=False)
+        yield f"planted {head}, 4 × 4 heads", model, held_out(each, harmful=True)[:prompts]
 
 
 def _estimates(model: PreTrainedModel, ids: Ids) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def main() -> None:
     torch.set_num_threads(1)
     groups = {"planted": ((*DRAWN, *NAMED), False), "shuffled_control": (CONTROLS, True)}
     rows = {
-        name: [_found(*_planted(options.models, seed, shuffled=shuffled), seed) for seed in seeds]
+        name: [_found(*trained(options.models, seed, shuffled=shuffled), seed) for seed in seeds]
         for name, (seeds, shuffled) in groups.items()
     }
     figures: dict[str, Any] = {name: {**_over(each), "each": each} for name, each in rows.items()}

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from classifier.exported import ExportCache, kinds, precisions
 from classifier.processor import features
@@ -75,8 +76,7 @@ def start(name: str, exports: Path, began: float) -> dict[str, float]:
 
 def memory() -> float:
     """Resident megabytes of this process."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def texts_of(tokens: int, count: int, split: Callable[[str], tuple[list[int], Any]], special: int) -> list[str]:

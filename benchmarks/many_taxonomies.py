@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from classifier.taxonomy import SHIPPED_MODEL
 from training.manifest import command, provenance, write_json
@@ -71,16 +72,10 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     own = sum(value.nbytes for value in network.parameters() if value.data_ptr() not in shared)
     return {
         "own_megabytes_each": round(own / 1e6, 2),
-        "megabytes": round(_resident() / 1e6, 1),
+        "megabytes": round(psutil.Process().memory_info().rss / 1e6, 1),
         "load_ms_each": round(1000 * loaded / count, 1),
         "classify_ms_median": round(1000 * float(np.median(times[count:])), 2),
     }
-
-
-def _resident() -> int:
-    """Bytes of this process in memory."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":
