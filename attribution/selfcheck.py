@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from attribution.ablate import ablate
+from attribution.brute import BruteForce
 from attribution.engine import Engine
 from attribution.heads import all_heads
-from attribution.ships import Runner
 from attribution.types import Ablation, CheckpointError, EngineMismatch, HeadId
 
 _TOLERANCE = {
@@ -45,7 +45,7 @@ class SelfCheck:
 
 @torch.inference_mode()
 def check(
-    engine: Engine | Runner,
+    engine: Engine | BruteForce,
     ids: Sequence[Sequence[int]],
     ablation: Ablation | None = None,
     seed: int = 0,
@@ -53,10 +53,10 @@ def check(
     prompts: int = 2,
     heads: int = 4,
 ) -> SelfCheck:
-    """Compare a runner with the stock model on a few prompts and heads.
+    """Compare an engine with the stock model on a few prompts and heads.
 
     Args:
-        engine: An engine of either kind: it has the `model` that it runs.
+        engine: Runs the model, the fast way or the slow one.
         ids: Prompts of the audit as token ids; the longest of them are looked at.
         ablation: How the audit takes heads out.
         seed: Of the choice of heads.
@@ -67,7 +67,7 @@ def check(
         EngineMismatch: the numbers are not the stock model's.
         CheckpointError: the model's logits are not finite.
     """
-    model = engine.model  # type: ignore[union-attr] # both kinds have it
+    model = engine.model
     how = ablation or Ablation()
     some = sorted(map(list, ids), key=len)[-prompts:]
     if max(map(len, some)) < 2:
@@ -117,7 +117,7 @@ def _judge(found: SelfCheck, how: Ablation, heads: Sequence[HeadId], family: str
         )
 
 
-def _without(engine: Engine | Runner, ids: Sequence[Sequence[int]], how: Ablation, head: HeadId) -> Tensor:
+def _without(engine: Engine | BruteForce, ids: Sequence[Sequence[int]], how: Ablation, head: HeadId) -> Tensor:
     """States without one head, (prompts, width)."""
     found: dict[int, Tensor] = {}
     for batch in engine.without_each(ids, how, heads=[head]):
