@@ -38,7 +38,8 @@ def load(path: Path, *, device: str = "cpu", dtype: str = "float32") -> Checkpoi
     Args:
         path: A folder as `save_pretrained` writes it.
         device: `cpu`, `cuda`, `cuda:1`, …
-        dtype: Of the weights in memory. float32 is exact and on most CPUs the fastest; `auto` is as they are stored.
+        dtype: Of the weights in memory. float32 is exact and on most CPUs the fastest; `auto` is what the
+            configuration says, or else as they are stored.
 
     Raises:
         CheckpointError: there is no such folder, it has no weights in safetensors, it is not a causal language model,
