@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attribution.decoder import Cut, Decoder, Trace
-from attribution.heads import check_evaluation, check_heads
+from attribution.heads import all_heads, check_evaluation, check_heads
 from attribution.replay import Prefix, Recorder, final_logits
 from attribution.types import Ablation, AttributionError, HeadId
 
@@ -111,13 +111,13 @@ class Engine:
         """
         cut = Cut(frozenset(group), ablation or Ablation())
         check_heads(self.model, [*group, *(heads or ())])
+        asked = set(all_heads(self.model) if heads is None else heads) - cut.gone
         layers, count = self.shape
         for block in self._blocks(ids, cut):
             largest = max(trace.ids.numel() for _, trace in block.parts)
             at_once = max(1, self.batch_tokens // largest)
             for layer in range(layers):
-                mine = [head for head in range(count) if heads is None or HeadId(layer, head) in heads]
-                mine = [head for head in mine if HeadId(layer, head) not in cut.gone]
+                mine = [head for head in range(count) if HeadId(layer, head) in asked]
                 for start in range(0, len(mine), at_once):
                     yield from self._batches(block, layer, tuple(mine[start : start + at_once]), cut)
 
