@@ -125,6 +125,9 @@ def behaviour(
     used = {"--model" if local else "--endpoint", f"--judge {judge}", f"--method {method}"}
     used |= {option for option, given in (("--ablate", ablate), ("--temperature", temperature)) if given}
     refuse_idle(context, _NEEDED, used)
+    from attribution.behaviour import measure
+    from training.manifest import command, provenance
+
     check_places({"--out": out}, [harmful, harmless, resume])
     say_replaced({"--out": out})
     prompts, files = _prompts(harmful, harmless, column, limit, seed)
@@ -144,12 +147,14 @@ def behaviour(
             put = {"template": template, "system": system, "sampling": how, "batch": batch}
             responder = _local(held, checkpoint, heads, Ablation(method, epsilon), put)
         else:
-            where = _endpoint("endpoint", endpoint, model_name, api_key_env, "--model-name", network)
-            responder = _remote(where, system, how, send_top_k=top_k is not None)
-        with named_as_options(_OPTIONS):
-            report = _measure(responder, judging, prompts, keep=keep_answers, journal=resume, seed=seed)
-    from training.manifest import command, provenance
+            from training.audit.endpoint_responder import EndpointResponder
 
+            where = _endpoint("--endpoint", endpoint, model_name, api_key_env, "--model-name", network)
+            responder = EndpointResponder(where, system=system, sampling=how, send_top_k=top_k is not None)
+        with named_as_options(_OPTIONS), progress_bar("prompts") as told:
+            report = measure(
+                responder, judging, prompts, keep_answers=keep_answers, journal=resume, seed=seed, progress=told
+            )
     about = provenance(seed=seed, data=files)
     write_result("--out", out, {"command": command("airlock"), **report.as_json(), **about})
     _table(report)
@@ -196,12 +201,6 @@ def _checkpoint(folder: Path, device: str, dtype: str, threads: int) -> Checkpoi
     return load(folder, device=device, dtype=dtype)
 
 
-def _remote(where: ChatEndpoint, system: str | None, sampling: Sampling, *, send_top_k: bool) -> Responder:
-    from training.audit.endpoint_responder import EndpointResponder
-
-    return EndpointResponder(where, system=system, sampling=sampling, send_top_k=send_top_k)
-
-
 def _endpoint(
     option: str, url: str | None, name: str | None, key: str | None, name_option: str, network: Mapping[str, Any]
 ) -> ChatEndpoint:
@@ -210,12 +209,12 @@ def _endpoint(
     from training.audit.chat_endpoint import ChatEndpoint
 
     if not url or not name:
-        raise typer.BadParameter(f"--{option.replace('_', '-')} URL and {name_option} NAME are needed together")
+        raise typer.BadParameter(f"{option} URL and {name_option} NAME are needed together")
     try:
         return ChatEndpoint(base_url=url, model_name=name, api_key_env=key, **network)
     except ValidationError as exc:
         told = "; ".join(f"{'.'.join(map(str, error['loc'])) or option}: {error['msg']}" for error in exc.errors())
-        raise AttributionError(f"--{option.replace('_', '-')}: {told}") from None
+        raise AttributionError(f"{option}: {told}") from None
 
 
 def _judge(
@@ -224,7 +223,7 @@ def _judge(
     if name == "endpoint":
         from training.audit.judges import EndpointJudge
 
-        return EndpointJudge(_endpoint("judge_endpoint", url, model, key, "--judge-model", network))
+        return EndpointJudge(_endpoint("--judge-endpoint", url, model, key, "--judge-model", network))
     if name == "classifier":
         return _classifier_judge(threads)
     from attribution.keyword_judge import KeywordJudge
@@ -251,15 +250,6 @@ def _classifier_judge(threads: int) -> Judge:
         "input_only": list(door.input_only),
     }
     return ClassifierJudge(ClassifierCheck(classifier, door.unsafe_from, door.hold_back, door.input_only), named)
-
-
-def _measure(
-    responder: Responder, judge: Judge, prompts: list[Prompt], *, keep: bool, journal: Path | None, seed: int
-) -> BehaviourReport:
-    from attribution.behaviour import measure
-
-    with progress_bar("prompts") as told:
-        return measure(responder, judge, prompts, keep_answers=keep, journal=journal, seed=seed, progress=told)
 
 
 def _table(report: BehaviourReport) -> None:

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attribution.prompts import Template, choose
-from attribution.types import Ablation, Method, Prompt
+from attribution.prompts import Template, choose, encode
+from attribution.types import Ablation, Method
 from guard.progress import progress_bar
 from training.audit.options import EPSILON, named_as_options, quiet_transformers, read_kind, refuse_shared, say_replaced
 from training.options import Seed, Threads, counts_of, refuse_idle
 from training.results import check_places
 
 if TYPE_CHECKING:
-    from attribution.audit import Plan
     from attribution.checkpoint import Checkpoint
     from attribution.report import AuditReport
-    from training.audit.heads import EngineName
     from training.audit.heads_cost import Cost
 
 
@@ -125,9 +123,13 @@ def audit_heads(
     from attribution.keyword_judge import KeywordJudge
     from attribution.report import save_report
     from attribution.summary import summary
-    from training.audit.heads import run
+    from training.audit.heads import run, runner
+    from training.audit.heads_cost import cost
     from training.audit.without_heads import Asked
     from training.manifest import command, provenance
+
+    def told(line: str) -> None:
+        typer.echo(line, err=True)
 
     quiet_transformers()
     torch.set_num_threads(threads)
@@ -140,9 +142,10 @@ def audit_heads(
         plan = Plan(Ablation(method, epsilon), size, r_main, screen, sampled, seed=seed)
     checkpoint = load(model or bed.path(), device=device, dtype=dtype)
     if estimate:
-        templates = 1 + bool(also)
         with named_as_options(_OPTIONS):
-            found = _cost(checkpoint, chosen, plan, template, system, engine, batch_tokens, templates, len(beside))
+            ids = encode(checkpoint.tokenizer, chosen, template, system)
+            how = runner(checkpoint, engine, batch_tokens, told)
+            found = cost(how, checkpoint, ids, plan, batch_tokens, templates=1 + bool(also), beside=len(beside))
         _say_cost(checkpoint, found)
         return
     asked = Asked(counts, KeywordJudge(), prompts=asr_prompts, max_new_tokens=asr_tokens, ranking=asr_ranking)
@@ -166,7 +169,7 @@ def audit_heads(
                 **provenance(seed=seed, data=[path, *([against] if against else [])]),
             },
             keep_prompts=per_prompt,
-            told=lambda line: typer.echo(line, err=True),
+            told=told,
             progress=progress,
         )
     save_report(report, out)
@@ -187,26 +190,6 @@ def _counts(text: str | None, *, testbed: bool) -> tuple[int, ...]:
     if text == "no":
         return ()
     return counts_of("--asr", text)
-
-
-def _cost(
-    checkpoint: Checkpoint,
-    prompts: list[Prompt],
-    plan: Plan,
-    template: Template,
-    system: str | None,
-    engine: EngineName,
-    tokens: int,
-    templates: int,
-    beside: int,
-) -> Cost:
-    from attribution.prompts import encode
-    from training.audit.heads import runner
-    from training.audit.heads_cost import cost
-
-    ids = encode(checkpoint.tokenizer, prompts, template, system)
-    how = runner(checkpoint, engine, tokens, lambda line: typer.echo(line, err=True))
-    return cost(how, checkpoint, ids, plan, tokens, templates=templates, beside=beside)
 
 
 def _say_cost(checkpoint: Checkpoint, cost: Cost) -> None:
