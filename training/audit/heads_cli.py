@@ -224,7 +224,8 @@ def _table(report: AuditReport) -> None:
             f"{head} (+{against.difference[head.layer][head.head] or 0.0:.4g})" for head in against.heads[:8]
         )
         typer.echo(
-            f"more than on {against.prompts.count} harmless prompts by over {against.chance:.4g}: {named or 'no head'}"
+            f"matter more than on {against.prompts.count} harmless prompts by over {against.chance:.4g}: "
+            f"{named or 'no head'}"
         )
     effective = report.ships.effective_heads
     heads = report.model.layers * report.model.heads

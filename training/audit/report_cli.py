@@ -53,6 +53,8 @@ def compare(
     if out is not None:
         write_text(out, comparison_html(found))
     typer.echo(found.model_dump_json() if as_json else _told(found))
+    if out is not None and not as_json:
+        typer.echo(f"wrote {out}")
 
 
 def fingerprint(
@@ -116,11 +118,10 @@ def _drifted(found: Drift) -> str:
         lines += [f"  {name}: {what}" for name in names[:_NAMED]]
         if (more := len(names) - _NAMED) > 0:
             lines.append(f"  and {more} more {what}")
-    lines += [f"  {tensor.name}: {_changed(tensor.relative)}" for tensor in found.largest[:_NAMED]]
+    shown = [each for each in found.largest if each.relative != 0 or "cast" not in found.kinds]  # else said above
+    lines += [f"  {tensor.name}: {_changed(tensor.relative)}" for tensor in shown[:_NAMED]]
     return "\n".join(lines)
 
 
 def _changed(relative: float | None) -> str:
-    if relative == 0:
-        return "changed by less than its sketch shows, as by another number format alone"
     return "changed" if relative is None else f"changed by about {100 * relative:.2g} % of its norm"
