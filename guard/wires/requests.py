@@ -193,20 +193,16 @@ def models_of(body: Mapping[str, Any]) -> Iterator[object]:
 
 
 def _named(body: Mapping[str, Any]) -> Iterator[object]:
-    waiting: list[tuple[object, bool]] = [(body, True)]  # each with whether it is a body; else it names models
-    while waiting:
-        inner, is_body = waiting.pop()
-        if isinstance(inner, dict) and (is_body or "model" in inner):
-            waiting += [(inner.get(name), False) for name in (*_MODELS, *FALLBACKS)]
-            waiting += [(inner.get(name), True) for name in (EXTRA, ROUTING)]
-        elif isinstance(inner, dict):  # fallbacks, by the model that fails
-            waiting += [(each, False) for each in inner.values()]
-        elif isinstance(inner, list):
-            waiting += [(each, False) for each in inner]
-        elif isinstance(inner, str) and not is_body:
-            yield from map(str.strip, inner.split(","))  # LiteLLM asks each of them
-        elif inner is not None and not is_body:
-            yield inner
+    for name, value in _fields(body, ()):
+        waiting = [value] if name in (*_MODELS, *FALLBACKS, EXTRA, ROUTING) else []
+        while waiting:
+            inner = waiting.pop()
+            if isinstance(inner, list):
+                waiting += inner
+            elif isinstance(inner, str):
+                yield from map(str.strip, inner.split(","))  # LiteLLM asks each of them
+            elif inner is not None:
+                yield inner
 
 
 def strings_beside(data: Mapping[str, Any], conversation: str, written: Collection[str]) -> frozenset[str]:
@@ -237,6 +233,9 @@ def _one_spelling(data: Mapping[str, Any], names: Collection[str]) -> None:
 
 def _merged(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What some servers merge into a request, or try after it, each with the field that holds it.
+
+    It is looked at for names alone, so every object in fallbacks counts, also one in a field of another; of `_fields`,
+    which are judged, each stands in one body.
 
     Raises:
         BadRequest: there are more than `MAX_ITEMS` of a kind.
