@@ -21,7 +21,7 @@ OWN = {CHECK: "check", ASK: "ask", GROUND: "ground", MODERATIONS: "moderations",
 PROBES = ("/healthz", "/readyz")
 OTHER = "other"
 _NAMES = {
-    **{f"/v1{wire.path}": name for name, wire in BY_ENDPOINT.items()},
+    **{wire.path: name for name, wire in BY_ENDPOINT.items()},
     **OWN,
     MODELS: "models",
     DOCUMENT: "openapi",

@@ -80,7 +80,7 @@ def error_responses(*statuses: str) -> dict[int | str, dict[str, Any]]:
 
 def guarded_paths(wires: Iterable[Wire]) -> dict[str, Any]:
     """The paths of wires as an OpenAPI document lists them; fields beside the conversation go to the upstream."""
-    return {f"/v1{wire.path}": {"post": _operation(wire)} for wire in wires}
+    return {wire.path: {"post": _operation(wire)} for wire in wires}
 
 
 def _operation(wire: Wire) -> dict[str, Any]:

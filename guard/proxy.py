@@ -56,7 +56,7 @@ class Gateway:
         self._guard = guard
         self._forwarder = forwarder
         served = [BY_ENDPOINT[endpoint] for endpoint in guard.config.server.endpoints]
-        self._paths = {f"/v1{wire.path}": wire.endpoint for wire in served}
+        self._paths = {wire.path: wire.endpoint for wire in served}
         self._upstream = ObservedUpstream(forwarder, guard.observers)
         self._guarded = GuardMiddleware(self._upstream, guard, paths=self._paths)
         self._access = Access(self._serve, guard)

@@ -75,7 +75,7 @@ class TurnedAway(AirlockError):
 
 def not_served(config: Config, method: str, path: str, *, status: int) -> BadRequest:
     """The error of a path that is not served."""
-    guarded = [f"POST /v1{BY_ENDPOINT[endpoint].path}" for endpoint in config.server.endpoints]
+    guarded = [f"POST {BY_ENDPOINT[endpoint].path}" for endpoint in config.server.endpoints]
     own = [f"GET {MODELS}", *(f"GET {path}" for path in PROBES), *(f"POST {path}" for path in OWN)]
     return BadRequest(
         f"Airlock does not serve {method} {path}: it would pass unguarded. It serves {', '.join([*guarded, *own])}",

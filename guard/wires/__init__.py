@@ -14,6 +14,6 @@ __all__ = ["BY_ENDPOINT", "CHAT", "PATHS", "Fault", "Reading", "Wire", "WireRequ
 _WIRES: tuple[Wire, ...] = (CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS)
 BY_ENDPOINT = {wire.endpoint: wire for wire in _WIRES}
 PATHS = {  # whole names, since an app may have `/messages` of another kind
-    CHAT.path: CHAT.endpoint,
-    **{f"/v1{wire.path}": wire.endpoint for wire in _WIRES},
+    CHAT.path.removeprefix("/v1"): CHAT.endpoint,
+    **{wire.path: wire.endpoint for wire in _WIRES},
 }

@@ -45,7 +45,7 @@ class ChatWire:
     """OpenAI's chat completions, as most servers speak them."""
 
     endpoint = "chat"
-    path = "/chat/completions"
+    path = "/v1/chat/completions"
     param = "messages"
     answers = True
 

@@ -40,7 +40,7 @@ class CompletionsWire:
     """OpenAI's text completions: a prompt is raw text, so all of it counts as written by the user."""
 
     endpoint = "completions"
-    path = "/completions"
+    path = "/v1/completions"
     param = "prompt"
     answers = True
 

@@ -22,7 +22,7 @@ class EmbeddingsWire:
     """OpenAI's embeddings. Each input is judged like a turn of the user; only a refusal keeps it from the model."""
 
     endpoint = "embeddings"
-    path = "/embeddings"
+    path = "/v1/embeddings"
     param = "input"
     answers = False
 

@@ -39,7 +39,7 @@ class MessagesWire:
     """Anthropic's messages. Results of tools, found pages and documents that a search gave are tools' results."""
 
     endpoint = "messages"
-    path = "/messages"
+    path = "/v1/messages"
     param = "messages"
     answers = True
 

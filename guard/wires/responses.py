@@ -58,7 +58,7 @@ class ResponsesWire:
     """OpenAI's responses: a conversation of items, and a stream of typed events."""
 
     endpoint = "responses"
-    path = "/responses"
+    path = "/v1/responses"
     param = "input"
     answers = True
 

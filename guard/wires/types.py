@@ -176,7 +176,7 @@ class Wire(Protocol):
 
     @property
     def path(self) -> str:
-        """Its path, behind ``/v1``."""
+        """Its path."""
         ...
 
     @property
