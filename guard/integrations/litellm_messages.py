@@ -27,13 +27,6 @@ from guard.wires.requests import (
 )
 
 _CONVERSATIONS = ("messages", "input", "prompt", "query", "contents")  # what some call takes for the conversation
-_FIELDS = {  # what each wire reads of a request, its conversation first
-    "chat": ("messages",),
-    "messages": ("messages", "system", "thread"),
-    "completions": ("prompt", "suffix", "prompt_embeds"),
-    "responses": ("input", "instructions", "prompt", "previous_response_id", "conversation", "background"),
-    "embeddings": ("input",),
-}
 # What LiteLLM writes into a request itself.
 _OF_LITELLM = ("model_info", "provider_specific_header", "proxy_server_request", "secret_fields")
 _JSON = (str, list, dict)
@@ -51,7 +44,7 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
     if not isinstance(extra, dict):
         raise BadRequest("extra_body: need an object", param="extra_body")
     wire = _wire(data, call_type)
-    fields = ("query",) if wire is None else _FIELDS[wire.endpoint]
+    fields = ("query",) if wire is None else (wire.param, *wire.beside)
     _check_conversations(data, extra, fields)
     own = {*fields, *_FILES, *_OF_LITELLM, *(("text",) if "instructions" in fields else ())}
     unread = own | KNOWN.difference(settings.judged_fields)

@@ -12,7 +12,7 @@ from guard.wires.choices import ChoicesReader
 from guard.wires.json import content_texts, dump, event, parse_json
 from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason, marks
 from guard.wires.parts import Parts, content, inside, media_in, said
-from guard.wires.requests import Open, field_turns, limited, no_other_conversation, stored_prompt, validated
+from guard.wires.requests import Open, field_turns, opened, stored_prompt
 from guard.wires.trimming import Entry, trimmed
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 
@@ -47,6 +47,7 @@ class ChatWire:
     endpoint = "chat"
     path = "/v1/chat/completions"
     param = "messages"
+    beside: tuple[str, ...] = ()
     answers = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
@@ -65,9 +66,7 @@ class ChatWire:
         Raises:
             BadRequest: it is no chat request; the message names the field.
         """
-        limited(data, "messages")
-        no_other_conversation(data, "prompt", "input")
-        request = validated(_Request, data)
+        request = opened(_Request, data, self.param)
         if not request.messages:
             raise BadRequest("messages: need at least one message", param="messages")
         turns = field_turns(data, reading, ("messages",))

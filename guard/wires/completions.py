@@ -10,15 +10,7 @@ from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
 from guard.wires.json import content_texts, dump, dump_request, event, parse_json
 from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason
-from guard.wires.requests import (
-    Open,
-    field_turns,
-    limited,
-    no_other_conversation,
-    stored_prompt,
-    texts_of,
-    validated,
-)
+from guard.wires.requests import Open, field_turns, opened, stored_prompt, texts_of
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 
 _EMBEDS = "prompt_embeds"  # vectors in the place of a prompt
@@ -42,20 +34,19 @@ class CompletionsWire:
     endpoint = "completions"
     path = "/v1/completions"
     param = "prompt"
+    beside = ("suffix", _EMBEDS)
     answers = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; every prompt is a turn, and so is the suffix. Prompts of token ids are refused."""
         data = parse_json(body)
-        limited(data, "prompt")
-        no_other_conversation(data, "messages", "input", own=("suffix", _EMBEDS))
-        request = validated(_Request, data)
+        request = opened(_Request, data, self.param, self.beside)
         prompts = texts_of(data, "prompt")
         embeds = (_EMBEDS,) if data.get(_EMBEDS) is not None else ()
         removed = embeds if reading.text_only else ()
         turns = [Turn("user", text) for text in (*prompts, request.suffix or "") if text]
         return WireRequest(
-            turns=(*field_turns(data, reading, ("prompt", "suffix", _EMBEDS)), *turns),
+            turns=(*field_turns(data, reading, (self.param, *self.beside)), *turns),
             model=request.model or "",
             stream=bool(request.stream),
             include_usage=bool(request.stream_options and request.stream_options.include_usage),

@@ -9,7 +9,7 @@ from guard.errors import UpstreamError
 from guard.types import Decision, Reply, Turn
 from guard.wires.json import OPAQUE, content_texts, parse_json
 from guard.wires.openai import error_body
-from guard.wires.requests import Open, field_turns, limited, no_other_conversation, texts_of, validated
+from guard.wires.requests import Open, field_turns, opened, texts_of
 from guard.wires.types import Fault, Heard, Reading, StreamReader, WireRequest
 
 
@@ -24,14 +24,13 @@ class EmbeddingsWire:
     endpoint = "embeddings"
     path = "/v1/embeddings"
     param = "input"
+    beside: tuple[str, ...] = ()
     answers = False
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; inputs of token ids are refused."""
         data = parse_json(body)
-        limited(data, "input")
-        no_other_conversation(data, "messages", "prompt")
-        request = validated(_Request, data)
+        request = opened(_Request, data, self.param)
         turns = [Turn("user", text) for text in texts_of(data, "input")]
         fields = field_turns(data, reading, ("input",))
         return WireRequest(turns=(*fields, *turns), model=request.model or "", body=body)

@@ -11,7 +11,7 @@ from guard.wires.json import content_texts, dump, event, parse_json
 from guard.wires.messages_stream import NAMES, MessagesReader, error_of
 from guard.wires.openai import extras_of
 from guard.wires.parts import Parts, inside, media_in, nested, said
-from guard.wires.requests import Open, field_turns, limited, no_other_conversation, stored_prompt, validated
+from guard.wires.requests import Open, field_turns, opened, stored_prompt
 from guard.wires.trimming import Entry, trimmed
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
 from rag.types import Citation
@@ -41,6 +41,7 @@ class MessagesWire:
     endpoint = "messages"
     path = "/v1/messages"
     param = "messages"
+    beside = ("system", _THREAD)
     answers = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
@@ -52,9 +53,7 @@ class MessagesWire:
         )
 
     def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
-        limited(data, "messages")
-        no_other_conversation(data, "prompt", "input", own=("system", _THREAD))
-        request = validated(_Request, data)
+        request = opened(_Request, data, self.param, self.beside)
         if not request.messages:
             raise BadRequest("messages: need at least one message", param="messages")
         turns = field_turns(data, reading, ("messages", "system"))

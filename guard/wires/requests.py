@@ -19,7 +19,8 @@ MAX_ITEMS = 4096
 _PROMPT = "prompt_id"
 # vLLM puts the first before the input; the others are token ids in its place: SGLang's, TensorRT-LLM's, Dynamo's.
 _NOT_JUDGED = ("previous_input_messages", "input_ids", "prompt_token_ids", "token_data")
-_CONVERSATIONS = ("messages", "prompt", "input", _PROMPT, *_NOT_JUDGED)
+_OF_WIRES = ("messages", "prompt", "input")
+_CONVERSATIONS = (*_OF_WIRES, _PROMPT, *_NOT_JUDGED)
 _MODELS = ("model", "models")
 EXTRA = "extra_body"  # some servers merge it into the request
 ROUTING = "router_settings_override"  # LiteLLM takes fallbacks out of it as if they stood in the request
@@ -60,12 +61,24 @@ class Open(BaseModel):
         return self
 
 
-def validated(model: type[M], data: object) -> M:
-    """A request, or a part of one, by its model.
+def opened(model: type[M], data: object, conversation: str, beside: Collection[str] = ()) -> M:
+    """A request by its model, in which nothing stands that some server may take for another conversation.
+
+    Args:
+        model: of the wire.
+        data: the body.
+        conversation: the wire's field of it.
+        beside: what else the wire reads.
 
     Raises:
-        BadRequest: it is none; the message names the field.
+        BadRequest: it is none of this wire, or has more than `MAX_ITEMS` of its conversation; or as of
+            `no_other_conversation`.
     """
+    items = data.get(conversation) if isinstance(data, dict) else None
+    if isinstance(items, list) and len(items) > MAX_ITEMS:  # which nobody writes, so nothing looks into it
+        raise BadRequest(f"{conversation}: {len(items)} of them; at most {MAX_ITEMS}", param=conversation)
+    others = (name for name in _OF_WIRES if name != conversation and name not in beside)
+    no_other_conversation(data, *others, own=beside)
     try:
         return model.model_validate(data)
     except ValidationError as exc:
@@ -74,17 +87,6 @@ def validated(model: type[M], data: object) -> M:
         loc = [part for part in error["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")][:3]
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
         raise BadRequest(f"{param or 'the body'}: {error['msg'][0].lower()}{error['msg'][1:]}", param=param) from exc
-
-
-def limited(data: object, field: str) -> None:
-    """Refuses a list that nobody writes, before anything looks into it.
-
-    Raises:
-        BadRequest: it is longer than `MAX_ITEMS`.
-    """
-    items = data.get(field) if isinstance(data, dict) else None
-    if isinstance(items, list) and len(items) > MAX_ITEMS:
-        raise BadRequest(f"{field}: {len(items)} of them; at most {MAX_ITEMS}", param=field)
 
 
 def no_other_conversation(data: object, *fields: str, own: Collection[str] = ()) -> None:

@@ -11,15 +11,7 @@ from guard.types import Decision, Reply, Turn
 from guard.wires.json import content_leaves, dump, parse_json
 from guard.wires.openai import cited_place, error_body, extras_of
 from guard.wires.parts import Parts, content, inside, media_in, said
-from guard.wires.requests import (
-    Open,
-    field_turns,
-    limited,
-    no_other_conversation,
-    stored_prompt,
-    strings_beside,
-    validated,
-)
+from guard.wires.requests import Open, field_turns, opened, stored_prompt, strings_beside
 from guard.wires.responses_stream import NAMES, ResponsesReader, is_repeated, responses_events
 from guard.wires.trimming import Entry, trimmed
 from guard.wires.types import Fault, Reading, StreamReader, WireRequest
@@ -60,6 +52,7 @@ class ResponsesWire:
     endpoint = "responses"
     path = "/v1/responses"
     param = "input"
+    beside = ("instructions", *_STORED, "background")
     answers = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
@@ -73,9 +66,7 @@ class ResponsesWire:
         )
 
     def _read(self, data: Any, body: bytes, reading: Reading) -> WireRequest:  # noqa: ANN401 - any JSON value
-        limited(data, "input")
-        no_other_conversation(data, "messages", own=("instructions", *_STORED, "background"))
-        request = validated(_Request, data)
+        request = opened(_Request, data, self.param, self.beside)
         if request.background:
             raise BadRequest(
                 "background: its answer would be fetched by GET /v1/responses/ID, which Airlock does not serve; send "

@@ -185,6 +185,11 @@ class Wire(Protocol):
         ...
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """The fields that it reads beside that one."""
+        ...
+
+    @property
     def answers(self) -> bool:
         """Whether its answers can hold a text of Airlock's own."""
         ...
