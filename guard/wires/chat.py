@@ -9,12 +9,12 @@ from typing import Any, Literal
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
-from guard.wires.json import content_texts, dump, event, parse_json
-from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason, marks
+from guard.wires.json import dump, event, parse_json
+from guard.wires.openai import DONE, NO_USAGE, OpenAIWire, extras_of, finish_reason, marks
 from guard.wires.parts import Parts, content, inside, media_in, said
 from guard.wires.requests import Open, field_turns, opened, stored_prompt
 from guard.wires.trimming import Entry, trimmed
-from guard.wires.types import Fault, Reading, StreamReader, WireRequest
+from guard.wires.types import Reading, StreamReader, WireRequest
 
 _PARTS = Parts(
     text={"text": "text", "input_text": "text", "refusal": "refusal"},
@@ -41,14 +41,12 @@ class _Request(Open):
     stream_options: _StreamOptions | None = None
 
 
-class ChatWire:
+class ChatWire(OpenAIWire):
     """OpenAI's chat completions, as most servers speak them."""
 
     endpoint = "chat"
     path = "/v1/chat/completions"
     param = "messages"
-    beside: tuple[str, ...] = ()
-    answers = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; refused turns are taken out, and parts without text where `reading` says so.
@@ -111,14 +109,6 @@ class ChatWire:
         if request.include_usage:
             events.append({**around, "choices": [], "usage": NO_USAGE})
         return b"".join(map(event, events)) + DONE
-
-    def error(self, fault: Fault) -> bytes:
-        """OpenAI's error object."""
-        return error_body(fault)
-
-    def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
-        """Every string that is not the server's own."""
-        return [text for text in content_texts(data).values() if text]
 
     def reader(self, request: WireRequest) -> StreamReader:
         """For chunks."""

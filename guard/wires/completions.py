@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from guard.types import Decision, Reply, Turn
 from guard.wires.choices import ChoicesReader
-from guard.wires.json import content_texts, dump, dump_request, event, parse_json
-from guard.wires.openai import DONE, NO_USAGE, error_body, extras_of, finish_reason
+from guard.wires.json import dump, dump_request, event, parse_json
+from guard.wires.openai import DONE, NO_USAGE, OpenAIWire, extras_of, finish_reason
 from guard.wires.requests import Open, field_turns, opened, stored_prompt, texts_of
-from guard.wires.types import Fault, Reading, StreamReader, WireRequest
+from guard.wires.types import Reading, StreamReader, WireRequest
 
 _EMBEDS = "prompt_embeds"  # vectors in the place of a prompt
 
@@ -28,14 +28,13 @@ class _Request(Open):
     stream_options: _StreamOptions | None = None
 
 
-class CompletionsWire:
+class CompletionsWire(OpenAIWire):
     """OpenAI's text completions: a prompt is raw text, so all of it counts as written by the user."""
 
     endpoint = "completions"
     path = "/v1/completions"
     param = "prompt"
     beside = ("suffix", _EMBEDS)
-    answers = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; every prompt is a turn, and so is the suffix. Prompts of token ids are refused."""
@@ -67,14 +66,6 @@ class CompletionsWire:
         if request.include_usage:
             events.append({**_frame(request, decision), "choices": [], "usage": NO_USAGE})
         return b"".join(map(event, events)) + DONE
-
-    def error(self, fault: Fault) -> bytes:
-        """OpenAI's error object."""
-        return error_body(fault)
-
-    def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
-        """Every string that is not the server's own."""
-        return [text for text in content_texts(data).values() if text]
 
     def reader(self, request: WireRequest) -> StreamReader:
         """For chunks."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from guard.errors import UpstreamError
 from guard.types import Decision, Reply, Turn
-from guard.wires.json import OPAQUE, content_texts, parse_json
-from guard.wires.openai import error_body
+from guard.wires.json import OPAQUE, parse_json
+from guard.wires.openai import OpenAIWire, error_body
 from guard.wires.requests import Open, field_turns, opened, texts_of
 from guard.wires.types import Fault, Heard, Reading, StreamReader, WireRequest
 
@@ -18,13 +18,12 @@ class _Request(Open):
     model: str | None = None
 
 
-class EmbeddingsWire:
+class EmbeddingsWire(OpenAIWire):
     """OpenAI's embeddings. Each input is judged like a turn of the user; only a refusal keeps it from the model."""
 
     endpoint = "embeddings"
     path = "/v1/embeddings"
     param = "input"
-    beside: tuple[str, ...] = ()
     answers = False
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
@@ -43,15 +42,11 @@ class EmbeddingsWire:
         """The same."""
         return self.answer(request, decision, reply, extras=extras)
 
-    def error(self, fault: Fault) -> bytes:
-        """OpenAI's error object."""
-        return error_body(fault)
-
     def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
         """What the answer says beside its vectors."""
         rows = data.get("data")
         beside = [_without_vector(row) for row in rows] if isinstance(rows, list) else rows
-        return [text for text in content_texts({**data, "data": beside}).values() if text]
+        return super().texts({**data, "data": beside}, request)
 
     def reader(self, request: WireRequest) -> StreamReader:
         """For a stream that nobody sends."""

@@ -1,18 +1,33 @@
-"""What OpenAI's wires share: errors, the `airlock` object, citations, no usage."""
+"""What OpenAI's wires share: errors, texts of answers, the `airlock` object, citations, no usage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from guard.types import Decision, Reply
-from guard.wires.json import dump
-from guard.wires.types import Fault
+from guard.wires.json import content_texts, dump
+from guard.wires.types import Fault, WireRequest
 from rag.types import Citation, GroundedAnswer
 
 DONE = b"data: [DONE]\n\n"
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+class OpenAIWire:
+    """What OpenAI's wires share."""
+
+    beside: tuple[str, ...] = ()
+    answers = True
+
+    def error(self, fault: Fault) -> bytes:
+        """OpenAI's error object."""
+        return error_body(fault)
+
+    def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
+        """Every string that is not the server's own."""
+        return [text for text in content_texts(data).values() if text]
 
 
 def error_body(fault: Fault) -> bytes:

@@ -9,12 +9,12 @@ from typing import Any
 from guard.errors import BadRequest
 from guard.types import Decision, Reply, Turn
 from guard.wires.json import content_leaves, dump, parse_json
-from guard.wires.openai import cited_place, error_body, extras_of
+from guard.wires.openai import OpenAIWire, cited_place, extras_of
 from guard.wires.parts import Parts, content, inside, media_in, said
 from guard.wires.requests import Open, field_turns, opened, stored_prompt, strings_beside
 from guard.wires.responses_stream import NAMES, ResponsesReader, is_repeated, responses_events
 from guard.wires.trimming import Entry, trimmed
-from guard.wires.types import Fault, Reading, StreamReader, WireRequest
+from guard.wires.types import Reading, StreamReader, WireRequest
 from rag.types import Citation
 
 _PARTS = Parts(
@@ -46,14 +46,13 @@ class _Request(Open):
     background: bool | None = None
 
 
-class ResponsesWire:
+class ResponsesWire(OpenAIWire):
     """OpenAI's responses: a conversation of items, and a stream of typed events."""
 
     endpoint = "responses"
     path = "/v1/responses"
     param = "input"
     beside = ("instructions", *_STORED, "background")
-    answers = True
 
     def parse(self, body: bytes, reading: Reading) -> WireRequest:
         """Read a request; refused turns are taken out, and parts without text where `reading` says so."""
@@ -110,10 +109,6 @@ class ResponsesWire:
     def answer_events(self, request: WireRequest, decision: Decision, reply: Reply, *, extras: bool) -> bytes:
         """The same as typed events."""
         return responses_events(_response(request, decision, reply, extras=extras), usage=True)
-
-    def error(self, fault: Fault) -> bytes:
-        """OpenAI's error object."""
-        return error_body(fault)
 
     def texts(self, data: Mapping[str, Any], request: WireRequest) -> list[str]:
         """Every string that is not the server's own, nor repeated from the request's settings."""
