@@ -122,7 +122,20 @@ class Database:
             sqlalchemy.exc.SQLAlchemyError: as the database raised it.
         """
         with self._engine.begin() as connection:
-            yield Ledger(connection, self.keys, _head(connection, lock=True))
+            yield Ledger(connection, self.keys, _locked_head(connection))
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Ledger]:
+        """The same for who can do nothing about what the database raises.
+
+        Raises:
+            JournalError: the database failed.
+        """
+        try:
+            with self.appending() as ledger:
+                yield ledger
+        except SQLAlchemyError as exc:
+            raise JournalError(f"{self.place}: {reason(exc)}") from exc
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -250,8 +263,8 @@ def is_of_all(exc: Exception) -> bool:
     return exc.connection_invalidated or getattr(exc.orig, "sqlstate", None) in _IN_VAIN
 
 
-def _head(connection: sa.Connection, *, lock: bool) -> Head:
-    if lock and connection.dialect.name != "sqlite":  # SQLite's transaction has the lock already
+def _locked_head(connection: sa.Connection) -> Head:
+    if connection.dialect.name != "sqlite":  # SQLite's transaction has the lock already
         connection.execute(_LOCK_HEAD)
     head = read_head(connection)
     if head is None:

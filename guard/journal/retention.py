@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from guard.errors import JournalError
 from guard.journal.chain import Head
-from guard.journal.database import Database, journal, read_head, reason
+from guard.journal.database import Database, journal, read_head
 from guard.journal.records import Kind, draft
 from guard.journal.review import waiting
 
@@ -59,14 +58,11 @@ def prune(database: Database, before: float) -> Pruned:
     done = Pruned(0, 0, 0)
     if found and head:
         last = found.pop("hash")
-        try:
-            with database.appending() as ledger:
-                if ledger.head.pruned == head.pruned:  # else another gateway was first
-                    done = Pruned(**found)
-                    ledger.append([draft(Kind.CHECKPOINT, {**done.as_dict(), "hash": last, "before": before})])
-                    ledger.prune(done.through)
-        except SQLAlchemyError as exc:
-            raise JournalError(f"{database.place}: {reason(exc)}") from exc
+        with database.changing() as ledger:
+            if ledger.head.pruned == head.pruned:  # else another gateway was first
+                done = Pruned(**found)
+                ledger.append([draft(Kind.CHECKPOINT, {**done.as_dict(), "hash": last, "before": before})])
+                ledger.prune(done.through)
     database.delete_pruned()
     with database.reading() as connection:
         first = connection.execute(_FIRST).first()

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
-from guard.errors import BadRequest, JournalError
-from guard.journal.database import Database, Ledger, journal, reason, select_records
+from guard.errors import BadRequest
+from guard.journal.database import Database, Ledger, journal, select_records
 from guard.journal.records import Kind, Record, draft
 from guard.types import Route
 
@@ -112,7 +110,7 @@ def claim(database: Database, decision: str, by: str, *, take_over: bool = False
         BadRequest: there is no such request, it is resolved, or somebody else has it and `take_over` is not set.
         JournalError: it could not be written.
     """
-    with _step(database) as ledger:
+    with database.changing() as ledger:
         review = find(ledger.connection, decision)
         _check_open(review)
         if review.state is State.CLAIMED and (review.by == by or not take_over):
@@ -130,7 +128,7 @@ def resolve(database: Database, decision: str, by: str, note: str) -> Review:
     """
     if not note.strip() or len(note) > _NOTE:
         raise BadRequest(f"a note has 1 to {_NOTE} characters that say what was done")
-    with _step(database) as ledger:
+    with database.changing() as ledger:
         review = find(ledger.connection, decision)
         _check_open(review)
         if review.state is State.WAITING or review.by != by:
@@ -150,12 +148,3 @@ def _appended(ledger: Ledger, review: Review, state: State, by: str, note: str |
     content = {"state": state.value, "by": by, "note": note}
     records: Sequence[Record] = ledger.append([draft(Kind.REVIEW, content, review.decision.decision)])
     return Review(review.decision, (*review.steps, *records))
-
-
-@contextmanager
-def _step(database: Database) -> Iterator[Ledger]:
-    try:
-        with database.appending() as ledger:
-            yield ledger
-    except SQLAlchemyError as exc:
-        raise JournalError(f"{database.place}: {reason(exc)}") from exc
