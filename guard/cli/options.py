@@ -121,9 +121,7 @@ def opened_journal(settings: Config, *, read_only: bool = True) -> closing[Datab
     """
     from guard.journal.database import Database
 
-    if not read_only:  # it would make what is not there, and find nothing to do
-        Database(settings.journal, read_only=True).close()
-    return closing(Database(settings.journal, read_only=read_only))
+    return closing(Database(settings.journal, read_only=read_only, make=False))
 
 
 def moment_of(text: str | None, option: str) -> float | None:

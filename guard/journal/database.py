@@ -90,7 +90,8 @@ class Database:
 
     Args:
         settings: where it is, and its key.
-        read_only: whether nothing may change: no file is made, and an older form is refused.
+        read_only: whether nothing may change.
+        make: whether one is made where there is none, and an older form migrated; never where it is only read.
         timeout_s: seconds to wait for a lock.
 
     Raises:
@@ -98,13 +99,16 @@ class Database:
         ConfigError: there is no journal, or the driver for PostgreSQL is missing.
     """
 
-    def __init__(self, settings: JournalSection, *, read_only: bool = False, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, settings: JournalSection, *, read_only: bool = False, make: bool = True, timeout_s: float = 5.0
+    ) -> None:
+        make = make and not read_only
         self.place = place(settings)
         self.keys = Keys.of("journal.key_env", settings.key_env)
-        self._engine = engine_of(settings, read_only=read_only, timeout_s=timeout_s)
+        self._engine = engine_of(settings, read_only=read_only, make=make, timeout_s=timeout_s)
         try:
             with self._explained():
-                self._prepare(read_only)
+                self._prepare(read_only=read_only, make=make)
         except BaseException:
             self._engine.dispose()
             raise
@@ -190,17 +194,17 @@ class Database:
         finally:
             connection.close()
 
-    def _prepare(self, read_only: bool) -> None:
+    def _prepare(self, *, read_only: bool, make: bool) -> None:
         with self.reading() as connection:
             found = _version(connection)
-            if found is None and self.is_sqlite and not read_only:
+            if found is None and self.is_sqlite and make:
                 _check_unused(connection, self.place)
+        if found != SCHEMA and not make:
+            what = "is no journal" if found is None else f"is of form {found}, this Airlock reads {SCHEMA}"
+            raise JournalError(f"{self.place}: {what}; `airlock serve` makes and migrates journals")
         if self.is_sqlite and not read_only:
             self._pragma("journal_mode=WAL")
         if found != SCHEMA:
-            if read_only:
-                what = "is no journal" if found is None else f"is of form {found}, this Airlock reads {SCHEMA}"
-                raise JournalError(f"{self.place}: {what}; `airlock serve` makes and migrates journals")
             self._migrate(found)
         if not read_only:
             self._check_key()

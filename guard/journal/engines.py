@@ -22,7 +22,7 @@ _SILENCE = {  # 15 s without an answer of PostgreSQL's machine, whether somethin
 }
 
 
-def engine_of(settings: JournalSection, *, read_only: bool, timeout_s: float) -> sa.Engine:
+def engine_of(settings: JournalSection, *, read_only: bool, make: bool, timeout_s: float) -> sa.Engine:
     """What opens connections to a journal; each transaction of SQLite has the lock from its beginning, unless it reads.
 
     Raises:
@@ -32,14 +32,14 @@ def engine_of(settings: JournalSection, *, read_only: bool, timeout_s: float) ->
     if settings.url is not None:
         return _postgres(settings.url, timeout_s)
     assert settings.path is not None
-    return _sqlite(settings.path, settings.sync, read_only=read_only, timeout_s=timeout_s)
+    return _sqlite(settings.path, settings.sync, read_only=read_only, make=make, timeout_s=timeout_s)
 
 
-def _sqlite(path: Path, sync: bool, *, read_only: bool, timeout_s: float) -> sa.Engine:
+def _sqlite(path: Path, sync: bool, *, read_only: bool, make: bool, timeout_s: float) -> sa.Engine:
     try:
-        if read_only:
+        if not make:
             path.stat()
-        else:
+        if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)  # made for the owner only; SQLite gives its other files the same mode
     except FileNotFoundError as exc:
