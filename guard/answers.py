@@ -53,10 +53,9 @@ class AnswerTexts:
         self._lines = self._lines_of(self._own.country)
         self._values = {language: self._values_in(language) for language in self.languages}
 
-    def text(self, kind: Kind, decision: Decision) -> str:
-        """The text of a kind for a decision; empty where nothing is to be said."""
-        category = decision.verdict.category if decision.verdict else ""
-        return self._find(kind, category, decision.language, decision.rule)
+    def text(self, kind: Kind, decision: Decision, names: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The text of a kind for a decision, with further placeholders filled in; empty where nothing is to be said."""
+        return self._find(kind, decision.category or "", decision.language, decision.rule, names)
 
     def reply(self, kind: Kind, decision: Decision, *, refused: bool = False) -> Reply:
         """The text of a kind; a person in distress is told first where help is."""
@@ -65,13 +64,12 @@ class AnswerTexts:
     def grounded(self, decision: Decision, answer: GroundedAnswer) -> Reply:
         """An answer from the knowledge base with what Airlock adds before and after it; the citations keep step."""
         before = [("comfort", self.comfort(decision))]
-        category = decision.verdict.category if decision.verdict else ""
         if answer.premises:
             claim = " / ".join(_quoted(premise.claim) for premise in answer.premises)
-            before.append(("premise", self._find("premise", category, decision.language, names={CLAIM: claim})))
+            before.append(("premise", self.text("premise", decision, {CLAIM: claim})))
         if answer.related:
             title = " / ".join(dict.fromkeys(_quoted(citation.title) for citation in answer.citations))
-            before.append(("related", self._find("related", category, decision.language, names={TITLE: title})))
+            before.append(("related", self.text("related", decision, {TITLE: title})))
         if answer.positions is not None:
             before.append(("opening", self.text("opening", decision)))
         return _around([*before, ("", answer.answer), ("condition", self.text("condition", decision))], answer)
