@@ -40,7 +40,7 @@ async def refuse_websocket(send: Send) -> None:
 def is_stream(start: Message) -> bool:
     """Whether an answer, by its first message, is server-sent events."""
     kinds = [value for name, value in start.get("headers", []) if name.lower() == b"content-type"]
-    return any(kind.startswith(b"text/event-stream") for kind in kinds)
+    return any(kind.lower().startswith(b"text/event-stream") for kind in kinds)
 
 
 class Cut:
@@ -146,6 +146,12 @@ class Client:
             hearing.exception()  # where `receive` fails, the client is lost too
             for cut in self._cuts:
                 cut.now()
+
+
+async def stays() -> Message:
+    """What a client says that says no more, and waits."""
+    await asyncio.Event().wait()
+    raise AssertionError
 
 
 async def while_there(receive: Receive, work: Awaitable[T]) -> T:

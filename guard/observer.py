@@ -10,10 +10,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from guard.asgi import Headers
 from guard.errors import AirlockError, BadRequest, UpstreamError
 from guard.types import Decision
-
-Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from guard.asgi import ASGIApp, Message
+from guard.asgi import ASGIApp, Message, stays
+from guard.body import replay
+from guard.endpoints import MODELS
 from guard.errors import UpstreamError
 
 _WITHIN_S = 10.0
@@ -19,19 +21,14 @@ async def reach(forwarder: ASGIApp, base_url: str) -> int:
         UpstreamError: it cannot be reached in ten seconds, has no such path or fails.
     """
     answer: list[Message] = []
-    asked: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def receive() -> Message:
-        if not asked:
-            await asyncio.Event().wait()  # a client that stays
-        return asked.pop()
 
     async def send(message: Message) -> None:
         answer.append(message)
 
     try:
         async with asyncio.timeout(_WITHIN_S):
-            await forwarder({"type": "http", "method": "GET", "path": "/v1/models", "headers": []}, receive, send)
+            scope = {"type": "http", "method": "GET", "path": MODELS, "headers": []}
+            await forwarder(scope, replay(b"", stays), send)
     except TimeoutError:
         raise UpstreamError(f"upstream.base_url = {base_url!r}: no answer in {_WITHIN_S:g} s") from None
     status = int(answer[0]["status"])

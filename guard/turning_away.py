@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from guard.asgi import Headers
+from guard.asgi import JSON, Headers
 from guard.config import Config
 from guard.endpoints import MODELS, OWN, PROBES
 from guard.engine import ON_ERROR, Guard
@@ -56,7 +56,7 @@ class TurnedAway(AirlockError):
     @property
     def headers(self) -> Headers:
         """Headers of the error."""
-        found: Headers = [(b"content-type", b"application/json"), *self._headers]
+        found: Headers = [*JSON, *self._headers]
         if self.status == 401:
             found.append((b"www-authenticate", b"Bearer"))
         if self.retry_after_s is not None:

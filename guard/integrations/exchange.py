@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from guard.asgi import Headers, Message, Receive, Scope, Send
+from guard.asgi import Headers, Message, Receive, Scope, Send, is_stream, stays
+from guard.body import replay
 from guard.engine import Guard
 from guard.errors import BlockedError
 from guard.integrations.background import background
@@ -97,7 +98,8 @@ class LocalExchange:
 
     async def _run(self) -> None:
         try:
-            await GuardMiddleware(self._model, self._guard)(self._scope, self._receive(), self._send)
+            receive = replay(self._body, stays)  # the caller hangs up by `close`
+            await GuardMiddleware(self._model, self._guard)(self._scope, receive, self._send)
         except BaseException as exc:
             self._tell(Ended(exc))
             if not isinstance(exc, Exception):
@@ -108,24 +110,14 @@ class LocalExchange:
     async def _send(self, message: Message) -> None:
         self._tell(message)
 
-    def _receive(self) -> Receive:
-        left = [self._body]
-
-        async def receive() -> Message:
-            if not left:
-                await asyncio.Event().wait()  # the caller hangs up by `close`
-            return {"type": "http.request", "body": left.pop(), "more_body": False}
-
-        return receive
-
     async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app behind the guard: the caller's own client."""
         body = (await receive())["body"]
         head = await self._ask((scope["headers"], body))
         assert isinstance(head, Head)
-        await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
-        kinds = [value.lower() for name, value in head.headers if name.lower() == b"content-type"]
-        streams = any(kind.startswith(b"text/event-stream") for kind in kinds)
+        start: Message = {"type": "http.response.start", "status": head.status, "headers": head.headers}
+        await send(start)
+        streams = is_stream(start)
         tail = b"\n"  # the body begins a line
         while isinstance(read := await self._ask(None), bytes):
             # A client reads no further than this, so it would leave the guard waiting for the end.
