@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from guard.admission import Access, Limits, TenantShare
 from guard.choosing import ClassifierSection, OtherClassifier
 from guard.connections import Server, Upstream
+from guard.conversation import Conversation
 from guard.errors import ConfigError
-from guard.fields import NO_ENCODER, SHIPPED, Count, OpenAICategory, Section, Share, Word
+from guard.fields import NO_ENCODER, SHIPPED, OpenAICategory, Section, Word
 from guard.journal.settings import JournalSection
 from guard.knowledge import DEFAULT_INTERPRETATION, Grounding, Interpretation, Knowledge
 from guard.output import Output
@@ -25,49 +26,6 @@ from guard.texts import Answers
 from guard.yaml_file import read_yaml, validated
 
 _NO_FOLDERS = ("package:", "fetched:")  # what the names of encoders begin with that are no folders
-Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-"""The roles of all wires."""
-
-
-class Conversation(Section):
-    """Which messages are judged, and how."""
-
-    trusted_roles: tuple[Role, ...] = Field(
-        ("system", "developer"), description="Roles that the operator writes; every other role is judged."
-    )
-    context_turns: Annotated[int, Field(ge=1)] = Field(
-        4, description="The last user turns that are also judged as one text."
-    )
-    context_characters: Count = Field(6000, description="Of that text, its end is read, at most this long.")
-    context_from: Share = Field(
-        0.9, description="Probability from which turns taken together make the route stricter than the last one alone."
-    )
-    forget_refused: bool = Field(
-        True,
-        description="Take refused turns, with the refusal, out of a conversation that goes on; else it ends there.",
-    )
-    non_text_parts: Literal["refuse", "pass", "text_only"] = Field(
-        "refuse",
-        description="Images, audio and files, which Airlock cannot judge; `text_only` takes them out of the request.",
-    )
-    stored_text: Literal["refuse", "pass"] = Field(
-        "refuse",
-        description="Text that the model's server keeps and a request only names (`previous_response_id`, `prompt`).",
-    )
-    judged_fields: tuple[str, ...] = Field(
-        ("chat_template", "chat_template_kwargs", "documents", "prompt_variables"),
-        description="Fields beside the conversation of which every string is judged too, such as `tools`.",
-    )
-    trusted_fields: tuple[str, ...] = Field(
-        (),
-        description="Further fields beside the conversation that only the application writes, and that are not judged.",
-    )
-    unknown_fields: Literal["judge", "refuse", "pass"] = Field(
-        "judge",
-        description="What reads as text in fields beside the conversation that Airlock does not know: judge it, refuse "
-        "the request with HTTP 400, or let it pass unjudged.",
-    )
-
 
 NO_JOURNAL: Mapping[str, Any] = {"journal.path": None, "journal.url": None}
 """Overrides for commands that decide without a record."""

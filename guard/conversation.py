@@ -1,15 +1,18 @@
-"""Which texts of a conversation are judged, which of them have a say, and what they come to; all of it pure."""
+"""The `conversation` section; which texts are judged by it, which have a say, and what they come to, all of it pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
 
 from classifier.types import Handling, Tier, Verdict
-from guard.config import Conversation
 from guard.errors import BadRequest
+from guard.fields import Count, Section, Share
 from guard.policy import Match, Rule
-from guard.types import FIELD, AnswerGrounding, Route, Shadow, TextKind, Turn
+from guard.types import FIELD, AnswerGrounding, Role, Route, Shadow, TextKind, Turn
 
 _ENDS_A_TURN = ("assistant", "tool", "function")  # what stands between two turns of the user
 _KINDS = {
@@ -24,6 +27,44 @@ _STRICTNESS = (Route.FORWARD, Route.GROUND, Route.HAND_OVER, Route.REFUSE)
 _GROUNDING = tuple(AnswerGrounding)  # from the mildest to the strictest
 
 Texts = Sequence[tuple[TextKind, str]]
+
+
+class Conversation(Section):
+    """Which messages are judged, and how."""
+
+    trusted_roles: tuple[Role, ...] = Field(
+        ("system", "developer"), description="Roles that the operator writes; every other role is judged."
+    )
+    context_turns: Count = Field(4, description="The last user turns that are also judged as one text.")
+    context_characters: Count = Field(6000, description="Of that text, its end is read, at most this long.")
+    context_from: Share = Field(
+        0.9, description="Probability from which turns taken together make the route stricter than the last one alone."
+    )
+    forget_refused: bool = Field(
+        True,
+        description="Take refused turns, with the refusal, out of a conversation that goes on; else it ends there.",
+    )
+    non_text_parts: Literal["refuse", "pass", "text_only"] = Field(
+        "refuse",
+        description="Images, audio and files, which Airlock cannot judge; `text_only` takes them out of the request.",
+    )
+    stored_text: Literal["refuse", "pass"] = Field(
+        "refuse",
+        description="Text that the model's server keeps and a request only names (`previous_response_id`, `prompt`).",
+    )
+    judged_fields: tuple[str, ...] = Field(
+        ("chat_template", "chat_template_kwargs", "documents", "prompt_variables"),
+        description="Fields beside the conversation of which every string is judged too, such as `tools`.",
+    )
+    trusted_fields: tuple[str, ...] = Field(
+        (),
+        description="Further fields beside the conversation that only the application writes, and that are not judged.",
+    )
+    unknown_fields: Literal["judge", "refuse", "pass"] = Field(
+        "judge",
+        description="What reads as text in fields beside the conversation that Airlock does not know: judge it, refuse "
+        "the request with HTTP 400, or let it pass unjudged.",
+    )
 
 
 def texts_to_judge(turns: Sequence[Turn], settings: Conversation) -> list[tuple[TextKind, str]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
+from guard.types import Role
 from guard.wires import Wire
+from guard.wires.requests import MAX_ITEMS
 
 Schema = dict[str, Any]
 
@@ -15,7 +17,7 @@ _PARTS: Schema = {
     "type": "array",
     "items": {"type": "object", "required": ["type"], "properties": {"type": _TEXT, "text": _TEXT}},
 }
-_TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 4096}]}
+_TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_ITEMS}]}
 _MARK = {"x-airlock-decision": {"description": "The decision's id.", "schema": _TEXT, "required": True}}
 
 
@@ -26,13 +28,13 @@ def _messages(*roles: str, optional: bool) -> Schema:
         "required": ["role"] if optional else ["role", "content"],
         "properties": {"role": {"enum": list(roles)}, "content": {"anyOf": content}},
     }
-    return {"type": "array", "items": message, "minItems": 1, "maxItems": 4096}
+    return {"type": "array", "items": message, "minItems": 1, "maxItems": MAX_ITEMS}
 
 
 _FIELDS: dict[str, tuple[list[str], Schema]] = {
     "chat": (
         ["messages"],
-        {"messages": _messages("system", "developer", "user", "assistant", "tool", "function", optional=True)},
+        {"messages": _messages(*get_args(Role), optional=True)},
     ),
     "completions": (["prompt"], {"prompt": _TEXTS, "suffix": {"type": ["string", "null"]}}),
     "responses": (

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from classifier.types import Tier, Verdict
 from guard.errors import ConfigError
-from guard.fields import Seconds, Section, Share, named_apart
+from guard.fields import Count, Seconds, Section, Share, named_apart
 from guard.response_check import Responses
 from guard.sound import sound_verdicts
 from guard.types import Classifier, Finding
@@ -35,10 +35,10 @@ class Pattern(Section):
 class Output(Section):
     """The output door for answers of the application's own model."""
 
-    hold_back: Annotated[int, Field(ge=1)] = Field(
+    hold_back: Count = Field(
         240, description="Characters of a stream kept back until what follows them is checked too."
     )
-    stride: Annotated[int, Field(ge=1)] = Field(160, description="Characters of a stream between two checks.")
+    stride: Count = Field(160, description="Characters of a stream between two checks.")
     classifier: bool = Field(True, description="Judge what the model wrote with the input classifier.")
     unsafe_from: Share = Field(0.9, description="Probability of Unsafe from which an answer is withheld.")
     input_only: tuple[str, ...] = Field(

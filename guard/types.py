@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from classifier.types import Exchange, Tier, Verdict
 from rag.types import Citation, GroundedAnswer, GroundingReport
@@ -41,6 +41,8 @@ class AnswerGrounding(StrEnum):
     REQUIRE = "require"  # only what the knowledge base supports leaves
 
 
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+"""The roles of all wires."""
 FIELD = "field"
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from guard.errors import BadRequest
-from guard.types import Decision, Reply, Turn
+from guard.types import Decision, Reply, Role, Turn
 from guard.wires.choices import ChoicesReader
 from guard.wires.json import dump, event, parse_json
 from guard.wires.openai import DONE, NO_USAGE, OpenAIWire, extras_of, finish_reason, marks
@@ -25,7 +25,7 @@ _PARTS = Parts(
 
 
 class _Message(Open):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    role: Role
     content: str | list[dict[str, Any]] | None = None
     tool_calls: Any = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -11,9 +11,7 @@ from guard.errors import BadRequest
 from guard.types import FIELD, Turn
 from guard.wires.json import leaves
 from guard.wires.parts import IDENTIFIER, said
-
-if TYPE_CHECKING:
-    from guard.wires.types import Reading
+from guard.wires.types import Reading
 
 MAX_ITEMS = 4096
 _PROMPT = "prompt_id"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from guard.conversation import Conversation
 from guard.errors import AirlockError, BadRequest, UpstreamError
 from guard.types import Decision, Reply, Turn
-
-if TYPE_CHECKING:
-    from guard.config import Conversation
 
 Key = tuple[int | str, ...]
 

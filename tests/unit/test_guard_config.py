@@ -6,12 +6,12 @@ import yaml
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import ClassifierError
-from guard.config import Config, Role, absolute, load_config, settings, warnings_of
+from guard.config import Config, absolute, load_config, settings, warnings_of
 from guard.errors import ConfigError
 from guard.output import PatternCheck, output_checks
 from guard.policy_cases import read_cases
 from guard.tenants import read_keys
-from guard.types import Route
+from guard.types import Role, Route
 from guard.wires import chat, messages, responses
 from tests.doubles import WordClassifier
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.types import Tier, Verdict
-from guard.config import Conversation
-from guard.conversation import Judged, texts_to_judge, weigh
+from guard.conversation import Conversation, Judged, texts_to_judge, weigh
 from guard.errors import BadRequest, ConfigError
 from guard.memory import RememberingClassifier
 from guard.middleware import GuardMiddleware

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from guard.config import Conversation
+from guard.conversation import Conversation
 from guard.errors import BadRequest
 from guard.middleware import GuardMiddleware
 from guard.types import FIELD, Route, Turn
