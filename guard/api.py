@@ -133,19 +133,19 @@ def _with_errors(api: FastAPI, guard: Guard) -> None:
     """Let every error leave in one shape, with a decision written down."""
 
     @api.exception_handler(AirlockError)
-    async def failed(_: Request, exc: AirlockError) -> Response:
-        return await _turned_away(guard, exc)
+    async def failed(request: Request, exc: AirlockError) -> Response:
+        return await _turned_away(guard, exc, request)
 
     @api.exception_handler(RequestValidationError)
-    async def invalid(_: Request, exc: RequestValidationError) -> Response:
+    async def invalid(request: Request, exc: RequestValidationError) -> Response:
         error = exc.errors()[0]
         param = ".".join(str(part) for part in error["loc"][1:])
-        return await _turned_away(guard, BadRequest(f"{param or 'body'}: {error['msg']}", param=param))
+        return await _turned_away(guard, BadRequest(f"{param or 'body'}: {error['msg']}", param=param), request)
 
     @api.exception_handler(HTTPException)
     async def unknown(request: Request, exc: HTTPException) -> Response:
         refusal = not_served(guard.config, request.method, request.url.path, status=exc.status_code)
-        return await _turned_away(guard, refusal)
+        return await _turned_away(guard, refusal, request)
 
 
 def _with_guarded_wires(api: FastAPI, config: Config) -> None:
@@ -192,8 +192,8 @@ def _read(guard: Guard, value: str | list[dict[str, Any]]) -> WireRequest:
     return request
 
 
-async def _turned_away(guard: Guard, exc: AirlockError) -> Response:
-    decision, fault = await fault_of(guard, exc)
+async def _turned_away(guard: Guard, exc: AirlockError, request: Request) -> Response:
+    decision, fault = await fault_of(guard, exc, _origin(request))
     headers = {DECISION_HEADER.decode(): decision.id}
     return Response(error_body(fault), status_code=fault.status, media_type="application/json", headers=headers)
 

@@ -134,15 +134,15 @@ class Gateway:
         except ClientGone:
             return
         except BadRequest as exc:
-            await self._turn_away(exc, send)
+            await self._turn_away(exc, scope, send)
 
     async def _not_served(self, scope: Scope, send: Send) -> None:
         status = 405 if scope["path"] in self._paths else 404
         refusal = not_served(self._guard.config, scope["method"], scope["path"], status=status)
-        await self._turn_away(refusal, send)
+        await self._turn_away(refusal, scope, send)
 
-    async def _turn_away(self, exc: BadRequest, send: Send) -> None:
-        decision, fault = await fault_of(self._guard, exc)
+    async def _turn_away(self, exc: BadRequest, scope: Scope, send: Send) -> None:
+        decision, fault = await fault_of(self._guard, exc, _origin(scope))
         await send_whole(send, fault.status, error_body(fault), JSON, decision)
 
 

@@ -10,7 +10,7 @@ from guard.config import Config
 from guard.endpoints import MODELS, OWN, PROBES
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, JournalError
-from guard.types import Decision, Route
+from guard.types import Decision, Origin, Route
 from guard.wires import BY_ENDPOINT, CHAT, Fault
 
 log = logging.getLogger("airlock")
@@ -84,15 +84,15 @@ def not_served(config: Config, method: str, path: str, *, status: int) -> BadReq
     )
 
 
-async def fault_of(guard: Guard, exc: AirlockError) -> tuple[Decision, Fault]:
+async def fault_of(guard: Guard, exc: AirlockError, origin: Origin) -> tuple[Decision, Fault]:
     """The decision on a request that is not served or failed, written down if that can be, and its error."""
     if isinstance(exc, BadRequest):
         rule = "not_served" if exc.code == "not_served" else "invalid_request"
-        decision, fault = Decision(Route.REFUSE, rule, cause=exc.code), Fault.of(exc)
+        decision, fault = Decision(Route.REFUSE, rule, cause=exc.code, origin=origin), Fault.of(exc)
     elif isinstance(exc, TurnedAway):
-        decision, fault = Decision(Route.REFUSE, exc.rule, cause=exc.cause), exc.fault
+        decision, fault = Decision(Route.REFUSE, exc.rule, cause=exc.cause, origin=origin), exc.fault
     else:
-        decision = Decision(Route.REFUSE, ON_ERROR, cause=str(exc))
+        decision = Decision(Route.REFUSE, ON_ERROR, cause=str(exc), origin=origin)
         fault = Fault.unavailable(decision)
         log.error("decision %s: %s", decision.id, exc)
     with contextlib.suppress(JournalError):  # nothing leaves but the error

@@ -391,3 +391,20 @@ def test_the_record_of_an_answer_says_which_versions_it_quotes():
 def test_an_empty_question_is_an_error_that_names_the_field(question):
     answer = post("/v1/airlock/ask", {"question": question})
     assert (answer.status, answer.json["error"]["param"]) == (400, "question")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "endpoint"),
+    [
+        ("/v1/airlock/ask", {"question": ""}, "ask"),
+        ("/v1/airlock/check", b"{", "check"),
+        (MODERATIONS, {}, "moderations"),
+        ("/v1/airlock/nothing", {}, "other"),
+        ("/v1/images/generations", {}, "other"),
+    ],
+)
+def test_the_record_of_what_is_not_served_or_malformed_says_where_it_came_in(path, body, endpoint):
+    journal = MemoryJournal()
+    assert post(path, body, journal=journal).status in (400, 404)
+    ((decision, _),) = journal.decisions
+    assert (decision.route, decision.origin.endpoint) == (Route.REFUSE, endpoint)
