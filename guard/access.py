@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -10,13 +9,13 @@ from guard.asgi import TENANT, ASGIApp, ClientGone, Headers, Message, Receive, S
 from guard.body import read_body, replay
 from guard.endpoints import MODELS, is_own, name_of
 from guard.engine import Guard
-from guard.errors import BadRequest, ConfigError, JournalError
+from guard.errors import BadRequest, ConfigError
 from guard.limits import LimitsDown, OverLimit, RateLimits, Standing, Strangers, Unit
 from guard.metering import Meter, estimate
 from guard.places import Busy, Places
 from guard.tenants import Grant, Keys, NotLoggedIn
-from guard.turning_away import TurnedAway
-from guard.types import Decision, Origin, Route
+from guard.turning_away import TurnedAway, fault_of
+from guard.types import Origin
 from guard.wires.json import parse_json
 from guard.wires.requests import models_of
 
@@ -178,10 +177,7 @@ class Access:
         if not exc.recorded:
             await send_whole(visit.send, exc.status, exc.body(visit.endpoint), exc.headers)
             return
-        origin = Origin(visit.tenant, endpoint=visit.endpoint)
-        decision = Decision(Route.REFUSE, exc.rule, cause=exc.cause, origin=origin)
-        with contextlib.suppress(JournalError):  # nothing leaves but the error
-            await self._guard.record(decision, "")
+        decision, _ = await fault_of(self._guard, exc, Origin(visit.tenant, endpoint=visit.endpoint))
         await send_whole(visit.send, exc.status, exc.body(visit.endpoint), exc.headers, decision)
         await self._guard.ended(decision, "refused", status=exc.status, detail=exc.code)
 
