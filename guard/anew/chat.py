@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from guard.anew.form import kept, no_answer, reason
+from guard.anew.form import items_of, kept, reason
 from guard.forwarded import Grounded, Said, Standing
 from guard.wires.openai import marks, url_citations
 
@@ -18,9 +18,7 @@ class ChatForm:
 
     def said(self, data: Any) -> list[Said]:  # noqa: ANN401 - any JSON value
         """One for each choice."""
-        choices = data.get("choices") if isinstance(data, dict) else None
-        if not isinstance(choices, list) or not all(map(_has_message, choices)):
-            raise no_answer("chat completion")
+        choices = items_of(data, "choices", _has_message, "chat completion")
         return [said_of(choice["message"], choice.get("index", at)) for at, choice in enumerate(choices)]
 
     def annotated(self, data: dict[str, Any], answers: Sequence[Grounded]) -> dict[str, Any]:

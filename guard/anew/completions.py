@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guard.anew.chat import finish
-from guard.anew.form import kept, no_answer
+from guard.anew.form import items_of, kept
 from guard.forwarded import Grounded, Said
 from guard.wires.json import event
 from guard.wires.openai import DONE
@@ -19,9 +19,7 @@ class CompletionsForm:
 
     def said(self, data: Any) -> list[Said]:  # noqa: ANN401 - any JSON value
         """One for each choice."""
-        choices = data.get("choices") if isinstance(data, dict) else None
-        if not isinstance(choices, list) or not all(map(_has_text, choices)):
-            raise no_answer("text completion")
+        choices = items_of(data, "choices", _has_text, "text completion")
         return [Said(choice.get("index", at), choice["text"]) for at, choice in enumerate(choices)]
 
     def annotated(self, data: dict[str, Any], answers: Sequence[Grounded]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from guard.errors import UpstreamError
@@ -45,6 +45,13 @@ def all_withheld(answers: Sequence[Grounded]) -> bool:
     return bool(answers) and all(answer.standing is Standing.ABSTAINED for answer in answers)
 
 
-def no_answer(what: str) -> UpstreamError:
-    """The error of an answer of another shape."""
-    return UpstreamError(f"the upstream's answer is no {what}, so it cannot be grounded", code="bad_upstream")
+def items_of(data: Any, name: str, fits: Callable[[object], bool], what: str) -> list[dict[str, Any]]:  # noqa: ANN401
+    """The choices, blocks or parts of an answer.
+
+    Raises:
+        UpstreamError: it is no `what`, in which each of them `fits`.
+    """
+    items = data.get(name) if isinstance(data, dict) else None
+    if not isinstance(items, list) or not all(map(fits, items)):
+        raise UpstreamError(f"the upstream's answer is no {what}, so it cannot be grounded", code="bad_upstream")
+    return items

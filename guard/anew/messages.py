@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from guard.anew.form import all_withheld, kept, no_answer, reason
+from guard.anew.form import all_withheld, items_of, kept, reason
 from guard.forwarded import Grounded, Said
 from guard.types import Reply
 from guard.wires.messages import blocks_of
@@ -22,9 +22,7 @@ class MessagesForm:
 
     def said(self, data: Any) -> list[Said]:  # noqa: ANN401 - any JSON value
         """One."""
-        blocks = data.get("content") if isinstance(data, dict) else None
-        if not isinstance(blocks, list) or not all(map(_is_block, blocks)):
-            raise no_answer("message")
+        blocks = items_of(data, "content", _is_block, "message")
         return [
             Said(
                 choice=0,

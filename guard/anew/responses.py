@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from guard.anew.form import all_withheld, kept, no_answer, reason
+from guard.anew.form import all_withheld, items_of, kept, reason
 from guard.forwarded import Grounded, Said
 from guard.wires.responses import SETTINGS, annotations_of, output_text
 from guard.wires.responses_stream import NAMES
@@ -20,9 +20,7 @@ class ResponsesForm:
 
     def said(self, data: Any) -> list[Said]:  # noqa: ANN401 - any JSON value
         """One for each part; one that cannot be read where there are items of which nobody knows what they say."""
-        items = data.get("output") if isinstance(data, dict) else None
-        if not isinstance(items, list) or not all(map(_is_item, items)):
-            raise no_answer("response")
+        items = items_of(data, "output", _is_item, "response")
         calls = any(item["type"] in _CALLS for item in items)
         readable = all(item["type"] in _READ for item in items)
         return [
