@@ -17,7 +17,7 @@ from guard.conversation import Conversation
 from guard.errors import ConfigError
 from guard.fields import NO_ENCODER, SHIPPED, OpenAICategory, Section, Word
 from guard.journal.settings import JournalSection
-from guard.knowledge import DEFAULT_INTERPRETATION, Grounding, Interpretation, Knowledge
+from guard.knowledge import Grounding, Interpretation, Knowledge, Similarity
 from guard.output import Output
 from guard.rules import PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
@@ -54,7 +54,7 @@ class Config(Section):
     )
     conversation: Conversation = Conversation()
     knowledge: Knowledge = Knowledge()
-    interpretation: Interpretation = DEFAULT_INTERPRETATION
+    interpretation: Interpretation = Similarity()
     grounding: Grounding = Grounding()
     output: Output = Output()
     policy: PolicySection = PolicySection()

@@ -85,16 +85,12 @@ class Endpoint(Section):
 
 Interpretation = Annotated[Similarity | Reader | Generative | Endpoint, Field(discriminator="kind")]
 
-# What is used without a setting; `Reader()` needs rag/assets/reader-e5-small, and SHIPPED a rag/assets/support-….
-DEFAULT_INTERPRETATION: Similarity | Reader = Similarity()
-DEFAULT_SUPPORT_MODEL: Path | None = None
-
 
 class Grounding(Section):
     """The citation gate: how strict it is, and how much it reads; see `rag.types.Gate`."""
 
     support_model: Path | None = Field(
-        DEFAULT_SUPPORT_MODEL,
+        None,
         description="Judges paraphrases: folder written by `airlock train support`, or `shipped`: the larger one after "
         "`airlock model fetch`. Quotes need none.",
     )
