@@ -37,7 +37,7 @@ from guard.engine import Guard, Parts
 from guard.journal import NoJournal
 from guard.output import output_checks
 from guard.types import Classifier, Origin, Route
-from guard.wires import BY_ENDPOINT, Reading
+from guard.wires import BY_ENDPOINT
 from training.manifest import adapter_sha256, command, file_sha256, provenance, write_json
 from training.tiers.disguise import DISGUISES
 
@@ -304,9 +304,8 @@ def gateway(config: Config) -> tuple[Guard, Judged]:
 async def routes(guard: Guard, judged: Judged, bodies: Sequence[Body]) -> list[Route]:
     """What the gateway does with each request."""
     settings = guard.config.conversation
-    reading = Reading.by(settings, guard.refusals)
     requests = [
-        (endpoint, BY_ENDPOINT[endpoint].parse(json.dumps(body).encode(), reading)) for endpoint, body in bodies
+        (endpoint, BY_ENDPOINT[endpoint].parse(json.dumps(body).encode(), guard.reading)) for endpoint, body in bodies
     ]
     judged.judge([text for _, request in requests for _, text in texts_to_judge(request.turns, settings)])
     decisions = [await guard.decide(request.turns, Origin(endpoint=name)) for name, request in requests]

@@ -184,7 +184,7 @@ async def _stages(guard: Guard, clock: Clock, questions: Sequence[str]) -> dict[
     for number, question in enumerate([*questions[:10], *questions]):
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": question}]}).encode()
         clock.start()
-        request = CHAT.parse(body, Reading(guard.refusals))
+        request = CHAT.parse(body, Reading(guard.reading.refusals))
         decision, reply = await guard.admit(request.turns)
         if reply is None:
             raise SystemExit(f"{question!r} got no answer of Airlock's own: {decision.cause}")

@@ -19,7 +19,7 @@ from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.openapi import error_responses, guarded_paths
 from guard.turning_away import TurnedAway, fault_of, not_served
 from guard.types import Decision, Origin, Route, Turn
-from guard.wires import BY_ENDPOINT, CHAT, Reading, WireRequest
+from guard.wires import BY_ENDPOINT, CHAT, WireRequest
 from guard.wires.json import dump_request
 from guard.wires.openai import answer_dict, error_body
 
@@ -186,8 +186,7 @@ def _read(guard: Guard, value: str | list[dict[str, Any]]) -> WireRequest:
     """
     if isinstance(value, str):
         return WireRequest((Turn("user", value),), "")
-    body = dump_request({"messages": value})
-    request = CHAT.parse(body, Reading.by(guard.config.conversation, guard.refusals))
+    request = CHAT.parse(dump_request({"messages": value}), guard.reading)
     guard.only_text(request.non_text, "input")
     return request
 

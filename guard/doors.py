@@ -10,7 +10,7 @@ from guard.engine import Guard
 from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.forwarded import Said, Summary, ground_answers
 from guard.types import UNKNOWN, AnswerGrounding, Decision, Origin, Reply, Route
-from guard.wires import CHAT, Reading, WireRequest
+from guard.wires import CHAT, WireRequest
 from guard.wires.json import dump_request, parse_json
 
 
@@ -55,7 +55,7 @@ async def enter(guard: Guard, messages: Sequence[Mapping[str, Any]], origin: Ori
         JournalError: the decision could not be written.
     """
     body = dump_request({"messages": list(messages)})
-    request = CHAT.parse(body, Reading.by(guard.config.conversation, guard.refusals))
+    request = CHAT.parse(body, guard.reading)
     decision, reply = await enter_request(guard, request, "messages", origin)
     trimmed: dict[int, Any] = {}
     if request.removed:

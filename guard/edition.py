@@ -22,6 +22,7 @@ from guard.response_check import AnswerCheck
 from guard.rules import unsaid
 from guard.types import Asked, Classifier, ExchangeJudge, Origin, ResponseCheck, TextKind, Turn
 from guard.unreachable import unreachable
+from guard.wires.types import Reading
 
 SYSTEM_ROLES = ("system", "developer")
 LIVE = ("policy", "answers", "conversation", "output")
@@ -38,7 +39,7 @@ class Edition:
         rules: of the policy, in order.
         texts: what Airlock says in its own words.
         detector: tells the asker's language.
-        refusals: the texts by which a refusal is known in a conversation that goes on.
+        reading: how requests are read.
         output: looks at what the model wrote.
         answers: holds what the model wrote against what was asked; None where nothing does.
         warnings: what is sound, and surely not meant: rules that can never match, texts that are never said.
@@ -49,7 +50,7 @@ class Edition:
     rules: tuple[Rule, ...]
     texts: AnswerTexts
     detector: Detector
-    refusals: frozenset[str]
+    reading: Reading
     output: ResponseCheck
     answers: AnswerCheck | None
     warnings: tuple[str, ...]
@@ -79,13 +80,14 @@ class Edition:
         rules = tuple(rule.rule() for rule in config.policy.rules)
         says = {rule.name: rule.say for rule in config.policy.rules if rule.say}
         texts = AnswerTexts(config.answers, says)
+        refusals = texts.refusals if config.conversation.forget_refused else frozenset()
         return cls(
             config=config,
             version=version_of(config),
             rules=rules,
             texts=texts,
             detector=Detector(texts.languages),
-            refusals=texts.refusals if config.conversation.forget_refused else frozenset(),
+            reading=Reading.by(config.conversation, refusals),
             output=output,
             answers=AnswerCheck(config.output.responses, judge) if config.output.responses.asked else None,
             warnings=(*(unreachable(rules, taxonomy) if taxonomy else ()), *unsaid(config.policy.rules)),

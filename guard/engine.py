@@ -45,6 +45,7 @@ from guard.types import (
     is_instant,
     ms_since,
 )
+from guard.wires.types import Reading
 from rag.types import GroundedAnswer, GroundingReport, Status
 
 log = logging.getLogger("airlock")
@@ -129,9 +130,9 @@ class Guard:
         return found
 
     @property
-    def refusals(self) -> frozenset[str]:
-        """The texts by which a refusal is known in a conversation that goes on."""
-        return self._edition.refusals
+    def reading(self) -> Reading:
+        """How requests are read."""
+        return self._edition.reading
 
     @property
     def context(self) -> int:

@@ -28,7 +28,7 @@ from guard.errors import BadRequest, ConfigError, GuardClosed, JournalError
 from guard.named_models import check_named
 from guard.response import CheckedResponse
 from guard.types import AnswerGrounding, Decision, Origin, Reply, Route
-from guard.wires import BY_ENDPOINT, PATHS, Fault, Reading, Wire, WireRequest
+from guard.wires import BY_ENDPOINT, PATHS, Fault, Wire, WireRequest
 from guard.wires.json import dump_request, parse_json
 
 
@@ -113,7 +113,7 @@ class GuardedExchange:
     async def _run(self) -> None:
         try:
             body = await read_body(self._scope, self._receive, self._guard.config.server)
-            request = self._wire.parse(body, Reading.by(self._guard.config.conversation, self._guard.refusals))
+            request = self._wire.parse(body, self._guard.reading)
             check_named(self._scope, self._guard.config, request)
             passing = unjudged(self._guard, request, self._wire.param)
             origin = Origin(self._scope.get(TENANT), request.model, self._wire.endpoint)

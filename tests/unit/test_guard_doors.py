@@ -43,7 +43,7 @@ def test_parts_without_text_pass_or_are_refused_as_the_operator_says():
 
 def test_a_turn_that_was_refused_is_known_by_its_place_not_by_its_words():
     guard = make_guard(TEXT_ONLY)
-    refusal = next(iter(guard.refusals))
+    refusal = next(iter(guard.reading.refusals))
     messages = [user(text("hi"), IMAGE), {"role": "assistant", "content": refusal}, user(text("hi"), IMAGE)]
     entered = asyncio.run(enter(guard, messages))
     assert entered.kept == (2,)

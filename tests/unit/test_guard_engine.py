@@ -454,7 +454,7 @@ def test_a_refusal_is_in_the_askers_language(turns, language):
     decision, reply = asyncio.run(guard.admit([Turn("user", text) for text in turns]))
     assert decision.language == language
     assert Detector(["en", "de", "zh", "ja"]).language(reply.text) == (language or "en")
-    assert reply.text in guard.refusals
+    assert reply.text in guard.reading.refusals
 
 
 def test_the_answers_of_a_failing_classifier_are_in_the_askers_language(caplog):
