@@ -14,6 +14,7 @@ from guard.errors import BadRequest
 from guard.fields import OpenAICategory
 from guard.types import Decision, Route
 from guard.wires import CHAT
+from guard.wires.openai import extras_of
 
 OPENAI_CATEGORIES: tuple[OpenAICategory, ...] = get_args(OpenAICategory)
 MAX_INPUTS = 1000
@@ -84,8 +85,7 @@ def _result(decision: Decision, names: Mapping[str, Sequence[str]], *, extras: b
         "category_applied_input_types": {name: ["text"] if meaning.get(name, True) else [] for name in scores},
     }
     if extras:
-        said = decision.as_dict()
-        result["airlock"] = {name: said[name] for name in ("decision", "tier", "category", "route", "rule")}
+        result["airlock"] = extras_of(decision)
     return result
 
 
