@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from guard.anew import EVENTS as WRITTEN_AS_EVENTS
+from guard.anew import AS_EVENTS
 from guard.asgi import (
     EVENTS,
     JSON,
@@ -195,11 +195,7 @@ class GuardedExchange:
 
 def _asked_whole(request: WireRequest, decision: Decision, wire: Wire) -> WireRequest:
     """A request whose answer is needed whole, since nothing of it may leave before its end, asks for it so."""
-    if (
-        not request.stream
-        or decision.ground_answer is not AnswerGrounding.REQUIRE
-        or wire.endpoint not in WRITTEN_AS_EVENTS
-    ):
+    if not request.stream or decision.ground_answer is not AnswerGrounding.REQUIRE or wire.endpoint not in AS_EVENTS:
         return request
     asked = {name: value for name, value in parse_json(request.body).items() if name != "stream_options"}
     return replace(request, body=dump_request({**asked, "stream": False}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guard.anew import EVENTS, FORMS
+from guard.anew import AS_EVENTS, FORMS
 from guard.anew.chat import AROUND, calls_of, finish, joined, message_of, said_of
 from guard.anew.form import kept
 from guard.engine import Guard
@@ -39,7 +39,7 @@ class Rewriting:
     def __init__(self, guard: Guard, endpoint: str, request: WireRequest, decision: Decision, *, extras: bool) -> None:
         self._guard = guard
         self._form = FORMS[endpoint]
-        self._events = EVENTS.get(endpoint)
+        self._events = AS_EVENTS.get(endpoint)
         self._request = request
         self._decision = decision
         self._extras = extras

@@ -16,7 +16,7 @@ FORMS: dict[str, Form] = {
 }
 """By the wire's endpoint."""
 
-EVENTS = {"completions": completions_events, "messages": messages_events, "responses": responses_events}
+AS_EVENTS = {"completions": completions_events, "messages": messages_events, "responses": responses_events}
 """How a whole answer becomes a stream, on wires whose own streams are not written anew."""
 
-__all__ = ["EVENTS", "FORMS", "Form"]
+__all__ = ["AS_EVENTS", "FORMS", "Form"]
