@@ -12,7 +12,7 @@ from classifier.types import Handling, Tier, Verdict
 from guard.errors import BadRequest
 from guard.fields import Count, Section, Share
 from guard.policy import Match, Rule
-from guard.types import FIELD, AnswerGrounding, Role, Route, Shadow, TextKind, Turn
+from guard.types import FIELD, SYSTEM_ROLES, AnswerGrounding, Role, Route, Shadow, TextKind, Turn
 
 _ENDS_A_TURN = ("assistant", "tool", "function")  # what stands between two turns of the user
 _KINDS = {
@@ -33,7 +33,7 @@ class Conversation(Section):
     """Which messages are judged, and how."""
 
     trusted_roles: tuple[Role, ...] = Field(
-        ("system", "developer"), description="Roles that the operator writes; every other role is judged."
+        SYSTEM_ROLES, description="Roles that the operator writes; every other role is judged."
     )
     context_turns: Count = Field(4, description="The last user turns that are also judged as one text.")
     context_characters: Count = Field(6000, description="Of that text, its end is read, at most this long.")

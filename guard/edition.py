@@ -20,11 +20,10 @@ from guard.output import Output, output_checks
 from guard.policy import Rule, decide
 from guard.response_check import AnswerCheck
 from guard.rules import unsaid
-from guard.types import Asked, Classifier, ExchangeJudge, Origin, ResponseCheck, TextKind, Turn
+from guard.types import SYSTEM_ROLES, Asked, Classifier, ExchangeJudge, Origin, ResponseCheck, TextKind, Turn
 from guard.unreachable import unreachable
 from guard.wires.types import Reading
 
-SYSTEM_ROLES = ("system", "developer")
 LIVE = ("policy", "answers", "conversation", "output")
 """Sections that are taken over while the server runs, but for deadlines."""
 

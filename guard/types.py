@@ -43,6 +43,7 @@ class AnswerGrounding(StrEnum):
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 """The roles of all wires."""
+SYSTEM_ROLES: tuple[Role, ...] = ("system", "developer")
 FIELD = "field"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from guard.types import SYSTEM_ROLES
 from guard.wires.json import dump_request
 from guard.wires.parts import Parts, without_media
 from guard.wires.types import Reading, WireRequest
@@ -75,7 +76,7 @@ def kept(entries: Sequence[Entry], refusals: Collection[str]) -> list[int]:
             gone.update(turns.pop(), (index,))
         elif role == "user":
             turns.append([index])
-        elif turns and role not in ("system", "developer"):
+        elif turns and role not in SYSTEM_ROLES:
             turns[-1].append(index)
     return [index for index in range(len(entries)) if index not in gone]
 
