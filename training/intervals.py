@@ -44,8 +44,12 @@ def bounds(samples: Sequence[float]) -> tuple[float, float]:
 
 def _samples(rows: int, groups: Sequence[Hashable] | None, rng: np.random.Generator) -> Iterator[Places]:
     """As many groups as there are, drawn again and again: the places of their rows."""
+    if groups is None:
+        for _ in range(_RESAMPLES):
+            yield rng.integers(0, rows, rows)
+        return
     members: dict[Hashable, list[int]] = {}
-    for place, group in enumerate(range(rows) if groups is None else groups):
+    for place, group in enumerate(groups):
         members.setdefault(group, []).append(place)
     every = np.concatenate([np.array(places) for places in members.values()])
     sizes = np.array([len(places) for places in members.values()])
