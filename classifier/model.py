@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from classifier.normalize import invisible
 from classifier.pace import pause
 from classifier.readings import Reading, readings
 from classifier.runtime import Runtime, Tokenizer
-from classifier.settings import ClassifierSettings, Reads, described
+from classifier.settings import ClassifierSettings, OperatingPoint, Reads, described
 from classifier.taxonomy import SHIPPED_MODEL, Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Verdict
 from classifier.windows import Window, windows
@@ -95,6 +97,12 @@ class TierClassifier:
         settings, taxonomy = described(folder, encoder.name, encoder.sha256, reads)
         model = TierModel.load(folder, encoder, len(taxonomy.categories))
         return cls(TorchRuntime(model, encoder), encoder, taxonomy, settings, max_tokens=max_tokens)
+
+    def at(self, point: OperatingPoint) -> TierClassifier:
+        """The same model, which judges at another operating point."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, operating_point=point)
+        return other
 
     def classify(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each text, in order.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from classifier.model import TierClassifier
 from classifier.normalize import normalize
 from classifier.runtime import Tokenizer
-from classifier.settings import ClassifierSettings
+from classifier.settings import ClassifierSettings, OperatingPoint
 from classifier.taxonomy import Taxonomy
 from classifier.types import Exchange, Tier, Verdict
 
@@ -42,6 +42,10 @@ class ResponseClassifier:
             ClassifierError: a file is missing or broken, the adapter was trained on another encoder, or to read texts.
         """
         return cls(TierClassifier.load(folder, encoder, max_tokens=max_tokens, reads="exchanges"))
+
+    def at(self, point: OperatingPoint) -> ResponseClassifier:
+        """The same model, which judges at another operating point."""
+        return ResponseClassifier(self._tiers.at(point))
 
     @property
     def taxonomy(self) -> Taxonomy:

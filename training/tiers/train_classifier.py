@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,11 @@ def complete(
         made: what the manifest tells besides: where the model comes from.
     """
     encoder = load_encoder(encoder_name)
-    classifier = _load(finished, encoder, settings)
-    point = choose_operating_point(classifier, split.validation, settings.budgets)
-    replace(classifier.settings, operating_point=point).save(finished)
-    classifier = _load(finished, encoder, settings)
+    kind = TierClassifier if settings.reads == "texts" else ResponseClassifier
+    saved = kind.load(finished, encoder)
+    point = choose_operating_point(saved, split.validation, settings.budgets)
+    classifier = saved.at(point)
+    classifier.settings.save(finished)
     manifest = {
         "name": classifier.settings.name,
         "encoder": encoder.name,
@@ -249,11 +250,6 @@ def complete(
     write_json(finished / "manifest.json", manifest)
     put_in_place(finished, out)
     return manifest
-
-
-def _load(folder: Path, encoder: Encoder, settings: TrainSettings) -> TierClassifier | ResponseClassifier:
-    kind = TierClassifier if settings.reads == "texts" else ResponseClassifier
-    return kind.load(folder, encoder)
 
 
 def refuse_finished(out: Path) -> None:
