@@ -15,6 +15,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertConfig, BertModel
 
 from classifier.encoder import Encoder, load_encoder
 from classifier.model import TierClassifier
@@ -132,6 +133,37 @@ def toy_classifier() -> TierClassifier:
     return TierClassifier(
         loaded.runtime, minilm(), TAXONOMY, replace(loaded.settings, operating_point=OperatingPoint())
     )
+
+
+@functools.cache
+def _small_folder() -> tuple[tempfile.TemporaryDirectory[str], tempfile.TemporaryDirectory[str]]:
+    encoder, model = (
+        tempfile.TemporaryDirectory(prefix=f"airlock-small-{name}-", ignore_cleanup_errors=True)
+        for name in ("encoder", "model")
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(minilm().tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(encoder.name)
+    minilm().tokenizer.save_pretrained(encoder.name)
+    train_toy(Path(model.name), toy_entries(14, "train"), replace(SETTINGS, epochs=1), encoder_name=encoder.name)
+    return encoder, model
+
+
+def small_encoder() -> str:
+    """The folder of a random encoder of two layers, for trainings that need not learn: a quarter of the time."""
+    return _small_folder()[0].name
+
+
+def small_model() -> Path:
+    """The folder of a classifier on `small_encoder`, which knows nothing; not to be changed."""
+    return Path(_small_folder()[1].name) / "model"
 
 
 class KeywordModel(nn.Module):
