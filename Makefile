@@ -8,14 +8,15 @@ export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SHARED := ../shared/datasets
 
-.PHONY: install fix check test test-slow cov docs demo serve bench bench-classifier bench-audit bench-rag bench-hardening bench-calibration bench-gateway bench-faults wheel train teacher folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
+.PHONY: install fix check check-style check-types check-imports check-docs test test-slow cov docs demo serve bench bench-classifier bench-audit bench-rag bench-hardening bench-calibration bench-gateway bench-faults wheel train teacher folds train-readers eval-readers testbed audit-figures eval eval-retrieval clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x /tests/ $(VENV)/lib || true # on all cores; pip takes one
 	$(BIN)/airlock model fetch || echo "texts in English are judged by the smaller model; later: $(BIN)/airlock model fetch"
 	touch $@
 
@@ -26,19 +27,27 @@ demo: install
 serve: install
 	$(BIN)/airlock serve
 
-# A file's tests share trained models, so a file goes to one process. JOBS=0 to debug.
+# A file's tests share trained models, so a file goes to one process, in the order of tests/conftest.py. JOBS=0 to debug.
 JOBS ?= 2
 test: install
-	$(BIN)/pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile --durations 25
+	$(BIN)/pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25
 
 test-slow: install
 	$(BIN)/pytest
 
-check: install
+check: check-style check-types check-imports check-docs
+
+check-style: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+check-types: install
 	$(BIN)/mypy
+
+check-imports: install
 	$(BIN)/lint-imports
+
+check-docs: install
 	$(BIN)/python docs/generate.py --check
 
 fix: install
