@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from guard.assemble_classifier import load_other
 from guard.assemble_encoders import Encoders
 from guard.cli import app
 from guard.config import load_config
-from tests.classifier_cases import TAXONOMY, filler, minilm, toy_entries, toy_model, write_rows
+from tests.classifier_cases import TAXONOMY, filler, minilm, small_model, toy_entries, toy_model, write_rows
 
 TEXTS = [entry["text"] for entry in toy_entries(45, "train", seed=5)]
 KINDS = ("onnx", "openvino")
@@ -54,9 +55,21 @@ def an_exporter(root):
 
 @pytest.fixture
 def copied(exports, tmp_path):
-    """A copy of the cache that may be changed, and the folder of the model's exports."""
-    root = Path(shutil.copytree(exports[0], tmp_path / "cache"))
+    """A copy of the cache, whose large files may be changed after `own`, and the folder of the model's exports."""
+    root = Path(shutil.copytree(exports[0], tmp_path / "cache", copy_function=linked_if_large))
     return root, next(root.iterdir())
+
+
+def linked_if_large(source, target):
+    return (os.link if os.path.getsize(source) > 2**20 else shutil.copy2)(source, target)
+
+
+def own(path):
+    """Gives a file of `copied`, which may be a link to one of `exports`, content of its own."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    return path
 
 
 needs_bf16 = pytest.mark.skipif(not processor.multiplies_bf16(), reason="this processor has no products in bf16")
@@ -132,7 +145,7 @@ def test_torch_is_taken_where_nothing_was_exported(tmp_path, caplog):
 def test_a_model_of_classifiers_is_exported_and_served_from_there(tmp_path, caplog):
     settings = {
         "classifier": {"exports": str(tmp_path / "exports"), "runtime": "auto"},
-        "classifiers": {"toy": {"model": str(toy_model()), "when": {"tenant": "toy"}}},
+        "classifiers": {"toy": {"model": str(small_model()), "when": {"tenant": "toy"}}},
     }
     (tmp_path / "airlock.yaml").write_text(json.dumps(settings))  # which is YAML too
     data = write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS])
@@ -144,7 +157,7 @@ def test_a_model_of_classifiers_is_exported_and_served_from_there(tmp_path, capl
     config = load_config(tmp_path / "airlock.yaml")
     with caplog.at_level("INFO", logger="airlock.classifier"):
         assert load_other(config, "toy", Encoders(config)).runtime.name == "onnx-fp32"
-    assert f"classifier {toy_model()} runs on onnx-fp32" in caplog.text
+    assert f"classifier {small_model()} runs on onnx-fp32" in caplog.text
     unknown = CliRunner().invoke(app, [*options, "--classifier", "toys"])
     assert str(unknown.exception) == "--classifier toys: `classifiers` has: toy"
     both = CliRunner().invoke(app, [*options, "--classifier", "toy", "--language", "en"])
@@ -172,7 +185,7 @@ def test_outside_a_checkout_own_texts_are_asked_for(tmp_path, monkeypatch):
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    own(path).write_bytes(content)
 
 
 @pytest.mark.parametrize("damage", ["bit", "missing", "manifest", "version", "model", "drift", "tiers", "renamed"])
@@ -221,7 +234,7 @@ def test_a_damaged_row_of_the_embeddings_is_found_when_a_text_reads_it(copied):
     root, folder = copied
     classifier = opened(root, "onnx")
     (token, *_), _ = classifier.tokenizer.split("zorblax")
-    table = np.load(folder / "inputs" / "embeddings.npy", mmap_mode="r+")
+    table = np.load(own(folder / "inputs" / "embeddings.npy"), mmap_mode="r+")
     table[token, 0] += 1
     table.flush()
     classifier.classify(["rose lawn"])
@@ -233,7 +246,7 @@ def test_a_damaged_row_of_the_embeddings_is_found_when_a_text_reads_it(copied):
 
 def test_a_table_that_is_cut_off_stops_the_start(copied):
     root, folder = copied
-    path = folder / "inputs" / "embeddings.npy"
+    path = own(folder / "inputs" / "embeddings.npy")
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(ClassifierError, match=r"embeddings\.npy is damaged; run `airlock export` again"):
         opened(root, "onnx")
@@ -299,11 +312,11 @@ def test_a_precision_that_a_runtime_lacks_is_named(tmp_path):
     assert "no runtime has --precision bf16 here" in str(said.exception)
 
 
-def test_a_runtime_that_has_no_such_precision_says_so_and_not_to_export(copied):
+def test_a_runtime_that_has_no_such_precision_says_so_and_not_to_export(exports):
     with pytest.raises(
         ClassifierError, match=r"`classifier\.precision` = bf16: onnx has no bf16; it has fp32 and int8$"
     ):
-        opened(copied[0], "onnx", "bf16")
+        opened(exports[0], "onnx", "bf16")
 
 
 def test_an_encoder_is_hashed_only_if_its_name_does_not_say_its_weights(exports):
@@ -319,11 +332,11 @@ def test_an_encoder_is_hashed_only_if_its_name_does_not_say_its_weights(exports)
     assert asked
 
 
-def test_another_adapter_has_exports_of_its_own(copied, tmp_path):
+def test_another_adapter_has_exports_of_its_own(exports, tmp_path):
     other = Path(shutil.copytree(toy_model(), tmp_path / "other"))
     flip(other / "head.safetensors")
-    assert ExportCache(copied[0], other, minilm().sha256).folder != copied[1]
-    assert open_exported(other, MINILM, lambda: minilm().sha256, Choice(cache=copied[0])) is None
+    assert ExportCache(exports[0], other, minilm().sha256).folder != next(exports[0].iterdir())
+    assert open_exported(other, MINILM, lambda: minilm().sha256, Choice(cache=exports[0])) is None
 
 
 def test_a_runtime_that_drifts_is_refused_with_the_figures_beside_it(tmp_path, monkeypatch):
@@ -420,7 +433,7 @@ def test_few_texts_are_shared_between_comparing_and_int8(tmp_path):
     pytest.importorskip("onnx")
     rows = write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS[:224]])
     settings = tmp_path / "airlock.yaml"
-    settings.write_text(json.dumps({"classifier": {"model": str(toy_model()), "exports": "exports"}}))
+    settings.write_text(json.dumps({"classifier": {"model": str(small_model()), "exports": "exports"}}))
     asked = ["export", "-c", str(settings), "--data", str(rows), "--runtime", "onnx", "--precision", "int8", "--json"]
     for given, compared in (([], 200), (["--texts", "210", "--calibration", "10"], 210)):
         with mock.patch("classifier.export.quantized", return_value="not rounded, which is half of the time") as fitted:
