@@ -342,7 +342,7 @@ def test_a_planted_model_is_hardened():
     attack = Attack(counts=(0, 1, 2), attackers=("ships/query", "ships/value"), draws=1)
     before = prove(planted.model, asked, attack)
     hardened = copy.deepcopy(planted.model)
-    harden(hardened, taught, PLANTED_RECIPE)
+    harden(hardened, taught, replace(PLANTED_RECIPE, steps=150))
     after = prove(hardened, asked, attack, original=planted.model)
     assert objections(before, after) == []
     assert after.kl < 0.05
