@@ -470,7 +470,7 @@ def test_decisions_decide_what_is_trained_on(tmp_path):
 
 def test_bf16_learns_and_what_is_saved_reads_in_single_precision(tmp_path):
     # One layer, since products in bf16 with weights transposed take forty times as long on processors without bf16.
-    manifest = train_toy(tmp_path, toy_entries(10, "train"), replace(SETTINGS, epochs=3, frozen=5, precision="bf16"))
+    manifest = train_toy(tmp_path, toy_entries(7, "train"), replace(SETTINGS, epochs=3, frozen=5, precision="bf16"))
     first, last = manifest["epochs"][0], manifest["epochs"][-1]
     assert last["validation"] < min(first["validation"], 0.5)
     assert manifest["settings"]["precision"] == "bf16"
