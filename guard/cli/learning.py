@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+JudgedBy = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Only what this model judged: its name, such as housing, or with its taxonomy's version."
+    ),
+]
+
 
 @app.command("drift")
 def drift(
@@ -35,6 +42,7 @@ def drift(
     psi: Annotated[
         float, typer.Option(min=0.0, help="Population stability index from which a change is an alarm.")
     ] = 0.1,
+    model: JudgedBy = None,
     fail: Annotated[bool, typer.Option("--fail", help="Exit status 1 on an alarm.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 0,
     as_json: Json = False,
@@ -51,7 +59,7 @@ def drift(
     if not begin < middle or (end is not None and not middle < end):
         raise BadRequest("--since, --cut and --until must follow one another in time")
     settings = load_config(config)
-    before, after = (read_period(_decisions(settings, *span)) for span in ((begin, middle), (middle, end)))
+    before, after = (read_period(_decisions(settings, *span, model)) for span in ((begin, middle), (middle, end)))
     moved = run(before, after, alpha=alpha, least=psi, seed=seed)
     if as_json:
         print_json(
@@ -76,6 +84,7 @@ def queue(
     against: Annotated[
         Path | None, typer.Option(help="Second model folder: where the two disagree, a label teaches most.")
     ] = None,
+    model: JudgedBy = None,
     out: Annotated[Path | None, typer.Option(help="JSONL to write; printed without one. It holds prompts.")] = None,
 ) -> None:
     """What to label next: prompts that the classifier was least sure of, near a threshold, or disputed; no two alike.
@@ -92,7 +101,7 @@ def queue(
     from guard.journal.queue import candidates, chosen, scored
 
     settings = load_config(config)
-    found = candidates(_decisions(settings, moment_of(since, "--since"), None))
+    found = candidates(_decisions(settings, moment_of(since, "--since"), None, model))
     if not found:
         raise BadRequest(
             "the journal holds no prompts that can be read; they are kept with `journal.prompts: redacted` or `full`"
@@ -110,13 +119,29 @@ def queue(
         typer.echo(lines, nl=False)
 
 
-def _decisions(settings: Config, since: float | None, until: float | None) -> Iterator[Record]:
-    """The decisions of a journal in a stretch of time, oldest first."""
+def _decisions(settings: Config, since: float | None, until: float | None, model: str | None) -> Iterator[Record]:
+    """The decisions of a journal in a stretch of time, oldest first: all, or those of a model.
+
+    Raises:
+        BadRequest: that model judged none of them.
+    """
+    from guard.errors import BadRequest
     from guard.journal.database import between, journal, select_records
     from guard.journal.records import Kind
 
+    judges: set[str] = set()
     with opened_journal(settings) as database, database.reading() as connection:
-        yield from select_records(connection, journal.c.kind == Kind.DECISION.value, *between(since, until))
+        for record in select_records(connection, journal.c.kind == Kind.DECISION.value, *between(since, until)):
+            judge = str(record.content.get("model") or "")
+            names = {judge, judge.partition("@")[0]}
+            judges |= names
+            if model is None or model in names:
+                yield record
+    if model is not None and model not in judges:
+        known = ", ".join(sorted(each for each in judges if "@" in each))
+        raise BadRequest(
+            f"--model {model} judged nothing that the journal holds of that time; it has: {known or 'none'}"
+        )
 
 
 def _points(settings: Config) -> tuple[OperatingPoint, dict[str, OperatingPoint]]:

@@ -59,6 +59,7 @@ class Candidate:
             "lang": self.language,
             "decision": self.decision,
             "said": {
+                "model": self.model,
                 "tier": self.tier.label,
                 "category": self.category,
                 "tiers": {tier.label: round(value, 4) for tier, value in self.tiers.items()},

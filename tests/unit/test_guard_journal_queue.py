@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +35,9 @@ def apart(texts):
     vectors = np.zeros((len(texts), 256), np.float32)
     vectors[range(len(texts)), [ord(text[0]) for text in texts]] = 1.0
     return vectors
+
+
+SENTENCES = SimpleNamespace(floor=0.0, encode=apart)
 
 
 def order(*records, count=10, others=None):
@@ -124,13 +129,7 @@ def run(*arguments):
 def test_the_command_prints_rows(journal, monkeypatch):
     journal()
 
-    class Sentences:
-        floor = 0.0
-
-        def encode(self, texts):
-            return apart(texts)
-
-    monkeypatch.setattr("guard.assemble_knowledge.load_sentences", lambda *_: Sentences())
+    monkeypatch.setattr("guard.assemble_knowledge.load_sentences", lambda *_: SENTENCES)
     done = run("queue", "-c", "airlock.yaml", "--count", "3")
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -142,6 +141,24 @@ def test_the_command_prints_rows(journal, monkeypatch):
     done = run("queue", "-c", "airlock.yaml", "--out", "nowhere/rows.jsonl")
     assert isinstance(done.exception, BadRequest)
     assert str(done.exception).startswith("--out nowhere/rows.jsonl cannot be written (No such file")
+
+
+def test_what_one_model_judged_is_asked_for_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("airlock.yaml").write_text("journal: {path: airlock.db, prompts: full}\n")
+    opened = open_journal(tmp_path / "airlock.db", prompts="full")
+    for number in range(60):
+        judged = replace(verdict(Tier.SAFE), model="housing@0123" if number % 2 else "tiers@4567")
+        write(opened, Decision(Route.FORWARD, "safe", judged, "last_turn"), prompt=f"{judged.model[0]} {number}")
+    opened.close()
+    monkeypatch.setattr("guard.assemble_knowledge.load_sentences", lambda *_: SENTENCES)
+    for name in ("housing", "housing@0123"):
+        done = run("queue", "-c", "airlock.yaml", "--model", name, "--count", "99")
+        assert [json.loads(line)["said"]["model"] for line in done.stdout.splitlines()] == ["housing@0123"] * 30
+    for asked in (("queue", "--model", "hous"), ("drift", "--since", "1d", "--cut", "2099-01-01", "--model", "hous")):
+        said = str(run(asked[0], "-c", "airlock.yaml", *asked[1:]).exception)
+        assert said.startswith("--model hous judged nothing"), said
+    assert said.endswith("it has: housing@0123, tiers@4567")
 
 
 def test_without_prompts_there_is_nothing_to_label_and_drift_still_speaks(journal):
