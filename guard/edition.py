@@ -110,6 +110,12 @@ class Edition:
         responses = new.responses.model_copy(update=loaded) if old.responses.asked else old.responses
         taken["output"] = new.model_copy(update={"deadline_s": old.deadline_s, "responses": responses})
         merged = self.config.model_copy(update=taken)
+        changed = any(getattr(self.config, name) != getattr(config, name) for name in ("classifier", "classifiers"))
+        if taxonomy and changed:
+            try:
+                check_categories(merged, taxonomy)
+            except ConfigError as exc:
+                raise ConfigError(f"{exc}. The models of the file are others, which only a restart loads") from exc
         output = self.output
         if merged.output != self.config.output:
             output = output_checks(merged.output, classifier)

@@ -124,6 +124,17 @@ def test_what_needs_a_restart_is_named_and_left(file, caplog):
     assert (guard.config.server.port, guard.config.output.deadline_s, guard.config.output.hold_back) == (8080, 10.0, 99)
 
 
+def test_a_rule_for_a_model_that_is_new_says_that_the_model_takes_a_restart(file, caplog):
+    _, reloader = guarding(file)
+    rule = "policy: {rules: [{name: r, when: {category: repairs}, route: refuse}]}"
+    for text, told in ((rule, False), (f"{rule}\nclassifiers: {{a: {{model: a, when: {{endpoint: chat}}}}}}", True)):
+        caplog.clear()
+        write(file, text)
+        assert not reloader.reload()
+        assert "names the category 'repairs'" in caplog.text
+        assert ("only a restart loads" in caplog.text) is told
+
+
 def test_a_rule_that_can_never_match_is_a_warning(file, caplog):
     guard, reloader = guarding(file)
     write(file, "policy: {rules: [{name: all, route: refuse}, {name: late, route: forward}]}")
