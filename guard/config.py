@@ -23,6 +23,7 @@ from guard.rules import PolicySection
 from guard.telemetry import Logging, Metrics, Tracing
 from guard.tenants import TENANT
 from guard.texts import Answers
+from guard.unreachable import shadowed
 from guard.yaml_file import read_yaml, validated
 
 _NO_FOLDERS = ("package:", "fetched:")  # what the names of encoders begin with that are no folders
@@ -144,7 +145,15 @@ def warnings_of(config: Config) -> list[str]:
             f"server.workers = {workers} and limits.redis_env is not set: each worker counts `limits` by itself, so "
             f"up to {workers} times as much passes; name a Redis, or take one worker"
         )
-    return found
+    rules = {f"policy rule {rule.name!r}": rule.when.tenant for rule in config.policy.rules}
+    choices = {f"classifiers.{name}": other.when.tenant for name, other in config.classifiers.items()}
+    for where, tenants in (rules | choices).items():
+        if tenants and config.access.keys is None:
+            found.append(
+                f"{where} asks for the tenant {', '.join(tenants)} and access.keys is not set: nobody logs in, so no "
+                "request is a tenant's, and it never matches; set access.keys, or remove the condition"
+            )
+    return [*found, *shadowed({name: other.when.rule() for name, other in config.classifiers.items()})]
 
 
 def settings(config: Config, path: Path | None, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -166,7 +175,10 @@ def config_schema() -> dict[str, Any]:
 def changed_settings(old: Config, new: Config) -> list[str]:
     """The settings in which two configurations differ, as dotted names; a list counts as one setting."""
     before, after = (dict(_flat(config.model_dump(mode="json"))) for config in (old, new))
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    found = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    if old.classifiers == new.classifiers and [*old.classifiers] != [*new.classifiers]:
+        found.add("classifiers")  # the first that concerns a request judges it
+    return sorted(found)
 
 
 def _check_absent(config: Config) -> None:

@@ -1,8 +1,8 @@
-"""Rules that can never match: an earlier one, or several together, take everything that they ask for."""
+"""Rules and choices of classifiers that can never match: earlier ones take everything that they ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from classifier.taxonomy import Category, Taxonomy
@@ -34,6 +34,19 @@ def unreachable(rules: Sequence[Rule], taxonomy: Taxonomy | Taxonomies) -> list[
     return found
 
 
+def shadowed(choices: Mapping[str, Rule]) -> list[str]:
+    """A sentence for each of `classifiers`, by name and in order, of which an earlier one takes every request."""
+    found = []
+    for place, (name, when) in enumerate(choices.items()):
+        taking = next((each for each, earlier in [*choices.items()][:place] if _concerns_all(earlier, when)), None)
+        if taking is not None:
+            found.append(
+                f"classifiers.{name} judges nothing: classifiers.{taking} stands before it and takes all its requests; "
+                "put it first, or remove it"
+            )
+    return found
+
+
 def _of(rule: Rule, category: Category) -> bool:
     """Whether a text of a category can match a rule."""
     return (
@@ -52,7 +65,14 @@ def _takes(earlier: Rule, rule: Rule, category: Category) -> bool:
         and _at_most(earlier.read_below, rule.read_below)
         and rule.means <= earlier.means
         and _all_in(earlier.texts, rule.texts)
-        and _all_in(earlier.endpoints, rule.endpoints)
+        and _concerns_all(earlier, rule)
+    )
+
+
+def _concerns_all(earlier: Rule, rule: Rule) -> bool:
+    """Whether the earlier rule concerns every request that a rule concerns."""
+    return (
+        _all_in(earlier.endpoints, rule.endpoints)
         and _all_like(earlier.tenants, rule.tenants)
         and _all_like(map(str.lower, earlier.models), [*map(str.lower, rule.models)])
     )

@@ -6,7 +6,7 @@ import yaml
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import ClassifierError
-from guard.config import Config, absolute, load_config, settings, warnings_of
+from guard.config import Config, absolute, changed_settings, load_config, settings, warnings_of
 from guard.errors import ConfigError
 from guard.output import PatternCheck, output_checks
 from guard.policy_cases import read_cases
@@ -270,6 +270,42 @@ def test_rates_that_each_worker_counts_by_itself_are_a_warning(settings, warned)
     if warned:
         assert "server.workers = 2" in said[0]
         assert "limits.redis_env" in said[0]
+
+
+KEYS = {"access.keys": "keys.yaml", "upstream.api_key_env": "KEY"}
+
+
+def by(**when):
+    return {"model": "runs/a", "when": when}
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        (
+            {"classifiers": {"a": by(tenant="shop")}},
+            "classifiers.a asks for the tenant shop and access.keys is not set",
+        ),
+        (
+            {"policy.rules": [{"name": "r", "when": {"tenant": "shop"}, "route": "refuse"}]},
+            "policy rule 'r' asks for the tenant shop",
+        ),
+        ({"classifiers": {"a": by(tenant="shop")}} | KEYS, None),
+        ({"classifiers": {"a": by(model="*"), "b": by(model="x", endpoint="chat")}}, "classifiers.b judges nothing"),
+        ({"classifiers": {"a": by(model="x", endpoint="chat"), "b": by(model="*")}}, None),
+        ({"classifiers": {"a": by(tenant="shop"), "b": by(tenant=["shop", "desk"])}} | KEYS, None),
+    ],
+)
+def test_what_no_request_can_match_is_a_warning(settings, warned):
+    said = warnings_of(load_config(None, settings))
+    assert len(said) == (warned is not None)
+    assert not warned or said[0].startswith(warned)
+
+
+def test_the_order_of_classifiers_is_a_setting():
+    chat, shop = by(endpoint="chat"), by(model="shop")
+    one, other = (load_config(None, {"classifiers": each}) for each in ({"a": chat, "b": shop}, {"b": shop, "a": chat}))
+    assert (changed_settings(one, one), changed_settings(one, other)) == ([], ["classifiers"])
 
 
 def test_a_path_may_be_a_text(tmp_path):
