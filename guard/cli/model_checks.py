@@ -30,8 +30,8 @@ def check_classifier(settings: Config, encoders: Encoders) -> str:
     said += [f"for texts in {language}: {_judged(each)}" for language, each in of_languages.items()]
     absent = settings.classifier.languages.keys() - of_languages.keys()
     said += [f"for texts in {language}: the same{_ABSENT}{language}`" for language in sorted(absent)]
-    others = [load_other(settings, name, encoders).settings.name for name in settings.classifiers]
-    said += [f"for some requests: {', '.join(others)}"] if others else []
+    others = {name: load_other(settings, name, encoders) for name in settings.classifiers}
+    said += [f"for the requests of classifiers.{name}: {_judged(each)}" for name, each in others.items()]
     return "; ".join(said)
 
 

@@ -9,13 +9,16 @@ import re
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 import guard.assemble
+import guard.assemble_classifier
 import guard.assemble_knowledge
+from classifier.types import ClassifierError
 from guard import endpoints
 from guard.cli import app, check, doctor, ground, knowledge, main, model_checks
 from guard.cli.options import shown
@@ -27,7 +30,7 @@ from rag.grounding import check_answer
 from rag.sync import Event, Happened
 from rag.types import Document, Evidence, GroundedAnswer, Passage, Premise
 from rag.write import Writer
-from tests.doubles import Library
+from tests.doubles import Library, verdict
 from tests.journals import open_journal
 from tests.unit.rag_cases import HashedWords, document
 
@@ -320,6 +323,22 @@ def test_doctor_says_how_many_documents_are_never_found(tmp_path, monkeypatch, w
         writer.change(add=[document("table", "| a | b |\n|---|---|\n| 1 | 2 |")], remove=["tea", "ice"])
     row = doctor._try("knowledge base", lambda: model_checks.check_knowledge(settings, None))
     assert not row["well"], "nothing finds it"
+
+
+def test_doctor_asks_each_of_several_classifiers(monkeypatch):
+    def judge(name, runtime):
+        said = replace(verdict(), model=name)
+        return SimpleNamespace(classify=lambda _: [said], runtime=SimpleNamespace(name=runtime))
+
+    other = judge("shop@1", "onnx-fp32")
+    monkeypatch.setattr(guard.assemble_classifier, "load_judge", lambda *_: judge("tiers@1", "torch-fp32"))
+    monkeypatch.setattr(guard.assemble_classifier, "load_other", lambda *_: other)
+    shop = {"model": "runs/shop", "when": {"model": "shop"}}
+    settings = load_config(None, {"classifiers": {"counter": shop}, "classifier.languages": {}})
+    said = model_checks.check_classifier(settings, None)
+    assert said.endswith("for the requests of classifiers.counter: shop@1 on onnx-fp32 calls a harmless question safe")
+    other.classify = Mock(side_effect=ClassifierError("logits that are no numbers"))
+    assert not doctor._try("classifier", lambda: model_checks.check_classifier(settings, None))["well"]
 
 
 def test_doctor_counts_the_keys_that_open(tmp_path):
