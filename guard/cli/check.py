@@ -28,6 +28,11 @@ def check(
     ] = None,
     system: Annotated[str | None, typer.Option(help="What the operator told the model beforehand.")] = None,
     config: ConfigFile = None,
+    tenant: Annotated[str | None, typer.Option(help="Who sends it, for rules and `classifiers` by tenant.")] = None,
+    model: Annotated[str, typer.Option(help="The model asked for, for rules and `classifiers` by model.")] = "",
+    endpoint: Annotated[
+        str, typer.Option(help="The wire that it comes by, for rules and `classifiers` by endpoint.")
+    ] = "chat",
     why: Annotated[
         bool, typer.Option("--why", help="Also the window that decided, its weightiest words, the nearest examples.")
     ] = False,
@@ -40,11 +45,16 @@ def check(
     import asyncio
     from contextlib import closing
     from dataclasses import asdict
+    from typing import get_args
 
     from guard.assemble import load_guard
     from guard.config import NO_JOURNAL, load_config
-    from guard.types import Turn
+    from guard.rules import EndpointName
+    from guard.types import Origin, Turn
 
+    if endpoint not in (known := get_args(EndpointName)):
+        raise typer.BadParameter(f"--endpoint {endpoint}: need one of {', '.join(known)}")
+    origin = Origin(tenant, model, endpoint)
     given = read_text(text)
     turns = [*([Turn("system", system)] if system else []), Turn("user", given)]
     settings = load_config(config, NO_JOURNAL)
@@ -52,7 +62,7 @@ def check(
         settings = load_config(config, {**NO_JOURNAL, "output.responses.mode": "shadow"})
 
     async def judged(guard: Guard) -> tuple[Decision, Finding | None]:
-        decision = await guard.decide(turns)
+        decision = await guard.decide(turns, origin)
         return decision, await guard.find([answer], decision) if answer else None
 
     with closing(load_guard(settings)) as guard:

@@ -30,7 +30,7 @@ from rag.grounding import check_answer
 from rag.sync import Event, Happened
 from rag.types import Document, Evidence, GroundedAnswer, Passage, Premise
 from rag.write import Writer
-from tests.doubles import Library, verdict
+from tests.doubles import Library, make_guard, verdict
 from tests.journals import open_journal
 from tests.unit.rag_cases import HashedWords, document
 
@@ -323,6 +323,17 @@ def test_doctor_says_how_many_documents_are_never_found(tmp_path, monkeypatch, w
         writer.change(add=[document("table", "| a | b |\n|---|---|\n| 1 | 2 |")], remove=["tea", "ice"])
     row = doctor._try("knowledge base", lambda: model_checks.check_knowledge(settings, None))
     assert not row["well"], "nothing finds it"
+
+
+def test_a_text_is_checked_as_of_a_tenant_a_model_and_an_endpoint(monkeypatch):
+    when = {"tenant": "kiosk-*", "model": "gpt-4*", "endpoint": "embeddings"}
+    rules = [{"name": "kiosk", "when": when, "route": "refuse"}, {"name": "all", "route": "forward"}]
+    monkeypatch.setattr(guard.assemble, "load_guard", lambda _: make_guard({"policy.rules": rules}))
+    origin = ("--tenant", "kiosk-7", "--model", "gpt-4o", "--endpoint", "embeddings")
+    for words, route in ((origin, "refuse by rule kiosk"), (origin[2:], "forward by rule all")):
+        done = run("check", "hello", *words)
+        assert done.stdout.startswith(route), (done.output, done.exception)
+    assert "--endpoint chatt: need one of chat, completions" in run("check", "hello", "--endpoint", "chatt").output
 
 
 def test_doctor_asks_each_of_several_classifiers(monkeypatch):
