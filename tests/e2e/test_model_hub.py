@@ -82,6 +82,8 @@ def test_a_model_goes_to_a_hub_and_comes_back_the_same(hub, model, tmp_path):
     assert refused.returncode == 1
     assert "head.safetensors: not what hashes.json names" in refused.stderr
     assert not (tmp_path / "spoilt").exists()
+    there["hashes.json"] = b"no JSON"
+    assert f"airlock: {REPO} has no sound hashes.json" in model(hub, "pull", REPO, "--out", tmp_path / "spoilt").stderr
     assert not list(tmp_path.glob(".airlock-pull-*"))
 
 
@@ -94,3 +96,16 @@ def test_what_cannot_be_fetched_is_one_line(hub, model, tmp_path):
         assert last.startswith("airlock: ")
         assert told in last
     assert not (tmp_path / "none").exists()
+
+
+def test_a_name_or_a_place_that_cannot_be_is_one_line(hub, model, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words, told in (
+        (("push", toy_model(), "acme/my toy"), "airlock: 'acme/my toy' is no name that a hub has; give owner/name"),
+        (("pull", "toy", "--out", "back"), "airlock: 'toy' is no name that a hub has; give owner/name"),
+        (("pull", REPO, "--out", "file/back"), "airlock: --out file/back cannot be made (File exists); give another"),
+    ):
+        done = model(hub, *words)
+        assert done.returncode == 1
+        assert done.stderr.startswith(told), done.stderr
+    assert hub.asked == []

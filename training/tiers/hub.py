@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from classifier.examples import ODDS, TEXTS
@@ -22,6 +24,7 @@ HUB_NAMES = {
     MPNET: SOURCES[MPNET].hub,
 }
 """What the hub calls the encoders that the shipped models sit on."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _FETCHED = (*model_folder.NEEDED, model_folder.HASHES, *_TOKENIZER, TEXTS, ODDS)
 
@@ -45,7 +48,7 @@ def push(folder: Path, repo: str, *, revision: str | None = None, private: bool 
     from huggingface_hub import HfApi
 
     model_folder.check(folder)
-    with tempfile.TemporaryDirectory(prefix="airlock-push-") as copy, _explained(repo):
+    with _explained(repo), tempfile.TemporaryDirectory(prefix="airlock-push-") as copy:
         staged = Path(copy)
         for name in (*model_folder.NEEDED, *((TEXTS, ODDS) if examples else ())):
             if (folder / name).is_file():
@@ -83,13 +86,15 @@ def pull(repo: str, out: Path, *, revision: str | None = None, version: str | No
 
     if out.exists():
         raise TrainingError(f"{out} exists; give another --out or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".airlock-pull-", dir=out.parent) as copy, _explained(repo):
-        fetched = Path(copy) / "model"
+    with _explained(repo), _folder_beside(out) as copy:
+        fetched = copy / "model"
         snapshot_download(repo, revision=revision, local_dir=fetched, allow_patterns=list(_FETCHED))
         shutil.rmtree(fetched / ".cache", ignore_errors=True)  # of the hub's client
-        model_folder.check_hashes(fetched)
-        model_folder.check(fetched)
+        try:
+            model_folder.check_hashes(fetched)
+            model_folder.check(fetched)
+        except TrainingError as exc:
+            raise TrainingError(str(exc).replace(str(fetched), repo)) from exc  # what was fetched is gone
         found = model_folder.version(fetched)
         if version is not None and found != version:
             raise TrainingError(f"{repo} holds version {found}, not {version}; name its --revision, or do not trust it")
@@ -112,6 +117,18 @@ def _for_others(staged: Path) -> None:
 
 
 @contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards, where what is in it can be moved to `out`."""
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            copy = stack.enter_context(tempfile.TemporaryDirectory(prefix=".airlock-pull-", dir=out.parent))
+        except OSError as exc:
+            raise TrainingError(f"--out {out} cannot be made ({exc.strerror}); give another --out") from exc
+        yield Path(copy)
+
+
+@contextmanager
 def _explained(repo: str) -> Iterator[None]:
     """One line for whatever keeps the hub from doing what is asked; never a token."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -119,6 +136,8 @@ def _explained(repo: str) -> Iterator[None]:
 
     if HF_HUB_OFFLINE:
         raise TrainingError(f"{repo}: HF_HUB_OFFLINE is set, so no hub is asked; unset it")
+    if not _NAME.fullmatch(repo):
+        raise TrainingError(f"{repo!r} is no name that a hub has; give owner/name")
     unreached: type[BaseException] = HfHubHTTPError.__bases__[0]  # of the library by which the client speaks HTTP
 
     try:
@@ -130,4 +149,6 @@ def _explained(repo: str) -> Iterator[None]:
             f"{repo}: the hub says {status}; look at the name, --revision, HF_ENDPOINT and the token in HF_TOKEN"
         ) from exc
     except (HFValidationError, unreached, OSError) as exc:
+        if getattr(exc, "errno", None) == errno.ENOSPC:
+            raise
         raise TrainingError(f"{repo}: {type(exc).__name__}: no hub was reached, or none of that name") from exc
