@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
 
 from training.grounding.edits import SOURCE, overlap
 from training.grounding.rows import ClaimRow, Label
@@ -38,22 +37,24 @@ def guessed(rows: Sequence[ClaimRow]) -> list[float]:
     """
     found = np.zeros(len(rows))
     written = [at for at, row in enumerate(rows) if row.source != SOURCE]
+    if not written:
+        return found.tolist()
     by_source: dict[str, list[int]] = defaultdict(list)
     for at in written:
         by_source[rows[at].source].append(at)
     found[written] = _by_words([rows[at] for at in written])
     for places in by_source.values():
         found[places] += _by_few_shared([rows[at] for at in places])
-    found[written] -= found[written].mean() if written else 0.0
+    found[written] -= found[written].mean()
     return found.tolist()
 
 
 def _by_words(rows: Sequence[ClaimRow]) -> Values:
     found = np.zeros(len(rows))
-    texts = np.array([row.claim for row in rows], dtype=object)
+    words = _WORDS.transform([row.claim for row in rows])
     for learnt, held, supported in _folds(rows):
-        model = make_pipeline(_WORDS, LogisticRegression()).fit(texts[learnt], supported)
-        found[held] = model.decision_function(texts[held]).clip(-_SURE, _SURE)
+        model = LogisticRegression().fit(words[learnt], supported)
+        found[held] = model.decision_function(words[held]).clip(-_SURE, _SURE)
     return found
 
 
