@@ -270,6 +270,11 @@ def test_rows_longer_than_the_base_reads_are_refused_by_the_option(tmp_path):
         cases.train_toy(tmp_path / "model", replace(cases.RECIPE, max_length=1_000_000))
 
 
+def test_data_that_cannot_be_trained_on_is_told_before_the_base_is_loaded(tmp_path):
+    with pytest.raises(TrainingError, match="--without nobody: no row is of that source"):
+        cases.train_toy(tmp_path / "model", base=tmp_path / "nowhere", without=["nobody"])
+
+
 def test_a_base_that_lacks_weights_is_refused(tmp_path):
     folder = cases.write_model(tmp_path / "base")
     weights = load_file(folder / "model.safetensors")

@@ -75,15 +75,15 @@ def train_interpreter(run: InterpreterRun) -> dict[str, Any]:
     refuse_finished(run.out)
     recipe = run.recipe
     torch.set_num_threads(recipe.threads)
+    cases = read_cases(run.data, run.documents, run.questions).trainable(run.without)
+    learnt, held = cases.of_split("train"), cases.of_split("dev")
     base = load_language_model(run.base, template=_template(run.template))
     if recipe.max_length > base.context:
         raise TrainingError(
             f"--max-length {recipe.max_length}: {run.base} reads {base.context} tokens at most; give no more"
         )
-    cases = read_cases(run.data, run.documents, run.questions).trainable(run.without)
-    train, left_out = _examples(base, _some(cases.of_split("train"), run.limit, recipe.seed), recipe)
-    held = run.limit and run.limit // 10 + 1
-    dev, _ = _examples(base, _some(cases.of_split("dev"), held, recipe.seed), recipe)
+    train, left_out = _examples(base, _some(learnt, run.limit, recipe.seed), recipe)
+    dev, _ = _examples(base, _some(held, run.limit and run.limit // 10 + 1, recipe.seed), recipe)
     check_template(base, train[0])
 
     finished = run.out / "checkpoint" / "model"  # moved when all is measured, so that no half-made model can be used
