@@ -106,6 +106,11 @@ def load_language_model(folder: Path, *, template: str | None = None) -> Languag
     finally:
         if show_progress:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
+        raise KnowledgeError(
+            f"language model {folder} is a {type(model).__name__} whose attention looks ahead: an encoder; give a "
+            "causal language model"
+        )
     if missing := sorted(report["missing_keys"]):
         raise KnowledgeError(
             f"language model {folder} lacks {len(missing)} weights, {missing[0]} among them: they would be random; is "

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import BertConfig, BertForMaskedLM
 from typer.testing import CliRunner
 
 from rag.generative import GenerativeInterpreter
@@ -281,6 +282,14 @@ def test_a_base_that_lacks_weights_is_refused(tmp_path):
     del weights["model.norm.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(KnowledgeError, match=r"lacks 1 weights, model\.norm\.weight among them: they would be random"):
+        load_language_model(folder)
+
+
+def test_an_encoder_is_no_base(tmp_path):
+    folder = cases.write_model(tmp_path / "base")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=64, **sizes)).save_pretrained(folder)
+    with pytest.raises(KnowledgeError, match="is a BertLMHeadModel whose attention looks ahead: an encoder"):
         load_language_model(folder)
 
 
