@@ -15,7 +15,7 @@ from classifier.taxonomy import Taxonomy
 from classifier.types import Exchange, Tier
 from tests.classifier_cases import minilm
 from tests.doubles import verdict
-from training.cli import train
+from training.cli import evaluate, train
 from training.datasets import Row, TrainingError, hold_out
 from training.tiers.evaluate_responses import baselines, evaluate_responses, macro_f1
 from training.tiers.fit import Fit
@@ -71,6 +71,20 @@ def test_own_rows_are_trained_on_without_a_checkout_and_figures_are_told_in_word
         "0.500 [0.250, 0.750]",
         "0.667",
     ]
+
+
+def test_without_a_checkout_own_rows_are_asked_for_by_the_option(tmp_path, monkeypatch):
+    rows = str(written(tmp_path, {"prompt": "a", "answer": "b", "label": "refusal"})[0])
+    monkeypatch.chdir(tmp_path)
+    for app, given, option, name in (
+        (train, ["--out", "model"], "--data", "train"),
+        (evaluate, ["--model", "model"], "--data", "test"),
+        (evaluate, ["--model", "model", "--data", rows], "--train", "train"),
+    ):
+        ran = CliRunner().invoke(app, ["responses", *given])
+        said = f"airlock: {option}: what it is by default, data/responses/{name}.jsonl of a checkout, is not here; give"
+        assert ran.exit_code == 1
+        assert ran.output == f"{said} rows of your own\n"
 
 
 def test_rows_of_a_prompt_without_a_group_stay_together(tmp_path):

@@ -65,7 +65,7 @@ def train_responses(
     )
     manifest = train_classifier(
         taxonomy=Taxonomy.load(taxonomy or SHIPPED_RESPONSES / "taxonomy.yaml"),
-        data=data or [_TRAIN],
+        data=data or [_of_checkout("--data", _TRAIN)],
         out=out,
         encoder_name=ClassifierSettings.load(begin).encoder,
         settings=settings,
@@ -102,8 +102,10 @@ def eval_responses(
     from training.tiers.evaluate_responses import evaluate_responses
     from training.tiers.response_rows import read_exchanges
 
-    files = data or [_TEST]
-    check_places({"--out": out}, [*files, train])
+    check_places({"--out": out}, [*(data or [_TEST]), train])
+    files = data or [_of_checkout("--data", _TEST)]
+    if train == _TRAIN:
+        _of_checkout("--train", train)
     torch.set_num_threads(threads)
     encoder = load_encoder(ClassifierSettings.load(model[0]).encoder)
     models = [ResponseClassifier.load(folder, encoder) for folder in model]
@@ -126,3 +128,18 @@ def eval_responses(
     for name, found in figures["baselines"].items():
         typer.echo(f"baseline {name}: macro-F1 {told(found, 'macro_f1')}")
     typer.echo(f"seeds: {figures['seeds']}")
+
+
+def _of_checkout(option: str, path: Path) -> Path:
+    """What an option is by default, where it is there.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    from training.datasets import TrainingError
+
+    if not path.exists():
+        raise TrainingError(
+            f"{option}: what it is by default, {path} of a checkout, is not here; give rows of your own"
+        )
+    return path
