@@ -2,11 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
+from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
 
+from classifier.types import Tier
 from tests.classifier_cases import TAXONOMY, toy_entries, toy_model, write_rows
+from training.cli import evaluate
 from training.datasets import TrainingError
 from training.manifest import file_sha256
 from training.tiers.measured_rows import measured_rows
@@ -48,6 +52,23 @@ def test_a_model_is_not_measured_on_what_it_learnt_for_want_of_a_split(tmp_path,
         measured_rows([learnt], TAXONOMY, "test", models=[toy_model(), folder], say=said.append)
     assert len(measured_rows([learnt], TAXONOMY, "train", models=[folder], say=said.append)) == 10
     assert not said
+
+
+@pytest.mark.parametrize("command", ["compare", "classifier"])
+def test_models_of_different_taxonomies_are_told_before_they_are_loaded(tmp_path, command):
+    fresh = write_rows(tmp_path / "fresh.jsonl", unsplit(toy_entries(2, "", seed=16)))
+    shutil.copytree(toy_model(), tmp_path / "other")
+    moved = [replace(each, tier=Tier.UNSAFE) if each.id == "f_grundle" else each for each in TAXONOMY.categories]
+    replace(TAXONOMY, categories=tuple(moved)).save(tmp_path / "other" / "taxonomy.yaml")
+    two = [toy_model(), tmp_path / "other"]
+    app, given = (models, two) if command == "compare" else (evaluate, ["--model", two[0], "--against", two[1]])
+    with mock.patch("training.tiers.model_folder.load_classifier") as load:
+        done = CliRunner().invoke(
+            app, list(map(str, [command, *given, "--data", fresh, "--out", tmp_path / "out.json"]))
+        )
+    assert done.exit_code == 1
+    assert "have different taxonomies, which put 'f_grundle' into different tiers" in done.output
+    assert not load.called
 
 
 def test_models_are_compared_on_rows_that_name_no_split(tmp_path):

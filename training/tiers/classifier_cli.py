@@ -253,24 +253,27 @@ def eval_classifier(
     from training.manifest import adapter_sha256, command, provenance
     from training.mixture import some
     from training.report import explained, write_report
-    from training.tiers.evaluate import Judged, compare, evaluate_disguises
+    from training.tiers.evaluate import Judged, compare, evaluate_disguises, refuse_other_tiers
     from training.tiers.measured_rows import measured_rows
-    from training.tiers.model_folder import load_classifier
+    from training.tiers.model_folder import load_classifier, named_taxonomy
 
     check_places({"--out": out, "--html": html}, [*data, labels])
     torch.set_num_threads(threads)
     folder = model or DEFAULT_MODEL
-    classifier = load_classifier(folder)
     models = [folder, *([against] if against else [])]
+    known = [named_taxonomy(each) for each in models]
     chosen = measured_rows(
         data,
-        classifier.taxonomy,
+        known[0][1],
         split,
         models=models,
         say=partial(typer.echo, err=True),
         labels=labels,
         languages=tuple(language or ()),
     )
+    if against:
+        refuse_other_tiers(chosen, known)
+    classifier = load_classifier(folder)
     judged = Judged(classifier, chosen)
     figures = judged.figures(seed=seed)
     result: dict[str, Any] = {

@@ -48,6 +48,7 @@ class Judged:
 
     Attributes:
         rows: as given.
+        taxonomy: of the classifier.
         truth: tier of each row's category, shape ``(rows,)``.
         predicted: tier of each verdict, shape ``(rows,)``.
         tiers: probabilities of the tiers, shape ``(rows, 4)``.
@@ -58,6 +59,7 @@ class Judged:
         if not rows:
             raise TrainingError("no rows to evaluate on; name a split that the data file has")
         self.rows = list(rows)
+        self.taxonomy = classifier.taxonomy
         self.verdicts = classify_rows(classifier, rows)
         self.truth = np.array([int(classifier.taxonomy.category(row.category).tier) for row in rows])
         self.predicted = np.array([int(verdict.tier) for verdict in self.verdicts])
@@ -247,12 +249,7 @@ def compare(first: Judged, second: Judged, *, seed: int = 0, resamples: int = 10
     """
     if first.rows != second.rows:
         raise TrainingError("two models are compared on the same rows only")
-    if (first.truth != second.truth).any():
-        row = first.rows[int(np.flatnonzero(first.truth != second.truth)[0])]
-        raise TrainingError(
-            f"{first.verdicts[0].model} and {second.verdicts[0].model} have different taxonomies, which put "
-            f"{row.category!r} into different tiers; only models of one can be compared"
-        )
+    refuse_other_tiers(first.rows, [(each.verdicts[0].model, each.taxonomy) for each in (first, second)])
     rng = np.random.default_rng(seed)
     samples = [rng.integers(0, len(first.rows), len(first.rows)) for _ in range(resamples)]
     ours, theirs = (judged.confusions([np.arange(len(first.rows)), *samples]) for judged in (second, first))
@@ -273,6 +270,17 @@ def compare(first: Judged, second: Judged, *, seed: int = 0, resamples: int = 10
         "mcnemar_p": _mcnemar(only_first, only_second),
     }
     return {key: _without_nan(value) for key, value in result.items()}
+
+
+def refuse_other_tiers(rows: Sequence[Row], models: Sequence[tuple[str, Taxonomy]]) -> None:
+    """Raise TrainingError where the taxonomies of two models, each with its name, put a row into different tiers."""
+    (one, first), (other, second) = models
+    for category in {row.category: None for row in rows}:
+        if first.category(category).tier is not second.category(category).tier:
+            raise TrainingError(
+                f"{one} and {other} have different taxonomies, which put {category!r} into different tiers; only "
+                "models of one can be compared"
+            )
 
 
 def _mcnemar(first: int, second: int) -> float:

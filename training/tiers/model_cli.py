@@ -92,19 +92,20 @@ def compare_models(
     import torch
 
     from training.manifest import command, provenance
-    from training.tiers.evaluate import Judged, compare
+    from training.tiers.evaluate import Judged, compare, refuse_other_tiers
     from training.tiers.measured_rows import measured_rows
-    from training.tiers.model_folder import load_classifier, version
+    from training.tiers.model_folder import load_classifier, named_taxonomy, version
 
     check_places({"--out": out}, [*data, labels])
     torch.set_num_threads(threads)
-    models = [load_classifier(folder) for folder in (first, second)]
-    say = partial(typer.echo, err=True)
-    rows = measured_rows(data, models[0].taxonomy, split, models=(first, second), say=say, labels=labels)
+    models = (first, second)
+    known = [named_taxonomy(folder) for folder in models]
+    rows = measured_rows(data, known[0][1], split, models=models, say=partial(typer.echo, err=True), labels=labels)
+    refuse_other_tiers(rows, known)
     result: dict[str, Any] = {
         "command": command("airlock"),
-        "versions": [version(folder) for folder in (first, second)],
-        **compare(*(Judged(each, rows) for each in models), seed=seed),
+        "versions": [version(folder) for folder in models],
+        **compare(*(Judged(load_classifier(folder), rows) for folder in models), seed=seed),
         **provenance(seed=seed, data=[*data, *([labels] if labels else [])]),
     }
     if out:

@@ -43,6 +43,12 @@ def load_with_encoder(folder: Path) -> tuple[TierClassifier, Encoder]:
     return TierClassifier.load(folder, encoder), encoder
 
 
+def named_taxonomy(folder: Path) -> tuple[str, Taxonomy]:
+    """The name and the taxonomy of the classifier in a folder; no weights are read."""
+    settings, taxonomy = ClassifierSettings.load(folder), Taxonomy.load(folder / TAXONOMY)
+    return f"{settings.name}@{taxonomy.version}", taxonomy
+
+
 def version(folder: Path) -> str:
     """First 12 hex digits of a hash over all that a verdict depends on: weights, settings, taxonomy.
 
