@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -42,7 +43,7 @@ from training.grounding.rows import ClaimRow, EvidenceRow, Label, key_of, read_c
 from training.grounding.train_reader import ReadingTarget, reader_loss
 from training.grounding.train_support import SupportTarget, examples, support_loss, train_support
 from training.intervals import area, balanced_accuracy, best_threshold, interval, mean, told
-from training.manifest import adapter_sha256
+from training.manifest import adapter_sha256, write_json
 
 QUICK = replace(RECIPE, epochs=1)
 
@@ -641,6 +642,21 @@ def test_without_baselines_no_dev_rows_are_needed(tmp_path):
     assert (
         "no rows of split 'dev', on which the baselines choose their thresholds; give some, or --no-baselines" in said
     )
+
+
+@pytest.mark.parametrize(("toy", "task"), [(toy_reader, "reader"), (toy_support, "support")])
+def test_rows_of_sources_that_were_kept_out_count_whatever_their_split(tmp_path, monkeypatch, toy, task):
+    monkeypatch.setattr("training.manifest._git", lambda *_: "0123456789ab")
+    shutil.copytree(toy()[0], tmp_path / "model")
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text(encoding="utf-8"))
+    write_json(tmp_path / "model" / "manifest.json", {**manifest, "without": ["new"]})
+    entries = evidence_entries(6, "train", seed=7) if task == "reader" else claim_entries(6, "train", seed=7)
+    rows = write_rows(tmp_path / "new.jsonl", [{**entry, "source": "new"} for entry in entries])
+    options = ("--data", rows, "--model", tmp_path / "model", "--out", tmp_path / "out.json", "--no-baselines")
+    found = run(evaluate, task, *options)
+    assert found.exit_code == 0, found.output
+    counted = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["held_out"]["rows"]
+    assert counted == 6 or counted["all"] == 6
 
 
 def test_faults_are_one_line(tmp_path, evidence):

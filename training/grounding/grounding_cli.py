@@ -165,12 +165,12 @@ def eval_reader(
     manifest = read_manifest(model)
     rows = in_language(read_evidence(data), manifest["language"])
     apart = set(manifest["without"])
-    measured = [row for row in of_split(rows, split) if row.source not in apart]
+    others, held_out = ([row for row in rows if (row.source in apart) is inside] for inside in (False, True))
+    measured = [row for row in others if row.split == split] if held_out else of_split(others, split)
     sentences, weighing = (sentence_encoder_of(MINILM), sentence_encoder_of(E5_SMALL)) if baselines else (None, None)
     figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences, weighing=weighing)
-    held_out = [row for row in rows if row.source in apart]
     if not manifest["unshared"]:
-        held_out = unshared(held_out, [row.passage for row in rows if row.source not in apart])
+        held_out = unshared(held_out, [row.passage for row in others])
     if held_out:
         figures["held_out"] = evaluate_reader(reader, held_out, seed=seed, encoder=sentences, weighing=weighing)
     write_figures(out, {"split": split, **figures}, model, data, seed)
@@ -222,9 +222,10 @@ def eval_support(
         )
     apart = set(manifest["without"])
     learnt_from = set(manifest["trained_on"])
-    unknown = {row.source for row in of_split(rows, split)} - apart - learnt_from if learnt_from else set()
-    paragraphs = in_language(found, manifest["language"])
     held_out = [row for row in rows if is_of(row, apart)]
+    of_it = [row for row in rows if row.split == split] if held_out else of_split(rows, split)
+    unknown = {row.source for row in of_it} - apart - learnt_from if learnt_from else set()
+    paragraphs = in_language(found, manifest["language"])
     if not manifest["unshared"]:
         every: list[Sourced] = [*rows, *paragraphs]
         learnt = [row.passage for row in every if not is_of(row, apart)]
@@ -236,7 +237,8 @@ def eval_support(
     def measured(part: str, without: Collection[str]) -> list[ClaimRow]:
         """Rows of a split and pairs built of it, but for those of some sources."""
         pairs = [row for row in built if row.split == part and not is_of(row, without)]
-        return [row for row in of_split(rows, part) if not is_of(row, without)] + some(pairs, edits, seed)
+        asked = [row for row in rows if row.split == part and not is_of(row, without)]
+        return asked + some(pairs, edits, seed)
 
     if each is not None:
         rows = few_of_each(rows, each, lambda row: (row.source, row.split), seed)
