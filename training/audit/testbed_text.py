@@ -139,7 +139,7 @@ def read_lessons(path: Path, grammar: Grammar, *, longest: int, seed: int) -> li
     rng = random.Random(f"lessons/{seed}")
     found = []
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         for row in rows:
             kind = _KINDS.get(row["category"], row["category"][:2])
             ask = row["text"].strip()

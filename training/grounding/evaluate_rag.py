@@ -55,7 +55,7 @@ def read_questions(path: Path) -> list[Question]:
         TrainingError: the file is missing, a line is malformed, or there are none.
     """
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         questions = [
             Question(
                 **{key: row[key] for key in _KEYS},

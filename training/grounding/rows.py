@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from training.datasets import TrainingError, refuse_unusable, text_key
+from training.datasets import NO_OBJECT, TrainingError, read_lines, refuse_unusable, text_key
 
 _TEXTS = ("split", "source", "licence", "lang", "title")
 _FORBIDDEN = re.compile(r"(?i)non[ -]?commercial|\bnc\b|research|none stated|^\W*$")
@@ -255,12 +254,7 @@ def lines(path: Path) -> list[Any]:
     Raises:
         TrainingError: the file cannot be read.
     """
-    try:
-        return [_parsed(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except OSError as exc:
-        raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file") from exc
-    except UnicodeDecodeError as exc:
-        raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); convert it") from exc
+    return [entry for _, entry in read_lines(path)]
 
 
 def cut(passage: str, starts: Sequence[int]) -> tuple[str, ...]:
@@ -277,10 +271,10 @@ def cut(passage: str, starts: Sequence[int]) -> tuple[str, ...]:
 def _read(path: Path, parse: Callable[[Mapping[str, Any]], list[Row]]) -> list[Row]:
     rows: list[Row] = []
     faults: dict[str, list[int]] = defaultdict(list)
-    for number, entry in enumerate(lines(path), 1):
+    for number, entry in read_lines(path):
         try:
             if not isinstance(entry, dict):
-                raise ValueError("not a JSON object")
+                raise ValueError(NO_OBJECT)
             rows += parse(entry)
         except KeyError as exc:
             fault = f"`{exc.args[0]}` is missing"
@@ -355,10 +349,3 @@ def _text(entry: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"`{key}` is empty or not a string")
     return value.encode("utf-8", "replace").decode("utf-8")  # JSON can hold half a character
-
-
-def _parsed(line: str) -> Any:  # noqa: ANN401 - JSON
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None

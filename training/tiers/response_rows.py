@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.taxonomy import Taxonomy
-from training.datasets import Row, TrainingError, is_text, read_lines, refuse_unusable
+from training.datasets import NO_OBJECT, Row, TrainingError, is_text, read_lines, refuse_unusable
 
 _TEXTS = ("prompt", "system", "answer", "label", "language", "group", "split", "source", "licence")
 
@@ -63,7 +63,7 @@ def _read(path: Path, known: set[str]) -> list[Row]:
 
 def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed JSON
     if not isinstance(entry, dict):
-        return "not a JSON object"
+        return NO_OBJECT
     for key in ("prompt", "answer"):
         if not isinstance(entry.get(key), str) or (key == "answer" and not entry[key].strip()):
             return f"`{key}` is missing or empty"
