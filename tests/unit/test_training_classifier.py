@@ -37,14 +37,14 @@ from tests.classifier_cases import (
 from training.cli import train
 from training.datasets import Row, TrainingError, text_key
 from training.lineage import read_manifest
-from training.manifest import adapter_sha256, file_sha256
+from training.manifest import adapter_sha256, file_sha256, refuse_finished
 from training.optimizer import optimizer_of, set_rates
 from training.tiers import classifier_cli
 from training.tiers.average import average_classifiers
 from training.tiers.fit import Fit, _batches, _join, _note, _rounds
 from training.tiers.losses import label_loss
 from training.tiers.settings import TrainSettings
-from training.tiers.train_classifier import Split, lora_config, refuse_finished
+from training.tiers.train_classifier import Split, lora_config
 
 QUICK = replace(SETTINGS, epochs=1)
 

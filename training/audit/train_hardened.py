@@ -23,8 +23,7 @@ from training.audit.harden_run import HardenRun
 from training.audit.hardened_card import write_hardened_card
 from training.checkpoint import Checkpoint as Kept
 from training.datasets import TrainingError
-from training.manifest import put_in_place, write_json
-from training.tiers.train_classifier import refuse_finished
+from training.manifest import put_in_place, refuse_finished, write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ from training.audit.testbed_lessons import Encoded, batches
 from training.audit.testbed_text import GRAMMAR, Grammar, Lesson, read_lessons, same_words
 from training.audit.testbed_tokenizer import train_tokenizer
 from training.datasets import TrainingError
-from training.manifest import file_sha256, provenance, put_in_place, write_json
-from training.tiers.train_classifier import refuse_finished
+from training.manifest import file_sha256, provenance, put_in_place, refuse_finished, write_json
 
 _TOKENIZED = 8_000  # lessons of the grammar that the tokenizer learns from
 _PROMPT_WEIGHT = 0.1  # of the loss on what a user says, beside that on the reply

@@ -22,10 +22,9 @@ from training.grounding.fit_pairs import Example, Loss, PairRecipe, fit_pairs, s
 from training.grounding.pair_card import write_pair_card
 from training.grounding.rows import Row, of_split, origin_of
 from training.lineage import lineage, read_manifest
-from training.manifest import file_sha256, provenance, put_in_place, write_json
+from training.manifest import file_sha256, provenance, put_in_place, refuse_finished, write_json
 from training.mixture import check_whole, few_of_each
 from training.take_over import take_over
-from training.tiers.train_classifier import refuse_finished
 
 T = TypeVar("T")
 

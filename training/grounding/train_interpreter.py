@@ -21,9 +21,8 @@ from training.grounding.fit_interpreter import InterpreterRecipe, adapted, check
 from training.grounding.interpreter_card import write_interpreter_card
 from training.grounding.interpreter_kinds import MIX, Example, build_examples, counts
 from training.grounding.interpreter_rows import Cases, read_cases
-from training.manifest import file_sha256, provenance, put_in_place, write_json
+from training.manifest import file_sha256, provenance, put_in_place, refuse_finished, write_json
 from training.mixture import some
-from training.tiers.train_classifier import refuse_finished
 
 PLAIN = "plain"  # names the template for models that have none
 _LIBRARIES = ("trl", "accelerate", "datasets", "tokenizers")

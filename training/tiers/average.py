@@ -20,9 +20,9 @@ from classifier.network import network_of, save_model
 from classifier.settings import ClassifierSettings
 from training.datasets import TrainingError, read_all
 from training.lineage import read_manifest
-from training.manifest import provenance
+from training.manifest import provenance, refuse_finished
 from training.tiers.settings import settings_of
-from training.tiers.train_classifier import Split, complete, refuse_finished, refuse_other_data
+from training.tiers.train_classifier import Split, complete, refuse_other_data
 
 _OF_A_RUN = ("name", "seed", "adapter_sha256", "epochs", "seconds", "figures")
 _RECIPE = ("encoder", "taxonomy", "start", "teachers", "without", "devices")

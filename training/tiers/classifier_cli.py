@@ -102,13 +102,12 @@ def train_classifier(
     from classifier.settings import ClassifierSettings
     from classifier.taxonomy import SHIPPED_MODEL, Taxonomy
     from classifier.types import E5_SMALL
+    from training.manifest import refuse_finished
     from training.tiers.checks import check
     from training.tiers.recipes import chosen, settings_for
     from training.tiers.settings import OWN
 
     if not only_check:
-        from training.tiers.train_classifier import refuse_finished
-
         refuse_finished(out)
     meant = Taxonomy.load(taxonomy or SHIPPED_MODEL / "taxonomy.yaml")
     only_full: dict[str, object] = {

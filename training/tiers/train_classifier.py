@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError, hold_out, read_all
 from training.frozen import FrozenLayers, adapted_modules
 from training.lineage import lineage
-from training.manifest import file_sha256, provenance, put_in_place, write_json
+from training.manifest import file_sha256, provenance, put_in_place, refuse_finished, write_json
 from training.mixture import check_whole, some
 from training.take_over import take_over
 from training.tiers.card import write_card
@@ -35,7 +34,6 @@ from training.tiers.response_rows import read_exchanges
 from training.tiers.settings import OWN, TrainSettings, refuse_long_window
 from training.tiers.teachers import Teachers
 
-_PROOF = ("classifier.json", "manifest.json")
 _WATCHED = 2000  # rows that choose the best epoch
 
 
@@ -250,17 +248,6 @@ def complete(
     write_json(finished / "manifest.json", manifest)
     put_in_place(finished, out)
     return manifest
-
-
-def refuse_finished(out: Path) -> None:
-    """Raise TrainingError where a folder already holds a model, or cannot be made or written in."""
-    there = next(place for place in (out, *out.parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise TrainingError(f"--out {out}: {there} is a file, not a folder; give another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise TrainingError(f"--out {out}: {there} may not be written in; make it yours, or give another --out")
-    if any((out / file).exists() for file in _PROOF):
-        raise TrainingError(f"{out} already holds a trained model; give another --out or remove it")
 
 
 def refuse_other_data(

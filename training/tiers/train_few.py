@@ -24,7 +24,7 @@ from classifier.taxonomy import Taxonomy
 from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError
 from training.frozen import SHAPES, FrozenLayers
-from training.manifest import file_sha256, provenance, put_in_place, write_json
+from training.manifest import file_sha256, provenance, put_in_place, refuse_finished, write_json
 from training.tiers.card import write_card
 from training.tiers.checks import check
 from training.tiers.crossed import Crossed, expected_errors, parts_of
@@ -32,7 +32,7 @@ from training.tiers.evaluate import Judged
 from training.tiers.fit import Fit
 from training.tiers.operating_point import choose_operating_point
 from training.tiers.settings import TrainSettings, refuse_long_window
-from training.tiers.train_classifier import describe, lora_config, refuse_finished
+from training.tiers.train_classifier import describe, lora_config
 
 FEW = TrainSettings(
     rank=8,
