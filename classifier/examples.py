@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import ClassifierError, Tier, Verdict
+from classifier.weights import file_sha256
 
 TEXTS, ODDS = "examples.jsonl", "examples.safetensors"  # in a model's folder
 Odds = NDArray[np.float32]
@@ -127,8 +127,7 @@ class Examples:
 
 def adapter_of(folder: Path) -> str:
     """SHA-256 of the adapter in a model's folder."""
-    with (folder / "adapter_model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(folder / "adapter_model.safetensors")
 
 
 def _read(path: Path) -> Iterator[Labelled]:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from classifier.exported import (
     Kind,
     Precision,
     RuntimeManifest,
-    manifest_fields,
 )
 from classifier.graph import EMBEDDED, LOGITS, MASK, ONNX_GRAPH, OPENVINO_GRAPH, open_graph
 from classifier.inputs import PIECES, SCORES, SPECIAL, TOKENIZER, Embeddings, ExportedTokenizer
@@ -132,7 +132,7 @@ class Exporter:
             row = [tokenizer.pad] * _TIMED_TOKENS
             milliseconds = _milliseconds(lambda: runtime.logits([row]))
             manifest = RuntimeManifest(kind, precision, method, drift, milliseconds, self._threads, features())
-            said |= manifest_fields(manifest)
+            said |= asdict(manifest)
             if not drift.bearable:
                 for path in folder.iterdir():
                     path.unlink()

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -226,11 +226,6 @@ class ExportCache:
         if manifest.name != name:
             raise ClassifierError(f"{self.folder / name} holds {manifest.name}; {EXPORT_AGAIN}")
         return manifest
-
-
-def manifest_fields(manifest: RuntimeManifest) -> dict[str, Any]:
-    """A manifest's fields for JSON."""
-    return asdict(manifest)
 
 
 def installed(kind: Kind) -> bool:

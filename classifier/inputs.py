@@ -19,10 +19,8 @@ from classifier.exported import EMBEDDINGS, EXPORT_AGAIN
 from classifier.types import ClassifierError
 from classifier.unigram import Unigram, UnigramTokenizer
 
-TOKENIZER, PIECES, SCORES, CHECKSUMS, SPECIAL = (
-    *("tokenizer.json", "pieces.txt", "scores.npy"),
-    *("checksums.npy", "special.json"),
-)
+TOKENIZER, PIECES, SCORES = "tokenizer.json", "pieces.txt", "scores.npy"
+CHECKSUMS, SPECIAL = "checksums.npy", "special.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class ExportedTokenizer:
                 words,
             )
         except Exception as exc:
-            raise ClassifierError(f"tokenizer in {folder} cannot be read: {exc}; run `airlock export` again") from exc
+            raise ClassifierError(f"tokenizer in {folder} cannot be read: {exc}; {EXPORT_AGAIN}") from exc
 
     def split(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a whole text and the characters of each, no special tokens among them."""

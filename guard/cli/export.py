@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,10 +128,8 @@ def _draw(texts: list[str], count: int, seed: int) -> list[str]:
 
 
 def _say(manifest: RuntimeManifest, *, as_json: bool) -> None:
-    from classifier.exported import manifest_fields
-
     if as_json:
-        print_json({**manifest_fields(manifest), "accepted": manifest.drift.bearable})
+        print_json({**asdict(manifest), "accepted": manifest.drift.bearable})
         return
     word = "accepted" if manifest.drift.bearable else "REFUSED "
     typer.echo(f"{word}  {manifest.name:14} {manifest.milliseconds:8.2f} ms for 30 tokens; {manifest.drift}")
