@@ -24,9 +24,8 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from classifier.calibration import Calibration
-from classifier.model import DEFAULT_MODEL
 from classifier.settings import ClassifierSettings, OperatingPoint
-from classifier.taxonomy import TAXONOMY, Taxonomy
+from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
 from classifier.types import Tier
 from training.datasets import Row, TrainingError, hold_out, read_all
 from training.manifest import adapter_sha256, command, provenance, write_json
@@ -192,7 +191,7 @@ def calibrations(fitted: Readings, measured: Readings, seed: int) -> dict[str, A
 def main() -> None:
     """Run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL)
     parser.add_argument("--splits", type=int, default=1000)
     parser.add_argument("--rows", type=int, help="of each part, at most; chosen by the hash of the text")
     parser.add_argument("--seed", type=int, default=0)

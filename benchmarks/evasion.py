@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from classifier.model import DEFAULT_MODEL
 from classifier.readings import READING
+from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import Verdict
 from guard.absent import NoKnowledge
 from guard.assemble_classifier import load_classifier
@@ -361,7 +361,7 @@ def main() -> None:
     config = load_config(None, {**NO_JOURNAL, "classifier.deadline_s": 600})
     texts = prompts(options.each, seed=0)
     made = gateway(config)
-    model = made[0].version, adapter_sha256(DEFAULT_MODEL), file_sha256(DEFAULT_MODEL / "classifier.json"), READING
+    model = made[0].version, adapter_sha256(SHIPPED_MODEL), file_sha256(SHIPPED_MODEL / "classifier.json"), READING
     state = State(Path("runs/evasion.json"), (options.each, *model), options.minutes * 60)
     measured = asyncio.run(measure(made, texts, transformations(), state, "by_transformation"))
     with mock.patch("classifier.readings.decoded", return_value=[]):

@@ -22,9 +22,9 @@ import torch
 from unseen_sources import SETS, SHARED, known_texts, some_texts
 
 from classifier.encoder import load_encoder
-from classifier.model import DEFAULT_MODEL, TierClassifier
+from classifier.model import TierClassifier
 from classifier.settings import ClassifierSettings
-from classifier.taxonomy import SHIPPED_SPECIALISTS, Taxonomy
+from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_SPECIALISTS, Taxonomy
 from classifier.types import MPNET, Tier, Verdict
 from guard.specialists import ByLanguage
 from training.datasets import read_all
@@ -141,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = SHIPPED_SPECIALISTS["en"]
-    default = TierClassifier.load(DEFAULT_MODEL, load_encoder(ClassifierSettings.load(DEFAULT_MODEL).encoder))
+    default = TierClassifier.load(SHIPPED_MODEL, load_encoder(ClassifierSettings.load(SHIPPED_MODEL).encoder))
     judge = ByLanguage(default, {"en": TierClassifier.load(folder, load_encoder(options.base))})
     found = measure(judge, options.rows, options.seed)
     times = timed(judge, options.seed)
@@ -149,7 +149,7 @@ def main() -> None:
         print(name, {key: value for key, value in figures.items() if key != "sets"}, times[name])
     result = {
         "command": command("python benchmarks/languages.py"),
-        "adapters_sha256": {"default": adapter_sha256(DEFAULT_MODEL), "en": adapter_sha256(folder)},
+        "adapters_sha256": {"default": adapter_sha256(SHIPPED_MODEL), "en": adapter_sha256(folder)},
         "budget": REFUSED,
         "asked_from": found,
         "processor_ms": times,

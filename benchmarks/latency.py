@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from timing import percentiles
 
-from classifier.model import DEFAULT_MODEL
+from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import Verdict
 from guard.assemble_classifier import load_classifier
 from guard.assemble_encoders import Encoders
@@ -235,7 +235,7 @@ def main() -> None:
             "cpu_s": round(seconds, 2),
         },
     }
-    model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
+    model = {"adapter_sha256": adapter_sha256(config.classifier.model or SHIPPED_MODEL)}
     write_json(
         options.out,
         {

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.model import DEFAULT_MODEL, TierClassifier
+from classifier.model import TierClassifier
+from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import Tier
 from guard.answers import AnswerTexts
 from guard.assemble_classifier import load_classifier
@@ -131,7 +132,7 @@ def main() -> None:
         },
     }
     files = [*(SHARED / f"{name}.jsonl" for name in ("tiers", *ANSWERS)), ELLIPTIC]
-    model = adapter_sha256(config.classifier.model or DEFAULT_MODEL)
+    model = adapter_sha256(config.classifier.model or SHIPPED_MODEL)
     about = {"command": command("python benchmarks/output_door.py"), "adapter_sha256": model}
     write_json(options.out, about | figures | provenance(seed=options.seed, data=files))
     print(json.dumps(figures, indent=2))

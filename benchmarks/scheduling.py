@@ -20,8 +20,9 @@ from typing import Any
 
 from timing import percentiles
 
-from classifier.model import DEFAULT_MODEL, TierClassifier
+from classifier.model import TierClassifier
 from classifier.pace import paced
+from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import Verdict
 from guard.assemble_classifier import load_classifier
 from guard.assemble_encoders import Encoders
@@ -168,7 +169,7 @@ def main() -> None:
         },
     )
     figures["load"] = round(os.getloadavg()[0], 2)
-    model = {"adapter_sha256": adapter_sha256(config.classifier.model or DEFAULT_MODEL)}
+    model = {"adapter_sha256": adapter_sha256(config.classifier.model or SHIPPED_MODEL)}
     write_json(
         options.out,
         {"command": command("python benchmarks/scheduling.py"), **model, **figures, **provenance(seed=0, data=[])},

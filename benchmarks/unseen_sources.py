@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from classifier.encoder import load_encoder
-from classifier.model import DEFAULT_MODEL, TierClassifier
+from classifier.model import TierClassifier
 from classifier.settings import ClassifierSettings
+from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import Tier
 from training.manifest import adapter_sha256, command, provenance, write_json
 from training.mixture import some
@@ -133,7 +134,7 @@ def measure(classifier: TierClassifier, most: int, seed: int, languages: Sequenc
 def main() -> None:
     """Run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL)
     parser.add_argument("--rows", type=int, default=400, help="of each set, at most")
     parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
     parser.add_argument("--seed", type=int, default=0)

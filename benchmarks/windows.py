@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from conformal import DATA, LABELS
 
-from classifier.model import DEFAULT_MODEL
 from classifier.settings import ClassifierSettings, OperatingPoint
-from classifier.taxonomy import TAXONOMY, Taxonomy
+from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
 from classifier.types import Tier
 from training.datasets import LOOK_ALIKES, Row, hold_out, read_all
 from training.manifest import adapter_sha256, command, provenance, write_json
@@ -132,7 +131,7 @@ def lowest(readings: Readings, settings: ClassifierSettings, flagged: float, ref
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL)
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--flagged", type=float, help="of the joined harmless texts; as with 256 tokens by default")
     parser.add_argument("--refused", type=float, help="the same")

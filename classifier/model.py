@@ -16,7 +16,7 @@ from classifier.pace import pause
 from classifier.readings import Reading, readings
 from classifier.runtime import Runtime, Tokenizer
 from classifier.settings import ClassifierSettings, OperatingPoint, Reads, described
-from classifier.taxonomy import SHIPPED_MODEL, Taxonomy, tier_sums
+from classifier.taxonomy import Taxonomy, tier_sums
 from classifier.types import ClassifierError, Coverage, Span, TextTooLong, Verdict
 from classifier.windows import Window, windows
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from classifier.encoder import Encoder
 
 SLICE_TOKENS = 512  # some whole windows: a short text waits half a second for a long one, at most
-DEFAULT_MODEL = SHIPPED_MODEL
 _MOST_CHARACTERS = 20  # in a token; a longer text is refused before it costs anything
 
 Windowed = tuple[list[Window], Coverage]

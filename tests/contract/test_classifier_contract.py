@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from classifier.model import DEFAULT_MODEL, TierClassifier
+from classifier.model import TierClassifier
 from classifier.normalize import normalize
+from classifier.taxonomy import SHIPPED_MODEL
 from classifier.types import TextTooLong, Tier, Verdict
 from guard.types import Classifier
 from tests.classifier_cases import MARKER, TAXONOMY, e5_small, filler, keyword_classifier, toy_classifier
@@ -109,7 +110,7 @@ def test_a_hidden_marker_is_the_same_to_the_model(trained, hidden):
 
 @pytest.fixture(scope="module")
 def shipped() -> TierClassifier:
-    return TierClassifier.load(DEFAULT_MODEL, e5_small(), max_tokens=4096)
+    return TierClassifier.load(SHIPPED_MODEL, e5_small(), max_tokens=4096)
 
 
 @pytest.mark.parametrize(

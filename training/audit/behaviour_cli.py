@@ -232,7 +232,7 @@ def _judge(
 
 
 def _classifier_judge(threads: int) -> Judge:
-    from classifier.model import DEFAULT_MODEL
+    from classifier.taxonomy import SHIPPED_MODEL
     from guard.assemble_classifier import load_classifier
     from guard.assemble_encoders import Encoders
     from guard.config import load_config
@@ -243,7 +243,7 @@ def _classifier_judge(threads: int) -> Judge:
     settings = load_config(overrides={"classifier.threads": threads})
     classifier = load_classifier(settings, Encoders(settings), limited=False)
     door = settings.output
-    folder = settings.classifier.model or DEFAULT_MODEL
+    folder = settings.classifier.model or SHIPPED_MODEL
     named = {
         "adapter_sha256": adapter_sha256(folder),
         "unsafe_from": door.unsafe_from,

@@ -100,8 +100,7 @@ def eval_safety(
     from collections import Counter
     from dataclasses import asdict
 
-    from classifier.model import DEFAULT_MODEL
-    from classifier.taxonomy import Taxonomy
+    from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
     from guard.assemble import load_guard
     from guard.assemble_encoders import Encoders
     from guard.assemble_knowledge import load_knowledge, load_search, load_sentences
@@ -112,7 +111,7 @@ def eval_safety(
     from training.safety.score import UNHURRIED, figures, measure
 
     check_places({"--out": out, "--html": html}, [questions, config, taxonomy])
-    rows = read_high_risk(questions, Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml"))
+    rows = read_high_risk(questions, Taxonomy.load(taxonomy or SHIPPED_MODEL / TAXONOMY))
     settings = load_config(config, UNHURRIED)
     guard = load_guard(settings)
     encoders = Encoders(settings)
@@ -121,7 +120,7 @@ def eval_safety(
     manifest = asdict(knowledge.manifest)
     result: dict[str, Any] = {
         "command": command("airlock"),
-        "adapter_sha256": adapter_sha256(settings.classifier.model or DEFAULT_MODEL),
+        "adapter_sha256": adapter_sha256(settings.classifier.model or SHIPPED_MODEL),
         "models": dict(
             Counter(item.decision.verdict.model for item in items if item.decision and item.decision.verdict)
         ),

@@ -100,7 +100,7 @@ def train_classifier(
     Taxonomy and data are checked first, and every fault is told at once.
     """
     from classifier.settings import ClassifierSettings
-    from classifier.taxonomy import SHIPPED_MODEL, Taxonomy
+    from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
     from classifier.types import E5_SMALL
     from training.manifest import refuse_finished
     from training.tiers.checks import check
@@ -109,7 +109,7 @@ def train_classifier(
 
     if not only_check:
         refuse_finished(out)
-    meant = Taxonomy.load(taxonomy or SHIPPED_MODEL / "taxonomy.yaml")
+    meant = Taxonomy.load(taxonomy or SHIPPED_MODEL / TAXONOMY)
     only_full: dict[str, object] = {
         "--from": start,
         "--without": without,
@@ -246,7 +246,7 @@ def eval_classifier(
     import torch
 
     from classifier.examples import Examples
-    from classifier.model import DEFAULT_MODEL
+    from classifier.taxonomy import SHIPPED_MODEL
     from classifier.types import Tier
     from classifier.why import Explainer
     from training.manifest import adapter_sha256, command, provenance
@@ -258,7 +258,7 @@ def eval_classifier(
 
     check_places({"--out": out, "--html": html}, [*data, labels])
     torch.set_num_threads(threads)
-    folder = model or DEFAULT_MODEL
+    folder = model or SHIPPED_MODEL
     models = [folder, *([against] if against else [])]
     known = [named_taxonomy(each) for each in models]
     chosen = measured_rows(
@@ -308,8 +308,7 @@ def eval_folds(
     """Test models that were trained without some sources (`airlock train classifier --without …`) on these sources."""
     import torch
 
-    from classifier.model import DEFAULT_MODEL
-    from classifier.taxonomy import Taxonomy
+    from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
     from training.datasets import TrainingError, read_all
     from training.manifest import command, provenance
     from training.tiers.evaluate import Judged
@@ -318,7 +317,7 @@ def eval_folds(
 
     check_places({"--out": out}, [*data, folds, labels])
     torch.set_num_threads(threads)
-    taxonomy = Taxonomy.load(DEFAULT_MODEL / "taxonomy.yaml")
+    taxonomy = Taxonomy.load(SHIPPED_MODEL / TAXONOMY)
     rows = read_all(data, taxonomy, labels)
     found = {}
     for name, sources in read_folds(folds).items():
@@ -357,7 +356,7 @@ def eval_why(
     """Whether the words said to weigh most do: without them the verdict moves more than without random words."""
     import torch
 
-    from classifier.model import DEFAULT_MODEL
+    from classifier.taxonomy import SHIPPED_MODEL
     from training.datasets import read_all
     from training.intervals import told
     from training.manifest import adapter_sha256, command, provenance
@@ -367,7 +366,7 @@ def eval_why(
 
     check_places({"--out": out}, data)
     torch.set_num_threads(threads)
-    folder = model or DEFAULT_MODEL
+    folder = model or SHIPPED_MODEL
     classifier, encoder = load_with_encoder(folder)
     rows = some(read_all(data, classifier.taxonomy), each, seed)
     found = evaluate_why(classifier, rows, methods(classifier, encoder, seed=seed), compared=compared, seed=seed)
@@ -391,15 +390,14 @@ def eval_data(
     seed: Annotated[int, seed_option("Of the cross-validation.")] = 0,
 ) -> None:
     """Counts, near-duplicates, suspected noise, and how far a bag of words or the length alone gets."""
-    from classifier.model import DEFAULT_MODEL
-    from classifier.taxonomy import Taxonomy
+    from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
     from training.datasets import read_all
     from training.manifest import command, provenance
     from training.tiers.data_report import report, write_suspects
     from training.tiers.data_report import suspects as find_suspects
 
     check_places({"--out": out, "--suspects": suspects}, [*data, test, taxonomy, labels])
-    known = Taxonomy.load(taxonomy or DEFAULT_MODEL / "taxonomy.yaml")
+    known = Taxonomy.load(taxonomy or SHIPPED_MODEL / TAXONOMY)
     rows = [row for row in read_all(data, known, labels) if row.split == "train"]
     suspected = find_suspects(rows, known, seed=seed)
     found = report(rows, read_all([test], known), known, suspected=suspected)

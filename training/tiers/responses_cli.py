@@ -35,7 +35,7 @@ def train_responses(
 ) -> None:
     """Train a response classifier: LoRA on the input classifier's encoder, an answer read with what was asked."""
     from classifier.settings import ClassifierSettings
-    from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, Taxonomy
+    from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, TAXONOMY, Taxonomy
     from training.intervals import told
     from training.lineage import read_manifest
     from training.tiers.settings import TrainSettings, settings_of
@@ -64,7 +64,7 @@ def train_responses(
         reads="exchanges",
     )
     manifest = train_classifier(
-        taxonomy=Taxonomy.load(taxonomy or SHIPPED_RESPONSES / "taxonomy.yaml"),
+        taxonomy=Taxonomy.load(taxonomy or SHIPPED_RESPONSES / TAXONOMY),
         data=data or [_of_checkout("--data", _TRAIN)],
         out=out,
         encoder_name=ClassifierSettings.load(begin).encoder,
