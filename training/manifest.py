@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,13 +21,14 @@ _LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-c
 _PROOF = ("classifier.json", "model.json", "manifest.json")  # without which a folder is no model
 
 
-def provenance(*, seed: int, data: Sequence[Path]) -> dict[str, Any]:
-    """Commit, time, seed, data hashes, machine and library versions, ready for JSON."""
+def provenance(*, seed: int, data: Iterable[Path | None]) -> dict[str, Any]:
+    """Commit, time, seed, data hashes, machine and library versions, ready for JSON; None is no file."""
+    files = [path for path in data if path is not None]
     return {
         "commit": _commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
-        "data": {_short(path, data): file_sha256(path) for path in data},
+        "data": {_short(path, files): file_sha256(path) for path in files},
         "machine": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),

@@ -120,7 +120,7 @@ def run(
             name=name,
             provenance={
                 "command": command("airlock"),
-                **provenance(seed=seed, data=[*dict.fromkeys(files.values()), *([report] if report else [])]),
+                **provenance(seed=seed, data=[*dict.fromkeys(files.values()), report]),
             },
             write=write,
             told=lambda line: typer.echo(line, err=True),

@@ -164,10 +164,7 @@ def audit_heads(
             against_file=against.name if against else "",
             asked=asked if counts else None,
             journal=journal,
-            provenance={
-                "command": command("airlock"),
-                **provenance(seed=seed, data=[path, *([against] if against else [])]),
-            },
+            provenance={"command": command("airlock"), **provenance(seed=seed, data=[path, against])},
             keep_prompts=per_prompt,
             told=told,
             progress=progress,

@@ -64,7 +64,7 @@ def eval_rag(
         **({"reader_sha256": adapter_sha256(reader_folder(kind))} if isinstance(kind, Reader) else {}),
         **({"support_sha256": adapter_sha256(support)} if support else {}),
         **evaluate_rag(answerer, [row for path in files for row in read_questions(path)]),
-        **provenance(seed=0, data=[*files, *([config] if config else [])]),
+        **provenance(seed=0, data=[*files, config]),
     }
     write_result("--out", out, result)
     if as_json:
@@ -126,7 +126,7 @@ def eval_safety(
         ),
         "knowledge": {name: manifest[name] for name in ("corpus", "documents", "passages", "encoder")},
         **figures(items, seed=seed),
-        **provenance(seed=seed, data=[questions, *([config] if config else [])]),
+        **provenance(seed=seed, data=[questions, config]),
         "items": [item.as_dict() for item in items],
     }
     write_result("--out", out, result)

@@ -193,7 +193,6 @@ def calibrate(
     thresholds = wanted.thresholds(rest, after, kept=kept)
     point = point_of(thresholds, kept)
     settings = replace(described, calibration=calibration, operating_point=point)
-    files = [*data, *([labels] if labels else [])]
     result = {
         "model": f"{described.name}@{described.taxonomy_version}",
         "adapter_sha256": adapter_sha256(folder),
@@ -206,7 +205,7 @@ def calibrate(
         "guarantees": {name: threshold.as_dict() for name, threshold in thresholds.items()},
         "figures": {"before": _figures(rest, before, old, seed), "after": _figures(rest, after, point, seed)},
         "held_out_sources": held_out_sources(rest, after, wanted, kept=kept),
-        **provenance(seed=seed, data=files),
+        **provenance(seed=seed, data=[*data, labels]),
     }
     first = {"operating_point": trained.as_dict(), "temperature": trained_at.temperature}
     _write(folder, {**manifest, "as_trained": first}, settings, result)

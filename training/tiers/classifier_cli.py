@@ -285,7 +285,7 @@ def eval_classifier(
         result["disguised"] = evaluate_disguises(classifier, some(risky, disguised, seed), seed=seed)
     if against:
         result["comparison"] = compare(Judged(load_classifier(against), chosen), judged, seed=seed)
-    result |= provenance(seed=seed, data=[*data, *([labels] if labels else [])])
+    result |= provenance(seed=seed, data=[*data, labels])
     write_result("--out", out, result)
     if html:
         explainer = Explainer(classifier, Examples.load(folder, classifier.taxonomy))
@@ -338,7 +338,7 @@ def eval_folds(
         "each": each,
         "pooled": {language: pooled(found, language) for language in ("en", "zh", "other")},
         "folds": found,
-        **provenance(seed=seed, data=[*data, folds, *([labels] if labels else [])]),
+        **provenance(seed=seed, data=[*data, folds, labels]),
     }
     write_result("--out", out, result)
     typer.echo(json.dumps(result["pooled"], indent=2))
@@ -404,8 +404,8 @@ def eval_data(
     if suspects:
         with written("--suspects", suspects):
             write_suspects(suspects, suspected)
-    files = [*data, test, *([labels] if labels else [])]
-    write_result("--out", out, {"command": command("airlock"), **found, **provenance(seed=seed, data=files)})
+    made_from = provenance(seed=seed, data=[*data, test, labels])
+    write_result("--out", out, {"command": command("airlock"), **found, **made_from})
     for name in ("rows", "by_tier", "by_language", "near_duplicates", "macro_f1_on_test"):
         typer.echo(f"{name}: {found[name]}")
 

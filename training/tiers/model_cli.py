@@ -106,7 +106,7 @@ def compare_models(
         "command": command("airlock"),
         "versions": [version(folder) for folder in models],
         **compare(*(Judged(load_classifier(folder), rows) for folder in models), seed=seed),
-        **provenance(seed=seed, data=[*data, *([labels] if labels else [])]),
+        **provenance(seed=seed, data=[*data, labels]),
     }
     if out:
         write_result("--out", out, result)

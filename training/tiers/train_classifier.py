@@ -23,7 +23,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError, hold_out, read_all
 from training.frozen import FrozenLayers, adapted_modules
 from training.lineage import lineage
-from training.manifest import file_sha256, provenance, put_in_place, refuse_finished, write_json
+from training.manifest import provenance, put_in_place, refuse_finished, write_json
 from training.mixture import check_whole, some
 from training.take_over import take_over
 from training.tiers.card import write_card
@@ -78,9 +78,8 @@ def train_classifier(
     """
     refuse_finished(out)
     torch.set_num_threads(settings.threads)
-    files = [*data, *([labels] if labels else [])]
     rows = read_all(data, taxonomy, labels) if settings.reads == "texts" else read_exchanges(data, taxonomy)
-    made_from = provenance(seed=settings.seed, data=files)
+    made_from = provenance(seed=settings.seed, data=[*data, labels])
     split = Split.of(rows, settings, without, limit, where=", ".join(map(str, data)))
     fresh = load_encoder(encoder_name)
     if settings.precision == "bf16":
@@ -101,7 +100,7 @@ def train_classifier(
         "settings": asdict(settings),
         "encoder": fresh.sha256,
         "taxonomy": taxonomy.version,
-        "data": [file_sha256(path) for path in files],
+        "data": list(made_from["data"].values()),
         "without": sorted(without),
         "limit": limit,
         "start": begun["adapter_sha256"] if begun else None,

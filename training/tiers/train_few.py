@@ -24,7 +24,7 @@ from classifier.taxonomy import Taxonomy
 from training.checkpoint import Checkpoint
 from training.datasets import Row, TrainingError
 from training.frozen import SHAPES, FrozenLayers
-from training.manifest import file_sha256, provenance, put_in_place, refuse_finished, write_json
+from training.manifest import provenance, put_in_place, refuse_finished, write_json
 from training.tiers.card import write_card
 from training.tiers.checks import check
 from training.tiers.crossed import Crossed, expected_errors, parts_of
@@ -93,8 +93,7 @@ def train_few(
     torch.set_num_threads(settings.threads)
     found = check(data, taxonomy, labels).strict()
     found.refuse()
-    files = [*data, *([labels] if labels else [])]
-    made_from = provenance(seed=settings.seed, data=files)
+    made_from = provenance(seed=settings.seed, data=[*data, labels])
     train = [row for row in found.rows if row.split == "train"]
     dev = [row for row in found.rows if row.split == "dev"]
     parts = parts_of(train, settings.folds, settings.seed)
@@ -103,7 +102,7 @@ def train_few(
         "settings": asdict(settings),
         "encoder": encoder.sha256,
         "taxonomy": taxonomy.version,
-        "data": [file_sha256(path) for path in files],
+        "data": list(made_from["data"].values()),
     }
     started = time.monotonic()
     runs = Runs(encoder, taxonomy, settings, name, out / "checkpoint", recipe)
