@@ -266,7 +266,7 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(model, noisy, scores
 
 def test_logits_are_kept_so_that_a_second_budget_reads_nothing(model, noisy, scores, monkeypatch):
     calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
-    monkeypatch.setattr("training.tiers.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr("training.tiers.scores.load_classifier", lambda _: pytest.fail("the model was loaded again"))
     calibrate(model, data=[noisy], wanted=Wanted(MISS), scores=scores)
     assert b"zorblax" not in scores.read_bytes()
 
@@ -279,7 +279,7 @@ def test_logits_of_another_model_or_reading_are_not_taken(model, noisy, scores, 
     else:
         config = json.loads((model / changed).read_text())
         (model / changed).write_text(json.dumps({**config, "lora_alpha": 4 * config["lora_alpha"]}))
-    monkeypatch.setattr("training.tiers.scores.load_encoder", lambda _: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr("training.tiers.scores.load_classifier", lambda _: pytest.fail("the model was loaded again"))
     with pytest.raises(pytest.fail.Exception, match="loaded again"):
         calibrate(model, data=[noisy], wanted=Wanted(), scores=scores)
 

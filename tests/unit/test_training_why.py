@@ -4,8 +4,9 @@ import pytest
 from classifier.why import Decided, Explainer
 from tests.classifier_cases import filler, marked, minilm, toy_classifier
 from training.datasets import Row, TrainingError
+from training.mixture import few_of_each
 from training.report import explained
-from training.tiers.evaluate_why import evaluate_why, some
+from training.tiers.evaluate_why import evaluate_why
 from training.tiers.word_weights import methods
 
 ROWS = [
@@ -49,8 +50,9 @@ def test_texts_of_few_words_show_nothing():
 
 
 def test_some_rows_of_each_language():
-    assert len(some(ROWS, 2, 0)) == 4
-    assert some(ROWS, 2, 0) == some(ROWS, 2, 0)
+    chosen = few_of_each(ROWS, 2, lambda row: row.lang, 0)
+    assert len(chosen) == 4
+    assert few_of_each(ROWS, 2, lambda row: row.lang, 0) == chosen
 
 
 def test_the_worst_errors_say_why():

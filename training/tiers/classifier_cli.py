@@ -360,7 +360,8 @@ def eval_why(
     from training.datasets import read_all
     from training.intervals import told
     from training.manifest import adapter_sha256, command, provenance
-    from training.tiers.evaluate_why import evaluate_why, some
+    from training.mixture import few_of_each
+    from training.tiers.evaluate_why import evaluate_why
     from training.tiers.model_folder import load_with_encoder
     from training.tiers.word_weights import methods
 
@@ -368,7 +369,7 @@ def eval_why(
     torch.set_num_threads(threads)
     folder = model or SHIPPED_MODEL
     classifier, encoder = load_with_encoder(folder)
-    rows = some(read_all(data, classifier.taxonomy), each, seed)
+    rows = few_of_each(read_all(data, classifier.taxonomy), each, lambda row: row.lang, seed)
     found = evaluate_why(classifier, rows, methods(classifier, encoder, seed=seed), compared=compared, seed=seed)
     result = {"command": command("airlock"), "adapter_sha256": adapter_sha256(folder), **found}
     write_result("--out", out, {**result, **provenance(seed=seed, data=data)})

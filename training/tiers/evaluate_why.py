@@ -17,7 +17,6 @@ from classifier.why import Decided
 from classifier.word_weights import Weights
 from training.datasets import Row, TrainingError
 from training.intervals import interval, mean
-from training.mixture import few_of_each
 from training.tiers.word_weights import Method
 
 TOP = (1, 3)  # words
@@ -152,8 +151,3 @@ def _figures(moved: Sequence[Moved], seed: int) -> dict[str, Any]:
 
 def _group(language: str) -> str:
     return language if language in ("en", "zh") else "other"
-
-
-def some(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
-    """At most so many rows of each language, in random order."""
-    return few_of_each(rows, each, lambda row: row.lang, seed)

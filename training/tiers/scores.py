@@ -6,17 +6,17 @@ import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.encoder import load_encoder
 from classifier.model import TierClassifier
 from classifier.readings import READING
 from classifier.settings import ClassifierSettings
 from training.datasets import TrainingError
-from training.tiers.model_folder import network_version
+from training.tiers.model_folder import load_classifier, network_version
 
 _AT_ONCE = 64  # texts that an interrupted run loses at most
 Logits = NDArray[np.float64]
@@ -36,7 +36,6 @@ class Scores:
     def __init__(self, folder: Path, path: Path) -> None:
         described = ClassifierSettings.load(folder)
         self._folder = folder
-        self._model: TierClassifier | None = None
         read = f"{described.window}/{described.overlap}/{READING}"
         self._version = "\0".join([network_version(folder), described.encoder_sha256, read])
         self._path = path
@@ -66,7 +65,7 @@ class Scores:
         order = sorted(missing, key=lambda key: len(missing[key]))  # texts of one length need no padding
         for at in range(0, len(order), _AT_ONCE):
             some = order[at : at + _AT_ONCE]
-            made = [np.ascontiguousarray(each, "<f4") for each in self._loaded().logits([missing[key] for key in some])]
+            made = [np.ascontiguousarray(each, "<f4") for each in self._model.logits([missing[key] for key in some])]
             rows = [(key, len(each), each.tobytes()) for key, each in zip(some, made, strict=True)]
             with self._told():
                 self._database.executemany("INSERT OR REPLACE INTO logits VALUES (?, ?, ?)", rows)
@@ -78,11 +77,9 @@ class Scores:
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
 
-    def _loaded(self) -> TierClassifier:
-        if self._model is None:
-            described = ClassifierSettings.load(self._folder)
-            self._model = TierClassifier.load(self._folder, load_encoder(described.encoder))
-        return self._model
+    @cached_property
+    def _model(self) -> TierClassifier:
+        return load_classifier(self._folder)
 
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(f"{self._version}\0{text}".encode("utf-8", "surrogatepass")).digest()

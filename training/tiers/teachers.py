@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.encoder import load_encoder
-from classifier.model import TierClassifier
 from classifier.network import network_of
 from classifier.normalize import normalize
-from classifier.settings import ClassifierSettings
 from classifier.taxonomy import Taxonomy
 from training.datasets import Row, TrainingError
 from training.lineage import read_manifest
+from training.tiers.model_folder import load_with_encoder
 
 
 class Teachers:
@@ -56,8 +54,7 @@ class Teachers:
 class _Teacher:
     def __init__(self, folder: Path, taxonomy: Taxonomy, precision: str) -> None:
         manifest = read_manifest(folder)
-        self._encoder = load_encoder(ClassifierSettings.load(folder).encoder)
-        classifier = TierClassifier.load(folder, self._encoder)
+        classifier, self._encoder = load_with_encoder(folder)
         if classifier.taxonomy.version != taxonomy.version:
             raise TrainingError(
                 f"--teacher {folder}: it has another taxonomy; a teacher's must be the pupil's, {taxonomy.name!r}"
