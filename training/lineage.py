@@ -31,7 +31,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = [key for key in _LINEAGE if key not in manifest]
     if missing:
         raise TrainingError(f"{folder}: its manifest does not say {', '.join(missing)}; train it anew")
-    return {"without": [], "limit": None, "devices": 1, "teachers": [], **manifest, "adapter_sha256": digest}
+    unsaid = {"without": [], "unshared": False, "language": None, "limit": None, "devices": 1, "teachers": []}
+    return {**unsaid, **manifest, "adapter_sha256": digest}
 
 
 def lineage(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -158,6 +157,7 @@ def eval_reader(
     from rag.reader import EvidenceReader
     from training.grounding.evaluate_reader import evaluate_reader
     from training.grounding.rows import in_language, of_split, read_evidence, unshared
+    from training.lineage import read_manifest
 
     check_places({"--out": out}, data)
     torch.set_num_threads(threads)
@@ -208,6 +208,7 @@ def eval_support(
     from training.grounding.edits import build_edits, read_paragraphs
     from training.grounding.evaluate_support import evaluate_support, judge_rows
     from training.grounding.rows import in_language, is_of, of_split, read_claims, unshared
+    from training.lineage import read_manifest
     from training.mixture import few_of_each, some
 
     check_places({"--out": out}, [*data, *(passages or ())])
@@ -275,21 +276,6 @@ def sentence_encoder_of(name: str) -> Encoder:
 
     base = load_encoder(name)
     return sentence_encoder(base.path, base.lend(), base.tokenizer, base.sha256)
-
-
-def read_manifest(model: Path) -> dict[str, Any]:
-    """What a model's folder says of its training.
-
-    Raises:
-        TrainingError: it says nothing.
-    """
-    from training.datasets import TrainingError
-
-    try:
-        manifest: dict[str, Any] = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
-        return {"without": [], "trained_on": [], "unshared": False, "language": None, **manifest}
-    except (OSError, ValueError) as exc:
-        raise TrainingError(f"{model}: its manifest.json cannot be read ({exc}); give a trained model") from exc
 
 
 def data_files(paths: Sequence[Path]) -> list[Path]:

@@ -15,7 +15,6 @@ from training.grounding.grounding_cli import (
     Without,
     data_files,
     print_figures,
-    read_manifest,
     write_figures,
 )
 from training.options import Seed, Threads, seed_option
@@ -110,6 +109,7 @@ def eval_interpreter(
     from rag.generative import GenerativeInterpreter
     from training.grounding.evaluate_interpreter import evaluate_interpreter
     from training.grounding.interpreter_rows import read_cases
+    from training.lineage import read_manifest
 
     check_places({"--out": out}, [*(data or ()), questions])
     apart = read_manifest(model)["without"]

@@ -171,7 +171,7 @@ class PairRun:
         if not self.begin:
             return True
         before = read_manifest(self.begin)
-        return bool(before.get("unshared")) and set(self.without) <= set(before["without"])
+        return bool(before["unshared"]) and set(self.without) <= set(before["without"])
 
     @property
     def _progress(self) -> Path:
