@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ def write_interpreter_card(folder: Path, manifest: Mapping[str, Any], rows: Sequ
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
     settings, figures = manifest["settings"], manifest["figures"]
     kinds, left_out = manifest["kinds"], manifest["left_out"]
-    sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
     lines = [
         "---",
         "library_name: peft",
@@ -65,6 +63,6 @@ def write_interpreter_card(folder: Path, manifest: Mapping[str, Any], rows: Sequ
         f"Left out of training: {left_out['stopped_by_the_gate']} whose completion the citation gate stops, "
         f"{left_out['too_long']} that do not fit {settings['max_length']} tokens.",
         "",
-        *trained_on(sources),
+        *trained_on((row.source, row.licence) for row in rows),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

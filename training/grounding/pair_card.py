@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
     task: Task = manifest["task"]
     pipeline, what = _WHAT[task]
     settings, figures = manifest["settings"], manifest["figures"]
-    sources = Counter((_source(row), row.licence or "(not named)") for row in rows)
     lines = [
         "---",
         "library_name: peft",
@@ -65,7 +63,7 @@ def write_pair_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[So
         *(f"- {limit}" for limit in _LIMITS[task]),
         "- Measured on the sources it was trained on: on others expect clearly worse.",
         "",
-        *trained_on(sources),
+        *trained_on((_source(row), row.licence) for row in rows),
         *_before(manifest["start"]),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,6 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
     """Write `README.md` into a model folder, in the hub's format, from its manifest and its training rows."""
     reads: Reads = manifest["settings"].get("reads", "texts")
     dev, settings, point = manifest["figures"], manifest["settings"], manifest["operating_point"]
-    sources = Counter((row.source or "(not named)", row.licence or "(not named)") for row in rows)
     lines = [
         "---",
         yaml.safe_dump(_metadata(manifest, rows), sort_keys=False, allow_unicode=True).strip(),
@@ -159,7 +158,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -
         "- It knows what its training rows and its encoder know; read `coverage` for how much of a text that is.",
         "- Labels that were derived rather than annotated carry their noise into the weights and into these figures.",
         "",
-        *trained_on(sources),
+        *trained_on((row.source, row.licence) for row in rows),
         *(_before(manifest["start"]) if reads == "exchanges" and manifest["start"] else ()),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
@@ -188,8 +187,9 @@ def measured(figures: Mapping[str, Any]) -> list[str]:
     return ["| figure | value |", "|---|---|", *(f"| {name} | {told(found, name)} |" for name in found), ""]
 
 
-def trained_on(sources: Mapping[tuple[str, str], int]) -> list[str]:
-    """The lines of a card that name what a model was trained on: (source, licence) and how many rows."""
+def trained_on(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """The lines of a card that name what a model was trained on: of each row the source and its licence."""
+    sources = Counter((source or "(not named)", licence or "(not named)") for source, licence in rows)
     return [
         "## Trained on",
         "",
