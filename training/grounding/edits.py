@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.chunking import passages, sentences
+from rag.chunking import passages, sentences, sentences_inside
 from rag.documents import read_documents
 from training.datasets import TrainingError
 from training.grounding.rows import ClaimRow, Label, cut, lines
@@ -338,9 +338,7 @@ def _of_documents(folder: Path) -> Iterator[Paragraph]:
         split, lang = split_of(document.id), _language(document.text)
         for passage in passages(document):
             found = tuple(
-                " ".join(document.text[each.start : each.end].split())
-                for each in sentences(document.text)
-                if passage.start <= each.start and each.end <= passage.end
+                " ".join(document.text[each.start : each.end].split()) for each in sentences_inside(passage, document)
             )
             yield Paragraph(found, folder.name, str(document.metadata.get("licence", "")), lang, split)
 

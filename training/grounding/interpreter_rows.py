@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.chunking import passages, sentences
+from rag.chunking import passages, sentences, sentences_inside
 from rag.documents import read_documents
 from rag.references import opener
 from rag.types import Document, Passage
@@ -175,11 +175,7 @@ def _of_documents(folder: Path) -> list[Context]:
     for document in read_documents(folder).documents:
         licence = str(document.metadata.get("licence", ""))
         for place in passages(document):
-            spans = tuple(
-                (each.start, each.end)
-                for each in sentences(document.text)
-                if place.start <= each.start and each.end <= place.end
-            )
+            spans = tuple((each.start, each.end) for each in sentences_inside(place, document))
             found.append(Context(place, document, spans, folder.name, licence, "en", split_of(document.id)))
     return found
 

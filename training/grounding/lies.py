@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rag.chunking import sentences
+from rag.chunking import sentences_inside
 from rag.references import opener
 from rag.spelling import key, normal
 from rag.types import Citation, Document, Evidence, GroundedAnswer, Passage, Status
@@ -95,7 +95,7 @@ class Place:
     @classmethod
     def of(cls, passage: Passage, document: Document) -> Place:
         """The passage with its sentences."""
-        inside = [each for each in sentences(document.text) if passage.start <= each.start and each.end <= passage.end]
+        inside = sentences_inside(passage, document)
         return cls(passage, document, tuple((each.start, each.end) for each in inside))
 
     def quote(self, number: int) -> str:
