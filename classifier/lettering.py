@@ -7,6 +7,8 @@ import unicodedata
 
 import regex
 
+# The scripts without blanks between words: encoders cut these themselves.
+UNPARTED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}'’]+")
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _PAIR = regex.compile(r"[A-Za-z](?=[A-Za-z])")
@@ -102,6 +104,5 @@ def _between_words(mark: str) -> regex.Pattern[str]:
     return regex.compile(rf"(?<={side}){regex.escape(mark)}+(?={side})", regex.V1)
 
 
-# Letters of the scripts that put blanks between words.
-_SPACED = r"[\p{L}\p{M}--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]"
+_SPACED = rf"[\p{{L}}\p{{M}}--[{UNPARTED}]]"
 _BETWEEN_WORDS = {mark: _between_words(mark) for mark in "_.-*+~|·•"}

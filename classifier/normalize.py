@@ -8,7 +8,7 @@ import unicodedata
 import regex
 from confusable_homoglyphs import confusables
 
-from classifier.lettering import in_letters, in_one_case, with_blanks, without_capitals
+from classifier.lettering import UNPARTED, in_letters, in_one_case, with_blanks, without_capitals
 
 _SURROGATE = regex.compile(r"[\ud800-\udfff]")
 _TAG = regex.compile(r"[\U000E0020-\U000E007E]+")
@@ -31,10 +31,7 @@ _GREEK_SYMBOL = regex.compile(r"\p{Greek}")
 _SYMBOLS = regex.compile(r"(?:[\p{S}--[\p{ASCII}\ufffd]]\p{M}*)+", regex.V1)
 _WORDS_PARTED = regex.compile(r"(?<=\w[\p{P}]*\s)(?:[\p{S}--\p{ASCII}]\p{M}*)+\s(?=[\p{P}]*\w)", regex.V1)
 _DECORATED = 2
-# Scripts that write without spaces stay whole: encoders cut these themselves.
-_LONG_WORD = regex.compile(
-    r"[[\p{L}\p{M}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]{65,}", regex.V1
-)
+_LONG_WORD = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{N}}]--[{UNPARTED}]]{{65,}}", regex.V1)
 _PIECE = 48
 _MOST_PASSES = 8
 # Four and more single letters, each set apart by the same mark or blanks: "k.i.l.l", "k i l l"; or, where several

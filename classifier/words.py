@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import regex
 
-# As in `classifier.normalize`: encoders cut these scripts themselves.
-_UNPARTED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+from classifier.lettering import UNPARTED
+
 _WORD = regex.compile(
-    rf"[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNPARTED}]](?:['’\-_]?[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNPARTED}]])*", regex.V1
+    rf"[[\p{{L}}\p{{M}}\p{{N}}]--[{UNPARTED}]](?:['’\-_]?[[\p{{L}}\p{{M}}\p{{N}}]--[{UNPARTED}]])*", regex.V1
 )
 _SAYS = regex.compile(r"[\p{L}\p{N}\p{S}]")
 
