@@ -24,7 +24,7 @@ from classifier.taxonomy import Taxonomy
 from classifier.types import E5_SMALL, MINILM
 from training.datasets import read_all
 from training.manifest import command, file_sha256, provenance, write_json
-from training.tiers.evaluate import evaluate_classifier
+from training.tiers.evaluate import Judged
 from training.tiers.settings import TrainSettings
 from training.tiers.train_classifier import train_classifier
 
@@ -91,7 +91,7 @@ def run(arm: Arm, folder: Path, rows: int, each: int) -> dict[str, Any]:
             limit=rows,
         )
     classifier = TierClassifier.load(folder, load_encoder(arm.encoder))
-    contrast = evaluate_classifier(classifier, read_all([CONTRAST], taxonomy), resamples=200)
+    contrast = Judged(classifier, read_all([CONTRAST], taxonomy)).figures(resamples=200)
     unseen = measure(classifier, each, seed=0)
     result = {
         "contrast_macro_f1": contrast["macro_f1"],

@@ -29,7 +29,7 @@ from classifier.types import MPNET, Tier, Verdict
 from guard.specialists import ByLanguage
 from training.datasets import read_all
 from training.manifest import adapter_sha256, command, provenance, write_json
-from training.tiers.evaluate import evaluate_classifier, recall_at
+from training.tiers.evaluate import Judged, recall_at
 from training.tiers.folds import REFUSED
 
 CONTRAST = Path("data/queries/contrast.jsonl")
@@ -96,7 +96,7 @@ def measure(judge: ByLanguage, rows: int, seed: int) -> dict[str, Any]:
             for kind in ("harmful", "look_alike")
         }
         verdicts = {row.text: verdict for row, verdict in zip(contrast, of_contrast.at(asked_from), strict=True)}
-        told = evaluate_classifier(Recorded(judge.default.taxonomy, verdicts), contrast, seed=seed)
+        told = Judged(Recorded(judge.default.taxonomy, verdicts), contrast).figures(seed=seed)
         return {
             "asked": {
                 kind: round(float(np.average([b.asked(asked_from) for b in some], weights=[len(b) for b in some])), 4)

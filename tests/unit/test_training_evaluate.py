@@ -14,7 +14,6 @@ from training.tiers.evaluate import (
     Judged,
     classify_rows,
     compare,
-    evaluate_classifier,
     evaluate_disguises,
     recall_at,
 )
@@ -30,7 +29,7 @@ def rows(cases, source=lambda truth: truth):
 
 @pytest.fixture(scope="module")
 def figures():
-    return evaluate_classifier(Spoken(), rows(CASES, lambda truth: "risky" if truth in "cfu" else "plain"), seed=3)
+    return Judged(Spoken(), rows(CASES, lambda truth: "risky" if truth in "cfu" else "plain")).figures(seed=3)
 
 
 def test_the_figures_are_those_counted_by_hand(figures):
@@ -71,7 +70,7 @@ def test_languages_and_lengths_have_their_figures():
     sizes = (39, 40, 119, 120, 399, 400, 9000)
     everything = [Row("u_zorblax 1.0 0.9".ljust(size), "u_zorblax", "dev", "") for size in sizes]
     everything.append(Row("s_kitchen", "u_zorblax", "dev", "", lang="zh"))
-    found = evaluate_classifier(Spoken(), everything, resamples=5)
+    found = Judged(Spoken(), everything).figures(resamples=5)
     assert found["by_language"] == {
         "en": short(7, 1.0, risk_recall=1.0, unsafe_recall=1.0),
         "zh": short(1, 0.0, risk_recall=0.0, unsafe_recall=0.0),
@@ -87,7 +86,7 @@ def test_languages_and_lengths_have_their_figures():
 
 @pytest.mark.parametrize("cases", ["ss ss", "uu us", "cs"])
 def test_data_without_some_tiers_is_still_json(cases):
-    figures = evaluate_classifier(Spoken(), rows(cases), resamples=20)
+    figures = Judged(Spoken(), rows(cases)).figures(resamples=20)
     json.dumps(figures, allow_nan=False)
     absent = ["risk_recall", "unsafe_recall"] if cases[0] == "s" else ["safe_flagged", "safe_refused"]
     for name in absent:
@@ -98,7 +97,7 @@ def test_data_without_some_tiers_is_still_json(cases):
 
 
 def test_intervals_hold_the_value_and_narrow_with_more_rows(figures):
-    many = evaluate_classifier(Spoken(), rows(" ".join([CASES] * 30)), seed=3)
+    many = Judged(Spoken(), rows(" ".join([CASES] * 30))).figures(seed=3)
     for name in ("macro_f1", "accuracy", "risk_recall", "safe_flagged", "safe_refused", "unsafe_recall"):
         few, more = figures[name], many[name]
         assert few["low"] <= few["value"] <= few["high"]
@@ -108,14 +107,14 @@ def test_intervals_hold_the_value_and_narrow_with_more_rows(figures):
 
 
 def test_intervals_depend_on_the_seed_only(figures):
-    again = evaluate_classifier(Spoken(), rows(CASES), seed=3)
+    again = Judged(Spoken(), rows(CASES)).figures(seed=3)
     assert again["macro_f1"] == figures["macro_f1"]
-    assert evaluate_classifier(Spoken(), rows(CASES), seed=4, resamples=50)["macro_f1"] != figures["macro_f1"]
+    assert Judged(Spoken(), rows(CASES)).figures(seed=4, resamples=50)["macro_f1"] != figures["macro_f1"]
 
 
 def test_no_rows_are_refused():
     with pytest.raises(TrainingError, match="no rows"):
-        evaluate_classifier(Spoken(), [])
+        Judged(Spoken(), []).figures()
 
 
 def test_rows_are_classified_in_chunks_and_in_order():
@@ -157,7 +156,7 @@ SCORED = [
 
 
 def test_areas_and_recalls_are_those_counted_by_hand():
-    found = evaluate_classifier(Spoken(), SCORED)
+    found = Judged(Spoken(), SCORED).figures()
     # risk: of 3 × 4 pairs are in order: 0.7 over three, 0.15 over one, 0.9 over three, 0.5 over two
     assert found["auroc_risk"]["value"] == pytest.approx(9 / 12)
     # unsafe, without the tiers between: 0.8 over three, 0.4 over two
@@ -177,7 +176,7 @@ def test_calibration_is_that_counted_by_hand():
         Row("u_zorblax 0.7 0.65", "u_zorblax", "dev", ""),  # 0.65 Unsafe, right
         Row("s_kitchen 0.0", "s_kitchen", "dev", ""),  # 1.0 Safe, in the last bin
     ]
-    found = evaluate_classifier(Spoken(), everything, resamples=5)
+    found = Judged(Spoken(), everything).figures(resamples=5)
     last = {"rows": 5, "probability": pytest.approx((4 * 0.95 + 1) / 5), "right": 4 / 5}
     assert found["reliability"] == [{"rows": 1, "probability": pytest.approx(0.65), "right": 1.0}, last]
     assert found["ece"]["value"] == pytest.approx(1 / 6 * 0.35 + 5 / 6 * abs(4 / 5 - 4.8 / 5))

@@ -53,6 +53,9 @@ class Judged:
         predicted: tier of each verdict, shape ``(rows,)``.
         tiers: probabilities of the tiers, shape ``(rows, 4)``.
         verdicts: in order.
+
+    Raises:
+        TrainingError: there are no rows.
     """
 
     def __init__(self, classifier: Trained, rows: Sequence[Row]) -> None:
@@ -66,7 +69,16 @@ class Judged:
         self.tiers = np.array([[verdict.tiers[tier] for tier in Tier] for verdict in self.verdicts])
 
     def figures(self, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-        """Everything of `evaluate_classifier`."""
+        """Figures ready for JSON; intervals are 95 % bootstrap percentiles over the rows.
+
+        A figure without rows to count, such as the Unsafe recall of data without Unsafe rows, is None.
+
+        `risk_recall` is the share of rows of any tier but Safe that are not classified Safe (arXiv 2511.03138, section
+        4); `safe_flagged` the share of Safe rows that are not classified Safe; `safe_refused` those classified Unsafe.
+        `risk_recall_at_flagged` and `unsafe_recall_at_refused` move the threshold to where that share of the Safe rows
+        is flagged or refused. `ece` is the expected calibration error of the likeliest tier's probability, in ten bins.
+        The intervals of these and of the `auroc_…` come from a fifth of the resamples.
+        """
         confusion = _confusion(self.truth, self.predicted)
         rng = np.random.default_rng(seed)
         samples = [rng.integers(0, len(self.rows), len(self.rows)) for _ in range(resamples)]
@@ -143,25 +155,6 @@ class Judged:
             }
             for name in sorted(set(groups))
         }
-
-
-def evaluate_classifier(
-    classifier: Trained, rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000
-) -> dict[str, Any]:
-    """Figures on labelled rows, ready for JSON; intervals are 95 % bootstrap percentiles over the rows.
-
-    A figure without rows to count, such as the Unsafe recall of data without Unsafe rows, is None.
-
-    `risk_recall` is the share of rows of any tier but Safe that are not classified Safe (arXiv 2511.03138, section 4);
-    `safe_flagged` the share of Safe rows that are not classified Safe; `safe_refused` those classified Unsafe.
-    `risk_recall_at_flagged` and `unsafe_recall_at_refused` move the threshold to where that share of the Safe rows is
-    flagged or refused. `ece` is the expected calibration error of the likeliest tier's probability, in ten bins. The
-    intervals of these and of the `auroc_…` come from a fifth of the resamples.
-
-    Raises:
-        TrainingError: there are no rows.
-    """
-    return Judged(classifier, rows).figures(seed=seed, resamples=resamples)
 
 
 def classify_rows(classifier: Trained, rows: Sequence[Row], chunk: int = 256) -> list[Verdict]:

@@ -27,7 +27,7 @@ from training.manifest import provenance, put_in_place, refuse_finished, write_j
 from training.mixture import check_whole, some
 from training.take_over import take_over
 from training.tiers.card import write_card
-from training.tiers.evaluate import evaluate_classifier
+from training.tiers.evaluate import Judged
 from training.tiers.fit import Fit
 from training.tiers.operating_point import choose_operating_point
 from training.tiers.response_rows import read_exchanges
@@ -240,7 +240,7 @@ def complete(
         "operating_point": point.as_dict(),
         "rows": {"train": len(split.train), "validation": len(split.validation), "measured": len(split.measured)},
         "measured_on": split.measured_on,
-        "figures": evaluate_classifier(classifier, split.measured, seed=settings.seed),
+        "figures": Judged(classifier, split.measured).figures(seed=settings.seed),
         **made,
     }
     write_card(finished, manifest, split.train)
