@@ -101,6 +101,11 @@ def best_threshold(score: Callable[[float], float]) -> float:
     return best[len(best) // 2]
 
 
+def rounded(figure: float | None) -> str:
+    """A figure as it is shown; a dash for one that has no rows."""
+    return "–" if figure is None else f"{figure:.3f}"
+
+
 def told(figures: Mapping[str, Any], *path: str) -> str:
     """A figure with its interval, in words; a dash where it has no rows."""
     found: Any = figures

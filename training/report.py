@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from attribution.visible import visible
 from attribution.whole import write_whole
 from classifier.why import Explainer
-from training.tiers.card import rounded
+from training.intervals import rounded
 
 # Key, name, and what it means for a user; {share} and {rest} are of 1,000.
 _HEADLINES = (

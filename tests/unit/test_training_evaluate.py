@@ -8,7 +8,8 @@ import pytest
 from classifier.types import Tier
 from tests.classifier_cases import TAXONOMY, Spoken
 from training.datasets import Row, TrainingError
-from training.tiers.card import rounded, write_card
+from training.intervals import rounded
+from training.tiers.card import write_card
 from training.tiers.disguise import DISGUISES
 from training.tiers.evaluate import (
     Judged,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.tiers.card import rounded
+from training.intervals import rounded
 
 KINDS = (("before", "before"), ("control", "control (p = 0)"), ("after", "hardened"))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.tiers.card import measured
+from training.card import measured
 
 _LIMITS = (
     "A toy for testing audits: its answers name the topic and give one step, which is seldom the right one.",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.card import measured, trained_on
 from training.grounding.interpreter_kinds import Example, Kind
-from training.tiers.card import measured, trained_on
 
 _LIMITS = (
     "What it writes is a proposal: use it behind the citation gate only.",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rag.pairs import Task
+from training.card import lineage_told, measured, trained_on
 from training.grounding.rows import Sourced, origin_of
-from training.tiers.card import lineage_told, measured, trained_on
 
 _WHAT: Mapping[Task, tuple[str, str]] = {
     "reader": (

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from classifier.settings import Reads
+from training.card import lineage_told, trained_on
 from training.datasets import Row
-from training.intervals import told
+from training.intervals import rounded
 from training.tiers.crossed import in_words
 from training.tiers.evaluate import FIGURES
 from training.tiers.hub import HUB_NAMES
@@ -59,16 +59,6 @@ def _seeds(manifest: Mapping[str, Any]) -> str:
     return f"mean of the weights of seeds {', '.join(str(run['seed']) for run in manifest['averaged'])}"
 
 
-def lineage_told(start: Mapping[str, Any] | None) -> list[str]:
-    """The models that a run went on from, the last one first."""
-    if start is None:
-        return []
-    name, sha256 = start["name"], start["adapter_sha256"][:12]
-    seeds = f"seeds {', '.join(map(str, start['seeds']))}, " if "seeds" in start else ""
-    told = f"{start['rows']['train']} rows, {seeds}epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
-    return [f"It went on from `{name}` ({told}).", *lineage_told(start["start"])]
-
-
 def _before(start: Mapping[str, Any]) -> list[str]:
     """Where the sources stand of a model that a model of answers went on from."""
     return [
@@ -106,11 +96,6 @@ def _metadata(manifest: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any
             }
         ],
     }
-
-
-def rounded(figure: float | None) -> str:
-    """A figure as it is shown; a dash for one that has no rows."""
-    return "–" if figure is None else f"{figure:.3f}"
 
 
 def _of_several(point: Mapping[str, Any]) -> str:
@@ -177,24 +162,5 @@ def _expected(manifest: Mapping[str, Any]) -> list[str]:
         "folder was trained on all of them. On texts that are like these rows:",
         "",
         *(f"- {sentence}" for sentence in in_words(manifest["errors"])),
-        "",
-    ]
-
-
-def measured(figures: Mapping[str, Any]) -> list[str]:
-    """The lines of a card that give each figure with its interval."""
-    found = {name: figure for name, figure in figures.items() if isinstance(figure, Mapping) and "low" in figure}
-    return ["| figure | value |", "|---|---|", *(f"| {name} | {told(found, name)} |" for name in found), ""]
-
-
-def trained_on(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """The lines of a card that name what a model was trained on: of each row the source and its licence."""
-    sources = Counter((source or "(not named)", licence or "(not named)") for source, licence in rows)
-    return [
-        "## Trained on",
-        "",
-        "| source | rows | licence |",
-        "|---|---:|---|",
-        *(f"| {source} | {count} | {licence} |" for (source, licence), count in sorted(sources.items())),
         "",
     ]

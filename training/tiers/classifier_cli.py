@@ -418,7 +418,7 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool, whole: dict[str, A
     from rich.console import Console
     from rich.table import Table
 
-    from training.tiers.card import rounded
+    from training.intervals import rounded
     from training.tiers.evaluate import FIGURES
 
     console = Console()

@@ -28,7 +28,7 @@ def list_models(
     """Name, version, rows and macro-F1 of each model."""
     from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, SHIPPED_SPECIALISTS
     from training.datasets import TrainingError
-    from training.tiers.card import rounded
+    from training.intervals import rounded
     from training.tiers.model_folder import describe, find
 
     for folder in find(places or [SHIPPED_MODEL, *SHIPPED_SPECIALISTS.values(), SHIPPED_RESPONSES, Path("runs")]):
