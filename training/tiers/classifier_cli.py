@@ -310,6 +310,7 @@ def eval_folds(
 
     from classifier.taxonomy import SHIPPED_MODEL, TAXONOMY, Taxonomy
     from training.datasets import TrainingError, read_all
+    from training.lineage import read_manifest
     from training.manifest import command, provenance
     from training.tiers.evaluate import Judged
     from training.tiers.folds import FLAGGED, REFUSED, pooled, read_folds, sample, summarize
@@ -324,8 +325,7 @@ def eval_folds(
         if not (models / name / "manifest.json").exists():
             typer.echo(f"fold {name}: no model in {models / name}", err=True)
             continue
-        trained_on = json.loads((models / name / "manifest.json").read_text("utf-8")).get("trained_on", sources)
-        leaked = set(sources) & set(trained_on)
+        leaked = set(sources) & set(read_manifest(models / name)["trained_on"])
         if leaked:
             raise TrainingError(f"{models / name} was trained on {', '.join(sorted(leaked))}; train it without")
         held_out = [row for row in rows if row.source in sources]
