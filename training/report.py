@@ -35,7 +35,7 @@ _NAMES = {key: name for key, name, _ in _HEADLINES} | {"precision": "Precision",
 _LOW_IS_GOOD = frozenset({"safe_flagged", "safe_refused", "ece"})
 _SHORT = ("accuracy", "risk_recall", "unsafe_recall", "safe_flagged", "safe_refused")
 _PROVENANCE = (
-    *("command", "model", "adapter_sha256", "knowledge", "rows"),
+    *("command", "model", "models", "adapter_sha256", "knowledge", "rows"),
     *("commit", "time", "seed", "data", "machine", "libraries"),
 )
 _FEW = 30

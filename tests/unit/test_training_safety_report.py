@@ -16,7 +16,7 @@ HOSTILE = "<script>alert(\"1\")</script> 'q' </p></li> & {{ 7 * 7 }} medicine"
 def page(tmp_path, *rows, **parts):
     guard = make_guard(UNHURRIED, **parts)
     items = asyncio.run(measure(guard, rows, lambda name: Document(name, "v", "T", "Text.", {})))
-    made_from = {"command": "airlock eval safety", "model": HOSTILE, "seed": 0, "data": {HOSTILE: "0f0f"}}
+    made_from = {"command": "airlock eval safety", "models": {HOSTILE: 3}, "seed": 0, "data": {HOSTILE: "0f0f"}}
     result = {**figures(items, resamples=10), **made_from, "items": [item.as_dict() for item in items]}
     write_safety_report(tmp_path / "deep" / "safety.html", result)
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["safety.html"]

@@ -31,7 +31,7 @@ def write_safety_report(path: Path, result: Mapping[str, Any]) -> None:
 
     Args:
         path: of the file, whose folder is made.
-        result: `training.safety.score.figures`, with `items`, `model` and the keys of `training.manifest.provenance`.
+        result: `training.safety.score.figures`, with `items`, `models` and the keys of `training.manifest.provenance`.
     """
     write_page(
         path,
