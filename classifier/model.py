@@ -47,6 +47,9 @@ class TierClassifier:
         batch: windows run at once; more needs memory and gains little on a CPU.
         slice_tokens: tokens, padding included, run at once; between two such slices other callers may come first
             (`classifier.pace`).
+
+    Attributes:
+        room: tokens of a window beside the special ones.
     """
 
     def __init__(
@@ -73,9 +76,9 @@ class TierClassifier:
         self._batch = batch
         self._slice_tokens = slice_tokens
         self._name = f"{settings.name}@{taxonomy.version}"
-        self._size = settings.window - len(tokenizer.before) - len(tokenizer.after)
+        self.room = settings.window - len(tokenizer.before) - len(tokenizer.after)
         longest = runtime.longest
-        if (longest and settings.window > longest) or not 0 <= settings.overlap < self._size:
+        if (longest and settings.window > longest) or not 0 <= settings.overlap < self.room:
             raise ClassifierError(
                 f"classifier model {settings.name!r}: windows of {settings.window} tokens with an overlap of "
                 f"{settings.overlap}; encoder {tokenizer.name!r} reads up to {longest}, the overlap must be shorter"
@@ -148,11 +151,6 @@ class TierClassifier:
         """
         self._check_length("characters", sum(map(len, texts)), _MOST_CHARACTERS)
 
-    @property
-    def room(self) -> int:
-        """Tokens of a window beside the special ones."""
-        return self._size
-
     def _judge(self, windowed: Sequence[Windowed]) -> Iterator[tuple[list[Window], NDArray[np.float64], Coverage]]:
         self._check_length("tokens", sum(coverage.tokens for _, coverage in windowed), 1)
         logits = self._logits([window for found, _ in windowed for window in found])
@@ -185,7 +183,7 @@ class TierClassifier:
         return found, Coverage(tokens=tokens, windows=len(found), read=min(1.0, read / total) if total else 1.0)
 
     def _windows(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], before: tuple[int, ...]) -> list[Window]:
-        size = self._size - len(before)
+        size = self.room - len(before)
         overlap = self.settings.overlap if not before else min(self.settings.overlap, size // 2)
         return [
             Window(before + each.ids, each.span, each.start) if before else each
@@ -221,13 +219,13 @@ class TierClassifier:
         return [
             (reading, window)
             for reading in every
-            for window in windows(reading.ids, reading.offsets, size=self._size, overlap=self.settings.overlap)
+            for window in windows(reading.ids, reading.offsets, size=self.room, overlap=self.settings.overlap)
             if span == (whole if reading.encoded and reading.ids else window.span)
         ]
 
     def _slices(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Indices of windows that run at once, the shortest first: within `batch` and `slice_tokens`, at least one."""
-        special = self.settings.window - self._size
+        special = self.settings.window - self.room
         indices: list[int] = []
         for index in sorted(range(len(lengths)), key=lengths.__getitem__):
             tokens = (len(indices) + 1) * (lengths[index] + special)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rag.types import Encoder
     from training.grounding.rows import ClaimRow, Sourced
 
+_GROUPS = ("baselines", "base_alone", "margins", "held_out", "by_edit", "edits")  # of figures that are printed
 Out = Annotated[Path, typer.Option(help="Folder for the model; a run interrupted there is taken up again.")]
 Without = Annotated[list[str] | None, typer.Option(help="Keep this source for the test. Repeatable.")]
 EncoderName = Annotated[
@@ -307,13 +308,6 @@ def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:
     for name, figure in figures.items():
         if isinstance(figure, Mapping) and "low" in figure:
             typer.echo(f"{indent}{name}: {told(figures, name)}")
-        elif isinstance(figure, Mapping) and name in (
-            "baselines",
-            "base_alone",
-            "margins",
-            "held_out",
-            "by_edit",
-            "edits",
-        ):
+        elif isinstance(figure, Mapping) and name in _GROUPS:
             typer.echo(f"{indent}{name}:")
             print_figures(figure, indent + "  ")
