@@ -54,8 +54,8 @@ class ToTheEnd:
 def long_text(classifier: TierClassifier) -> str:
     """A text of some `LONG_TOKENS` tokens."""
     text = "".join(SENTENCE.format(number) for number in range(LONG_TOKENS // 8))
-    tokens = classifier._encoder.tokenize([text])["offset_mapping"][0]
-    return text[: tokens[LONG_TOKENS - 1][1]]
+    _, offsets = classifier.tokenizer.split(text)
+    return text[: offsets[LONG_TOKENS - 1][1]]
 
 
 async def ask(part: Any, *, shorts: int, long: str | None, by_work: bool) -> dict[str, Any]:  # noqa: ANN401
