@@ -174,9 +174,8 @@ def _words(line: str, start: int, content: str) -> tuple[int, int]:
 
 def _split(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     first = lines[0][0]
-    block = ""
-    for start, end in lines:
-        block = block.ljust(start - first) + text[start:end]
+    places = itertools.pairwise([(first, first), *lines])
+    block = "".join(text[start:end].rjust(end - before) for (_, before), (start, end) in places)
     for start, end in boundaries(block):
         start, end = trimmed(block, start, end)
         if start < end:
