@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag.facts.comparison import READ
 from rag.facts.words import words
 from rag.quotes import Quotable
-from rag.types import Encoder, Source
+from rag.types import Source
 
 _NEAR = 2  # sentences before and after one
 _COMMON = 1000  # sentences that a word may stand in to be looked up
@@ -29,12 +28,9 @@ class Aligner:
 
     Args:
         evidence: the passages.
-        encoder: finds more candidates by similarity; without one, words decide.
     """
 
-    def __init__(self, evidence: Quotable, encoder: Encoder | None = None) -> None:
-        self._evidence = evidence
-        self._encoder = encoder
+    def __init__(self, evidence: Quotable) -> None:
         self._places = [
             Source(number, start, min(start + READ, segment.end))
             for number, found in enumerate(evidence.segments)
@@ -46,11 +42,6 @@ class Aligner:
         for at, place in enumerate(self._places):
             for word in set(words(evidence.normal(place))):
                 self._postings[word].append(at)
-
-    @property
-    def similar(self) -> bool:
-        """Whether candidates may share no word with a claim."""
-        return self._encoder is not None
 
     def candidates(self, claim: str, most: int = 5) -> list[Candidate]:
         """The sentences that share most with a normalised claim, best first; none if no word is shared."""
@@ -64,8 +55,7 @@ class Aligner:
                 for at in self._postings.get(word, ()):
                     scores[at] += weight / total
         best = sorted(scores, key=lambda at: (-scores[at], at))[:most]
-        best += [at for at in self._similar(claim, most) if at not in best]
-        return [Candidate(self._places[at], min(scores.get(at, 0.0), 1.0)) for at in best]
+        return [Candidate(self._places[at], min(scores[at], 1.0)) for at in best]
 
     def around(self, candidate: Candidate) -> list[Source]:
         """The sentences that stand near a candidate in its passage, where what it only hints at may be said."""
@@ -77,10 +67,3 @@ class Aligner:
         """Rarity; 0 for a word that is in too many sentences to tell them apart."""
         known = len(self._postings.get(word, ()))
         return 0.0 if known > _COMMON else math.log(1 + len(self._places) / (known or 0.5))
-
-    def _similar(self, claim: str, most: int) -> Sequence[int]:
-        if self._encoder is None or not 0 < len(self._places) <= _COMMON:
-            return ()
-        said, *known = self._encoder.encode([claim, *(self._evidence.normal(place) for place in self._places)])
-        similarity = [float(vector @ said) for vector in known]
-        return sorted(range(len(known)), key=lambda at: -similarity[at])[:most]

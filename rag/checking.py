@@ -17,7 +17,7 @@ from rag.quotes import Quotable
 from rag.references import opener, pronoun
 from rag.segments import Segment
 from rag.spelling import normal
-from rag.types import Checked, Encoder, Gate, Source, Status, SupportModel
+from rag.types import Checked, Gate, Source, Status, SupportModel
 
 _PLACES = 50  # of a sentence that the evidence repeats, looked at
 _TIED = 0.05  # difference of scores that tells no two sentences of the evidence apart
@@ -30,7 +30,6 @@ def check_sentences(
     evidence: Quotable,
     *,
     support: SupportModel | None,
-    encoder: Encoder | None,
     gate: Gate,
 ) -> list[Checked]:
     """Every sentence of an answer, and what the evidence says of it.
@@ -40,12 +39,11 @@ def check_sentences(
         found: its sentences, in order.
         evidence: the passages.
         support: judges paraphrases; without one they are unverifiable.
-        encoder: finds evidence for paraphrases that share few words with it.
         gate: thresholds.
     """
     checked = _quotes(answer, found, evidence)
     if any(sentence is None for sentence in checked):
-        checked = _paraphrases(answer, found, checked, evidence, Aligner(evidence, encoder), support, gate)
+        checked = _paraphrases(answer, found, checked, evidence, Aligner(evidence), support, gate)
     return _leaning(answer, found, [sentence for sentence in checked if sentence], evidence)
 
 
@@ -145,7 +143,7 @@ def _by_facts(
         return _checked(answer, segment, Status.UNVERIFIABLE, "length", reason, (), 0.0), []
     candidates = aligner.candidates(words)
     score = candidates[0].score if candidates else 0.0
-    is_unlike = not candidates or (score < gate.overlap and not aligner.similar)
+    is_unlike = not candidates or score < gate.overlap
     looked_at = candidates if is_judged or not is_unlike else []
     tied = [candidate for candidate in looked_at if candidate.score >= score - _TIED]
     faults = [_fault(words, candidate, aligner, evidence) for candidate in tied]

@@ -20,7 +20,6 @@ from rag.types import (
     Checked,
     Citation,
     Document,
-    Encoder,
     Evidence,
     Gate,
     GroundedAnswer,
@@ -40,7 +39,6 @@ def check_answer(
     passages: Sequence[str | Passage],
     *,
     support: SupportModel | None = None,
-    encoder: Encoder | None = None,
     gate: Gate = DEFAULT_GATE,
     documents: Mapping[str, Document] | None = None,
 ) -> GroundingReport:
@@ -50,7 +48,6 @@ def check_answer(
         answer: plain text or Markdown.
         passages: the evidence, best first.
         support: judges paraphrases; without one they are unverifiable.
-        encoder: finds evidence for paraphrases that share few words with it.
         gate: thresholds and limits.
         documents: by id, those that passages come from: a line above a passage may turn what it says.
 
@@ -58,7 +55,7 @@ def check_answer(
         InputError: the answer is empty, or it or the passages are beyond a limit of the gate.
     """
     found = segments(measured(answer, passages, gate))
-    return _report(answer, passages, found, (), support, encoder, gate, _outer(passages, documents or {}))
+    return _report(answer, passages, found, (), support, gate, _outer(passages, documents or {}))
 
 
 def compose(citations: Iterable[Citation], searched: Iterable[Evidence]) -> GroundedAnswer:
@@ -102,7 +99,7 @@ def ground(
     ]
     measured(answer.answer, passages, gate)
     outer = _outer(passages, documents)
-    report = _report(answer.answer, passages, _segments_of(answer), own, support, None, gate, outer)
+    report = _report(answer.answer, passages, _segments_of(answer), own, support, gate, outer)
     proposed = {(citation.document, citation.start, citation.end): citation for citation in answer.citations}
     said: list[tuple[str, Citation]] = []
     whole = 0
@@ -161,12 +158,11 @@ def _report(
     found: Sequence[Segment],
     own: Sequence[Source],
     support: SupportModel | None,
-    encoder: Encoder | None,
     gate: Gate,
     outer: Mapping[int, Sequence[Line]],
 ) -> GroundingReport:
     evidence = Quotable([_text(passage) for passage in passages], own, gate.passage_sentences, outer)
-    sound = check_sentences(answer, found, evidence, support=support, encoder=encoder, gate=gate)
+    sound = check_sentences(answer, found, evidence, support=support, gate=gate)
     kept = [segment for segment, sentence in zip(found, sound, strict=True) if sentence.status is Status.SUPPORTED]
     share = sum(segment.end - segment.start for segment in kept) / max(1, sum(s.end - s.start for s in found))
     abstained = not kept or share < gate.kept
