@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.asks import Asks, read_asks
+from rag.asks import Asks, Rows, read_asks
 from rag.cache import DEFAULT_SETTINGS, Cached, IndexSettings, build_cached, load_cached, read_note, stamp
 from rag.schema import Manifest, corpus_hash, explained, open_reader, read_manifest
 from rag.types import KnowledgeError
 
-Rows = NDArray[np.int64]
 _FAISS: Any = faiss  # whose type stubs lack the parameters of searches
 _YOUNG = 1000  # passages that may be searched beside the main ones, or a tenth of those if that is more
 _STALE = 5  # of so many cached passages, one may be out of date
@@ -148,14 +147,14 @@ def load_vectors(connection: sqlite3.Connection, manifest: Manifest, folder: Pat
 
 
 def next_vectors(
-    old: Vectors, connection: sqlite3.Connection, manifest: Manifest, folder: Path, settings: IndexSettings
+    old: Vectors | None, connection: sqlite3.Connection, manifest: Manifest, folder: Path, settings: IndexSettings
 ) -> Vectors:
-    """The vectors of the connection's transaction; made of those of an older one, if its state came from theirs.
+    """The vectors of the connection's transaction; made of older ones if its state came from theirs.
 
     Raises:
         KnowledgeError: vectors are not those that the documents were stored with.
     """
-    if not _follows(old, connection, manifest):
+    if old is None or not _follows(old, connection, manifest):
         return load_vectors(connection, manifest, folder, settings)
     (newest,) = connection.execute("SELECT coalesce(max(row), 0) FROM documents").fetchone()
     young, last = old.young, max(_last(old.main), _last(old.young))
@@ -204,7 +203,7 @@ def reindex(folder: Path, settings: IndexSettings = DEFAULT_SETTINGS, *, check: 
     build_cached(folder, manifest, rows, vectors, settings)
 
 
-def seal(places: Iterator[tuple[int, int, bytes]] | list[tuple[int, int, bytes]]) -> str:
+def seal(places: Iterable[tuple[int, int, bytes]]) -> str:
     """SHA-256 over the passages of a document, in hex: start, stop and vector of each."""
     digest = hashlib.sha256()
     for start, stop, vector in places:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from rag.cache import IndexSettings
-from rag.index import Vectors, load_vectors, next_vectors
+from rag.index import Vectors, next_vectors
 from rag.schema import Manifest
 
 
@@ -43,12 +43,7 @@ class Snapshots:
             if latest is not None and latest.are_of(manifest):
                 return latest
             overtaken = latest is not known and latest is not None and latest.generation > manifest.generation
-            made = self._make(known if overtaken else latest, connection, manifest)
+            made = next_vectors(known if overtaken else latest, connection, manifest, self._folder, self._settings)
             if not overtaken:
                 self.latest = made
             return made
-
-    def _make(self, old: Vectors | None, connection: sqlite3.Connection, manifest: Manifest) -> Vectors:
-        if old is None:
-            return load_vectors(connection, manifest, self._folder, self._settings)
-        return next_vectors(old, connection, manifest, self._folder, self._settings)
