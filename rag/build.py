@@ -217,7 +217,7 @@ def _swap(new: Path, out: Path) -> None:
     """Put one folder in the place of another; if that fails, `out` is what it was."""
     if not out.exists():
         new.rename(out)
-        sync_folder(out.parent)
+        fsync_folder(out.parent)
         return
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     old = work / "old"
@@ -229,11 +229,11 @@ def _swap(new: Path, out: Path) -> None:
             old.rename(out)  # if that fails too, it stays where it is
         work.rmdir()
         raise
-    sync_folder(out.parent)
+    fsync_folder(out.parent)
     shutil.rmtree(work)
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Wait until the names in a folder have reached the disk."""
     if os.name == "nt":  # where folders cannot be opened
         return

@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from rag.build import sync_folder
+from rag.build import fsync_folder
 from rag.inspection import faults
 from rag.schema import DATABASE, Manifest, explained, open_reader, read_manifest
 from rag.store import KnowledgeBase
@@ -47,7 +47,7 @@ def copy_base(knowledge: KnowledgeBase, out: Path) -> Manifest:
             made.rename(out)
     except OSError as exc:
         raise KnowledgeError(f"{out} cannot be made ({exc.strerror}); name another folder") from exc
-    sync_folder(out.parent)
+    fsync_folder(out.parent)
     return manifest
 
 
