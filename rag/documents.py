@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rag.chunking import headings
@@ -194,13 +194,12 @@ def clashes(documents: Mapping[Path, Iterable[Document]], folder: Path) -> dict[
     for path, found in documents.items():
         for document in found:
             givers.setdefault(document.id, []).append(path)
-    return {path: reason for name, paths in givers.items() for path, reason in _clash(name, paths, folder)}
-
-
-def _clash(name: str, paths: list[Path], folder: Path) -> Iterator[tuple[Path, str]]:
-    for path in paths:
-        if others := [below(other, folder) for other in paths if other != path]:
-            yield path, f"gives the document id {name!r}, and so does {', '.join(others)}; rename one of them"
+    return {
+        path: f"gives the document id {name!r}, and so does {', '.join(others)}; rename one of them"
+        for name, paths in givers.items()
+        for path in paths
+        if (others := [below(other, folder) for other in paths if other != path])
+    }
 
 
 def below(path: Path, folder: Path) -> str:
