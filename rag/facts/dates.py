@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from rag.facts.eras import before_christ
+from rag.facts.han_numbers import han_value
 from rag.facts.types import Date, Term, blank
 from rag.facts.units import unit_at
 
@@ -147,7 +148,6 @@ _SPOKEN_MINUTES = {
     "halb": -30, "dreiviertel": -15, "viertel nach": 15, "viertel vor": -15,
 }  # fmt: skip
 _NOON = re.compile(r"(?<!\w)(noon|midnight|mittags?|mitternacht|midi|minuit|mediodía|medianoche)(?!\w)", re.IGNORECASE)
-_HAN = {digit: value for value, digit in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2}
 
 
 def dates(text: str) -> list[Date]:
@@ -170,9 +170,8 @@ def dates(text: str) -> list[Date]:
             free = blank(free, *match.span())
     for pattern in (_HAN_YEAR, _HAN_MONTH):
         for match in list(pattern.finditer(free)):
-            year = match.groupdict().get("year")
-            digits = int("".join(str(_HAN[digit]) for digit in year)) if year else None
-            found.append(Date(((digits, _han(match["month"]), _han(match["day"])),), match[0], match.start()))
+            year = _han(match.groupdict().get("year"))
+            found.append(Date(((year, _han(match["month"]), _han(match["day"])),), match[0], match.start()))
             free = blank(free, *match.span())
     for match in [*_BARE_MONTH.finditer(free), *_LONG_MONTH.finditer(free)]:
         name = match.groupdict().get("month") or match[1]
@@ -257,10 +256,4 @@ def _month(name: str | None) -> int | None:
 
 
 def _han(digits: str | None) -> int | None:
-    """A Chinese number below a hundred."""
-    if not digits:
-        return None
-    tens, ten, ones = digits.partition("十")
-    if not ten:
-        return int("".join(str(_HAN[digit]) for digit in digits))
-    return (_HAN[tens[-1]] if tens else 1) * 10 + _HAN.get(ones[:1], 0)
+    return int(han_value(digits)) if digits else None

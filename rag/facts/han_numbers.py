@@ -39,14 +39,14 @@ def han_numbers(text: str) -> Iterator[Number]:
         body, start, end = match["body"], match.start(), match.end()
         if len(body) > MOST_DIGITS or (start and text[start - 1].isdigit()):
             continue  # the scale of digits: 3万
-        value = _value(body)
+        value = han_value(body)
         if match["rest"]:
             rest = "".join(str(_DIGITS.get(digit, 0)) for digit in match["rest"])
             value += Fraction(int(rest), 10 ** len(rest))
         if match["part"] == "百分之":
             yield Number(value, "percent", match[0], start)
         elif match["part"]:
-            under = _value(match["part"][:-2])
+            under = han_value(match["part"][:-2])
             yield Number(value / under if under else value, "", match[0], start)
         elif match["place"]:
             yield Number(value, "ordinal", match[0], start)
@@ -69,7 +69,8 @@ def han_numbers(text: str) -> Iterator[Number]:
         yield with_unit(text, Fraction(1, 2), match.start(), match.end())
 
 
-def _value(body: str) -> Fraction:
+def han_value(body: str) -> Fraction:
+    """What numerals say, or digits one after another, as in a year."""
     if not any(character in _SCALES or character in _GREAT for character in body):
         return Fraction(int("".join(str(_DIGITS[digit]) for digit in body)))
     total = part = digit = 0
