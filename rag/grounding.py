@@ -248,17 +248,10 @@ def _citation(
         return None
     start, end = passage.start + place.start, passage.start + place.end
     score = proposed[key].score if (key := (document.id, start, end)) in proposed else item.score
-    return Citation(
-        passage=passage.id,
-        document=document.id,
-        version=passage.version,
-        title=document.title,
-        url=document.url,
-        start=start,
-        end=end,
+    return replace(
+        Citation.of(document, start, end, passage=passage.id, score=score),
+        version=passage.version,  # the evidence's word, which `check` holds against the document
         quote=passage.text[place.start : place.end],
-        score=score,
-        status=Status.SUPPORTED,
         answer_start=checked.start,
         answer_end=checked.end,
         verbatim=checked.rule == "quote",

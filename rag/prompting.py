@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rag.chunking import topic
 from rag.grounding import compose
@@ -166,17 +167,9 @@ def _citations(
 
 def _citation(segment: Segment, item: Evidence, documents: Mapping[str, Document]) -> Citation:
     passage = item.passage
-    document = documents[passage.document]
-    return Citation(
-        passage=passage.id,
-        document=document.id,
-        version=passage.version,
-        title=document.title,
-        url=document.url,
-        start=passage.start,
-        end=passage.end,
-        quote=passage.text,
-        score=item.score,
+    whole = Citation.of(documents[passage.document], passage.start, passage.end, passage=passage.id, score=item.score)
+    return replace(
+        whole,
         status=Status.UNVERIFIABLE,  # until the gate has looked
         answer_start=segment.start,
         answer_end=segment.end,
