@@ -75,9 +75,9 @@ class SentenceEncoder:
         """Sentence-transformers are trained to find nothing in common where nothing is."""
         return 0.0
 
-    def encode(self, texts: Sequence[str], *, batch: int = 32, progress: bool = False) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Unit vectors, shape ``(texts, dimension)``; what exceeds the model's maximum length is not read."""
-        return self._vectors(self._model.encode_document, texts, batch, progress)
+        return self._vectors(self._model.encode_document, texts, progress)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The same for questions, with the prompt that the model's folder names for them, if it names one."""
@@ -87,11 +87,9 @@ class SentenceEncoder:
         """The same for questions that are kept, to be compared with others."""
         return self.encode_queries(texts)
 
-    def _vectors(
-        self, encode: Callable[..., Any], texts: Sequence[str], batch: int = 32, progress: bool = False
-    ) -> NDArray[np.float32]:
+    def _vectors(self, encode: Callable[..., Any], texts: Sequence[str], progress: bool = False) -> NDArray[np.float32]:
         with self._lock:
-            vectors = encode(list(texts), batch_size=batch, show_progress_bar=progress, normalize_embeddings=True)
+            vectors = encode(list(texts), show_progress_bar=progress, normalize_embeddings=True)
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self._dimension)
 
 

@@ -144,9 +144,7 @@ def sync(
         progress(total, total)
 
 
-def add_files(
-    writer: Writer, files: Sequence[Path], *, name: str | None = None, limits: Limits | None = None
-) -> Iterator[Event]:
+def add_files(writer: Writer, files: Sequence[Path], *, name: str | None = None) -> Iterator[Event]:
     """Add single files, or put them in the place of what has their ids; each document is committed by itself.
 
     Documents below the id of a list that are no rows of it stay, and are told of.
@@ -155,7 +153,6 @@ def add_files(
         writer: of the knowledge base.
         files: each with its sidecar beside it; a link stands for the file that it leads to.
         name: id of the one file's document; its name without suffix by default.
-        limits: of one file; the usual ones by default.
 
     Raises:
         KnowledgeError: a file is missing, two give one id, `name` is none that a file of a folder could have, or the
@@ -174,7 +171,7 @@ def add_files(
             raise KnowledgeError(f"file {path} does not exist; name a document's file")
     if len(set(names.values())) < len(names) or (name and len(files) > 1):
         raise KnowledgeError(f"{len(files)} files would give one document id; add them one by one, each with an id")
-    with ReadingProcess(limits or Limits()) as process:
+    with ReadingProcess(Limits()) as process:
         for path, given in names.items():
             try:
                 place = path.resolve()
