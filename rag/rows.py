@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rag.asks import asks_seal
@@ -55,7 +55,36 @@ def check_document(document: Document) -> None:
     expiry(document.metadata)
 
 
-def store_document(connection: sqlite3.Connection, item: Prepared, generation: int) -> None:
+def replace_documents(
+    connection: sqlite3.Connection,
+    gone: Sequence[tuple[str, str]],
+    new: Sequence[Prepared],
+    generation: int,
+    now: float,
+) -> None:
+    """End current documents, store others, and bring the manifest up to date.
+
+    Args:
+        connection: in the writer's transaction.
+        gone: ids and versions of the documents that are ended.
+        new: what is stored, with passages.
+        generation: that the transaction makes.
+        now: seconds since 1970.
+    """
+    passages = -sum(_end_document(connection, name, generation, now) for name, _ in gone)
+    for item in new:
+        _store_document(connection, item, generation)
+        passages += len(item.passages or ())
+    come = [(item.document.id, item.document.version) for item in new]
+    (corpus,) = connection.execute("SELECT corpus FROM manifest").fetchone()
+    corpus = corpus_hash(come, corpus_hash(gone, corpus, sign=-1))
+    connection.execute(
+        "UPDATE manifest SET generation = ?, corpus = ?, documents = documents + ?, passages = passages + ?",
+        (generation, corpus, len(come) - len(gone), passages),
+    )
+
+
+def _store_document(connection: sqlite3.Connection, item: Prepared, generation: int) -> None:
     """Store a document with its passages, as of a generation."""
     document, made = item.document, item.passages or ()
     row = connection.execute(
@@ -99,7 +128,7 @@ def stored_places(connection: sqlite3.Connection, name: str) -> list[tuple[int, 
     return connection.execute(query, (name,)).fetchall()
 
 
-def end_document(connection: sqlite3.Connection, name: str, generation: int, now: float) -> int:
+def _end_document(connection: sqlite3.Connection, name: str, generation: int, now: float) -> int:
     """Keep the text for the citations that name it; its passages are deleted, so many, and the vectors of its asks."""
     query = "SELECT row FROM documents WHERE id = ? AND died IS NULL"
     (row,) = connection.execute(query, (name,)).fetchone()
@@ -115,27 +144,3 @@ def forget_files(connection: sqlite3.Connection, names: Iterable[str]) -> None:
     """Forget that the files of these documents were read, so that they are read again."""
     query = "DELETE FROM files WHERE path = (SELECT file FROM documents WHERE id = ? AND died IS NULL)"
     connection.executemany(query, [(name,) for name in names])
-
-
-def count(
-    connection: sqlite3.Connection,
-    generation: int,
-    gone: list[tuple[str, str]],
-    come: list[tuple[str, str]],
-    passages: int,
-) -> None:
-    """Bring the manifest up to date.
-
-    Args:
-        connection: in the writer's transaction.
-        generation: that it makes.
-        gone: ids and versions of documents that were ended.
-        come: ids and versions of those that were stored.
-        passages: how many more there are.
-    """
-    (corpus,) = connection.execute("SELECT corpus FROM manifest").fetchone()
-    corpus = corpus_hash(come, corpus_hash(gone, corpus, sign=-1))
-    connection.execute(
-        "UPDATE manifest SET generation = ?, corpus = ?, documents = documents + ?, passages = passages + ?",
-        (generation, corpus, len(come) - len(gone), passages),
-    )

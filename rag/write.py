@@ -15,16 +15,7 @@ from numpy.typing import NDArray
 
 from rag.chunking import DEFAULT_WORDS, embedding_text, passages
 from rag.metadata import asks
-from rag.rows import (
-    Prepared,
-    check_document,
-    count,
-    end_document,
-    forget_files,
-    places,
-    store_document,
-    stored_places,
-)
+from rag.rows import Prepared, check_document, forget_files, places, replace_documents, stored_places
 from rag.schema import DatabaseFile, check_encoder, create, explained, near_ids, open_writer, read_manifest
 from rag.types import Document, Encoder, KnowledgeError, Passage
 
@@ -181,7 +172,8 @@ class Writer:
             KnowledgeError: see `change`.
         """
         with self._transaction() as connection:
-            current = self.current_versions([*(item.document.id for item in prepared), *remove])
+            names = [item.document.id for item in prepared]
+            current = self.current_versions([*names, *remove])
             if any(
                 item.passages is None and current.get(item.document.id) != item.document.version for item in prepared
             ):
@@ -197,23 +189,20 @@ class Writer:
                 if current.get(item.document.id) != item.document.version
                 or (item.passages is not None and not self._is_cut(item.document, [part for part, _ in item.passages]))
             ]
-            stored = {item.document.id for item in new}
+            stored = dict.fromkeys(item.document.id for item in new)
             removed = [name for name in remove if name in current]
             change = Change(
                 generation=read_manifest(connection, self.folder).generation + bool(new or removed),
-                added=tuple(item.document.id for item in new if item.document.id not in current),
-                changed=tuple(item.document.id for item in new if item.document.id in current),
+                added=tuple(name for name in stored if name not in current),
+                changed=tuple(name for name in stored if name in current),
                 removed=tuple(removed),
-                unchanged=tuple(item.document.id for item in prepared if item.document.id not in stored),
+                unchanged=tuple(name for name in names if name not in stored),
             )
-            names = [item.document.id for item in prepared]
             if origin is None:
                 forget_files(connection, [*names, *removed])
-            passages = sum(len(item.passages or ()) for item in new)
-            for name in (*change.changed, *removed):
-                passages -= end_document(connection, name, change.generation, self._now())
-            for item in new:
-                store_document(connection, item, change.generation)
+            if new or removed:
+                gone = [(name, current[name]) for name in (*change.changed, *removed)]
+                replace_documents(connection, gone, new, change.generation, self._now())
             path = origin.path if origin else None
             connection.executemany(
                 "UPDATE documents SET file = ?1 WHERE id = ?2 AND died IS NULL AND file IS NOT ?1",
@@ -223,10 +212,6 @@ class Writer:
                 connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, NULL)", (origin.path, origin.hash))
             elif origin:  # what it held before is not all there any more
                 connection.execute("DELETE FROM files WHERE path = ?", (origin.path,))
-            if new or removed:
-                gone = [(name, current[name]) for name in (*change.changed, *removed)]
-                come = [(item.document.id, item.document.version) for item in new]
-                count(connection, change.generation, gone, come, passages)
         return change
 
     def current_versions(self, ids: Iterable[str]) -> dict[str, str]:
