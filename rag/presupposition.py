@@ -187,15 +187,16 @@ def _asked(sentence: str) -> Iterator[str]:
     match = _ASKS.search(sentence)
     if match is None:
         return
-    how, rest = match["how"].lower(), match["rest"]
+    asks_why, rest = "why" in match["how"].lower(), match["rest"]
     aux = (match["aux"] or "can").lower()
     denied = bool(match["neg"] or match["cannot"])
-    if _PERSON.match(rest) or re.match(r"(?:it|there|this|that|they|he|she)\b", rest, re.IGNORECASE):
-        modal = re.fullmatch(rf"{_DO}|should|must|can|could", aux) and "why" in how
-        if not modal or not _PERSON.match(rest):
-            if re.match(r"it\b", rest, re.IGNORECASE) and "why" in how:
-                yield from _cut(_told(aux, rest, denied))
+    if _PERSON.match(rest):
+        if not asks_why or not re.fullmatch(rf"{_DO}|should|must|can|could", aux):
             return
+    elif re.match(r"(?:it|there|this|that|they|he|she)\b", rest, re.IGNORECASE):
+        if asks_why and re.match(r"it\b", rest, re.IGNORECASE):
+            yield from _cut(_told(aux, rest, denied))
+        return
     for part in _cut(rest):
         yield _told(aux, part, denied)
     if (stopped := _STOPPED.match(rest)) and not denied:
