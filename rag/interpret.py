@@ -119,21 +119,17 @@ class ExtractiveInterpreter:
         """The best sentences, in the order of their documents; from a disputed document, one of each section."""
         weight = self.selection.weight
         abroad = self._abroad(question, documents)
-        ranked = ranking(
-            replace(
-                candidate,
-                score=own + max(abroad[candidate.document.id], lift(item.asked, own)),
-            )
-            for candidate, item in candidates(question, evidence, documents, self._encoder)
-            for own in (weight * candidate.similarity + (1 - weight) * item.score,)
-        )
+        scored = []
+        for candidate, item in candidates(question, evidence, documents, self._encoder):
+            own = weight * candidate.similarity + (1 - weight) * item.score
+            scored.append(replace(candidate, score=own + max(abroad[candidate.document.id], lift(item.asked, own))))
+        ranked = ranking(scored)
         if not ranked or ranked[0].score < self.selection.threshold:
             return compose((), evidence)
         least = max(ranked[0].score - self.selection.margin, self.selection.threshold)
         near = [candidate for candidate in ranked if candidate.score >= least]
-        return compose(
-            (candidate.citation for candidate in choose(ranked, near, self.selection, self._encoder.floor)), evidence
-        )
+        chosen = choose(ranked, near, self.selection, self._encoder.floor)
+        return compose((candidate.citation for candidate in chosen), evidence)
 
     def _abroad(self, question: str, documents: Mapping[str, Document]) -> dict[str, float]:
         """What sentences of each document score more for being in another language."""
