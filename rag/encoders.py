@@ -30,9 +30,10 @@ class SentenceEncoder:
 
     def __init__(self, model: SentenceTransformer, fingerprint: str) -> None:
         self._model = model.eval()
-        self._fingerprint = fingerprint
         self._lock = threading.Lock()  # a tokenizer cannot be set up in one thread and read in another
-        self._dimension = int(model.get_embedding_dimension() or 0)
+        self.dimension = int(model.get_embedding_dimension() or 0)
+        self.fingerprint = fingerprint
+        self.floor = 0.0  # sentence-transformers are trained to find nothing in common where nothing is
 
     @classmethod
     def load(cls, folder: Path, *, sha256: str | None = None, model: PreTrainedModel | None = None) -> SentenceEncoder:
@@ -60,21 +61,6 @@ class SentenceEncoder:
             _share(loaded, model, folder)
         return cls(loaded, fingerprint)
 
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return self._dimension
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights file."""
-        return self._fingerprint
-
-    @property
-    def floor(self) -> float:
-        """Sentence-transformers are trained to find nothing in common where nothing is."""
-        return 0.0
-
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Unit vectors, shape ``(texts, dimension)``; what exceeds the model's maximum length is not read."""
         return self._vectors(self._model.encode_document, texts, progress)
@@ -90,7 +76,7 @@ class SentenceEncoder:
     def _vectors(self, encode: Callable[..., Any], texts: Sequence[str], progress: bool = False) -> NDArray[np.float32]:
         with self._lock:
             vectors = encode(list(texts), show_progress_bar=progress, normalize_embeddings=True)
-        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self._dimension)
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
 
 
 def _load(folder: Path) -> SentenceTransformer:

@@ -40,24 +40,11 @@ class PairedEncoder:
         self._second = second
         self._reads = reads
         of_both = (1 - _CONSTANT) / ((1 - _WEIGHT) / (1 - first.floor) + _WEIGHT)
-        self._floor = 1 - of_both
+        self.dimension = first.dimension + second.dimension + 1
+        self.fingerprint = f"{first.fingerprint}{_BOTH}{second.fingerprint}"
+        self.floor = 1 - of_both  # cosine of two stored texts that have nothing in common for either encoder
         self._alone = of_both / (1 - first.floor)  # what a cosine of the first counts where it is asked alone
         self._parts = sqrt((1 - _WEIGHT) * self._alone), sqrt(_WEIGHT * of_both), sqrt(_CONSTANT)
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return self._first.dimension + self._second.dimension + 1
-
-    @property
-    def fingerprint(self) -> str:
-        """Those of both."""
-        return f"{self._first.fingerprint}{_BOTH}{self._second.fingerprint}"
-
-    @property
-    def floor(self) -> float:
-        """Cosine of two stored texts that have nothing in common for either encoder."""
-        return self._floor
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Unit vectors of what may answer, shape ``(texts, dimension)``."""
@@ -74,7 +61,7 @@ class PairedEncoder:
         of_first, _, of_constant = self._parts
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         vectors[:, : self._first.dimension] = first * (self._alone / of_first)
-        vectors[:, -1] = (self._floor - self._alone * self._first.floor) / of_constant
+        vectors[:, -1] = (self.floor - self._alone * self._first.floor) / of_constant
         if read:
             vectors[read] = self._joined(first[read], self._second.encode_queries([texts[place] for place in read]))
         return vectors

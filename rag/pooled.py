@@ -40,30 +40,16 @@ class PooledEncoder:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._fingerprint = fingerprint
         self._passage = passage
         self._query = query
-        self._floor = floor
+        self.dimension = int(model.config.hidden_size)
+        self.fingerprint = fingerprint
+        self.floor = floor
 
     @classmethod
     def e5(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str) -> PooledEncoder:
         """One of the E5 models: their prefixes, and the cosine from which theirs tell anything (decision 23)."""
         return cls(model, tokenizer, fingerprint, passage="passage: ", query="query: ", floor=0.75)
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return int(self._model.config.hidden_size)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights."""
-        return self._fingerprint
-
-    @property
-    def floor(self) -> float:
-        """Cosine of texts that have nothing in common."""
-        return self._floor
 
     def encode(self, texts: Sequence[str], *, batch: int = 32, progress: bool = False) -> NDArray[np.float32]:
         """Unit vectors, shape ``(texts, dimension)``; of a text, the first 512 tokens are read. Shows no progress."""
