@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel
 
 from rag.grounding import compose
 from rag.language_model import LanguageModel, fingerprint, fitted, load_language_model
-from rag.pairs import without_future_warnings
+from rag.pairs import DAMAGE, load_adapter
 from rag.prompting import read_answer
 from rag.types import Document, Evidence, GroundedAnswer, KnowledgeError
 
@@ -144,14 +142,8 @@ class GenerativeInterpreter:
         if not adapted:
             return cls(found, max_tokens=max_tokens)
         try:
-            adapter = load_file(folder / "adapter_model.safetensors")  # before peft tries a pickle
-            with without_future_warnings():
-                model = PeftModel.from_pretrained(found.model, str(folder), local_files_only=True)
-            if get_peft_model_state_dict(model, save_embedding_layers=False).keys() != adapter.keys():
-                raise ValueError("its weights are not those that adapter_config.json asks for")
-            if not all(value.isfinite().all() for value in adapter.values()):
-                raise ValueError("some weights are not finite")
-        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as exc:
+            model = load_adapter(found.model, folder)
+        except DAMAGE as exc:
             raise KnowledgeError(f"{TASK} model {folder}: its adapter cannot be loaded: {exc}; train again") from exc
         return cls(found, model.eval(), max_tokens=max_tokens)
 

@@ -30,6 +30,8 @@ NO_SPAN = -1
 _ADAPTER = "adapter_model.safetensors"
 _HEAD = "head.safetensors"
 _SETTINGS = "model.json"
+# What is raised where weights are missing, broken, or of another model.
+DAMAGE = (OSError, SafetensorError, ValueError, TypeError, RuntimeError, KeyError)
 
 
 class Base(Protocol):
@@ -217,18 +219,12 @@ class PairModel(nn.Module):
             )
         check_window(settings, base)
         try:
-            head, adapter = load_file(folder / _HEAD), load_file(folder / _ADAPTER)  # before peft tries a pickle
-            with without_future_warnings():
-                adapted = PeftModel.from_pretrained(base.lend(), folder, local_files_only=True)
-            if get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() != adapter.keys():
-                raise ValueError(f"{_ADAPTER} does not hold the weights that adapter_config.json asks for")
-            if not all(value.isfinite().all() for value in (*head.values(), *adapter.values())):
-                raise ValueError("some weights are not finite")
-            model = cls(adapted, OUTPUTS[settings.task])
+            head = finite_weights(folder / _HEAD)
+            model = cls(load_adapter(base.lend(), folder), OUTPUTS[settings.task])
             if head.keys() != model._head_state().keys():
                 raise ValueError(f"{_HEAD} holds {', '.join(sorted(head))}")
             model.load_state_dict(head, strict=False)
-        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as exc:
+        except DAMAGE as exc:
             raise KnowledgeError(
                 f"{where} is damaged or incomplete ({type(exc).__name__}: {exc}); train it again or reinstall it"
             ) from exc
@@ -317,6 +313,24 @@ def logits(model: PairModel, base: Base, pairs: Sequence[Pair], batch: int) -> I
             for at, row in zip(indices, rows, strict=True):
                 found[at] = row[: 1 + max(pairs[at].spans, default=0)]
     return (found[at] for at in range(len(pairs)))
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """A model with the LoRA adapter of a folder on it; raises one of `DAMAGE` if that is not whole."""
+    weights = finite_weights(folder / _ADAPTER)  # before peft tries a pickle
+    with without_future_warnings():
+        adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    if get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() != weights.keys():
+        raise ValueError(f"{_ADAPTER} does not hold the weights that adapter_config.json asks for")
+    return adapted
+
+
+def finite_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a file of safetensors; raises one of `DAMAGE` if there are none or some are not finite."""
+    weights = load_file(path)
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise ValueError(f"some weights of {path.name} are not finite")
+    return weights
 
 
 def sigmoid(logit: float) -> float:
