@@ -27,6 +27,7 @@ class Statistics:
         passages: of the current documents.
         asks: questions that these say they answer.
         old_versions: that are kept for the citations that name them.
+        quarantined: files of the synchronised folder that could not be read, and have not changed since.
         generation: how many changes were committed.
         bytes: of all files.
         index: ``flat``, where all vectors are compared, or ``hnsw``.
@@ -41,6 +42,7 @@ class Statistics:
     passages: int
     asks: int
     old_versions: int
+    quarantined: int
     generation: int
     bytes: int
     index: str
@@ -56,12 +58,14 @@ def statistics(
     """The figures of the connection's transaction."""
     expired = connection.execute("SELECT count(*) FROM documents WHERE died IS NULL AND expires <= ?", (now,))
     old = connection.execute("SELECT count(*) FROM documents WHERE died IS NOT NULL")
+    left_out = connection.execute("SELECT count(*) FROM files WHERE reason IS NOT NULL")
     return Statistics(
         documents=manifest.documents,
         expired=expired.fetchone()[0],
         passages=manifest.passages,
         asks=len(vectors.asks.documents),
         old_versions=old.fetchone()[0],
+        quarantined=left_out.fetchone()[0],
         generation=manifest.generation,
         bytes=sum(map(_size, folder.iterdir())),
         index=vectors.kind,

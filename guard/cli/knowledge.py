@@ -282,7 +282,7 @@ def copy(
 
 @app.command("stats")
 def stats(kb: Folder = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Count documents, passages and old versions; name the index, its recall and the encoder."""
+    """Count documents, passages, old versions and files in quarantine; name the index, its recall and the encoder."""
     _, knowledge = _open(config, kb, embeds=False)
     figures = asdict(knowledge.statistics())
     if as_json:

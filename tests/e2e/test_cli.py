@@ -332,6 +332,7 @@ def test_kb_build_leaves_broken_files_out_and_names_them(kb_commands, tmp_path):
     assert warning == "airlock: warning: 2 files were left out of the knowledge base"
 
     before = kb_commands("stats", "--kb", "kb", "--json").done().json
+    assert before["quarantined"] == 2
     strict = kb_commands("build", "docs", "--out", "kb", "--strict")
     assert (strict.status, strict.out) == (1, "")
     assert [line.split(":")[0] for line in strict.err.splitlines()] == ["quarantined", "quarantined", "airlock"]
