@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
+from typing import ClassVar
 
 MOST_DIGITS = 30  # more are a code, not a number
 
@@ -37,6 +38,7 @@ class Number(Placed):
         written: the value in the unit that it is written with; None if that is the same.
     """
 
+    rule: ClassVar[str] = "number"  # the kind of fault where evidence lacks it
     value: Fraction
     unit: str
     text: str
@@ -44,11 +46,6 @@ class Number(Placed):
     needed: bool = True
     written: Fraction | None = None
     held: bool = False
-
-    @property
-    def rule(self) -> str:
-        """The kind of fault where evidence lacks it."""
-        return "number"
 
     def says(self, other: Number) -> bool:
         """Whether evidence with `other` says this; a number without unit is only met by one as it is written."""
@@ -72,14 +69,10 @@ class Date(Placed):
         text: as it is written.
     """
 
+    rule: ClassVar[str] = "date"
     parts: tuple[tuple[int | None, int | None, int | None], ...]
     text: str
     start: int
-
-    @property
-    def rule(self) -> str:
-        """The kind of fault where evidence lacks it."""
-        return "date"
 
     def says(self, other: Date) -> bool:
         """Whether evidence with `other`, which may say more, says this.
