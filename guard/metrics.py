@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import multiprocess as across
@@ -19,6 +20,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _NAMED_TENANTS = 1000
+_REASONS = ("late", "stuck", "failed", "crashed", "cancelled")  # why a part fails; the upstream's are its codes
 
 
 class Metrics(Observer):
@@ -37,6 +39,7 @@ class Metrics(Observer):
         self._define_parts()
         for part, count in workers.items():
             self._part_workers.labels(part).set(count)
+        self._begin_at_zero(workers)
 
     @contextmanager
     def exchange(self, exchange: Exchange) -> Iterator[None]:
@@ -107,6 +110,15 @@ class Metrics(Observer):
     def reloaded(self, *, taken: bool) -> None:
         """Count one changed configuration."""
         self._reloads.labels("taken_over" if taken else "refused").inc()
+
+    def _begin_at_zero(self, workers: Iterable[str]) -> None:
+        """Rare faults: Prometheus sees no rise in a series that begins with the first of them."""
+        for part in workers:
+            self._part_abandoned.labels(part)
+        for part, reason in product((*workers, "journal"), _REASONS):
+            self._part_failures.labels(part, reason)
+        for result in ("taken_over", "refused"):
+            self._reloads.labels(result)
 
     def exposition(self) -> bytes:
         """What GET /metrics answers: of this process, or of all workers where there are several."""

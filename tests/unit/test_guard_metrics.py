@@ -139,6 +139,18 @@ def test_calls_that_hang_are_abandoned_then_refused_and_the_part_is_named_unread
     assert seen.one("part_workers", part="classifier") == 1
 
 
+def test_what_is_rare_stands_there_with_nought_so_that_the_first_of_its_kind_is_a_rise():
+    seen = Seen()
+    assert seen["reloads_total"] == {(("result", "taken_over"),): 0, (("result", "refused"),): 0}
+    assert seen["part_abandoned_total"] == {(("part", "classifier"),): 0}
+    reasons = {"late", "stuck", "failed", "crashed", "cancelled"}
+    failures = seen["part_failures_total"]
+    assert {(dict(labels)["part"], dict(labels)["reason"]) for labels in failures} == {
+        (part, reason) for part in ("classifier", "journal") for reason in reasons
+    }
+    assert set(failures.values()) == {0}
+
+
 def test_what_waits_for_a_part_can_be_seen_and_how_long_it_waited():
     import threading
 
