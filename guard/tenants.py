@@ -288,7 +288,8 @@ def _hash(secret: str, salt: str) -> str:
 
 def _unreadable(path: Path, exc: Exception) -> ConfigError:
     reason = exc.strerror if isinstance(exc, OSError) else "is not UTF-8"
-    return ConfigError(f"access.keys = {path}: cannot be read ({reason}); make it with `airlock keys new`")
+    mend = "let the gateway's user read it" if isinstance(exc, PermissionError) else "make it with `airlock keys new`"
+    return ConfigError(f"access.keys = {path}: cannot be read ({reason}); {mend}")
 
 
 _NOBODY = new_key("nobody")[1]

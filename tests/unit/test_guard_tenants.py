@@ -129,6 +129,19 @@ def test_nobody_gets_in_while_the_file_is_broken(path):
     assert keys.login([key]).tenant == "acme"
 
 
+def test_a_file_of_another_user_is_to_be_made_readable_and_not_made_anew(path, monkeypatch):
+    added(path)
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    for way in ("stat", "read_text"):
+        with monkeypatch.context() as patched:
+            patched.setattr(type(path), way, refused)
+            with pytest.raises(ConfigError, match=r"\(Permission denied\); let the gateway's user read it$"):
+                Keys(path)
+
+
 def test_two_entries_with_one_id_are_refused(path):
     added(path)
     with changing(path) as entries:
