@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from guard.asgi import ASGIApp
+from guard.asgi import ASGIApp, Receive, Scope, Send
 from guard.config import Config
 from guard.connections import Server
 from guard.errors import ConfigError
 
 _BACKLOG = 1024
+_LOOPBACK = "127.0.0.1"
 
 
 def listen(config: Config) -> socket.socket:
@@ -116,7 +118,7 @@ def server_of(app: ASGIApp, server: Server) -> uvicorn.Server:
     """What serves until SIGINT or SIGTERM, and then lets answers finish for `server.shutdown_s`."""
     tls = server.tls
     settings = uvicorn.Config(
-        app,
+        _heard_from_here(app) if server.socket else app,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -128,6 +130,18 @@ def server_of(app: ASGIApp, server: Server) -> uvicorn.Server:
         ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
     )
     return uvicorn.Server(settings)
+
+
+def _heard_from_here(app: ASGIApp) -> ASGIApp:
+    """As of a proxy on this machine, which whoever connects to a unix socket is: such a connection has no address."""
+    proxied = ProxyHeadersMiddleware(app, _LOOPBACK)
+
+    async def heard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            scope = {**scope, "client": (_LOOPBACK, 0)}
+        await proxied(scope, receive, send)
+
+    return heard
 
 
 def _listen_port(server: Server) -> socket.socket:

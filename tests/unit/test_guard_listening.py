@@ -14,7 +14,7 @@ import trustme
 from guard.cli.server_checks import check_address, check_metrics, check_policy, check_traces
 from guard.config import load_config
 from guard.errors import ConfigError
-from guard.listening import address_of, listen, taken_away
+from guard.listening import address_of, listen, server_of, taken_away
 
 pytestmark = pytest.mark.enable_socket
 
@@ -71,6 +71,24 @@ def test_a_unix_socket_takes_the_place_of_a_stale_one_only(tmp_path):
     with pytest.raises(ConfigError, match="no socket"):
         listen(config)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [(["203.0.113.7"], "203.0.113.7"), (["198.51.100.1, 203.0.113.7"], "203.0.113.7"), ([], "127.0.0.1")],
+)
+def test_a_proxy_that_comes_by_a_unix_socket_says_whom_it_speaks_for(tmp_path, said, client):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["client"][0])
+
+    served = server_of(app, configured(server__socket=tmp_path / "airlock.sock").server).config
+    served.load()
+    headers = [(b"x-forwarded-for", value.encode()) for value in said]
+    scope = {"type": "http", "client": None, "headers": headers, "state": {}, "server": None}
+    asyncio.run(served.loaded_app(scope, None, None))
+    assert seen == [client]
 
 
 def test_a_unix_socket_is_taken_away_at_the_end(tmp_path):
