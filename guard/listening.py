@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -134,7 +135,7 @@ def server_of(app: ASGIApp, server: Server) -> uvicorn.Server:
 
 def _heard_from_here(app: ASGIApp) -> ASGIApp:
     """As of a proxy on this machine, which whoever connects to a unix socket is: such a connection has no address."""
-    proxied = ProxyHeadersMiddleware(app, _LOOPBACK)
+    proxied = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), _LOOPBACK))
 
     async def heard(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
