@@ -122,7 +122,13 @@ class Workers:
             return
         status = worker.process.exitcode
         if not self._serving:
-            raise ConfigError(f"server.workers: a worker ended with status {status} while it started; the log says why")
+            setting = f"server.workers = {self._config.server.workers}: a worker"
+            if status == -signal.SIGKILL:  # it could not say anything
+                raise ConfigError(
+                    f"{setting} was killed before all of them served, as is done where memory runs out; each holds "
+                    "the models in memory of its own: take fewer, or allow more"
+                )
+            raise ConfigError(f"{setting} ended with status {status} before all of them served; the log says why")
         soon = time.monotonic() - worker.started < _LONGEST_PAUSE_S
         self._pause_s = min(max(1.0, self._pause_s * 2), _LONGEST_PAUSE_S) if soon else 0.0
         self._not_before = time.monotonic() + self._pause_s

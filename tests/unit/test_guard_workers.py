@@ -9,6 +9,7 @@ from multiprocessing import Pipe
 import pytest
 
 from guard.config import load_config
+from guard.errors import ConfigError
 from guard.workers import Workers
 
 FIRST_PID = 4_000_000
@@ -117,6 +118,16 @@ def test_a_worker_that_has_just_ended_stops_no_hang_up(workers, monkeypatch):
         step(workers, ready=[1])
         hang_up()
     assert sent == [1]
+
+
+@pytest.mark.parametrize(("status", "said"), [(1, "ended with status 1.*the log"), (-9, "killed.*memory.*fewer")])
+def test_a_worker_that_ends_before_all_serve_is_an_error_with_the_way_out(workers, monkeypatch, status, said):
+    step(workers)
+    ended = workers._spawning.processes[0]
+    ended.exitcode = status
+    monkeypatch.setattr(ended, "is_alive", lambda: False)
+    with pytest.raises(ConfigError, match=rf"server\.workers = 2: a worker .*{said}"):
+        step(workers)
 
 
 def test_what_is_surely_not_meant_is_said_once_for_all_workers(caplog):
