@@ -33,6 +33,7 @@ def lineage_told(start: Mapping[str, Any] | None) -> list[str]:
     if start is None:
         return []
     name, sha256 = start["name"], start["adapter_sha256"][:12]
-    seeds = f"seeds {', '.join(map(str, start['seeds']))}, " if "seeds" in start else ""
-    of_it = f"{start['rows']['train']} rows, {seeds}epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
+    mean = f"seeds {', '.join(map(str, start['seeds']))}, " if "seeds" in start else ""
+    mean = f"mean with `{start['averaged_with']}`, " if "averaged_with" in start else mean
+    of_it = f"{start['rows']['train']} rows, {mean}epochs: {start['settings']['epochs']}, adapter SHA-256 `{sha256}…`"
     return [f"It went on from `{name}` ({of_it}).", *lineage_told(start["start"])]

@@ -38,9 +38,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def lineage(folder: Path) -> dict[str, Any]:
     """What a model was made from, those it went on from, and those that taught it, if any."""
     manifest = read_manifest(folder)
-    seeds = {"seeds": [run["seed"] for run in manifest["averaged"]]} if "averaged" in manifest else {}
+    mean: dict[str, Any] = {}
+    if start := start_averaged(manifest):
+        mean = {"averaged_with": start}
+    elif "averaged" in manifest:
+        mean = {"seeds": [run["seed"] for run in manifest["averaged"]]}
     taught = {"teachers": manifest["teachers"]} if manifest["teachers"] else {}
-    return {key: manifest[key] for key in ("adapter_sha256", *_LINEAGE)} | seeds | taught
+    return {key: manifest[key] for key in ("adapter_sha256", *_LINEAGE)} | mean | taught
+
+
+def start_averaged(manifest: Mapping[str, Any]) -> str | None:
+    """The name of the model that a run went on from, where the weights are the mean of both."""
+    start = (manifest["start"] or {}).get("adapter_sha256")
+    return next((each["name"] for each in manifest.get("averaged", ()) if each["adapter_sha256"] == start), None)
 
 
 def forebears(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from classifier.encoder import load_encoder
 from classifier.model import TierClassifier
 from classifier.network import TierModel
+from classifier.taxonomy import Taxonomy
 from classifier.types import E5_SMALL, MINILM, ClassifierError
 from tests.classifier_cases import (
     SETTINGS,
@@ -705,3 +706,128 @@ def test_trials_are_not_averaged_and_measured_on_few_rows(tmp_path):
     assert json.loads((models[0] / "manifest.json").read_text())["rows"]["train"] == 20
     with pytest.raises(TrainingError, match=r"was trained on a part of its rows \(--limit\)"):
         average_classifiers(models=models * 2, data=[rows], out=tmp_path / "mean", name="mean")
+
+
+# A run and its start
+
+
+def run_and_start(folder, *, start=None, settings=QUICK, **options):
+    """A run of other data and another recipe than the model that it went on from."""
+    folder.mkdir()
+    entries = toy_entries(12, "train", seed=3) + toy_entries(4, "dev", seed=4)
+    train_toy(folder, entries, replace(settings, seed=7), start=start or toy_model(), **options)
+    return folder / "model", start or toy_model(), folder / "rows.jsonl"
+
+
+def copied(model, folder, **told):
+    """A copy of a model folder whose ``classifier.json`` tells something else."""
+    shutil.copytree(model, folder)
+    settings = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps(settings | told))
+    return folder
+
+
+def mean_of(models, rows, out):
+    return average_classifiers(models=models, data=[rows], out=out, name=out.name)
+
+
+def test_the_mean_of_a_run_and_its_start_is_the_run_but_for_the_weights(tmp_path):
+    run, start, rows = run_and_start(tmp_path / "run", limit=40)
+    manifest = mean_of([start, run], rows, tmp_path / "mean")
+    parts, mean = [dict(loaded(folder)) for folder in (run, start)], dict(loaded(tmp_path / "mean"))
+    learnt = [name for name in mean if "lora_" in name or name.startswith("head.")]
+    for name in learnt:
+        torch.testing.assert_close(mean[name], (parts[0][name] + parts[1][name]) / 2, rtol=2e-3, atol=1e-5)
+    assert sum(not torch.equal(parts[0][name], parts[1][name]) for name in learnt) > 10
+
+    trained = read_manifest(run)
+    same = ("seed", "settings", "start", "limit", "rows", "measured_on", "trained_on", "data", "seconds", "devices")
+    assert {key: manifest[key] for key in same} == {key: trained[key] for key in same}
+    assert [(each["name"], each["seed"], each["adapter_sha256"]) for each in manifest["averaged"]] == [
+        ("toy", 7, adapter_sha256(run)),
+        ("toy", toy_manifest()["seed"], adapter_sha256(start)),
+    ]
+    card = (tmp_path / "mean" / "README.md").read_text()
+    assert "on 40 rows (mean of the weights of `toy`, seed 7, and of `toy`, which it went on from, rank 4," in card
+    assert "seeds" not in card
+
+
+def test_a_run_and_its_start_may_be_given_in_either_order(tmp_path):
+    run, start, rows = run_and_start(tmp_path / "run")
+    one, two = (mean_of(given, rows, tmp_path / name) for given, name in (([start, run], "a"), ([run, start], "b")))
+    assert one["averaged"] == two["averaged"]
+    assert one["operating_point"] == two["operating_point"]
+    assert adapter_sha256(tmp_path / "a") == adapter_sha256(tmp_path / "b")
+
+
+def test_the_operating_point_and_temperature_of_a_mean_are_its_own(tmp_path):
+    run, start, rows = run_and_start(tmp_path / "run")
+    told = {
+        "operating_point": {"risk": 0.9, "unsafe": 0.9, "several": {"risk": 0.99, "unsafe": 0.99}},
+        "calibration": {"temperature": 4.0},
+    }
+    plain = mean_of([start, run], rows, tmp_path / "plain")
+    changed = [copied(start, tmp_path / "start", **told), copied(run, tmp_path / "changed", **told)]
+    mean = mean_of(changed, rows, tmp_path / "mean")
+    assert mean["operating_point"] == plain["operating_point"]
+    assert {**mean["figures"], "model": ""} == {**plain["figures"], "model": ""}
+    described = json.loads((tmp_path / "mean" / "classifier.json").read_text())
+    assert described["operating_point"] == plain["operating_point"]
+    assert "several" not in described["operating_point"]
+    assert "calibration" not in described
+
+
+def test_what_goes_on_from_a_mean_with_its_start_says_so_and_averages_with_it(tmp_path):
+    run, start, rows = run_and_start(tmp_path / "run")
+    mean_of([start, run], rows, tmp_path / "mean")
+    further, _, rows = run_and_start(tmp_path / "further", start=tmp_path / "mean")
+    begun = read_manifest(further)["start"]
+    assert begun["averaged_with"] == "toy"
+    assert "seeds" not in begun
+    assert "It went on from `mean` (55 rows, mean with `toy`, epochs: 1," in (further / "README.md").read_text()
+    manifest = mean_of([tmp_path / "mean", further], rows, tmp_path / "more")
+    assert [each["name"] for each in manifest["averaged"]] == ["toy", "mean"]
+
+
+def test_a_run_is_averaged_with_no_other_model_than_its_start(tmp_path):
+    run, start, rows = run_and_start(tmp_path / "run")
+    further, _, more = run_and_start(tmp_path / "further", start=run)
+    mean_of([start, run], rows, tmp_path / "mean")
+    other = copied(start, tmp_path / "other")
+    taxonomy = (other / "taxonomy.yaml").read_text()
+    (other / "taxonomy.yaml").write_text(taxonomy.replace("Gardens.", "Gardens and parks."))
+    version = Taxonomy.load(other / "taxonomy.yaml").version
+    other = copied(other, tmp_path / "another", taxonomy_version=version)
+    neither = r"^neither is what the other went on from \(--from\), and .* random weights of its own"
+    for given, data, said in [
+        ([start, further], more, neither),
+        ([further, start], more, neither),
+        ([start, run, further], more, r"model was trained from random weights of its own"),
+        ([run, start], start.with_name("rows.jsonl"), r"run/model was trained on other data than"),
+        ([start, tmp_path / "mean"], rows, r"mean is an average itself; give a run that went on from .*model$"),
+        ([other, run], rows, r"another has another taxonomy than .*run/model; average models of one taxonomy$"),
+        ([Path(MINILM), run], rows, r"package:.* holds no trained model .*; give its folder$"),
+    ]:
+        with pytest.raises(TrainingError, match=said):
+            mean_of(given, data, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_trained_layers_which_its_start_left_frozen_is_not_averaged_with_it(tmp_path):
+    (tmp_path / "start").mkdir()
+    train_toy(tmp_path / "start", ENTRIES, replace(QUICK, frozen=3))
+    run, start, rows = run_and_start(tmp_path / "run", start=tmp_path / "start" / "model")
+    with pytest.raises(
+        TrainingError,
+        match=r"start/model has adapters on other layers than .*run/model, .*; train the run with the --f",
+    ):
+        mean_of([start, run], rows, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_the_command_averages_a_run_and_its_start(tmp_path):
+    run, start, rows = run_and_start(tmp_path / "run")
+    given = ["average", str(start), str(run), "--data", str(rows), "--out", str(tmp_path / "mean"), "--json"]
+    done = CliRunner().invoke(train, given)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["name"] == "mean"

@@ -13,6 +13,7 @@ from classifier.settings import Reads
 from training.card import lineage_told, trained_on
 from training.datasets import Row
 from training.intervals import rounded
+from training.lineage import start_averaged
 from training.tiers.crossed import in_words
 from training.tiers.evaluate import FIGURES
 from training.tiers.hub import HUB_NAMES
@@ -53,9 +54,13 @@ def _drawn(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _seeds(manifest: Mapping[str, Any]) -> str:
-    """The seed, or those of the runs that were averaged."""
+    """The seed, or what was averaged."""
     if "averaged" not in manifest:
         return f"seed {manifest['seed']}"
+    start = start_averaged(manifest)
+    if start:
+        run = manifest["averaged"][0]
+        return f"mean of the weights of `{run['name']}`, seed {run['seed']}, and of `{start}`, which it went on from"
     return f"mean of the weights of seeds {', '.join(str(run['seed']) for run in manifest['averaged'])}"
 
 

@@ -205,14 +205,22 @@ def _print_findings(found: Checked, taxonomy: Taxonomy, *, only_check: bool, as_
 
 
 def train_average(
-    models: Annotated[list[Path], typer.Argument(help="Model folders: one recipe, one start, several seeds.")],
-    data: Annotated[list[Path], typer.Option(help="The JSONL rows that they were trained on. Repeatable.")],
+    models: Annotated[
+        list[Path], typer.Argument(help="Model folders: one recipe, one start, several seeds; or a run and its --from.")
+    ],
+    data: Annotated[
+        list[Path], typer.Option(help="The JSONL rows that they, or the run, were trained on. Repeatable.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    labels: Annotated[Path | None, typer.Option(help="The decisions that they were trained with.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="The decisions that they, or the run, were trained with.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Average the weights of classifiers that differ in their seed only: one model, no slower than each."""
+    """Average the weights of classifiers that differ in their seed only, or of a run and the model it went on from.
+
+    The mean is one model, no slower than each. That of a run and its start keeps what the start knew and most of what
+    the run learnt; it is chosen for and measured on the run's rows, and the order of the two does not matter.
+    """
     from training.tiers.average import average_classifiers
 
     manifest = average_classifiers(models=models, data=data, out=out, labels=labels, name=name or out.name)
