@@ -192,4 +192,4 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(entry, Mapping):
             yield from _flat(entry, f"{prefix}{key}: ")
         else:
-            yield f"{prefix}{key}", ", ".join(map(str, entry)) if isinstance(entry, list | tuple) else entry
+            yield f"{prefix}{key}", (", ".join(map(str, entry)) or "–") if isinstance(entry, list | tuple) else entry

@@ -228,6 +228,19 @@ def test_names_are_data_not_markup():
     assert visible(None) == "–"
 
 
+def test_a_list_is_shown_as_people_write_it_and_an_empty_one_as_a_dash():
+    page = report_html(report(provenance={"heads": ["1.3", "2.5"], "focus": []}))
+    assert "<bdi>1.3, 2.5</bdi>" in page
+    assert "<bdi></bdi>" not in page
+
+
+def test_what_a_head_of_sahara_took_away_has_the_sign_of_the_page():
+    steps = [(HeadId(0, at), np.full((4, 8), degrees)) for at, degrees in enumerate((8.0, 5.0, 4.98))]
+    said = Page(report_html(report(steps=steps))).text
+    assert "added −3.0°" in said
+    assert "added +0.0°" in said
+
+
 def test_a_large_model_is_drawn_whole():
     page = report_html(report(40, 64, 4, ships=scores(40, 64, 4)))
     assert page.count("<rect") >= 40 * 64
