@@ -53,7 +53,7 @@ def _decision() -> Decision:
         _VERDICT,
         "last_turn",
         timings_ms={"classify": 21.5, "decide": 23.25},
-        language="en",
+        spoken=lambda: "en",
         origin=Origin("tenant", "model"),
         judgements=(Judgement(TextKind.LAST_TURN, _VERDICT),),
         ruled=Route.FORWARD,
