@@ -328,6 +328,7 @@ def test_the_command_asks_an_endpoint_and_writes_its_figures(server, run, tmp_pa
     assert set(figures["data"]) == {"harmful.jsonl", "harmless.jsonl"}
     assert "harmful 0" not in json.dumps(figures)
     assert re.search(r"attack success \(ASR\) +6 +0\.000 \[0\.000, 0\.459\]", result.output)
+    assert "written: deep/b.json" in result.output
     asked = len(server.asked)
     assert run("--endpoint", server.url, "--model-name", "m", *SETS, "--resume", "r.jsonl").exit_code == 0
     assert len(server.asked) == asked

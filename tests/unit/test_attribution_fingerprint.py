@@ -413,7 +413,9 @@ def test_the_commands(model, folder, tmp_path):
     compared = run(audit, ["compare", *pair, "--out", str(tmp_path / "c.html"), "--json"])
     assert json.loads(compared.stdout)["same_weights"]
     assert (tmp_path / "c.html").exists()
-    assert "same" in run(audit, ["compare", *pair]).stdout
+    told = run(audit, ["compare", *pair, "--out", str(tmp_path / "c.html")]).stdout
+    assert "same" in told
+    assert told.endswith(f"wrote {tmp_path / 'c.html'}\n")
     assert json.loads(run(audit, ["schema"]).stdout)["title"] == "AuditReport"
 
 

@@ -17,6 +17,7 @@ from attribution.audit import Plan
 from attribution.checkpoint import load
 from attribution.engine import Engine
 from attribution.report import load_report
+from attribution.summary import summary
 from attribution.types import Ablation, AttributionError, CheckpointError, HeadId, PromptError, ReportError
 from tests import audit_reports as made
 from tests.unit.audit_cases import tiny_tokenizer
@@ -75,6 +76,7 @@ def test_the_report_says_what_was_audited_and_how(plain):
     assert found.provenance["seed"] == 0
     assert found.provenance["data"]["harmful.jsonl"]
     assert f"{found.ships.ranking[0].head}" in result.stdout
+    assert result.stdout.startswith(summary(found).headline)
     assert "effective number of heads" in result.stdout
     assert " computed" not in result.stdout
     assert "written: " in result.stdout

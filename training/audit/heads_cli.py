@@ -234,7 +234,9 @@ def _table(report: AuditReport) -> None:
     if (screen := report.screen) is not None:
         typer.echo(f"screen: {screened(screen, whole=report.whole)}")
     if (asked := report.behaviour) is not None:
-        typer.echo(f"{asked.prompts} harmful prompts asked; judge: {asked.judge}{', weak' * asked.weak_judge}")
+        typer.echo(
+            f"{counted(asked.prompts, 'harmful prompt')} asked; judge: {asked.judge}{', weak' * asked.weak_judge}"
+        )
         for point in asked.points:
             beside = "" if point.random is None else f", random heads {_said(point.random.value)}"
             asr = point.asr
