@@ -263,18 +263,26 @@ def _few(items: Iterable[T], field: str) -> Iterator[T]:
 
 
 def _fields(data: Mapping[str, Any], whole: Collection[str]) -> Iterator[tuple[str, object]]:
-    """Every field of a request, and of what some servers merge into it or try after it; those in `whole` in one."""
+    """Every field of a request, and of what some servers merge into it or try after it; those in `whole` in one.
+
+    Where LiteLLM looks for a list of models to try, under the first name of an object, it reads the names of another.
+    """
     waiting: list[tuple[str, object, bool]] = [("", data, True)]  # each with whether it is a body; else bodies in it
     while waiting:
         name, inner, is_body = waiting.pop()
         if isinstance(inner, dict):
+            model, tried = next(iter(inner.items()), ("", None))
+            if not is_body and isinstance(tried, dict) and model not in KNOWN and model not in _INNER:
+                waiting.append((name, list(tried), False))
             is_body |= "model" in inner
             for field, value in inner.items():
                 is_merged = field in _INNER and isinstance(value, dict)
                 if field in whole:
                     yield field, value
-                elif is_merged or field in FALLBACKS:
-                    waiting.append((field, value, is_merged))
+                elif is_merged:
+                    waiting.append((field, value, True))
+                elif field in FALLBACKS:
+                    waiting.append((field, [*value, value] if isinstance(value, dict) else value, False))
                 elif is_body:
                     yield field, value
                 else:  # fallbacks by the model that fails, or a body that changes no model
