@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from guard import generic_guardrail, moderations
-from guard.asgi import DECISION_HEADER, TENANT
+from guard.asgi import DECISION_HEADER
 from guard.config import Config
-from guard.endpoints import ASK, CHECK, GROUND, LITELLM, MODERATIONS, name_of
+from guard.endpoints import ASK, CHECK, GROUND, LITELLM, MODERATIONS, origin_of
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, PartFailure
 from guard.openapi import error_responses, guarded_paths
@@ -68,7 +68,7 @@ def own_api(guard: Guard) -> FastAPI:
     @api.post(CHECK)
     async def check(asked: CheckRequest, request: Request, response: Response) -> dict[str, Any]:
         """Judge without forwarding."""
-        decision, answer = await _check(guard.held(), asked, _origin(request))
+        decision, answer = await _check(guard.held(), asked, origin_of(request.scope))
         _mark(response, decision)
         return answer
 
@@ -78,7 +78,9 @@ def own_api(guard: Guard) -> FastAPI:
         if not asked.question.strip():
             raise BadRequest("question: there is no text; give a question", param="question")
         answer = await guard.ask(asked.question)
-        decision = Decision(Route.GROUND, "ask", origin=_origin(request), grounded=answer.outcome, cited=answer.cited)
+        decision = Decision(
+            Route.GROUND, "ask", origin=origin_of(request.scope), grounded=answer.outcome, cited=answer.cited
+        )
         await guard.record(decision, asked.question)
         _mark(response, decision)
         return answer_dict(answer)
@@ -87,7 +89,7 @@ def own_api(guard: Guard) -> FastAPI:
     async def ground(asked: GroundRequest, request: Request, response: Response) -> dict[str, Any]:
         """Hold an answer against evidence, sentence by sentence."""
         report = await guard.ground(asked.answer, asked.passages)
-        decision = Decision(Route.GROUND, "ground", origin=_origin(request))
+        decision = Decision(Route.GROUND, "ground", origin=origin_of(request.scope))
         await guard.record(decision, asked.answer)
         _mark(response, decision)
         return report.as_dict()
@@ -108,7 +110,7 @@ def own_api(guard: Guard) -> FastAPI:
                 rule=ON_ERROR,
                 cause="classifier.kind is none",
             )
-        origin = _origin(request, asked.model)
+        origin = origin_of(request.scope, asked.model)
         held = guard.held()
         decisions = [await _moderated(held, text, origin) for text in texts]
         _mark(response, next(filter(moderations.flagged, decisions), decisions[0]))
@@ -120,7 +122,7 @@ def own_api(guard: Guard) -> FastAPI:
         asked: generic_guardrail.GuardrailRequest, request: Request, response: Response
     ) -> dict[str, Any]:
         """Judge what LiteLLM is about to send to a model, or has from one."""
-        origin = _origin(request, asked.model or "")
+        origin = origin_of(request.scope, asked.model or "")
         decision, answer = await generic_guardrail.apply(guard.held(), asked, origin)
         _mark(response, decision)
         return answer
@@ -192,7 +194,7 @@ def _read(guard: Guard, value: str | list[dict[str, Any]]) -> WireRequest:
 
 
 async def _turned_away(guard: Guard, exc: AirlockError, request: Request) -> Response:
-    decision, fault = await fault_of(guard, exc, _origin(request))
+    decision, fault = await fault_of(guard, exc, origin_of(request.scope))
     headers = {DECISION_HEADER.decode(): decision.id}
     return Response(error_body(fault), status_code=fault.status, media_type="application/json", headers=headers)
 
@@ -204,10 +206,6 @@ async def _moderated(guard: Guard, text: str, origin: Origin) -> Decision:
     if decision.verdict is None:
         raise PartFailure("classifier", f"decision {decision.id} has no verdict")
     return decision
-
-
-def _origin(request: Request, model: str = "") -> Origin:
-    return Origin(request.scope.get(TENANT), model, name_of(request.url.path))
 
 
 def _mark(response: Response, decision: Decision) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import posixpath
 from functools import lru_cache
 
+from guard.asgi import TENANT, Scope
+from guard.types import Origin
 from guard.wires import BY_ENDPOINT
 
 CHECK = "/v1/airlock/check"
@@ -40,6 +42,11 @@ def name_of(path: str) -> str:
     """The name of a path in any spelling; `OTHER` for what is not served, so that no client can make up names."""
     spelt = plain(path)
     return "models" if spelt.startswith(f"{MODELS}/") else _NAMES.get(spelt, OTHER)
+
+
+def origin_of(scope: Scope, model: str = "") -> Origin:
+    """Where a request comes from."""
+    return Origin(scope.get(TENANT), model, name_of(scope["path"]))
 
 
 def is_own(path: str) -> bool:

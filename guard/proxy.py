@@ -12,7 +12,6 @@ from guard.asgi import (
     DECISION_HEADER,
     JSON,
     SERVED,
-    TENANT,
     ASGIApp,
     ClientGone,
     Headers,
@@ -25,7 +24,7 @@ from guard.asgi import (
     while_there,
 )
 from guard.body import read_body, replay
-from guard.endpoints import MODELS, is_own, name_of
+from guard.endpoints import MODELS, is_own, origin_of
 from guard.engine import Guard
 from guard.errors import BadRequest, JournalError
 from guard.middleware import GuardMiddleware
@@ -33,7 +32,7 @@ from guard.observed import ObservedExchange, ObservedUpstream
 from guard.probes import Probes
 from guard.reach import Reached
 from guard.turning_away import fault_of, not_served
-from guard.types import Decision, Origin, Route
+from guard.types import Decision, Route
 from guard.upstream import Forwarder
 from guard.wires import BY_ENDPOINT
 from guard.wires.json import parse_json
@@ -113,7 +112,7 @@ class Gateway:
 
     async def _pass_open(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The list of models holds nothing that a user or a model wrote."""
-        decision = Decision(Route.FORWARD, "open_path", origin=_origin(scope))
+        decision = Decision(Route.FORWARD, "open_path", origin=origin_of(scope))
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -142,12 +141,8 @@ class Gateway:
         await self._turn_away(refusal, scope, send)
 
     async def _turn_away(self, exc: BadRequest, scope: Scope, send: Send) -> None:
-        decision, fault = await fault_of(self._guard, exc, _origin(scope))
+        decision, fault = await fault_of(self._guard, exc, origin_of(scope))
         await send_whole(send, fault.status, error_body(fault), JSON, decision)
-
-
-def _origin(scope: Scope) -> Origin:
-    return Origin(scope.get(TENANT), endpoint=name_of(scope["path"]))
 
 
 def _names_models(path: str) -> bool:

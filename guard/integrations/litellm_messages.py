@@ -39,6 +39,7 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
     Raises:
         BadRequest: it has no text to judge, two conversations, or something else that cannot be judged.
     """
+    reading = guard.reading
     extra = data.get("extra_body") or {}  # LiteLLM puts what it holds over the rest
     if not isinstance(extra, dict):
         raise BadRequest("extra_body: need an object", param="extra_body")
@@ -46,9 +47,9 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
     fields = ("query",) if wire is None else (wire.param, *wire.beside)
     _check_conversations(data, extra, fields)
     own = {*fields, *_FILES, *_OF_LITELLM, *(("text",) if "instructions" in fields else ())}
-    unread = own | KNOWN.difference(guard.reading.judged_fields)
+    unread = own | KNOWN.difference(reading.judged_fields)
     others = {name: plain(value) for name, value in data.items() if name not in unread and isinstance(value, _JSON)}
-    beside = field_turns(others, guard.reading, own)
+    beside = field_turns(others, reading, own)
     given = {name: plain(data[name]) for name in fields if data.get(name) is not None}
     files = tuple(name for name in _FILES if data.get(name) or extra.get(name))
     guard.only_text(files, ", ".join(files), removable=False)
@@ -56,7 +57,7 @@ def read_request(guard: Guard, data: dict[str, Any], call_type: str) -> tuple[Wi
         texts = (Turn("user", text) for text in texts_of(given, "query"))
         return WireRequest((*beside, *texts), "", non_text=files, stored=stored_prompt(data)), "query"
     body = dump_request(given)
-    request = wire.parse(body, replace(guard.reading, judged_fields=(), unknown_fields="pass"))
+    request = wire.parse(body, replace(reading, judged_fields=(), unknown_fields="pass"))
     if request.body != body:
         for name in given:
             del data[name]

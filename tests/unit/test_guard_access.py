@@ -13,6 +13,7 @@ from guard.endpoints import name_of
 from guard.errors import ConfigError
 from guard.places import Places
 from guard.probes import Probes
+from guard.proxy import Gateway
 from guard.tenants import changing, new_key
 from tests.doubles import CHAT, MemoryJournal, Upstream, asking, chat_answer, chunk, exchange, make_guard, raises, sse
 
@@ -89,6 +90,18 @@ def test_a_key_opens_in_any_of_its_headers_and_goes_no_further(gate, header):
     assert gate.key not in str(scope)
     assert json.loads(body) == asking("hi")
     assert gate.journal.decisions == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "endpoint"),
+    [("/v1/files", {}, 404, "other"), ("/v1/airlock/check", b"{", 400, "check"), ("/v1/airlock/ask", {}, 400, "ask")],
+)
+def test_the_journal_says_whose_request_was_not_served_or_malformed(gate, path, body, status, endpoint):
+    gateway = Gateway(make_guard(gate.settings, journal=gate.journal), Upstream())
+    headers = [(b"authorization", f"Bearer {gate.key}".encode())]
+    assert asyncio.run(exchange(gateway, body, path=path, headers=headers)).status == status
+    ((decision, _),) = gate.journal.decisions
+    assert (decision.origin.tenant, decision.origin.endpoint) == ("acme", endpoint)
 
 
 def test_nobody_logs_in_without_a_file_of_keys():
