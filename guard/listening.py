@@ -119,8 +119,9 @@ def server_of(app: ASGIApp, server: Server) -> uvicorn.Server:
     """What serves until SIGINT or SIGTERM, and then lets answers finish for `server.shutdown_s`."""
     tls = server.tls
     settings = uvicorn.Config(
-        _heard_from_here(app) if server.socket else app,
+        app,
         lifespan="on",
+        proxy_headers=server.socket is None,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -130,12 +131,14 @@ def server_of(app: ASGIApp, server: Server) -> uvicorn.Server:
         ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
         ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
     )
+    if server.socket:
+        settings.app = cast(Any, _heard_from_here(app, settings.forwarded_allow_ips))
     return uvicorn.Server(settings)
 
 
-def _heard_from_here(app: ASGIApp) -> ASGIApp:
+def _heard_from_here(app: ASGIApp, trusted: list[str] | str) -> ASGIApp:
     """As of a proxy on this machine, which whoever connects to a unix socket is: such a connection has no address."""
-    proxied = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), _LOOPBACK))
+    proxied = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))
 
     async def heard(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

@@ -74,10 +74,19 @@ def test_a_unix_socket_takes_the_place_of_a_stale_one_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "client"),
-    [(["203.0.113.7"], "203.0.113.7"), (["198.51.100.1, 203.0.113.7"], "203.0.113.7"), ([], "127.0.0.1")],
+    ("trusted", "said", "client"),
+    [
+        (None, ["203.0.113.7"], "203.0.113.7"),
+        (None, ["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+        (None, [], "127.0.0.1"),
+        ("127.0.0.1,10.0.0.0/8", ["203.0.113.7, 10.1.2.3"], "203.0.113.7"),  # another proxy before that of here
+        ("*", ["203.0.113.7, 10.1.2.3"], "203.0.113.7"),
+    ],
 )
-def test_a_proxy_that_comes_by_a_unix_socket_says_whom_it_speaks_for(tmp_path, said, client):
+def test_a_proxy_that_comes_by_a_unix_socket_says_whom_it_speaks_for(tmp_path, monkeypatch, trusted, said, client):
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    if trusted is not None:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
     seen = []
 
     async def app(scope, receive, send):
