@@ -156,8 +156,11 @@ def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:
             section = Section(uncommented(token.content.translate(_SIGNS_BACK)).strip(), starts[token.map[0]])
             yield section, []
         elif opened == "paragraph_open":
-            parts = enumerate(token.content.split("\n"), token.map[0])
-            yield section, [_words(lines[number], starts[number], part) for number, part in parts]
+            parts = token.content.split("\n")
+            said = parts[0].translate(_SIGNS_BACK).rstrip()
+            # Lines of other spaces than Markdown's open the paragraph, and are not in its content.
+            first = next((at for at in range(*token.map) if lines[at].rstrip().endswith(said)), token.map[0])
+            yield section, [_words(lines[at], starts[at], part) for at, part in enumerate(parts, first)]
 
 
 def _words(line: str, start: int, content: str) -> tuple[int, int]:

@@ -94,6 +94,13 @@ def test_the_sign_of_a_number_at_the_start_of_a_line_is_no_marker(text):
     assert [text[each.start : each.end] for each in segments(text)] == [text]
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\xa0", "\x0c", "> \u3000", "\u3000\n\xa0"])
+def test_a_line_of_other_spaces_before_a_paragraph_moves_none_of_its_sentences(blank):
+    mark = "> " if blank.startswith(">") else ""
+    text = f"Tea is hot.\n\n{blank}\n{mark}-3 °C is cold.\n{mark}Wait four hours. Drink.\n{mark}\u3000\n\nDone."
+    assert quotes(text) == ["Tea is hot.", "-3 °C is cold.", "Wait four hours.", "Drink.", "Done."]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
