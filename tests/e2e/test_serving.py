@@ -193,7 +193,7 @@ def test_a_worker_that_cannot_start_ends_the_server_with_the_reason(tmp_path, st
     stopping.append(started)
     assert started.wait(120) == 1
     assert "NOT_SET_AT_ALL" in started.said
-    assert started.said.splitlines()[-1].startswith("airlock: server.workers: a worker ended")
+    assert started.said.splitlines()[-1].startswith("airlock: server.workers = 2: a worker ended")
     assert "Traceback" not in started.said
 
 
