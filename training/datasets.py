@@ -214,17 +214,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
         TrainingError: the file is missing or not UTF-8.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if line.strip():
+                text = line.decode("utf-8-sig")
+                if text.strip():
                     try:
-                        yield number, json.loads(line)
+                        yield number, json.loads(text)
                     except (ValueError, RecursionError):
                         yield number, None
     except OSError as exc:
         raise TrainingError(f"data file {path}: {exc.strerror}; give a JSONL file of labelled rows") from exc
     except UnicodeDecodeError as exc:
-        raise TrainingError(f"data file {path} is not UTF-8 (byte {exc.start}); give JSON lines in UTF-8") from exc
+        raise TrainingError(f"data file {path} is not UTF-8 (line {number}); give JSON lines in UTF-8") from exc
 
 
 def _fault(entry: Any, known: set[str]) -> str | None:  # noqa: ANN401 - parsed JSON

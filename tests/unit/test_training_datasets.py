@@ -85,8 +85,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(TrainingError, match=r"empty\.jsonl holds no rows"):
         read_rows(tmp_path / "empty.jsonl", TAXONOMY)
-    (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9", "category": "s_kitchen"}')
-    with pytest.raises(TrainingError, match=r"latin\.jsonl is not UTF-8"):
+    (tmp_path / "latin.jsonl").write_bytes(b"{}\n" * 5000 + b'{"text": "caf\xe9", "category": "s_kitchen"}')
+    with pytest.raises(TrainingError, match=r"latin\.jsonl is not UTF-8 \(line 5001\)"):
         read_rows(tmp_path / "latin.jsonl", TAXONOMY)
 
 

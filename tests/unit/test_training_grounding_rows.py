@@ -97,7 +97,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(TrainingError, match="label 'maybe': need one of supported, contradicted"):
         read_claims([path])
     path.write_bytes(b"\xff")
-    with pytest.raises(TrainingError, match="is not UTF-8"):
+    with pytest.raises(TrainingError, match=r"is not UTF-8 \(line 1\)"):
         read_claims([path])
     with pytest.raises(TrainingError, match="nowhere"):
         read_claims([tmp_path / "nowhere"])
