@@ -658,6 +658,11 @@ def test_rows_of_sources_that_were_kept_out_count_whatever_their_split(tmp_path,
     counted = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["held_out"]["rows"]
     assert counted == 6 or counted["all"] == 6
 
+    write_json(tmp_path / "model" / "manifest.json", {**manifest, "without": ["new"], "unshared": False})
+    write_rows(rows, [{**entry, "source": source} for entry in entries for source in ("new", "old")])
+    found = run(evaluate, task, *options)
+    assert "no rows of split 'test'; there are: train" in found.output, "of what was kept out, all was learnt besides"
+
 
 def test_faults_are_one_line(tmp_path, evidence):
     found = run(train, "reader", "--data", tmp_path / "nowhere", "--out", tmp_path / "model")

@@ -167,11 +167,11 @@ def eval_reader(
     rows = in_language(read_evidence(data), manifest["language"])
     apart = set(manifest["without"])
     others, held_out = ([row for row in rows if (row.source in apart) is inside] for inside in (False, True))
+    if not manifest["unshared"]:
+        held_out = unshared(held_out, [row.passage for row in others])
     measured = [row for row in others if row.split == split] if held_out else of_split(others, split)
     sentences, weighing = (sentence_encoder_of(MINILM), sentence_encoder_of(E5_SMALL)) if baselines else (None, None)
     figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences, weighing=weighing)
-    if not manifest["unshared"]:
-        held_out = unshared(held_out, [row.passage for row in others])
     if held_out:
         figures["held_out"] = evaluate_reader(reader, held_out, seed=seed, encoder=sentences, weighing=weighing)
     write_figures(out, {"split": split, **figures}, model, data, seed)
@@ -225,8 +225,6 @@ def eval_support(
     apart = set(manifest["without"])
     learnt_from = set(manifest["trained_on"])
     held_out = [row for row in rows if is_of(row, apart)]
-    of_it = [row for row in rows if row.split == split] if held_out else of_split(rows, split)
-    unknown = {row.source for row in of_it} - apart - learnt_from if learnt_from else set()
     paragraphs = in_language(found, manifest["language"])
     if not manifest["unshared"]:
         every: list[Sourced] = [*rows, *paragraphs]
@@ -234,6 +232,8 @@ def eval_support(
         held_out = unshared(held_out, learnt)
         others = [paragraph for paragraph in paragraphs if paragraph.source not in apart]
         paragraphs = others + unshared([each for each in paragraphs if each.source in apart], learnt)
+    of_it = [row for row in rows if row.split == split] if held_out else of_split(rows, split)
+    unknown = {row.source for row in of_it} - apart - learnt_from if learnt_from else set()
     built = build_edits(paragraphs, seed=seed)
 
     def measured(part: str, without: Collection[str]) -> list[ClaimRow]:
