@@ -8,8 +8,10 @@ from unittest import mock
 import pytest
 from typer.testing import CliRunner
 
+from classifier.settings import ClassifierSettings
+from classifier.taxonomy import SHIPPED_RESPONSES
 from classifier.types import Tier
-from tests.classifier_cases import TAXONOMY, toy_entries, toy_model, write_rows
+from tests.classifier_cases import TAXONOMY, small_model, toy_entries, toy_model, write_rows
 from training.cli import evaluate
 from training.datasets import TrainingError
 from training.manifest import file_sha256
@@ -57,10 +59,12 @@ def test_a_model_is_not_measured_on_what_it_learnt_for_want_of_a_split(tmp_path,
 @pytest.mark.parametrize("command", ["compare", "classifier"])
 def test_models_of_different_taxonomies_are_told_before_they_are_loaded(tmp_path, command):
     fresh = write_rows(tmp_path / "fresh.jsonl", unsplit(toy_entries(2, "", seed=16)))
-    shutil.copytree(toy_model(), tmp_path / "other")
+    shutil.copytree(small_model(), tmp_path / "other")
     moved = [replace(each, tier=Tier.UNSAFE) if each.id == "f_grundle" else each for each in TAXONOMY.categories]
-    replace(TAXONOMY, categories=tuple(moved)).save(tmp_path / "other" / "taxonomy.yaml")
-    two = [toy_model(), tmp_path / "other"]
+    changed = replace(TAXONOMY, categories=tuple(moved))
+    changed.save(tmp_path / "other" / "taxonomy.yaml")
+    replace(ClassifierSettings.load(small_model()), taxonomy_version=changed.version).save(tmp_path / "other")
+    two = [small_model(), tmp_path / "other"]
     app, given = (models, two) if command == "compare" else (evaluate, ["--model", two[0], "--against", two[1]])
     with mock.patch("training.tiers.model_folder.load_classifier") as load:
         done = CliRunner().invoke(
@@ -69,6 +73,16 @@ def test_models_of_different_taxonomies_are_told_before_they_are_loaded(tmp_path
     assert done.exit_code == 1
     assert "have different taxonomies, which put 'f_grundle' into different tiers" in done.output
     assert not load.called
+
+
+@pytest.mark.parametrize("command", ["compare", "classifier"])
+def test_a_model_of_answers_is_told_of_before_its_categories_are_looked_for_in_the_rows(tmp_path, command):
+    fresh = write_rows(tmp_path / "fresh.jsonl", unsplit(toy_entries(2, "", seed=16)))
+    two = [SHIPPED_RESPONSES, small_model()]
+    app, given = (models, two) if command == "compare" else (evaluate, ["--model", two[0]])
+    done = CliRunner().invoke(app, list(map(str, [command, *given, "--data", fresh, "--out", tmp_path / "out.json"])))
+    assert done.exit_code == 1
+    assert "was trained to read exchanges, not texts" in str(done.exception)
 
 
 def test_models_are_compared_on_rows_that_name_no_split(tmp_path):

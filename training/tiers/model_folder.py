@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from classifier.settings import ClassifierSettings
+from classifier.settings import ClassifierSettings, described
 from classifier.taxonomy import TAXONOMY, Taxonomy
 from classifier.types import ClassifierError
 from training.datasets import TrainingError
@@ -44,8 +44,9 @@ def load_with_encoder(folder: Path) -> tuple[TierClassifier, Encoder]:
 
 
 def named_taxonomy(folder: Path) -> tuple[str, Taxonomy]:
-    """The name and the taxonomy of the classifier in a folder; no weights are read."""
-    settings, taxonomy = ClassifierSettings.load(folder), Taxonomy.load(folder / TAXONOMY)
+    """The name and the taxonomy of the classifier of texts in a folder; no weights are read."""
+    named = ClassifierSettings.load(folder)
+    settings, taxonomy = described(folder, named.encoder, named.encoder_sha256)
     return f"{settings.name}@{taxonomy.version}", taxonomy
 
 
