@@ -169,7 +169,7 @@ def eval_reader(
     others, held_out = ([row for row in rows if (row.source in apart) is inside] for inside in (False, True))
     if not manifest["unshared"]:
         held_out = unshared(held_out, [row.passage for row in others])
-    measured = [row for row in others if row.split == split] if held_out else of_split(others, split)
+    measured = of_split(others, split, may_lack=bool(held_out))
     sentences, weighing = (sentence_encoder_of(MINILM), sentence_encoder_of(E5_SMALL)) if baselines else (None, None)
     figures = evaluate_reader(reader, measured, seed=seed, encoder=sentences, weighing=weighing)
     if held_out:
@@ -231,16 +231,16 @@ def eval_support(
         learnt = [row.passage for row in every if not is_of(row, apart)]
         held_out = unshared(held_out, learnt)
         others = [paragraph for paragraph in paragraphs if paragraph.source not in apart]
-        paragraphs = others + unshared([each for each in paragraphs if each.source in apart], learnt)
-    of_it = [row for row in rows if row.split == split] if held_out else of_split(rows, split)
+        paragraphs = others + unshared([paragraph for paragraph in paragraphs if paragraph.source in apart], learnt)
+    of_it = of_split(rows, split, may_lack=bool(held_out))
     unknown = {row.source for row in of_it} - apart - learnt_from if learnt_from else set()
     built = build_edits(paragraphs, seed=seed)
 
     def measured(part: str, without: Collection[str]) -> list[ClaimRow]:
         """Rows of a split and pairs built of it, but for those of some sources."""
         pairs = [row for row in built if row.split == part and not is_of(row, without)]
-        asked = [row for row in rows if row.split == part and not is_of(row, without)]
-        return asked + some(pairs, edits, seed)
+        asked = of_split(rows, part, may_lack=True)
+        return [row for row in asked if not is_of(row, without)] + some(pairs, edits, seed)
 
     if each is not None:
         rows = few_of_each(rows, each, lambda row: (row.source, row.split), seed)

@@ -222,14 +222,14 @@ def is_of(row: Sourced, sources: Collection[str]) -> bool:
     return row.source in sources or origin_of(row) in sources
 
 
-def of_split(rows: Sequence[Row], split: str) -> list[Row]:
+def of_split(rows: Sequence[Row], split: str, *, may_lack: bool = False) -> list[Row]:
     """The rows of a split.
 
     Raises:
-        TrainingError: there are none.
+        TrainingError: there are none, and there must be some.
     """
     found = [row for row in rows if row.split == split]
-    if not found:
+    if not found and not may_lack:
         splits = ", ".join(sorted({row.split for row in rows})) or "none"
         raise TrainingError(f"no rows of split {split!r}; there are: {splits} (a row without `split` is of `train`)")
     return found
