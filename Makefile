@@ -123,14 +123,19 @@ teacher: install
 		--from runs/tiers-mpnet-wide --out runs/tiers-mpnet
 
 # A classifier like the shipped one from nothing: on the authored rows alone, then on all, then twice with all its layers and
-# the English one as its teacher. DEVICES=2 trains on two cores or cards; with two cores, half an hour, two hours, and half an
-# hour each where they multiply in bf16. The shipped one took one step more in between; its card names the runs.
-PUPIL = --taxonomy data/taxonomies/airlock.yaml --rank 32 --train-window 96 --mined 0.5 --disguise 0.15 --precision bf16 --epochs 1 \
-	--teacher classifier/assets/tiers-mpnet --taught 0.5 --limit 60000 --source-cap 400 --category-cap 2500
+# the English one as its teacher, then on the contrasts, of which the mean with the run before is kept. DEVICES=2 trains on two
+# cores or cards; with two cores, half an hour, two hours, and half an hour each where they multiply in bf16. The shipped one took
+# one step more in between; its card names the runs.
+CONTRASTS = $(patsubst %,--data %,data/queries/later_en.jsonl data/queries/later_zh.jsonl $(sort $(wildcard data/queries/twins/*.jsonl)))
+ALL_LAYERS = --taxonomy data/taxonomies/airlock.yaml --rank 32 --train-window 96 --mined 0.5 --disguise 0.15 --epochs 1
+PUPIL = $(ALL_LAYERS) --precision bf16 --teacher classifier/assets/tiers-mpnet --taught 0.5 --limit 60000 --source-cap 400 --category-cap 2500
 train: runs/authored/manifest.json
 	$(TRAIN) $(QUERIES) $(RECIPE) --from runs/authored --epochs 4 --source-cap 600 --category-cap 2500 --out runs/tiers-e5-begun
 	$(TRAIN) $(QUERIES) $(PUPIL) --from runs/tiers-e5-begun --lr 5e-4 --seed 4 --out runs/tiers-e5-taught
-	$(TRAIN) $(QUERIES) $(PUPIL) --from runs/tiers-e5-taught --lr 4e-4 --seed 5 --out runs/tiers-e5-small
+	$(TRAIN) $(QUERIES) $(PUPIL) --from runs/tiers-e5-taught --lr 4e-4 --seed 5 --out runs/tiers-e5-plain
+	$(TRAIN) $(QUERIES) $(CONTRASTS) $(ALL_LAYERS) --from runs/tiers-e5-plain --lr 3e-4 --seed 9 --category-cap 1000 \
+		--whole airlock_twins --whole airlock_biology --out runs/tiers-e5-contrasts
+	$(BIN)/airlock train average runs/tiers-e5-plain runs/tiers-e5-contrasts $(QUERIES) $(CONTRASTS) --name tiers-e5-small --out runs/tiers-e5-small
 
 runs/authored/manifest.json: data/queries/train.jsonl | $(VENV)/.installed
 	$(TRAIN) $(AUTHORED) $(RECIPE) --epochs 2 --out runs/authored
