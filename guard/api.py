@@ -16,6 +16,7 @@ from guard.config import Config
 from guard.endpoints import ASK, CHECK, GROUND, LITELLM, MODERATIONS, origin_of
 from guard.engine import ON_ERROR, Guard
 from guard.errors import AirlockError, BadRequest, PartFailure
+from guard.needs import what_is_needed
 from guard.openapi import error_responses, guarded_paths
 from guard.turning_away import TurnedAway, fault_of, not_served
 from guard.types import Decision, Origin, Route, Turn
@@ -142,7 +143,8 @@ def _with_errors(api: FastAPI, guard: Guard) -> None:
     async def invalid(request: Request, exc: RequestValidationError) -> Response:
         error = exc.errors()[0]
         param = ".".join(str(part) for part in error["loc"][1:])
-        return await _turned_away(guard, BadRequest(f"{param or 'body'}: {error['msg']}", param=param), request)
+        said = f"{param or 'body'}: {what_is_needed(error)}"
+        return await _turned_away(guard, BadRequest(said, param=param), request)
 
     @api.exception_handler(HTTPException)
     async def unknown(request: Request, exc: HTTPException) -> Response:

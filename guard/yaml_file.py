@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from classifier.taxonomy import UniqueKeyLoader
 from guard.errors import ConfigError
 from guard.fields import PASSWORD, Section
+from guard.needs import what_is_needed
 
 MALFORMED = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError)
 """What PyYAML raises beside its own: on a date such as 2001-13-45, a value that is not of its tag, or deep nesting."""
@@ -88,7 +89,7 @@ def _explain(error: ErrorDetails, path: Path | None, root: type[BaseModel]) -> s
     value = error["input"]
     hidden = isinstance(value, (dict, list, SecretStr)) or where.endswith("_env")  # where a key may stand by mistake
     shown = "" if hidden else f" = {PASSWORD.sub('…', repr(value))}"
-    return f"{origin}{where}{shown}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{origin}{where}{shown}: {what_is_needed(error)}"
 
 
 def _place(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[str], list[str]]:

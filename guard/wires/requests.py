@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from guard.errors import BadRequest
+from guard.needs import what_is_needed
 from guard.types import FIELD, Turn
 from guard.wires.json import leaves
 from guard.wires.parts import IDENTIFIER, said
@@ -81,10 +82,11 @@ def opened(model: type[M], data: object, conversation: str, beside: Collection[s
         return model.model_validate(data)
     except ValidationError as exc:
         error = exc.errors()[0]
+        said = what_is_needed(error)
         # Of a union, pydantic names the member that it tried too; a client knows only the field.
         loc = [part for part in error["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")][:3]
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-        raise BadRequest(f"{param or 'the body'}: {error['msg'][0].lower()}{error['msg'][1:]}", param=param) from exc
+        raise BadRequest(f"{param or 'the body'}: {said[0].lower()}{said[1:]}", param=param) from exc
 
 
 def no_other_conversation(data: object, *fields: str, own: Collection[str] = ()) -> None:

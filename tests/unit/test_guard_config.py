@@ -390,3 +390,25 @@ def test_an_empty_name_of_a_variable_is_not_taken_for_none(setting):
     said = refusal(overrides={setting: ""})
     assert setting in said
     assert "null" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "needed"),
+    [
+        ("classifier.threads", "two", "= 'two': need a whole number"),
+        ("classifier.deadline_s", "soon", "= 'soon': need a number"),
+        ("knowledge.passages", 0, "= 0: need a number from 1 on"),
+        ("classifier.deadline_s", 0, "= 0: need a number above 0.0"),
+        ("server.port", 99999, "= 99999: need a number up to 65535"),
+        ("knowledge.mode", "fast", "= 'fast': need 'dense', 'bm25' or 'hybrid'"),
+        ("journal.prompts", 3, "= 3: need 'off', 'hashed', 'redacted' or 'full'"),
+        ("server.watch", "perhaps", "= 'perhaps': need true or false"),
+        ("classifier.languages", 3, "= 3: need a mapping of names to values"),
+        ("policy.rules", 3, "= 3: need a list"),
+        ("access.keys", 5, "= 5: need a path"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_what_it_would_have_to_be(setting, value, needed):
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, {setting: value})
+    assert str(refused.value) == f"{setting} {needed}"

@@ -406,7 +406,7 @@ def test_a_runtime_that_is_asked_for_keeps_a_model_without_an_export_out(folder,
 
 def test_a_wrong_setting_beside_it_is_the_only_one_that_is_told(tmp_path):
     (tmp_path / "airlock.yaml").write_text("classifier: {kind: nnone}")
-    with pytest.raises(ConfigError, match=r"classifier\.kind = 'nnone': Input should be 'model' or 'none'$"):
+    with pytest.raises(ConfigError, match=r"classifier\.kind = 'nnone': need 'model' or 'none'$"):
         load_config(tmp_path / "airlock.yaml")
 
 
