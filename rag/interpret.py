@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rag.asks import lift
 from rag.chunking import Sentence, embedding_text, sentences_inside
 from rag.grounding import compose
+from rag.lines import turned_by_headings
 from rag.types import Citation, Document, Encoder, Evidence, GroundedAnswer, KnowledgeError, similarity
 
 
@@ -143,11 +144,16 @@ class ExtractiveInterpreter:
 def candidates(
     question: str, evidence: Sequence[Evidence], documents: Mapping[str, Document], encoder: Encoder
 ) -> list[tuple[Candidate, Evidence]]:
-    """The sentences of the evidence, in its order and that of their passages, each with what it was found in."""
+    """The sentences of the evidence, in its order and that of their passages, each with what it was found in.
+
+    None stands below a heading such as “What not to do”, without which it would say something else.
+    """
     found = [
-        (sentence, documents[item.passage.document], item)
+        (sentence, document, item)
         for item in evidence
-        for sentence in sentences_inside(item.passage, documents[item.passage.document])
+        for document in [documents[item.passage.document]]
+        for sentence in sentences_inside(item.passage, document)
+        if sentence.start not in turned_by_headings(document.text)
     ]
     texts = [embedding_text(document, sentence) for sentence, document, _ in found]
     (query,) = encoder.encode_queries([question])

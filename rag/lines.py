@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rag.facts.surroundings import ALTERS, TURNING_HEADING
-from rag.segments import Segment
+from rag.segments import Segment, segments
 from rag.spelling import key, normal
 
 _LONE = re.compile(r"\s\d{1,3}[.)]$")  # the number of what comes next
@@ -86,6 +87,14 @@ def lines_above(text: str, found: Sequence[Segment]) -> Iterator[Line]:
             heads[number] = (_key(words), bool(ALTERS.search(words)))
             lead = number if heads[number][1] else lead
             yield Line(number, segment.start, segment.start, segment.end, *heads[number])
+
+
+@functools.lru_cache(maxsize=256)
+def turned_by_headings(text: str) -> frozenset[int]:
+    """The first characters of the sentences below a heading that turns them: no answer can quote them by themselves."""
+    found = segments(text)
+    above = (line for line in lines_above(text, found) if line.turns and line.at != line.start)
+    return frozenset(line.start for line in above if found[line.of].heading(text))
 
 
 def _holds(head: Segment, segment: Segment, item: bool, paragraph: int) -> bool:

@@ -98,6 +98,22 @@ def test_sentences_stand_in_the_order_of_their_document(knowledge):
     assert [c.start for c in citations[:4]] == sorted(c.start for c in citations[:4])
 
 
+def test_what_a_heading_turns_is_passed_over_for_what_can_be_quoted(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "burns.md").write_text(
+        "# Burns\n\nCool a fresh burn with running water.\n\n## What not to do\n\n"
+        "- Put butter, ice and oil on a fresh burn with running blisters.\n\n## Later\n\nSee a doctor.\n",
+        encoding="utf-8",
+    )
+    encoder = HashedWords()
+    build(source, tmp_path / "kb", encoder)
+    knowledge = KnowledgeBase.open(tmp_path / "kb", encoder)
+    answerer = Answerer(knowledge, ExtractiveInterpreter(encoder, Selection(threshold=0.2)))
+    answer = answerer.answer("Butter, ice and oil on a fresh burn with running blisters?")
+    assert answer.answer == "Cool a fresh burn with running water."
+
+
 def test_a_sentence_said_twice_is_quoted_once(tmp_path):
     (tmp_path / "source").mkdir()
     text = "# Speed\n\nThe stopping distance grows with speed. The stopping distance grows with speed.\n"
