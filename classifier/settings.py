@@ -187,8 +187,8 @@ def described(folder: Path, encoder: str, sha256: str, reads: Reads = "texts") -
     if settings.encoder_sha256 != sha256:
         raise ClassifierError(
             f"classifier model {folder} was trained on encoder {settings.encoder!r} (SHA-256 "
-            f"{settings.encoder_sha256[:12]}…), not on {encoder!r} ({sha256[:12]}…); set "
-            "`classifier.encoder` to the one it was trained on"
+            f"{settings.encoder_sha256[:12]}…), not on {encoder!r} ({sha256[:12]}…); set `classifier.encoder` (of "
+            "another model than the default, the `encoder` beside its `model`) to the one it was trained on"
         )
     taxonomy = Taxonomy.load(folder / TAXONOMY)
     if settings.taxonomy_version != taxonomy.version:

@@ -124,10 +124,10 @@ def _specialist(config: Config, language: str, encoders: Encoders, *, limited: b
 
 
 def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
-    """A classifier of some requests, on the encoder that its folder names.
+    """A classifier of some requests, on the encoder that the configuration names, or else its own folder.
 
     Raises:
-        ConfigError: the model is missing or damaged, or its encoder is.
+        ConfigError: the model is missing, damaged, or of another encoder, or its encoder is missing or damaged.
     """
     return _tier_classifier(*_model(config, other=name), config, encoders)
 
@@ -221,7 +221,8 @@ def _model(config: Config, language: str | None = None, other: str | None = None
     asked = config.classifier
     encoder: str | None
     if other is not None:
-        section, folder, encoder = f"classifiers.{other}", config.classifiers[other].model, None
+        section, beside = f"classifiers.{other}", config.classifiers[other]
+        folder, encoder = beside.model, beside.encoder
     elif language is None:
         section, folder, encoder = "classifier", asked.model or SHIPPED_MODEL, asked.encoder
     elif language in asked.languages:

@@ -40,6 +40,9 @@ class OtherClassifier(Section):
     """A model that judges some requests in the place of `classifier.model`."""
 
     model: Path = Field(description="Model folder; one on the same encoder shares its weights in memory.")
+    encoder: str | None = Field(
+        None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
+    )
     when: Concerns = Field(description="The requests that it judges.")
 
 

@@ -10,7 +10,7 @@ import yaml
 from classifier import encoder as encoder_module
 from classifier.settings import ClassifierSettings
 from classifier.types import Handling, Tier
-from guard.assemble_classifier import load_classifier, load_other, load_taxonomy
+from guard.assemble_classifier import load_classifier, load_other, load_taxonomy, load_torch_classifier
 from guard.assemble_encoders import Encoders
 from guard.choosing import Choice, Concerns, OtherClassifier, Taxonomies, first_of
 from guard.cli.policy import run as policy_test
@@ -192,6 +192,24 @@ def test_a_model_that_is_missing_or_of_another_encoder_is_named_at_the_start(fol
         load_other(settings, "bank", Encoders(settings))
     with pytest.raises(ConfigError, match=r"classifiers\.bank\.model: .*does not exist"):
         load_taxonomy(settings)
+
+
+def test_a_further_model_is_served_on_an_encoder_that_lies_elsewhere(folders):
+    folder, loaded = folders
+    data = yaml.safe_load((folder / "airlock.yaml").read_text())
+    data["classifiers"]["bank"]["encoder"] = "encoders/here"
+    (folder / "airlock.yaml").write_text(yaml.safe_dump(data))
+    settings = load_config(folder / "airlock.yaml")
+    assert load_other(settings, "bank", Encoders(settings)).classify(["zorblax zorblax"])[0].category == "u_zorblax"
+    load_torch_classifier(settings, other="bank")
+    assert loaded == [str(folder / "encoders" / "here")] * 2, "counted from the configuration's folder"
+
+
+def test_an_encoder_of_a_further_model_that_is_not_there_is_named_by_its_setting(tmp_path):
+    bank = {"model": str(toy_model()), "encoder": "/nowhere", "when": {"tenant": "bank"}}
+    settings = load_config(None, {"classifiers": {"bank": bank}})
+    with pytest.raises(ConfigError, match=r"classifiers\.bank\.encoder: encoder '/nowhere': .*does not exist"):
+        load_other(settings, "bank", Encoders(settings))
 
 
 def test_cases_of_a_policy_are_judged_by_the_classifier_that_they_concern(folders, capsys):
