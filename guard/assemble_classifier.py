@@ -123,17 +123,23 @@ def _specialist(config: Config, language: str, encoders: Encoders, *, limited: b
     return exported or _in_torch(section, folder, encoder, config, encoders, limited=limited)
 
 
-def load_other(config: Config, name: str, encoders: Encoders) -> TierClassifier:
+def load_other(config: Config, name: str, encoders: Encoders, *, limited: bool = True) -> TierClassifier:
     """A classifier of some requests, on the encoder that the configuration names, or else its own folder.
+
+    Args:
+        config: names the model.
+        name: of the one of `classifiers`.
+        encoders: lend it the encoder.
+        limited: as of `load_classifier`.
 
     Raises:
         ConfigError: the model is missing, damaged, or of another encoder, or its encoder is missing or damaged.
     """
-    return _tier_classifier(*_model(config, other=name), config, encoders)
+    return _tier_classifier(*_model(config, other=name), config, encoders, limited=limited)
 
 
 def _tier_classifier(
-    section: str, folder: Path, encoder: str, config: Config, encoders: Encoders, *, limited: bool = True
+    section: str, folder: Path, encoder: str, config: Config, encoders: Encoders, *, limited: bool
 ) -> TierClassifier:
     exported = _exported(section, folder, encoder, config, limited=limited)
     return exported or _in_torch(section, folder, encoder, config, encoders, limited=limited)

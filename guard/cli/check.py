@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, read_text, read_texts, shown_in_line, text_of
+from guard.cli.options import ConfigFile, Json, check_other, print_json, read_text, read_texts, shown_in_line, text_of
 
 if TYPE_CHECKING:
     from classifier.types import Verdict
     from guard.engine import Guard
-    from guard.types import Decision, Finding
+    from guard.types import Classifier, Decision, Finding
 
 app = typer.Typer()
 
@@ -95,10 +95,13 @@ def classify(
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="JSONL with `text` in each line.")] = None,
     config: ConfigFile = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="Ask the model of one of `classifiers`; `classifier` without it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Classify texts of any length: one line each, in order."""
-    from guard.assemble_classifier import load_judge
+    from guard.assemble_classifier import load_judge, load_other
     from guard.assemble_encoders import Encoders
     from guard.config import load_config
 
@@ -106,9 +109,15 @@ def classify(
         raise typer.BadParameter("give a text, - for standard input, or --file, and only one of them")
     texts = list(read_texts(file, "--file")) if file else _from_argument(str(text))
     settings = load_config(config)
-    classifier = load_judge(settings, Encoders(settings), limited=False)
+    check_other(settings, classifier)
+    encoders = Encoders(settings)
+    judge: Classifier
+    if classifier is None:
+        judge = load_judge(settings, encoders, limited=False)
+    else:
+        judge = load_other(settings, classifier, encoders, limited=False)
     for start in range(0, len(texts), 64):
-        for verdict in classifier.classify(texts[start : start + 64]):
+        for verdict in judge.classify(texts[start : start + 64]):
             if as_json:
                 print_json(_verdict_dict(verdict))
             else:

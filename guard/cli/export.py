@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guard.cli.options import ConfigFile, Json, print_json, read_texts
+from guard.cli.options import ConfigFile, Json, check_other, print_json, read_texts
 
 if TYPE_CHECKING:
     from classifier.exported import RuntimeManifest
@@ -46,14 +46,13 @@ def export(
     from classifier.export import FEWEST_TEXTS, Exporter
     from guard.assemble_classifier import export_cache, load_torch_classifier
     from guard.config import load_config
-    from guard.errors import BadRequest, ConfigError
+    from guard.errors import BadRequest
 
     if language is not None and classifier is not None:
         raise typer.BadParameter("--language and --classifier name two models; give one, and export the other after it")
     wanted = _asked(runtime, precision)
     settings = load_config(config)
-    if classifier is not None and classifier not in settings.classifiers:
-        raise ConfigError(f"--classifier {classifier}: `classifiers` has: {', '.join(settings.classifiers) or 'none'}")
+    check_other(settings, classifier)
     if data == AUTHORED and not data.exists():
         raise BadRequest(
             f"--data: what it is compared on by default, {AUTHORED} of a checkout, is not here; give a JSONL file of "

@@ -112,6 +112,18 @@ def text_of(line: str, where: str) -> str:
     return str(row["text"])
 
 
+def check_other(settings: Config, name: str | None) -> None:
+    """Whether `--classifier`, if it is given, names one of `classifiers`.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    from guard.errors import ConfigError
+
+    if name is not None and name not in settings.classifiers:
+        raise ConfigError(f"--classifier {name}: `classifiers` has: {', '.join(settings.classifiers) or 'none'}")
+
+
 def opened_journal(settings: Config, *, read_only: bool = True) -> closing[Database]:
     """The configured journal, until the block ends; none is made.
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from classifier import encoder as encoder_module
 from classifier.settings import ClassifierSettings
@@ -13,6 +14,7 @@ from classifier.types import Handling, Tier
 from guard.assemble_classifier import load_classifier, load_other, load_taxonomy, load_torch_classifier
 from guard.assemble_encoders import Encoders
 from guard.choosing import Choice, Concerns, OtherClassifier, Taxonomies, first_of
+from guard.cli import app
 from guard.cli.policy import run as policy_test
 from guard.config import Config, load_config
 from guard.edition import check_categories
@@ -228,6 +230,23 @@ def test_cases_of_a_policy_are_judged_by_the_classifier_that_they_concern(folder
     said = json.loads(capsys.readouterr().out)
     assert (said["passed"], said["failed"]) == (2, 0)
     assert len(loaded) == 1
+
+
+def test_a_further_classifier_is_asked_by_its_name_for_texts_of_any_length(folders):
+    folder, _ = folders
+    described = json.loads((folder / "bank" / "classifier.json").read_text())
+    (folder / "bank" / "classifier.json").write_text(json.dumps({**described, "name": "other"}))
+    data = yaml.safe_load((folder / "airlock.yaml").read_text())
+    data["classifier"]["max_tokens"] = 4
+    (folder / "airlock.yaml").write_text(yaml.safe_dump(data))
+
+    def classify(*options):
+        asked = ["classify", "zorblax " * 20, "-c", str(folder / "airlock.yaml"), "--json", *options]
+        done = CliRunner().invoke(app, asked)
+        return json.loads(done.stdout)["model"].split("@")[0] if done.exit_code == 0 else str(done.exception)
+
+    assert (classify(), classify("--classifier", "bank")) == ("toy", "other")
+    assert classify("--classifier", "banc") == "--classifier banc: `classifiers` has: bank"
 
 
 def test_choices_are_asked_in_order():
