@@ -31,6 +31,7 @@ class CheckRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input: str | list[dict[str, Any]]
+    model: str = Field("", description="The model that would be asked, for rules and `classifiers` by model.")
     output: str | None = Field(None, description="An answer of a model, to be checked as the output door would.")
     explain: bool = Field(
         False, description="Say why: the window that decided, the words that weighed most, the nearest examples."
@@ -69,7 +70,7 @@ def own_api(guard: Guard) -> FastAPI:
     @api.post(CHECK)
     async def check(asked: CheckRequest, request: Request, response: Response) -> dict[str, Any]:
         """Judge without forwarding."""
-        decision, answer = await _check(guard.held(), asked, origin_of(request.scope))
+        decision, answer = await _check(guard.held(), asked, origin_of(request.scope, asked.model))
         _mark(response, decision)
         return answer
 

@@ -14,6 +14,7 @@ from classifier.taxonomy import Taxonomy
 from classifier.types import Tier
 from guard import moderations
 from guard.absent import Unjudged
+from guard.choosing import Choice, Concerns
 from guard.config import load_config
 from guard.edition import check_categories
 from guard.errors import BadRequest, ConfigError
@@ -163,6 +164,27 @@ def test_a_conversation_is_checked_as_one_that_may_be_forwarded():
     assert check(*later).json["route"] == "forward"
     assert check(*later, forget_refused=False).json["route"] == "refuse"
     assert check(bomb, answer).status == 400, "nothing is left to judge"
+
+
+def test_a_check_may_name_the_model_that_would_be_asked():
+    """Rules and `classifiers` by model are chosen as for a request for it, and the record names it."""
+    rules = [
+        {"name": "shop", "when": {"model": "shop-*"}, "route": "hand_over"},
+        {"name": "all", "route": "forward"},
+    ]
+    journal, bank = MemoryJournal(), WordClassifier()
+    others = (Choice(Concerns(model=("bank-*",)).rule(), bank, TAXONOMY),)
+
+    def rule(body):
+        body = {"input": "hello", **body}
+        return post("/v1/airlock/check", body, {"policy.rules": rules}, journal=journal, others=others).json["rule"]
+
+    assert [rule({}), rule({"model": "shop-1"})] == ["all", "shop"]
+    assert bank.asked == []
+    assert rule({"model": "bank-1"}) == "all"
+    assert bank.asked == ["hello"]
+    origins = [(decision.origin.model, decision.origin.endpoint) for decision, _ in journal.decisions]
+    assert origins == [("", "check"), ("shop-1", "check"), ("bank-1", "check")]
 
 
 def test_a_taxonomy_without_a_mapping_speaks_its_own_names_and_can_be_given_openais():
