@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from classifier.taxonomy import DEFAULT_HANDLING, Taxonomy
+from classifier.taxonomy import DEFAULT_HANDLING, Category, Taxonomy
 from classifier.types import Coverage, Handling, Span, Tier, Verdict
-from guard.choosing import Taxonomies
+from guard.choosing import Taxonomies, first_of
 from guard.errors import ConfigError
 from guard.fields import Section, Share, Word, Words
 from guard.policy import NO_RULE, Match, Mode, Rule, decide
@@ -131,6 +131,7 @@ def run_cases(
     cases: Sequence[Case],
     taxonomy: Taxonomy | Taxonomies,
     classify: Callable[[list[str]], list[Verdict]],
+    choices: Sequence[Rule] = (),
 ) -> list[Outcome]:
     """What a policy says of each case, in order.
 
@@ -139,6 +140,7 @@ def run_cases(
         cases: verdicts and texts.
         taxonomy: gives a verdict's category its tier and handling.
         classify: judges texts; not called where there are none.
+        choices: the requests of `classifiers`, in order: a case of theirs means the category of their taxonomy.
 
     Raises:
         ConfigError: a case names a category that is not known, or another tier or handling than the category's.
@@ -148,7 +150,8 @@ def run_cases(
     outcomes = []
     for number, case in enumerate(cases, 1):
         name = case.name or case.text or f"case {number}"
-        verdict = _verdict(case, name, taxonomy) if case.text is None else next(judged)
+        known = _categories(taxonomy, first_of(choices, case.origin))
+        verdict = _verdict(case, name, known) if case.text is None else next(judged)
         match = decide(rules, verdict, case.kind, case.origin)
         outcomes.append(Outcome(name, case, verdict, match))
     return outcomes
@@ -177,9 +180,16 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
 
 
-def _verdict(case: Case, name: str, taxonomy: Taxonomy | Taxonomies) -> Verdict:
+def _categories(taxonomy: Taxonomy | Taxonomies, place: int | None) -> Mapping[str, Category]:
+    """All categories by id; of those that share one, that of the taxonomy at that place of `classifiers`."""
+    of = taxonomy.of if isinstance(taxonomy, Taxonomies) else (taxonomy,)
+    own = of[0 if place is None else place + 1]
+    return {category.id: category for each in (*reversed(of), own) for category in each.categories}
+
+
+def _verdict(case: Case, name: str, known: Mapping[str, Category]) -> Verdict:
     """The verdict that a case describes."""
-    tier, handling = _meaning(case, name, taxonomy)
+    tier, handling = _meaning(case, name, known)
     rest = (1.0 - case.probability) / (len(Tier) - 1)
     return Verdict(
         tier=tier,
@@ -194,17 +204,17 @@ def _verdict(case: Case, name: str, taxonomy: Taxonomy | Taxonomies) -> Verdict:
     )
 
 
-def _meaning(case: Case, name: str, taxonomy: Taxonomy | Taxonomies) -> tuple[Tier, Handling]:
+def _meaning(case: Case, name: str, known: Mapping[str, Category]) -> tuple[Tier, Handling]:
     tier = Tier.parse(case.tier) if case.tier else None
     if case.category is None and tier is not None:
         return tier, case.handling or DEFAULT_HANDLING[tier]
-    known = next((each for each in taxonomy.categories if each.id == case.category), None)
-    if known is None:
-        near = _nearest(str(case.category), taxonomy.ids)
+    found = known.get(str(case.category))
+    if found is None:
+        near = _nearest(str(case.category), [*known])
         raise ConfigError(f"{name}: the taxonomy has no category {case.category!r}; {near}")
-    if tier not in (None, known.tier) or case.handling not in (None, known.handling):
+    if tier not in (None, found.tier) or case.handling not in (None, found.handling):
         raise ConfigError(
-            f"{name}: the category {known.id!r} has tier {known.tier.label!r} and handling {known.handling.value!r}; "
+            f"{name}: the category {found.id!r} has tier {found.tier.label!r} and handling {found.handling.value!r}; "
             "leave them out, or name these"
         )
-    return known.tier, known.handling
+    return found.tier, found.handling

@@ -46,9 +46,10 @@ def run(
     asked, taxonomy = read_cases(cases), load_taxonomy(settings)
     check_categories(settings, taxonomy)
     rules = [rule.rule() for rule in settings.policy.rules]
+    choices = [other.when.rule() for other in settings.classifiers.values()]
 
     def classify(texts: list[str]) -> list[Verdict]:
-        encoders, choices = Encoders(settings), [other.when.rule() for other in settings.classifiers.values()]
+        encoders = Encoders(settings)
         judges: dict[int | None, Classifier] = {}
         said = []
         for text, case in zip(texts, (case for case in asked if case.text is not None), strict=True):
@@ -61,7 +62,7 @@ def run(
             said += judges[place].classify([text])
         return said
 
-    outcomes = run_cases(rules, asked, taxonomy, classify)
+    outcomes = run_cases(rules, asked, taxonomy, classify, choices)
     left = untested(rules, outcomes)
     warnings = [*unreachable(rules, taxonomy), *unsaid(settings.policy.rules), *unknown_rules(rules, outcomes)]
     failed = [outcome for outcome in outcomes if not outcome.passed]

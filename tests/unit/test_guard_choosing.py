@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from classifier import encoder as encoder_module
 from classifier.settings import ClassifierSettings
+from classifier.taxonomy import Category, Taxonomy
 from classifier.types import Handling, Tier
 from guard.assemble_classifier import load_classifier, load_other, load_taxonomy, load_torch_classifier
 from guard.assemble_encoders import Encoders
@@ -230,6 +231,25 @@ def test_cases_of_a_policy_are_judged_by_the_classifier_that_they_concern(folder
     said = json.loads(capsys.readouterr().out)
     assert (said["passed"], said["failed"]) == (2, 0)
     assert len(loaded) == 1
+
+
+def test_a_case_of_a_policy_means_the_category_of_the_classifier_that_it_concerns(tmp_path, capsys):
+    zorblax = Category("u_zorblax", Tier.CONDITIONALLY_SAFE, "Zorblax, the medicine.", Handling.GROUND)
+    for name, taxonomy in (("own", TAXONOMY), ("bank", Taxonomy("bank", (zorblax,)))):
+        (tmp_path / name).mkdir()
+        taxonomy.save(tmp_path / name / "taxonomy.yaml")
+    bank = {"model": "bank", "when": {"tenant": "bank"}}
+    (tmp_path / "airlock.yaml").write_text(
+        yaml.safe_dump({"classifier": {"model": "own"}, "classifiers": {"bank": bank}})
+    )
+    cases = [
+        {"category": "u_zorblax", "tier": "unsafe", "expect": {"route": "refuse"}},
+        {"category": "u_zorblax", "tier": "conditionally_safe", "tenant": "bank", "expect": {"route": "ground"}},
+        {"category": "u_zorblax", "tenant": "bank", "expect": {"route": "ground"}},
+    ]
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump({"cases": cases}))
+    policy_test(tmp_path / "cases.yaml", tmp_path / "airlock.yaml", as_json=True)
+    assert json.loads(capsys.readouterr().out)["failed"] == 0
 
 
 def test_a_further_classifier_is_asked_by_its_name_for_texts_of_any_length(folders):
