@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from guard.config import Config
+
+log = logging.getLogger("airlock")
 
 app = typer.Typer()
 
@@ -39,32 +43,51 @@ def serve(
     file = reload.ConfigFile(config, given) if config else None
     settings = file.load() if file else load_config(None, given)
     set_up(settings.logging)
-    check_pinned(settings.upstream)
-    bound = listen(settings)
-    url = address_of(bound, settings.server)
 
     def say(policy: str, metrics: str) -> None:
         if as_json:
             said = {"serving": url, "upstream": settings.upstream.base_url, "policy": policy}
             print_json(said | ({"metrics": metrics} if metrics else {}))
+            return
+        shown = f", metrics at {metrics}" if metrics else ""
+        line = f"Airlock serves {url} in front of {settings.upstream.base_url}, policy {policy}{shown}"
+        if settings.logging.format == "json":
+            log.info("%s", line)
         else:
-            shown = f", metrics at {metrics}" if metrics else ""
-            typer.echo(f"Airlock serves {url} in front of {settings.upstream.base_url}, policy {policy}{shown}")
+            typer.echo(line)
 
-    with taken_away(settings.server):
-        if settings.server.workers == 1:
-            from guard.serving import run_gateway
+    with _errors_logged(settings):
+        check_pinned(settings.upstream)
+        bound = listen(settings)
+        url = address_of(bound, settings.server)
+        with taken_away(settings.server):
+            if settings.server.workers == 1:
+                from guard.serving import run_gateway
 
-            run_gateway(settings, file, bound, lambda guard, metrics: say(guard.version, metrics))
-        else:
-            _serve_workers(settings, config, given, bound, say)
+                run_gateway(settings, file, bound, lambda guard, metrics: say(guard.version, metrics))
+            else:
+                _serve_workers(settings, config, given, bound, say)
+
+
+@contextlib.contextmanager
+def _errors_logged(settings: Config) -> Iterator[None]:
+    """Whoever collects a log of JSON reads nothing else: there, what ends the server is a line of the log too."""
+    from classifier.types import ClassifierError
+    from guard.errors import AirlockError
+    from rag.types import KnowledgeError
+
+    try:
+        yield
+    except (AirlockError, ClassifierError, KnowledgeError) as exc:
+        if settings.logging.format != "json":
+            raise
+        log.error("%s", exc)
+        raise typer.Exit(1) from exc
 
 
 def _serve_workers(
     settings: Config, path: Path | None, given: dict[str, Any], bound: socket.socket, say: Callable[[str, str], None]
 ) -> None:
-    import contextlib
-
     from guard.workers import Workers, shared_metrics
 
     with shared_metrics(settings), contextlib.ExitStack() as stack:

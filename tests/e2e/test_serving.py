@@ -18,7 +18,7 @@ import httpx
 import pytest
 import trustme
 import yaml
-from e2e_cases import FORWARD_ALL, Started, outcome_of, served, user
+from e2e_cases import FORWARD_ALL, Started, closed_port, outcome_of, served, user
 from prometheus_client.parser import text_string_to_metric_families
 
 from guard.observer import Observers
@@ -63,7 +63,7 @@ def _event(data) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-def serve(folder: Path, address: str, **sections) -> Started:
+def serve(folder: Path, address: str, *options: str, **sections) -> Started:
     settings = {
         "server": {"port": 0},
         "upstream": {"base_url": f"{address}/v1"},
@@ -74,7 +74,7 @@ def serve(folder: Path, address: str, **sections) -> Started:
     for name, section in sections.items():
         settings[name] = {**settings.get(name, {}), **section}
     (folder / "airlock.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    command = ("serve_doubles", "serve", "-c", "airlock.yaml", "--json")
+    command = ("serve_doubles", "serve", "-c", "airlock.yaml", *(options or ("--json",)))
     found = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return Started(*command, cwd=folder, log=folder / "stderr.log", PYTHONPATH=found)
 
@@ -195,6 +195,23 @@ def test_a_worker_that_cannot_start_ends_the_server_with_the_reason(tmp_path, st
     assert "NOT_SET_AT_ALL" in started.said
     assert started.said.splitlines()[-1].startswith("airlock: server.workers = 2: a worker ended")
     assert "Traceback" not in started.said
+
+
+def test_a_log_of_json_tells_that_it_serves_and_why_it_does_not_and_nothing_else_is_printed(tmp_path, stopping):
+    port = closed_port()
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        stopping.append(serve(folder, "http://127.0.0.1:9", "--port", str(port), logging={"format": "json"}))
+        _until(lambda log=folder / "stderr.log": "127.0.0.1" in log.read_text())
+    first, second = stopping
+    first.process.terminate()
+    assert [each.process.stdout.read() for each in stopping] == [b"", b""]
+    assert (first.wait(60), second.wait(60)) == (0, 1)
+    lines = [json.loads(line) for each in stopping for line in each.said.splitlines()]
+    told = {line["level"]: line["message"] for line in lines if line["logger"] == "airlock"}
+    assert told["info"].startswith(f"Airlock serves http://127.0.0.1:{port}/v1 in front of http://127.0.0.1:9/v1, ")
+    assert "choose another port" in told["error"]
 
 
 def test_tls_with_certificates_of_clients(tmp_path, stopping):
