@@ -42,7 +42,8 @@ class _Worker:
 class Workers:
     """Starts `server.workers` processes on one socket and keeps them running.
 
-    The first one starts alone, so that only one makes or migrates the journal. One that ends by itself is replaced.
+    The first one starts alone, so that only one makes or migrates the journal. One that serves and ends by itself is
+    replaced, but not if it is killed while others load: memory does not suffice for all of them.
 
     Args:
         config: every setting.
@@ -69,7 +70,7 @@ class Workers:
             started: is told the version of the policy once every worker serves.
 
         Raises:
-            ConfigError: a worker did not start.
+            ConfigError: a worker did not start, or was killed before all served.
         """
         for warning in warnings_of(self._config):
             log.warning("%s", warning)
@@ -121,7 +122,7 @@ class Workers:
         if self._stop:
             return
         status = worker.process.exitcode
-        if not self._serving:
+        if not self._serving and (status == -signal.SIGKILL or not worker.ready):
             setting = f"server.workers = {self._config.server.workers}: a worker"
             if status == -signal.SIGKILL:  # it could not say anything
                 raise ConfigError(

@@ -120,12 +120,39 @@ def test_a_worker_that_has_just_ended_stops_no_hang_up(workers, monkeypatch):
     assert sent == [1]
 
 
+def ends(process, status, monkeypatch):
+    process.exitcode = status
+    monkeypatch.setattr(process, "is_alive", lambda: False)
+
+
+def test_who_serves_and_ends_while_the_next_one_loads_is_replaced_once_that_one_is_ready(workers, monkeypatch, caplog):
+    step(workers, ready=[0])
+    step(workers)
+    ends(workers._spawning.processes[0], -signal.SIGSEGV, monkeypatch)
+    step(workers)
+    assert f"worker {FIRST_PID} ended with status -11; another one starts" in caplog.text
+    workers._not_before = 0.0
+    step(workers)
+    assert len(workers._spawning.processes) == 2, "the one that loads is the only one, as at the start"
+    step(workers, ready=[1])
+    assert not workers._serving
+    step(workers)
+    step(workers, ready=[2])
+    assert workers._serving
+
+
+def test_who_serves_and_is_killed_while_the_next_one_loads_shows_that_memory_does_not_suffice(workers, monkeypatch):
+    step(workers, ready=[0])
+    step(workers)
+    ends(workers._spawning.processes[0], -signal.SIGKILL, monkeypatch)
+    with pytest.raises(ConfigError, match=r"killed.*memory.*fewer"):
+        step(workers)
+
+
 @pytest.mark.parametrize(("status", "said"), [(1, "ended with status 1.*the log"), (-9, "killed.*memory.*fewer")])
 def test_a_worker_that_ends_before_all_serve_is_an_error_with_the_way_out(workers, monkeypatch, status, said):
     step(workers)
-    ended = workers._spawning.processes[0]
-    ended.exitcode = status
-    monkeypatch.setattr(ended, "is_alive", lambda: False)
+    ends(workers._spawning.processes[0], status, monkeypatch)
     with pytest.raises(ConfigError, match=rf"server\.workers = 2: a worker .*{said}"):
         step(workers)
 
