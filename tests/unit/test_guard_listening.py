@@ -84,20 +84,48 @@ def test_a_unix_socket_takes_the_place_of_a_stale_one_only(tmp_path):
     ],
 )
 def test_a_proxy_that_comes_by_a_unix_socket_says_whom_it_speaks_for(tmp_path, monkeypatch, trusted, said, client):
+    set_trusted(monkeypatch, trusted)
+    assert seen_as(None, said, server__socket=tmp_path / "airlock.sock") == client
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "said", "client"),
+    [
+        (None, "127.0.0.1", "203.0.113.7", "203.0.113.7"),
+        (None, "172.18.0.2", "203.0.113.7", "172.18.0.2"),
+        ("172.18.0.0/16", "172.18.0.2", "198.51.100.1, 203.0.113.7", "203.0.113.7"),
+        ("172.18.0.0/16", "127.0.0.1", "203.0.113.7", "127.0.0.1"),  # in place of 127.0.0.1
+        ("172.18.0.2/16", "172.18.0.2", "203.0.113.7", "172.18.0.2"),
+        ("*", "172.18.0.2", "198.51.100.1, 203.0.113.7", "198.51.100.1"),
+        ("172.18.0.0/16", "::ffff:172.18.0.2", "203.0.113.7", "::ffff:172.18.0.2"),
+        ("::ffff:172.18.0.0/112", "::ffff:172.18.0.2", "203.0.113.7", "203.0.113.7"),
+    ],
+)
+def test_a_proxy_is_believed_as_the_page_on_operations_says(monkeypatch, trusted, peer, said, client):
+    set_trusted(monkeypatch, trusted)
+    assert seen_as(peer, [said]) == client
+
+
+def set_trusted(monkeypatch, trusted):
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
     if trusted is not None:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+
+
+def seen_as(peer, said, **settings):
+    """The address of a client by which an app sees a request from `peer` with such headers."""
     seen = []
 
     async def app(scope, receive, send):
         seen.append(scope["client"][0])
 
-    served = server_of(app, configured(server__socket=tmp_path / "airlock.sock").server).config
+    served = server_of(app, configured(**settings).server).config
     served.load()
     headers = [(b"x-forwarded-for", value.encode()) for value in said]
-    scope = {"type": "http", "client": None, "headers": headers, "state": {}, "server": None}
+    scope = {"type": "http", "client": peer and (peer, 1234), "headers": headers, "state": {}, "server": None}
     asyncio.run(served.loaded_app(scope, None, None))
-    assert seen == [client]
+    (client,) = seen
+    return client
 
 
 def test_a_unix_socket_is_taken_away_at_the_end(tmp_path):
