@@ -100,7 +100,8 @@ def own_api(guard: Guard) -> FastAPI:
     async def moderate(asked: ModerationRequest, request: Request, response: Response) -> dict[str, Any]:
         """Judge each input by the policy, in OpenAI's words."""
         texts, others = moderations.read_input(asked.input)
-        guard.only_text(others, "input")
+        held = guard.held()
+        held.only_text(others, "input")
         if not texts:
             raise BadRequest("input: there is no text to judge", param="input")
         if guard.config.classifier.kind == "none":
@@ -113,7 +114,6 @@ def own_api(guard: Guard) -> FastAPI:
                 cause="classifier.kind is none",
             )
         origin = origin_of(request.scope, asked.model)
-        held = guard.held()
         decisions = [await _moderated(held, text, origin) for text in texts]
         _mark(response, next(filter(moderations.flagged, decisions), decisions[0]))
         names, extras = guard.config.moderation.categories, guard.config.server.extras

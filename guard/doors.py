@@ -54,6 +54,7 @@ async def enter(guard: Guard, messages: Sequence[Mapping[str, Any]], origin: Ori
         PartFailure: a part failed, and `policy.on_error` does not let the request pass.
         JournalError: the decision could not be written.
     """
+    guard = guard.held()
     body = dump_request({"messages": list(messages)})
     request = CHAT.parse(body, guard.reading)
     decision, reply = await enter_request(guard, request, "messages", origin)

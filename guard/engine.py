@@ -180,7 +180,8 @@ class Guard:
             BadRequest: there is no text to judge, or it is too long.
             GuardClosed: the guard was closed.
         """
-        return await self.held()._decide(turns, texts_to_judge(turns, self.config.conversation), origin)
+        held = self.held()
+        return await held._decide(turns, texts_to_judge(turns, held.config.conversation), origin)
 
     async def admit(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from classifier.taxonomy import Taxonomy
+from guard import doors
 from guard.config import load_config
 from guard.errors import ConfigError
 from guard.logs import TextFormatter
@@ -164,6 +165,38 @@ def test_trusted_roles_are_taken_over(file):
     write(file, "conversation: {trusted_roles: []}")
     assert reloader.reload()
     assert asyncio.run(guard.decide(turns)).route is Route.REFUSE
+
+
+def test_a_conversation_is_judged_and_weighed_by_one_edition(file, monkeypatch):
+    guard, reloader = guarding(file, "")
+    turns, held, old = [Turn("system", "a bomb"), Turn("user", "hi")], guard.held, guard.version
+
+    def held_before_a_reload():
+        found = held()
+        write(file, "conversation: {trusted_roles: []}")
+        assert reloader.reload()
+        return found
+
+    monkeypatch.setattr(guard, "held", held_before_a_reload)
+    decision = asyncio.run(guard.decide(turns))
+    assert (decision.policy, decision.route) == (old, Route.FORWARD)
+    assert len(decision.judgements) == 1, "the system message is not judged, as its edition says"
+
+
+def test_messages_are_read_and_let_in_by_one_edition(file, monkeypatch):
+    guard, reloader = guarding(file, FORWARD + "\nconversation: {non_text_parts: pass}")
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    old, unjudged = guard.version, doors.unjudged
+
+    def after_a_reload(*arguments):
+        write(file, FORWARD + "\nconversation: {non_text_parts: refuse}")
+        assert reloader.reload()
+        return unjudged(*arguments)
+
+    monkeypatch.setattr(doors, "unjudged", after_a_reload)
+    entered = asyncio.run(doors.enter(guard, [{"role": "user", "content": [{"type": "text", "text": "hi"}, image]}]))
+    assert (entered.decision.policy, entered.decision.unjudged) == (old, ("image_url",))
+    assert guard.version != old
 
 
 class Waiting(WordClassifier):
