@@ -318,6 +318,12 @@ def run(tmp_path, monkeypatch):
 SETS = ("--harmful", "harmful.jsonl", "--harmless", "harmless.jsonl")
 
 
+def test_an_address_that_is_none_is_told_in_the_words_of_all_errors(run):
+    said = r"^--endpoint: base_url: need an http:// or https:// address such as \S+$"
+    with pytest.raises(AttributionError, match=said):
+        run("--endpoint", "127.0.0.1:8000", "--model-name", "m", *SETS)
+
+
 def test_the_command_asks_an_endpoint_and_writes_its_figures(server, run, tmp_path):
     server.says = refuses_harm
     result = run("--endpoint", server.url, "--model-name", "m", *SETS, "--out", "deep/b.json", "--resume", "r.jsonl")

@@ -206,6 +206,7 @@ def _endpoint(
 ) -> ChatEndpoint:
     from pydantic import ValidationError
 
+    from guard.needs import what_is_needed
     from training.audit.chat_endpoint import ChatEndpoint
 
     if not url or not name:
@@ -213,7 +214,9 @@ def _endpoint(
     try:
         return ChatEndpoint(base_url=url, model_name=name, api_key_env=key, **network)
     except ValidationError as exc:
-        told = "; ".join(f"{'.'.join(map(str, error['loc'])) or option}: {error['msg']}" for error in exc.errors())
+        told = "; ".join(
+            f"{'.'.join(map(str, error['loc'])) or option}: {what_is_needed(error)}" for error in exc.errors()
+        )
         raise AttributionError(f"{option}: {told}") from None
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from classifier.taxonomy import Taxonomy
 from classifier.types import ClassifierError, Handling, Tier
+from guard.needs import what_is_needed
 from training.datasets import TrainingError
 
 Kind = Literal["contrast", "mild_harm", "false_premise", "distress", "disputed", "wrapper", "plain"]
@@ -150,8 +151,8 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"the field {where!r} is missing"
     if not where:
-        return f"not a JSON object: {error['msg']}"
-    return f"{where} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+        return f"not a JSON object: {what_is_needed(error)}"
+    return f"{where} = {error['input']!r}: {what_is_needed(error)}"
 
 
 def _fields(parents: list[str]) -> dict[str, Any]:
