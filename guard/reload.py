@@ -167,6 +167,13 @@ class Reloader:
             log.warning("configuration %s is not watched any more, send SIGHUP: %s", self._file.path, exc)
 
 
+def noted_hang_ups() -> list[int]:
+    """From now on SIGHUP does not end this process, which loads; it fills the list. To be called in the main thread."""
+    noted: list[int] = []
+    _on_hangup(lambda number, _: noted.append(number))
+    return noted
+
+
 def _on_hangup(handler: Any) -> Any:  # noqa: ANN401 - as of `signal.signal`
     """Set what SIGHUP does, where there is such a signal; what it did before."""
     return signal.signal(signal.SIGHUP, handler) if hasattr(signal, "SIGHUP") else None

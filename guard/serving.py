@@ -75,6 +75,7 @@ def run_gateway(
     from guard.proxy import Gateway
     from guard.upstream import Forwarder
 
+    hang_ups = reload.noted_hang_ups() if file else []
     observers, metrics = observers_of(config)
     forwarder = Forwarder(config.upstream)
     guard = load_guard(config, observers)
@@ -89,6 +90,8 @@ def run_gateway(
         own = metrics_apart(config, metrics.registry) if metrics and alone else contextlib.nullcontext("")
         with own as address:
             _warm_up(app)
+            if reloader and hang_ups:
+                reloader.reload()
             started(guard, address)
             server.run(sockets=[bound])
 

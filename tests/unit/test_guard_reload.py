@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -431,3 +433,46 @@ def test_shadow_rules_are_written_down_and_change_nothing(turns, shadow):
     assert journal.decisions[0][0].as_dict()["shadow"] == [
         {"rule": each.rule, "route": each.route.value} for each in decision.shadow
     ]
+
+
+LOADING = """
+import os, pathlib, signal, sys
+from guard import assemble
+from guard.listening import listen
+from guard.reload import ConfigFile
+from guard.serving import run_gateway
+
+path = pathlib.Path(sys.argv[1])
+file = ConfigFile(path, {})
+config = file.load()
+load_guard = assemble.load_guard
+
+def load(*arguments):
+    path.write_text(path.read_text().replace("forward", "refuse"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    return load_guard(*arguments)
+
+def started(guard, metrics):
+    print(guard.config.policy.rules[0].route.value)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+assemble.load_guard = load
+run_gateway(config, file, listen(config), started)
+"""
+
+
+def test_a_hang_up_while_it_loads_ends_no_server_and_is_heard_before_it_serves(file):
+    write(
+        file,
+        FORWARD
+        + """
+server: {port: 0, watch: false}
+classifier: {kind: none}
+knowledge: {kind: none}
+output: {classifier: false}
+journal: {path: journal.db}
+""",
+    )
+    command = [sys.executable, "-c", LOADING, str(file)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=file.parent)
+    assert (said.returncode, said.stdout) == (0, "refuse\n"), said.stderr
