@@ -159,7 +159,8 @@ class Workers:
                 if worker.ready:  # the others would end; they are sent it once they are
                     _hang_up(worker)
 
-        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: hang_up}
+        path = self._arguments[0]
+        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: hang_up if path else stop}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from multiprocessing import Pipe
+from pathlib import Path
 
 import pytest
 
@@ -68,7 +69,7 @@ def sent(monkeypatch):
 
 @pytest.fixture
 def workers(monkeypatch):
-    made = Workers(load_config(None, {"server.workers": 2}), None, {}, None)
+    made = Workers(load_config(None, {"server.workers": 2}), Path("airlock.yaml"), {}, None)
     made._spawning = Spawning()
     return made
 
@@ -101,6 +102,14 @@ def test_who_is_started_after_a_hang_up_is_sent_none(workers, sent):
         hang_up()
         step(workers, ready=[0])
         step(workers, ready=[1])
+    assert sent == []
+
+
+def test_without_a_file_to_read_again_a_hang_up_ends_the_server_as_it_does_a_single_one(sent):
+    made = Workers(load_config(None, {"server.workers": 2}), None, {}, None)
+    with made._signals():
+        hang_up()
+    assert made._stop
     assert sent == []
 
 
