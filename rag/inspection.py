@@ -27,7 +27,7 @@ class Statistics:
         passages: of the current documents.
         asks: questions that these say they answer.
         old_versions: that are kept for the citations that name them.
-        quarantined: files of the synchronised folder that could not be read, and have not changed since.
+        quarantined: files of the synchronised folder that were left out when it was last looked at.
         generation: how many changes were committed.
         bytes: of all files.
         index: ``flat``, where all vectors are compared, or ``hnsw``.

@@ -23,6 +23,7 @@ BATCH = 64  # documents, as soon as so many are read, are embedded together
 READING = "3"  # changes when files are read or cut in another way, so that they are read again
 _SO = f"{READING} "  # before the hash of a file that was read so
 _UNFINISHED = "unfinished "  # before the hash of a file that is read again when all files are looked at
+_EACH_TIME = "each time"  # in place of the hash of a file that is left out for more than its content
 _UNQUOTABLE = "has no sentence to quote, so that nothing finds it; add paragraphs or lists"
 
 Progress = Callable[[int, int], None]  # files looked at, files in all
@@ -120,16 +121,20 @@ def sync(
             digests: dict[Path, str | None] = {}
             for path in group:
                 name = below(path, folder)
-                unread = touched is not None and name in known and not _among(path, touched)
+                settled = name in known and known[name][0] != _EACH_TIME
+                unread = touched is not None and settled and not _among(path, touched)
                 digest = known[name][0] if unread else _digest(path, folder, limits)
                 if digest is None or name not in known or known[name][0] != digest:
                     digests[path] = digest
                 elif reason := known[name][1]:
                     yield _quarantine(path, folder, reason)
             if digests:
-                reads, reasons = _read_group(writer, folder, digests, process, present, cut)
-                for path, reason in reasons.items():
-                    yield _quarantine(path, folder, reason)
+                reads, left_out = _read_group(writer, folder, digests, process, present, cut)
+                for path, (digest, reason) in left_out.items():
+                    event = _quarantine(path, folder, reason)
+                    if known.get(name := below(path, folder)) != (digest, event.reason):
+                        writer.quarantine(name, digest, event.reason)
+                    yield event
                 for read in reads:
                     waiting.append(read)
                     if sum(len(part.documents) for part in waiting) >= BATCH:
@@ -208,14 +213,16 @@ def _read_group(
     process: ReadingProcess,
     present: Collection[str],
     cut: Collection[str],
-) -> tuple[list[_Read], dict[Path, str]]:
-    """The new and changed files of a group, and the reasons for those that are left out."""
+) -> tuple[list[_Read], dict[Path, tuple[str, str]]]:
+    """The new and changed files of a group; for those that are left out, what is kept as their hash, and the reason."""
     found, reasons = read_files(digests, folder, process)
+    left_out: dict[Path, tuple[str, str]] = {}
     for path, exc in reasons.items():
         digest = digests[path]
-        if digest is not None:
-            kept = _UNFINISHED + digest if isinstance(exc, Unfinished) else digest
-            writer.quarantine(below(path, folder), kept, quarantined(path, folder, str(exc)).reason)
+        if digest is None:
+            left_out[path] = _EACH_TIME, str(exc)
+        else:
+            left_out[path] = _UNFINISHED + digest if isinstance(exc, Unfinished) else digest, str(exc)
     twice = clashes(found, folder)
     given = {document.id for documents in found.values() for document in documents}
     names = {below(path, folder) for path in found}
@@ -232,7 +239,7 @@ def _read_group(
             recut = name not in cut
             reads += [_Read(Origin(name), part, recut=recut) for part in first]
             reads.append(_Read(Origin(name, digests[path]), last, gone, recut))
-    return reads, {path: str(exc) for path, exc in reasons.items()} | twice
+    return reads, left_out | {path: (_EACH_TIME, reason) for path, reason in twice.items()}
 
 
 def _parts(documents: Sequence[Document]) -> list[Sequence[Document]]:
@@ -290,7 +297,7 @@ def _events(change: Change, unquotable: Collection[str] = ()) -> Iterator[Event]
 
 
 def _read_again(folder: Path, digests: Iterable[str]) -> Iterator[Event]:
-    if number := sum(not digest.startswith((_SO, _UNFINISHED)) for digest in digests):
+    if number := sum(not digest.startswith((_SO, _UNFINISHED, _EACH_TIME)) for digest in digests):
         reason = f"{number} known {'files' if number > 1 else 'file'}, since this version reads files otherwise"
         yield Event(Happened.READ_AGAIN, folder.resolve().name, reason)
 

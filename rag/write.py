@@ -251,7 +251,7 @@ class Writer:
             return sorted(path for (path,) in self._connection.execute(query))
 
     def quarantine(self, path: str, digest: str, reason: str) -> None:
-        """Note that a file cannot be used, so that it is not read again until it changes."""
+        """Note that a file is left out, and its hash, so that it is not read again for the same content."""
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, digest, reason))
 

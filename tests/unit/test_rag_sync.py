@@ -135,6 +135,26 @@ def test_two_files_of_one_id_are_left_out_and_the_known_one_stays(writer, source
     assert opened(writer).document("speed").text == "A rival."
 
 
+def test_files_are_counted_while_they_are_left_out_for_what_lies_outside_them(writer, source, tmp_path):
+    def left_out():
+        return opened(writer).statistics().quarantined
+
+    write(source / "fee.md", "One fee.")
+    write(source / "fee.txt", "Another fee.")
+    write(tmp_path / "outside.md", "A text.")
+    (source / "link.md").symlink_to(tmp_path / "outside.md")
+    told = {(QUARANTINED, "fee.md"), (QUARANTINED, "fee.txt"), (QUARANTINED, "link.md")}
+    assert told <= run(writer, source)
+    assert run(writer, source, touched=[]) == told
+    assert left_out() == 3
+    (source / "fee.txt").unlink()
+    assert run(writer, source, touched={source / "fee.txt"}) == {(ADDED, "fee"), (QUARANTINED, "link.md")}
+    assert left_out() == 1
+    (source / "link.md").unlink()
+    run(writer, source)
+    assert left_out() == 0
+
+
 def test_rows_of_a_list_come_and_go_and_move(writer, tmp_path):
     row = '{{"id": "{}", "question": "What is {}?", "answer": "It is {}."}}\n'
     write(tmp_path / "s" / "list.jsonl", "".join(row.format(n, n, n) for n in "abc"))
