@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import regex
-from markdown_it import MarkdownIt
 
-from rag.segments import boundaries, signs, struck, trimmed, uncommented
+from rag.segments import MARKDOWN, boundaries, signs, struck, trimmed, uncommented
 from rag.types import Document, Passage
 
 DEFAULT_WORDS = 80
-_MARKDOWN = MarkdownIt("commonmark").enable("table").disable("inline")  # blocks are all that is needed
 _SIGNS = str.maketrans(">-.", "\ufdd0\ufdd1\ufdd2")  # of numbers, which would be read as markers
 _SIGNS_BACK = str.maketrans("\ufdd0\ufdd1\ufdd2", ">-.")
 _ABOVE = re.compile(r">[ \t]*\Z")
@@ -149,7 +147,7 @@ def _blocks(text: str) -> Iterator[tuple[Section, list[tuple[int, int]]]]:
         marked[at] = marked[at].translate(_SIGNS)
     section = Section("", 0)
     opened = ""
-    for token in _MARKDOWN.parse("".join(marked)):
+    for token in MARKDOWN.parse("".join(marked)):
         if token.type != "inline" or token.map is None:
             opened = token.type
         elif opened == "heading_open":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from markdown_it import MarkdownIt
 from sentencex import get_sentence_boundaries
 
+MARKDOWN = MarkdownIt("commonmark").enable("table").disable("inline")  # blocks are all that is needed
 _LANGUAGE = "en"  # whose abbreviations end no sentence; the full stops of other scripts are known as well
 _BULLET = re.compile(r"[ \t]*(?:(?:[-*+•‣▪–]|#{1,6}|>(?![ \t]*\d))[ \t]+|\|[ \t]*)")
 _NAMED = (  # months in German, whose dates are written "1. Mai"
@@ -27,6 +30,7 @@ _HTML_HEADING = re.compile(r"<h[1-6]\b", re.IGNORECASE)
 _QUOTED = re.compile(r"[ \t]*>[> \t]*")
 _STRIKE = re.compile(r"(?<![~\\])~~(?!~)|<(?P<close>/?)(?:del|s|strike)(?:\s[^<>]{0,200})?>|\n[ \t]*\n", re.IGNORECASE)
 _LINE_END = re.compile(r"(?:\r\n|[\n\r])[ \t]*\Z")
+_CODE = re.compile(r"```|~~~|^(?: {4}|\t)", re.MULTILINE)  # without one of these there is no block of code
 _GAP = re.compile(r"\n[ \t]*\r?\n|\r[ \t]*\r")
 _MARKERS = re.compile(r"(?:[ \t>*+-]|\d+[.)])*")  # before the words of a line
 _DAY = re.compile(r"\b\d{1,2}\.$")
@@ -153,11 +157,19 @@ def uncommented(text: str) -> str:
     """The text with spaces in the place of each comment of HTML, which no reader sees; as long as it was.
 
     The line end before a comment that begins a line goes too: a sentence is not cut by an empty line that it leaves.
-    Only such a comment goes over an empty line; <!-- within a line that is not closed before one is seen.
+    Only such a comment goes over an empty line; <!-- within a line that is not closed before one is seen, and so is
+    what stands in a block of code.
     """
     parts = []
     at = end = 0
+    code = _code(text) if "<!--" in text else []
     while (start := text.find("<!--", at)) >= 0:
+        while code and code[0][1] <= start:
+            del code[0]
+        if code and code[0][0] <= start:
+            parts.append(text[at : code[0][1]])
+            at = code[0][1]
+            continue
         if end < start + 4 and (end := text.find("-->", start + 4)) < 0:
             break
         before = text[at:start]
@@ -169,6 +181,16 @@ def uncommented(text: str) -> str:
             parts += [_LINE_END.sub(_blank, before), " " * (end + 3 - start)]
             at = end + 3
     return "".join([*parts, text[at:]])
+
+
+def _code(text: str) -> list[tuple[int, int]]:
+    """Start and end of each block of code of a Markdown text, fenced or indented, in order."""
+    if not _CODE.search(text):
+        return []
+    lines = text.replace("\r", "\n").split("\n")  # the same length: offsets stay true
+    starts = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
+    blocks = (token for token in MARKDOWN.parse("\n".join(lines)) if token.type in ("fence", "code_block"))
+    return [(starts[token.map[0]], starts[token.map[1]]) for token in blocks if token.map]
 
 
 def _blank(found: re.Match[str]) -> str:

@@ -20,7 +20,7 @@ from rag.write import Change, Origin, Writer
 
 BATCH = 64  # documents, as soon as so many are read, are embedded together
 
-READING = "3"  # changes when files are read or cut in another way, so that they are read again
+READING = "4"  # changes when files are read or cut in another way, so that they are read again
 _SO = f"{READING} "  # before the hash of a file that was read so
 _UNFINISHED = "unfinished "  # before the hash of a file that is read again when all files are looked at
 _EACH_TIME = "each time"  # in place of the hash of a file that is left out for more than its content

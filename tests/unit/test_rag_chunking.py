@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.chunking import embedding_text, headings, passages, sentences, topic
+from rag.grounding import check_answer
 from rag.segments import segments, struck, uncommented
 from rag.types import Document, Passage
 
@@ -151,12 +152,24 @@ def test_struck_words_are_neither_in_sentences_nor_in_passages(text, said):
         ("It begins with `<!--`.\n\nTake 4.\n\n<!-- 8 -->", ["It begins with `<!", "--`.", "Take 4."]),
         ("- Rest.\n- <!-- Take 8.\n\n9. -->\n- Take 4.", ["Rest.", "Take 4."]),
         ("> <!-- Take 8.\r\n>\r\n> 9. -->\n\nTake 4.", ["Take 4."]),
+        ("<!--\n```\n\nTake 8.\n\n```\n9 -->\n\nTake 4.", ["Take 4."]),
     ],
 )
 def test_comments_are_neither_in_sentences_nor_in_passages(text, said):
     assert quotes(text) == said
     for passage in passages(document(text)):
         assert not re.search("8|9", passage.text)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["```html\n{}\n```", "~~~~\r\n{}\r\n~~~~", "    {}", "1. Code:\n\n   ```\n   {}\n   ```", "> ```\n> {}"],
+)
+def test_what_is_in_a_block_of_code_begins_no_comment(code):
+    text = f"Begin.\n\n{code.format('<!--')}\n\nTake 4. <!-- 8 --> Rest.\n\n{code.format('-->')}\n\nThe end."
+    said = quotes(text)
+    assert [each for each in said if each != "Code:"] == ["Begin.", "Take 4.", "Rest.", "The end."]
+    assert check_answer("Take 4. The end.", [text]).supported
 
 
 def test_a_passage_that_another_version_cut_where_nothing_can_be_quoted_has_its_title_as_topic():
@@ -173,7 +186,13 @@ def test_comments_are_in_no_heading():
 
 
 @pytest.mark.parametrize(
-    "text", ["x <!--\n\n" * 250_000 + "-->", "x <!--\r\r" * 250_000 + "-->", "<!--" * 500_000 + "\n\n-->"]
+    "text",
+    [
+        "x <!--\n\n" * 250_000 + "-->",
+        "x <!--\r\r" * 250_000 + "-->",
+        "<!--" * 500_000 + "\n\n-->",
+        "```\n<!--\n```\n" * 20_000,
+    ],
 )
 def test_what_looks_like_comments_is_looked_for_fast(text):
     start = time.process_time()
