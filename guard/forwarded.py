@@ -22,9 +22,9 @@ class Standing(StrEnum):
     """What came of one answer."""
 
     SUPPORTED = "supported"  # every sentence is
-    UNGROUNDED = "ungrounded"  # it leaves whole, and some sentence is not supported
+    UNGROUNDED = "ungrounded"  # it leaves whole, and some sentence is not supported, or it is one-sided
     TRIMMED = "trimmed"  # what is not supported was taken out
-    ABSTAINED = "abstained"  # too little was supported: Airlock's own text stands in its place
+    ABSTAINED = "abstained"  # too little was supported, or one side: Airlock's own text stands in its place
     FAILED = "failed"  # it leaves whole and could not be checked
     EMPTY = "empty"  # it has no text, so there was nothing to check
 
@@ -75,7 +75,7 @@ class Grounded:
         text: what leaves as its content.
         sentences: of the model's answer, in order.
         citations: one for each supported sentence, by its place in `text`.
-        reason: why it was not checked, for the client.
+        reason: why it was not checked, or is one-sided, for the client.
         cause: the failure behind that, for the journal.
     """
 
@@ -164,7 +164,7 @@ async def _ground(guard: Guard, decision: Decision, said: Said) -> Grounded:
         if not said.readable:
             raise BadRequest("answer: it is not one text")
         report = await guard.ground(said.text)
-        return _required(guard, decision, said, report) if required else _annotated(said, report)
+        return _required(guard, decision, said, report) if required else _annotated(guard, said, report)
     except BadRequest as exc:  # it cannot be checked, so nothing of it is known to be supported
         if required:
             return _withheld(guard, decision, said, reason=str(exc))
@@ -176,17 +176,19 @@ async def _ground(guard: Guard, decision: Decision, said: Said) -> Grounded:
         return Grounded(said, Standing.FAILED, said.text, reason="the check failed", cause=str(exc))
 
 
-def _annotated(said: Said, report: GroundingReport) -> Grounded:
-    standing = Standing.SUPPORTED if report.supported else Standing.UNGROUNDED
+def _annotated(guard: Guard, said: Said, report: GroundingReport) -> Grounded:
+    one_sided = _one_sided(guard, report)
+    standing = Standing.SUPPORTED if report.supported and not one_sided else Standing.UNGROUNDED
     cited = _cited(report)
     sentences = tuple(Placed(checked, checked.start, checked.end) for checked in report.sentences)
-    return Grounded(said, standing, said.text, sentences, tuple(cited.values()))
+    return Grounded(said, standing, said.text, sentences, tuple(cited.values()), one_sided)
 
 
 def _required(guard: Guard, decision: Decision, said: Said, report: GroundingReport) -> Grounded:
-    if report.abstained or not report.kept:
+    one_sided = _one_sided(guard, report)
+    if report.abstained or not report.kept or one_sided:
         taken_out = tuple(Placed(checked, None, None) for checked in report.sentences)
-        return _withheld(guard, decision, said, taken_out)
+        return _withheld(guard, decision, said, taken_out, one_sided)
     cited = _cited(report)
     sentences = _placed(report)
     citations = tuple(
@@ -205,6 +207,14 @@ def _withheld(
     if said.calls:
         return Grounded(said, Standing.TRIMMED, "", sentences, reason=reason)
     return Grounded(said, Standing.ABSTAINED, guard.abstention(decision), sentences, reason=reason)
+
+
+def _one_sided(guard: Guard, report: GroundingReport) -> str:
+    """What is said of an answer that rests on a disputed document and gives too few positions; empty of others."""
+    least = guard.config.policy.min_positions
+    if report.positions is None or len(report.positions) >= least:
+        return ""
+    return f"it gives {len(report.positions)} of at least {least} positions on a disputed topic"
 
 
 def _cited(report: GroundingReport) -> dict[int, Citation]:

@@ -68,8 +68,7 @@ def sound_answer(answer: object) -> GroundedAnswer:
         if not math.isfinite(citation.score):
             raise rubbish("knowledge", f"a citation's score is {citation.score}")
         rest[span] = " " * len(said)
-    if answer.positions is not None and not all(isinstance(position, str) for position in tuple(answer.positions)):
-        raise rubbish("knowledge", "positions that are no texts")
+    _sound_positions(answer)
     lead = answer.citations[: len({(each.citation.document, each.citation.start) for each in answer.premises})]
     if any(premise.citation not in lead for premise in answer.premises):
         raise rubbish("knowledge", "a premise is put right by no sentence that the answer begins with")
@@ -97,10 +96,16 @@ def sound_report(report: object, answer: str) -> GroundingReport:
     for citation in report.citations:
         if citation.status is not Status.SUPPORTED or (citation.answer_start, citation.answer_end) not in supported:
             raise rubbish("knowledge", "a citation of a sentence that is not supported")
+    _sound_positions(report)
     scores = [*(checked.score for checked in report.sentences), *(citation.score for citation in report.citations)]
     if not all(map(math.isfinite, scores)):
         raise rubbish("knowledge", "a score that is no number")
     return report
+
+
+def _sound_positions(found: GroundedAnswer | GroundingReport) -> None:
+    if found.positions is not None and not all(isinstance(position, str) for position in tuple(found.positions)):
+        raise rubbish("knowledge", "positions that are no texts")
 
 
 def rubbish(part: str, what: str) -> PartFailure:

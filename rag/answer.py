@@ -110,7 +110,8 @@ class Answerer:
             documents = _documents(view, found)
             places = [item.passage for item in found]
             report = check_answer(answer, places, support=self._support, gate=self._gate, documents=documents)
-            return cite(report, found, documents, lambda citation: view.check(citation, current=True))
+            report = cite(report, found, documents, lambda citation: view.check(citation, current=True))
+            return replace(report, positions=positions(report.citations, documents))
 
     def _interpreted(
         self, view: View, interpreter: InterpretationModel, question: str, evidence: Sequence[Evidence]

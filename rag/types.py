@@ -345,6 +345,7 @@ class GroundingReport:
         kept: what remains of the answer; empty when abstained.
         abstained: whether what remains is too little to be an answer.
         citations: one for each supported sentence, by its place in `answer`, where the evidence is a knowledge base's.
+        positions: headings of the positions on a disputed topic that are cited; None where nothing disputed is.
     """
 
     answer: str
@@ -353,6 +354,7 @@ class GroundingReport:
     kept: str
     abstained: bool
     citations: tuple[Citation, ...] = ()
+    positions: tuple[str, ...] | None = None
 
     @property
     def supported(self) -> bool:
@@ -374,6 +376,7 @@ class GroundingReport:
                 for passage in self.passages
             ],
             "citations": [{**citation.place, **citation.as_dict()} for citation in self.citations],
+            "positions": None if self.positions is None else list(self.positions),
         }
 
 

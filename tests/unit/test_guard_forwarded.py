@@ -39,6 +39,17 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 OFF = [(b"x-airlock-extras", b"off")]
 
 
+class Disputed(Library):
+    """Its one document is disputed, and an answer gives some of its positions."""
+
+    def __init__(self, positions):
+        super().__init__()
+        self.positions = positions
+
+    def check(self, answer, passages=None):
+        return replace(super().check(answer, passages), positions=self.positions)
+
+
 def guard_of(mode, settings=None, **parts):
     rules = [{"name": "all", "route": "forward", "ground_answer": mode}]
     return make_guard({"policy.rules": rules, "answers.default.abstain": ABSTAIN} | (settings or {}), **parts)
@@ -264,6 +275,28 @@ def test_what_cannot_be_checked_does_not_look_grounded(content):
     result, outcome, _ = whole("require", content)
     assert result.json["choices"][0]["message"]["content"] == ABSTAIN
     assert outcome == "abstained"
+
+
+@pytest.mark.parametrize(("positions", "least", "told"), [(("A",), 2, "1 of at least 2"), ((), 1, "0 of at least 1")])
+def test_one_side_of_a_disputed_topic_is_told_of_or_stays_out(positions, least, told):
+    parts = {"answerer": Disputed(positions)}
+    settings = {"policy.min_positions": least}
+    told = f"it gives {told} positions on a disputed topic"
+    result, outcome, detail = whole("annotate", QUOTE, settings=settings, parts=parts)
+    assert result.json["choices"][0]["message"]["content"] == QUOTE
+    (grounding,) = result.json["airlock"]["grounding"]
+    assert (grounding["status"], grounding["reason"], outcome) == ("ungrounded", told, "ungrounded")
+    assert [sentence["status"] for sentence in grounding["sentences"]] == ["supported"]
+    assert result.headers["x-airlock-warnings"] == "ungrounded"
+    assert told in detail
+    result, outcome, _ = whole("require", QUOTE, settings=settings, parts=parts)
+    assert result.json["choices"][0]["message"]["content"] == ABSTAIN
+    (grounding,) = result.json["airlock"]["grounding"]
+    assert (grounding["status"], grounding["reason"], outcome) == ("abstained", told, "abstained")
+    for mode in ("annotate", "require"):
+        enough = {"policy.min_positions": len(positions)}
+        result, outcome, _ = whole(mode, QUOTE, settings=enough, parts=parts)
+        assert (result.json["airlock"]["grounding"][0]["status"], outcome) == ("supported", "grounded")
 
 
 # Require

@@ -34,6 +34,16 @@ def test_what_the_knowledge_base_supports_is_cited(knowledge):
     assert knowledge.check(citation, current=True)
 
 
+def test_the_positions_on_a_disputed_topic_that_an_answer_rests_on_are_named(knowledge):
+    answerer = Answerer(knowledge, ExtractiveInterpreter(HashedWords()))
+    one = "Supporters of a lower voting age say that sixteen-year-olds pay taxes."
+    both = f"{one} Opponents of a lower voting age say that judgement ripens late."
+    given = ["Supporters of a lower voting age", "Opponents of a lower voting age"]
+    for answer, positions in ((one, given[:1]), (both, given), (SAID, None)):
+        report = answerer.check(answer)
+        assert (report.supported, report.as_dict()["positions"]) == (True, positions)
+
+
 def test_passages_of_the_caller_are_no_sources_to_be_cited(knowledge):
     report = Answerer(knowledge, ExtractiveInterpreter(HashedWords())).check(SAID, [SAID])
     assert (report.supported, report.citations) == (True, ())
