@@ -218,6 +218,8 @@ class _Walk:
 
     def _table(self, element: HtmlElement) -> None:
         self._flush()
+        if (caption := element.find("caption")) is not None and _shown(caption):
+            self._out.paragraph(_plain(caption))
         self._out.table([row for row in _rows(element) if row])
 
     def _say(self, text: str | None) -> None:
@@ -250,11 +252,13 @@ def _rows(table: HtmlElement) -> Iterator[list[str]]:
     group = None
     below: dict[int, tuple[int, str]] = {}  # column -> for how many rows more, and the cell
     for row in table.iter("tr"):
+        if not all(map(_shown, (row, row.getparent()))):
+            continue
         if row.getparent() is not group:
             group, below = row.getparent(), {}
         cells = _reaching(below, 0)
         for cell in row:
-            if cell.tag in ("td", "th"):
+            if cell.tag in ("td", "th") and _shown(cell):
                 text, rows = _plain(cell), _number(cell.get("rowspan"), 1)
                 for _ in range(min(max(_number(cell.get("colspan"), 1), 1), WIDEST)):
                     if rows == 0 or rows > 1:  # 0 is all of the group

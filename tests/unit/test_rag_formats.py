@@ -163,6 +163,11 @@ def test_html_without_main_is_the_only_article_or_the_body(tmp_path):
         ("<pre>8 tablets<br>a day</pre>", "```\n8 tablets\na day\n```"),
         ("<table><tr><td>Myth<td>Fact</tr><tr><td>It cures.<td>It does not.</tr></table>",
          "| Myth | Fact |\n| --- | --- |\n| It cures. | It does not. |"),
+        ("<table><caption>What <b>helps</b>.</caption><tr><td>Myth<td>Fact</tr><tr><td>Cold<td>Rest</tr>"
+         "<tr hidden><td>Old<td>Tea</tr><tbody style='display: none'><tr><td>A<td>B</tr></tbody>"
+         "<tbody><tr><td>Flu<td><td hidden>Tea<td>Wait</tr></table>",
+         "What helps.\n\n| Myth | Fact |  |\n| --- | --- | --- |\n| Cold | Rest |  |\n| Flu |  | Wait |"),
+        ("<table><caption hidden>No.<tr><th>A</tr><tr><td>1</tr></table>", "| A |\n| --- |\n| 1 |"),
         ("<table><tr><td>Menu<td><h1>Doses</h1><p>Take 4.</p></tr><tr><td>Imprint<td>2024</tr></table>",
          "Menu\n\n# Doses\n\nTake 4.\n\nImprint\n\n2024"),
         ("<table><tr><td>(1)<td>Rest.</tr><tr><td>(2)<td>Wait.</tr></table>", "(1)\n\nRest.\n\n(2)\n\nWait."),
