@@ -12,7 +12,7 @@ from classifier.taxonomy import SHIPPED_MODEL, SHIPPED_RESPONSES, SHIPPED_SPECIA
 from classifier.weights import is_fetched
 from guard.absent import UNJUDGED_TAXONOMY
 from guard.assemble_encoders import Encoders, is_there, naming
-from guard.choosing import Taxonomies
+from guard.choosing import OtherClassifier, Taxonomies
 from guard.config import Config
 from guard.errors import ConfigError
 from guard.fields import SHIPPED
@@ -219,7 +219,7 @@ def export_cache(
 def model_folders(config: Config) -> list[Path]:
     """The folders of all classifiers that a configuration names, that of `classifier.model` first."""
     of_languages = [_model(config, language)[1] for language in config.classifier.languages]
-    return [_model(config)[1], *of_languages, *(each.model for each in config.classifiers.values())]
+    return [_model(config)[1], *of_languages, *map(_beside, config.classifiers.values())]
 
 
 def _model(config: Config, language: str | None = None, other: str | None = None) -> tuple[str, Path, str]:
@@ -228,7 +228,7 @@ def _model(config: Config, language: str | None = None, other: str | None = None
     encoder: str | None
     if other is not None:
         section, beside = f"classifiers.{other}", config.classifiers[other]
-        folder, encoder = beside.model, beside.encoder
+        folder, encoder = _beside(beside), beside.encoder
     elif language is None:
         section, folder, encoder = "classifier", asked.model or SHIPPED_MODEL, asked.encoder
     elif language in asked.languages:
@@ -238,6 +238,11 @@ def _model(config: Config, language: str | None = None, other: str | None = None
     else:
         raise ConfigError(f"classifier.languages has no {language!r}; it has: {', '.join(asked.languages) or 'none'}")
     return section, folder, _encoder_of(section, folder, encoder)
+
+
+def _beside(other: OtherClassifier) -> Path:
+    """The folder of one of `classifiers`."""
+    return SHIPPED_MODEL if other.model == SHIPPED else other.model
 
 
 def _encoder_of(section: str, folder: Path, named: str | None) -> str:
@@ -274,7 +279,7 @@ def load_taxonomy(config: Config) -> Taxonomy | Taxonomies:
     """
     if config.classifier.kind == "none":
         return UNJUDGED_TAXONOMY
-    folders = {f"classifiers.{name}.model": other.model for name, other in config.classifiers.items()}
+    folders = {f"classifiers.{name}.model": _beside(other) for name, other in config.classifiers.items()}
     found = []
     for setting, folder in {"classifier.model": config.classifier.model or SHIPPED_MODEL, **folders}.items():
         with naming(setting):

@@ -39,7 +39,7 @@ class Concerns(Section):
 class OtherClassifier(Section):
     """A model that judges some requests in the place of `classifier.model`."""
 
-    model: Path = Field(description="Model folder; one on the same encoder shares its weights in memory.")
+    model: Path = Field(description="Model folder, or `shipped`; one on the same encoder shares its weights in memory.")
     encoder: str | None = Field(
         None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
     )
@@ -78,7 +78,7 @@ class ClassifierSection(Section):
         "model",
         description="`none` judges nothing: every text is Unsafe, `unjudged`, until a rule routes that category.",
     )
-    model: Path | None = Field(None, description="Model folder; the shipped one by default.")
+    model: Path | None = Field(None, description="Model folder; the one that is `shipped` by default.")
     encoder: str | None = Field(
         None, description="Folder, package:NAME/PATH or fetched:NAME; the one the model names by default."
     )
@@ -106,6 +106,11 @@ class ClassifierSection(Section):
         8_192, description="Tokens read to explain one verdict, for who asks why; 0 explains nothing."
     )
     cache: Annotated[int, Field(ge=0)] = Field(4096, description="Verdicts kept by hash of the text; 0 keeps none.")
+
+    @field_validator("model")
+    @classmethod
+    def _default(cls, model: Path | None) -> Path | None:
+        return None if model == SHIPPED else model
 
     @field_validator("languages")
     @classmethod

@@ -10,9 +10,15 @@ from typer.testing import CliRunner
 
 from classifier import encoder as encoder_module
 from classifier.settings import ClassifierSettings
-from classifier.taxonomy import Category, Taxonomy
+from classifier.taxonomy import SHIPPED_MODEL, Category, Taxonomy
 from classifier.types import Handling, Tier
-from guard.assemble_classifier import load_classifier, load_other, load_taxonomy, load_torch_classifier
+from guard.assemble_classifier import (
+    load_classifier,
+    load_other,
+    load_taxonomy,
+    load_torch_classifier,
+    model_folders,
+)
 from guard.assemble_encoders import Encoders
 from guard.choosing import Choice, Concerns, OtherClassifier, Taxonomies, first_of
 from guard.cli import app
@@ -231,6 +237,20 @@ def test_cases_of_a_policy_are_judged_by_the_classifier_that_they_concern(folder
     said = json.loads(capsys.readouterr().out)
     assert (said["passed"], said["failed"]) == (2, 0)
     assert len(loaded) == 1
+
+
+def test_the_shipped_model_may_judge_beside_another_or_be_named_as_the_default(tmp_path):
+    (tmp_path / "own").mkdir()
+    TAXONOMY.save(tmp_path / "own" / "taxonomy.yaml")
+    bank = {"model": "shipped", "when": {"tenant": "bank"}}
+    (tmp_path / "airlock.yaml").write_text(
+        yaml.safe_dump({"classifier": {"model": "own"}, "classifiers": {"bank": bank}})
+    )
+    settings = load_config(tmp_path / "airlock.yaml")
+    assert load_taxonomy(settings).of == (TAXONOMY, load_taxonomy(Config()))
+    beside = load_config(None, {"classifiers": {"bank": bank}, "classifier.languages": {}})
+    assert model_folders(beside) == [SHIPPED_MODEL, SHIPPED_MODEL]
+    assert Config.model_validate({"classifier": {"model": "shipped"}}) == Config(), "with its model for English"
 
 
 def test_a_case_of_a_policy_means_the_category_of_the_classifier_that_it_concerns(tmp_path, capsys):
