@@ -16,7 +16,7 @@ _TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>")
 _LINKED = re.compile(r"\[([^\[\]]{0,200})\](?:\([^()]{0,500}\)|\[[^\[\]]{0,200}\])?")
 _ATTRIBUTES = re.compile(r"\{[^{}]{0,200}\}\s*$")
 _DECORATION = re.compile(r"^[\W\d_]+|(?<![^\w?؟])[^\w?؟]+$")  # around the words of a heading
-_BOLD = re.compile(r"(\*\*|__)(?=\S)[^*_]*[^*_\s.!:。！：]\1")
+_BOLD = re.compile(r"(\*\*|__)(?=\S)[^*_]*[^*_\s.!?:。！？؟：]\1")
 _ASKED = re.compile(r"[?？؟][\s*_)]{0,8}$")  # not where somebody else's question is quoted
 _RULE = re.compile(r"[ \t|]*\n[ \t]*\|?[ \t]*:?-{2,}")  # below the header of a table
 

@@ -38,8 +38,8 @@ _MONTH = re.compile(r"(?:jan|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez)", re.
 _SHORT = "approx|aprox|max|máx|mín|incl|excl|temp|esp|resp|bzw|usw|ggf|inkl|exkl|zzgl|evtl|sog|vgl|gem|ej|прим|напр"
 _ABBREVIATED = re.compile(rf"(?<!\w)(?:{_SHORT})\.$")
 _PERHAPS_ABBREVIATED = re.compile(rf"(?<!\w)(?:(?i:{_SHORT})|(?-i:[a-zß-öø-ÿа-яё]){{1,6}})\.$")  # before a digit
-_FOOTNOTE = re.compile(
-    r"\s?(?:[⁰¹²³⁴-⁹]{1,3}|\[\^\d{1,3}\]|【\d[\d:]{0,6}(?:†source)?】|~~|</(?:del|s|strike)>)+(?!\S)"
+_BEHIND = re.compile(  # a sentence, and of it
+    r"(?:[*_]{1,3}|\s?(?:[⁰¹²³⁴-⁹]{1,3}|\[\^\d{1,3}\]|【\d[\d:]{0,6}(?:†source)?】|~~|</(?:del|s|strike)>)+)(?!\S)"
 )
 _SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _LEFT_TO_RIGHT = "\u200e\u202a\u202c\u2066\u2068\u2069"
@@ -293,15 +293,15 @@ def _counting(text: str) -> set[int]:
 def boundaries(block: str) -> Iterator[tuple[int, int]]:
     """Start and end of each sentence of a block, white space around it and all.
 
-    A mark of a footnote or behind struck words ends its sentence.
+    A mark of a footnote, or one that ends bold, italic or struck words, ends its sentence.
     """
     pending: tuple[int, int] | None = None
     for boundary in get_sentence_boundaries(_LANGUAGE, block):
         start, end = boundary["start_index"], boundary["end_index"]
         if pending:
-            if mark := _FOOTNOTE.match(block, start, end):
+            if mark := _BEHIND.match(block, start, end):
                 pending, start = (pending[0], mark.end()), mark.end()
-            if _goes_on(_tail(block, *pending), block[start:end].lstrip()):
+            if _goes_on(_tail(block, *pending).rstrip("*_"), block[start:end].lstrip()):
                 start = pending[0]
             else:
                 yield pending

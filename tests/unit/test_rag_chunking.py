@@ -172,6 +172,13 @@ def test_what_is_in_a_block_of_code_begins_no_comment(code):
     assert check_answer("Take 4. The end.", [text]).supported
 
 
+def test_marks_that_end_bold_or_italic_words_end_their_sentence():
+    text = "**Warning.** Do not take. *Never!* __Rest.__ Then **two. Of them.** Wait.* ***ca.*** 5 mg. **Go on** so."
+    said = ["**Warning.**", "Do not take.", "*Never!*", "__Rest.__", "Then **two.", "Of them.**", "Wait.*"]
+    assert quotes(text) == [*said, "***ca.*** 5 mg.", "**Go on** so."]
+    assert quotes("- **Only.**") == ["**Only.**"]
+
+
 def test_a_passage_that_another_version_cut_where_nothing_can_be_quoted_has_its_title_as_topic():
     text = "Take <!-- x --> 8."
     assert topic(document(text), Passage("a#0", "a", "v", 0, len(text), text)) == document(text).title

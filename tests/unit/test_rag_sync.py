@@ -502,14 +502,14 @@ def test_a_file_that_is_added_again_is_cut_again(writer, tmp_path, monkeypatch):
 def test_the_way_in_which_files_are_read_has_a_number(tmp_path):
     """Where this fails because files are meant to be read otherwise: raise READING, and put the new digest here."""
     texts = {
-        "a.md": "---\ntrust: high\n---\n# Dose #\n\nTake ~~8~~ 4. Rest. <!-- Or 9. --> Wait!\n\n- One. Two\n  more.\n"
+        "a.md": "---\ntrust: high\n---\n# Dose #\n\nTake ~~8~~ 4. Rest. <!-- Or 9. --> Wait!\n\n- *One.* Two\n  more.\n"
         "- <!-- c -->\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n```\ncode <!--\n```\n\n> Quoted. Dr. No, e.g. here.\n\n"
         "Under\n=====\n\n1. It is > 5 °C. 2.5 mg.\n2. 服用4片。休息！\n\nNota[^1]. <b>HTML</b> here.\n",
         "b.txt": "    Begins so\nand goes on.\n\n\tThe wall is 5 m. It\n   is old.\n",
         "c.html": "<title>T</title><h1>H&shy;ead</h1><nav>No</nav><p>One.<br>Two<sup>2</sup> <del>gone</del> "
-        "1<sup>st</sup><table><tr><td>A<td>B</tr><tr><td>1<td>2</tr></table><table role=presentation><tr><td>C.</table>"
-        "<ol start=3><li>Three.</ol><pre>x\ny</pre><div role=dialog>Cookies</div><ruby>薬<rt>く</rt></ruby>です。"
-        "<p hidden>Hidden<p>½ <math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>",
+        "1<sup>st</sup><table><caption>Cap<tr><td>A<td>B</tr><tr><td>1<td>2</tr></table><table role=presentation>"
+        "<tr><td>C.</table><ol start=3><li>Three.</ol><pre>x\ny</pre><div role=dialog>Cookies</div>"
+        "<ruby>薬<rt>く</rt></ruby>です。<p hidden>Hidden<p>½ <math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>",
         "d.csv": "question;answer\n;\nWhy?;So. And so.\n",
         "e.jsonl": '{"id": "1", "question": "Why?", "answer": "So."}\n',
     }
@@ -517,7 +517,7 @@ def test_the_way_in_which_files_are_read_has_a_number(tmp_path):
         write(tmp_path / name, text)
     found = [(text, passages(text)) for text in read_documents(tmp_path).documents]
     digest = hashlib.sha256(repr(found).encode()).hexdigest()
-    assert (READING, digest[:16]) == ("4", "ff15592c5d4c6562")
+    assert (READING, digest[:16]) == ("4", "fe899919f725bfbe")
 
 
 def test_documents_without_anything_to_quote_are_told_of(writer, source, tmp_path):
