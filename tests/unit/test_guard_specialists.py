@@ -263,7 +263,7 @@ def test_a_verdict_is_explained_by_the_model_that_gave_it():
         ({"de": {}}, r"no model of 'de' ships, only of en; name under de\.model a folder"),
         ({"en": {"modle": "m"}}, "modle"),
         ({"en": {"model": None}}, "model"),
-        ({"en": {"model": "m", "asked_from": 1.5}}, r"asked_from.*less than or equal to 1"),
+        ({"en": {"model": "m", "asked_from": 1.5}}, r"asked_from.*need a number up to 1"),
     ],
 )
 def test_what_is_wrong_with_the_section_is_named(tmp_path, languages, words):
