@@ -148,13 +148,12 @@ def candidates(
 
     None stands below a heading such as “What not to do”, without which it would say something else.
     """
-    found = [
-        (sentence, document, item)
-        for item in evidence
-        for document in [documents[item.passage.document]]
-        for sentence in sentences_inside(item.passage, document)
-        if sentence.start not in turned_by_headings(document.text)
-    ]
+    found: list[tuple[Sentence, Document, Evidence]] = []
+    for item in evidence:
+        document = documents[item.passage.document]
+        turned = turned_by_headings(document.text)
+        quotable = (each for each in sentences_inside(item.passage, document) if each.start not in turned)
+        found += ((sentence, document, item) for sentence in quotable)
     texts = [embedding_text(document, sentence) for sentence, document, _ in found]
     (query,) = encoder.encode_queries([question])
     vectors = encoder.encode(texts)
